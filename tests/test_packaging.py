@@ -1,0 +1,58 @@
+"The wheel and the source archive hold what they should, say what they should, and work when installed."
+import email, subprocess, sys, tarfile, zipfile
+import pytest
+from nbdev.config import get_config
+
+CFG = get_config()
+
+def requirements(key): return CFG.d.get(key).split()
+
+@pytest.fixture(scope='session')
+def built(tmp_path_factory, root):
+    "The archives, built from a copy of the project without what git ignores"
+    src, out = tmp_path_factory.mktemp('src')/'project', tmp_path_factory.mktemp('dist')
+    files = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=root, capture_output=True, text=True)
+    if files.returncode: pytest.skip('not a git checkout')
+    for name in filter(None, files.stdout.split('\0')):
+        if not (root/name).exists(): continue
+        (src/name).parent.mkdir(parents=True, exist_ok=True)
+        (src/name).write_bytes((root/name).read_bytes())
+    r = subprocess.run([sys.executable, '-m', 'build', '--no-isolation', '--outdir', str(out), str(src)], capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-3000:]
+    (wheel,), (sdist,) = out.glob('*.whl'), out.glob('*.tar.gz')
+    return wheel, sdist
+
+def test_wheel_holds_the_package_and_nothing_else(built):
+    names = zipfile.ZipFile(built[0]).namelist()
+    inside = {n for n in names if '.dist-info/' not in n}
+    assert inside == {f'{CFG.lib_name}/{p.name}' for p in CFG.lib_path.glob('*.py')}
+    assert any(n.endswith('licenses/LICENSE') for n in names)
+
+def test_metadata(built):
+    z = zipfile.ZipFile(built[0])
+    def read(name): return z.read(next(n for n in z.namelist() if n.endswith(f'.dist-info/{name}'))).decode()
+    meta = email.message_from_string(read('METADATA'))
+    assert (meta['Name'], meta['Version'], meta['License-Expression']) == (CFG.lib_name, CFG.version, 'Apache-2.0')
+    assert meta['Requires-Python'] == '>=3.11' and meta['Summary'] == CFG.description
+    assert sorted(meta.get_all('Provides-Extra')) == ['dev', 'hf', 'track']
+    core = [r for r in meta.get_all('Requires-Dist') if 'extra ==' not in r]
+    assert len(core) == len(requirements('requirements')) and any(r.startswith('torch') for r in core)
+    assert not any(r.startswith(('nbdev', 'sphinx', 'transformers', 'wandb')) for r in core)
+    assert 'console_scripts' in read('entry_points.txt') and 'nanogpt-train = nanogpt_lit.config:nanogpt_train' in read('entry_points.txt')
+    assert '# nanogpt_lit' in meta.get_payload()
+
+def test_sdist_holds_all_that_tests_and_docs_need(built):
+    names = {n.partition('/')[2] for n in tarfile.open(built[1]).getnames()}
+    need = {'settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'nbs/00_core.ipynb', 'nbs/index.ipynb', 'docs/conf.py',
+            'docs/sidebar.toml', 'docs/_static/site.css', 'scripts/build_docs.py', 'tests/conftest.py', f'{CFG.lib_name}/core.py'}
+    assert not need - names
+    assert not [n for n in names if n.endswith(('.pyc', '.pt', '.bin')) or '.ipynb_checkpoints' in n or n.startswith(('runs/', '_docs/', '_proc/'))]
+
+def test_wheel_works_when_installed(built, tmp_path):
+    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', str(tmp_path/'site'), str(built[0])]
+    r = subprocess.run(pip, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    code = (f'import sys; sys.path.insert(0, {str(tmp_path/"site")!r}); import nanogpt_lit, nanogpt_lit.config as c\n'
+            'print(nanogpt_lit.__file__); sys.exit(c.nanogpt_train(["--help"]))')
+    r = subprocess.run([sys.executable, '-I', '-c', code], capture_output=True, text=True, cwd=tmp_path)
+    assert r.returncode == 0 and r.stdout.startswith(str(tmp_path)), r.stdout + r.stderr
