@@ -15,6 +15,9 @@ html_theme = 'furo'
 html_title = cfg.title
 html_static_path = ['_static']
 html_css_files = ['site.css']
+html_logo = html_favicon = '_static/logo.svg'
+# a page opened from a folder may not read its neighbours, so search shows titles there, without excerpts
+html_js_files = [(None, {'body': "if (location.protocol == 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false"})]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_sphinx = False

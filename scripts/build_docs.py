@@ -8,14 +8,14 @@ that defines them, and under each exported cell a folded table of its parameters
 """
 import ast, os, re, shutil, subprocess, sys, tomllib
 from pathlib import Path
-import nbformat
+import nbformat, yaml
 from execnb.nbio import read_nb
 from nbdev.config import get_config
 from nbdev.processors import (FilterDefaults, add_links, ai_magics, clean_magics, filter_stream_, hide_, hide_line,
                               populate_language, rm_header_dash, strip_ansi)
 
 OPTION = re.compile(r'^#\|\s*([\w-]+)\s*:\s*(.*?)\s*$')
-HEAD = re.compile(r'\A\s*#\s+(?P<title>.+?)\s*(?:\n+>\s*(?P<sub>.+(?:\n>.*)*))?(?:\n|\Z)')
+HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
 FLAGS = {'slow': 'runs only with `--flags slow`', 'cuda': 'needs a GPU', 'network': 'needs the network'}
 
 # --- pages and their order -----------------------------------------------------------------------------------------
@@ -39,10 +39,12 @@ def page_name(path, nbs): # 03_attention.ipynb → attention, tutorials/01_x.ipy
 def number(path): return m[0] if (m := re.match(r'\d+[a-z]?(?=_)', path.name)) else ''
 
 def head(nb):
-    "Title and subtitle of a notebook, and the rest of its first cell"
-    src = nb.cells[0].source if nb.cells and nb.cells[0].cell_type == 'markdown' else ''
-    if not (m := HEAD.match(src)): sys.exit(f'{nb.path_}: the first cell must be a `# title` with a `> subtitle`')
-    return m['title'], ' '.join(o.lstrip('> ') for o in (m['sub'] or '').splitlines()), src[m.end():]
+    "Title and subtitle of a notebook: from YAML front matter, or from a first cell of `# title` and `> subtitle`"
+    first = nb.cells[0] if nb.cells else None
+    if first and first.cell_type == 'raw' and (meta := yaml.safe_load(first.source.strip().strip('-'))): return meta['title'], meta.get('description', '')
+    m = HEAD.match(first.source) if first else None
+    if not m: sys.exit(f'{nb.path_}: the first cell must be a `# title` and a `> subtitle`')
+    return m['title'], ' '.join(o.lstrip('> ') for o in (m['sub'] or '').splitlines())
 
 # --- API tables ----------------------------------------------------------------------------------------------------
 
@@ -75,9 +77,12 @@ def table(rows):
     "A Markdown table of parameters or fields; empty where no row has a type, a default or a comment"
     if not any(any(r[1:]) for r in rows): return ''
     def code(s): return f'`{s}`'.replace('|', r'\|') if s else ''
-    lines = [('name', 'type', 'default', 'what it is'), ('---',)*4, *((code(n), code(t), code(d), c.replace('|', r'\|')) for n, t, d, c in rows)]
+    lines = [('name', 'type', 'default', 'what it is'), ('---',)*4, *((code(n), code(t), code(d), plain(c).replace('|', r'\|')) for n, t, d, c in rows)]
     keep = [i for i in range(4) if any(r[i] for r in rows)] # a column that is empty throughout is left out
     return '\n'.join(f'| {" | ".join(o[i] for i in keep)} |' for o in lines)
+
+def plain(s): # a comment or docstring is plain text but for its `code`: 4*n_embd is no emphasis
+    return ''.join(o if i % 2 else re.sub(r'([*_<$\[\]{}~])', r'\\\1', o) for i, o in enumerate(re.split('(`[^`]*`)', s)))
 
 def anchors(stem, items): return ''.join(f'({stem}-{n.lower()})=\n' for n, *_ in items)
 
@@ -86,14 +91,14 @@ def cards(stem, items):
     out = []
     for name, sig, doc, rows in items:
         line = f'<code>{name}</code><span class="api-sig">{esc(sig)}</span>'
-        out.append(f'<details class="api"><summary>{line}</summary>\n\n{doc}\n\n{table(rows)}\n\n</details>')
+        out.append(f'<details class="api"><summary>{line}</summary>\n\n{plain(doc)}\n\n{table(rows)}\n\n</details>')
     return '\n\n'.join(out)
 
 def esc(s): return s.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
 
 # --- notebooks -----------------------------------------------------------------------------------------------------
 
-def mark_(cell): # remember nbdev's directives, which NBProcessor strips from the source
+def mark(cell): # remember nbdev's directives, which NBProcessor strips from the source
     if cell.cell_type == 'code': cell.metadata['nbdev'] = list(cell.directives_)
 
 def drop(cell): # cells that only steer nbdev
@@ -102,38 +107,39 @@ def drop(cell): # cells that only steer nbdev
 class Book(FilterDefaults):
     "nbdev's processors, but exported code stays on the page: this is a book about that code"
     def base_procs(self):
-        mark = lambda cell: mark_(cell)
         return [populate_language, mark, strip_ansi, hide_line, filter_stream_, rm_header_dash, drop, ai_magics, clean_magics, hide_, add_links]
 
-def links(md, cfg, page, pages):
-    "Doclinks of this site → cross references; notebook names → page names"
+def links(md, cfg, path, pages):
+    "Doclinks of this site → cross references; names of notebooks → names of pages"
     base = re.escape(f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/'))
     md = re.sub(base + r'/([\w/]+)\.html#([\w.]+)', lambda m: f'#{m[1]}-{m[2]}', md)
-    here = Path(page).parent
-    def nb(m):
-        target = os.path.normpath((cfg.nbs_path/pages_dir(page)/m[1]).as_posix())
-        return f']({os.path.relpath(pages.get(target, m[1]), here) if target in pages else m[1]}{".ipynb" if target in pages else ""}{m[2] or ""})'
-    return re.sub(r'\]\(([\w./-]+\.ipynb)(#[^)]*)?\)', nb, md)
+    def page(m):
+        target = pages.get(Path(os.path.normpath(path.parent/m[1])))
+        return f']({os.path.relpath(target, Path(pages[path]).parent)}.ipynb{m[2] or ""})' if target else m[0]
+    return re.sub(r'\]\(([\w./-]+\.ipynb)(#[^)]*)?\)', page, md)
 
-def pages_dir(page): return Path(page).parent
+def first_heading(nb): # its anchor, as MyST makes it
+    title = next(m[1] for c in nb.cells if c.cell_type == 'markdown' and (m := re.search(r'^## (.+)$', c.source, re.M)))
+    return re.sub(r'[^\w -]', '', title.lower()).strip().replace(' ', '-')
 
 def convert(path, cfg, pages, reference):
     "One notebook → one MyST-NB notebook; what it exports is added to `reference`"
     nb = read_nb(path)
-    title, sub, rest = head(nb)
-    page = pages[path.as_posix()]
+    title, sub = head(nb)
+    page = pages[path]
     module = next((m[1] for c in nb.cells if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', c.source, re.M))), None)
-    nb.cells[0].source = rest
+    nb.cells[0].source = HEAD.sub('', nb.cells[0].source) if nb.cells[0].cell_type == 'markdown' else ''
     Book()(nb)
     depth = '../'*page.count('/')
     origin = f'{{download}}`{path.relative_to(cfg.config_path).as_posix()} <{depth}_nbs/{path.relative_to(cfg.nbs_path).as_posix()}>`'
     if module: origin += f' → `{cfg.lib_name}.{module}`'
     top = f'# {title}\n\n:::{{div}} subtitle\n{sub}\n:::\n'
-    if path.name != 'index.ipynb': top += f'\n:::{{div}} origin\n{origin}\n:::\n'
+    if path.name == 'index.ipynb': top += f'\n:::{{div}} ways\n[Start reading]({list(pages.values())[1]}.ipynb) [Run it](#{first_heading(nb)}) [Reference](reference.md)\n:::\n'
+    else: top += f'\n:::{{div}} origin\n{origin}\n:::\n'
     cells = [nbformat.v4.new_markdown_cell(top)]
     for c in nb.cells:
         if c.cell_type == 'markdown':
-            if c.source.strip(): cells.append(nbformat.v4.new_markdown_cell(links(c.source, cfg, page, pages)))
+            if c.source.strip(): cells.append(nbformat.v4.new_markdown_cell(links(c.source, cfg, path, pages)))
             continue
         if c.cell_type != 'code': continue
         opts, lines = {}, c.source.strip('\n').splitlines()
@@ -144,7 +150,7 @@ def convert(path, cfg, pages, reference):
         items = [*api(src)] if marks & {'export', 'exports'} else []
         if marks & {'export', 'exports', 'exporti'}: tags.append('exported')
         if items:
-            cells.append(nbformat.v4.new_markdown_cell(anchors(page.split('/')[-1], items)))
+            cells.append(nbformat.v4.new_markdown_cell(anchors(page, items)))
             reference.setdefault((number(path), title, page, module), []).extend(items)
         for k in FLAGS.keys() & marks: cells.append(nbformat.v4.new_markdown_cell(f':::{{div}} flag\n{FLAGS[k]}\n:::'))
         cells.append(nbformat.v4.new_code_cell(src, metadata={'tags': tags}, outputs=c.get('outputs', [])))
@@ -159,7 +165,7 @@ def reference_page(reference):
     for (num, title, page, module), items in reference.items():
         out.append(f'## {num} {title}\n\n`nanogpt_lit.{module}`\n')
         for name, sig, doc, rows in items:
-            out.append(f'### [`{name}`](#{page.split("/")[-1]}-{name.lower()})\n\n{doc}\n\n{table(rows)}\n')
+            out.append(f'### [`{name}`](#{page}-{name.lower()})\n\n{plain(doc)}\n\n{table(rows)}\n')
     return '\n'.join(out)
 
 def main():
@@ -172,16 +178,16 @@ def main():
     shutil.copytree(cfg.nbs_path, work/'_nbs', ignore=shutil.ignore_patterns('.*', '_*'))
     parts = sections(cfg)
     paths = [index, *(p for _, ps in parts for p in ps)]
-    pages, reference = {p.as_posix(): page_name(p, cfg.nbs_path) for p in paths}, {}
+    pages, reference = {p: page_name(p, cfg.nbs_path) for p in paths}, {}
     titles = {}
     for p in [*paths[1:], index]:
         titles[p], new = convert(p, cfg, pages, reference)
         if p == index:
-            def entry(o): return f'{number(o)} {titles[o]} <{pages[o.as_posix()]}>'.strip()
+            def entry(o): return f'{number(o)} {titles[o]} <{pages[o]}>'.strip()
             tocs = [(t, [entry(o) for o in ps]) for t, ps in parts] + [('Look up', ['Reference <reference>'])]
             toc = '\n\n'.join(f'```{{toctree}}\n:hidden:\n:caption: {t}\n\n' + '\n'.join(es) + '\n```' for t, es in tocs)
             new.cells.append(nbformat.v4.new_markdown_cell(toc, id='toctree'))
-        dest = work/f'{pages[p.as_posix()]}.ipynb'
+        dest = work/f'{pages[p]}.ipynb'
         dest.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(new, dest)
     for p in cfg.nbs_path.rglob('*.*'): # pictures beside notebooks

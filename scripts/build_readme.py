@@ -8,6 +8,7 @@ relative to the root of the repository, so that they work where README.md is rea
 """
 import re, sys
 from base64 import b64decode
+import yaml
 from execnb.nbio import read_nb
 from nbdev.config import get_config
 from nbdev.processors import FilterDefaults, filter_stream_, hide_, hide_line, strip_ansi
@@ -41,6 +42,7 @@ def readme(cfg):
     parts, images = [], {}
     for c in nb.cells:
         src, opts = text(c.source), dict(OPTION.findall(text(c.source)))
+        if c.cell_type == 'raw' and (meta := yaml.safe_load(src.strip().strip('-'))): parts.append(f"# {meta['title']}\n\n> {meta['description']}")
         if c.cell_type == 'markdown': parts.append(src)
         if c.cell_type != 'code' or opts.get('include') == 'false': continue
         if opts.get('echo') != 'false' and (code := OPTION.sub('', src).strip()): parts.append(fenced(code, 'python'))

@@ -2,9 +2,10 @@
 import ast, json, re
 import pytest
 import nanogpt_lit
+from execnb.nbio import read_nb
 from nbdev.config import get_config
 from book_stats import code_cells, notebooks, stats
-from build_docs import HEAD, sections
+from build_docs import HEAD, head, sections
 from build_readme import readme
 
 CFG = get_config()
@@ -42,10 +43,10 @@ def test_outputs_are_stored(nb):
 
 @each
 def test_title_cell_stands_alone(nb):
-    first = json.loads(nb.read_text(encoding='utf-8'))['cells'][0]
-    m = HEAD.match(''.join(first['source']))
-    assert m and m['title'] and m['sub'], 'the first cell is a `# title` and a `> subtitle`'
-    assert not ''.join(first['source'])[m.end():].strip(), 'nbdev turns the first cell into front matter and drops all else: start another'
+    first, title, sub = read_nb(nb).cells[0], *head(read_nb(nb))
+    assert title and sub, 'a page starts with a `# title` and a `> subtitle`'
+    rest = HEAD.sub('', first.source).strip() if first.cell_type == 'markdown' else ''
+    assert not rest, 'nbdev turns the first cell into front matter and drops all else in it: start another'
 
 @each
 def test_cells_have_distinct_ids_and_no_cell_mixes_imports_with_code(nb):
