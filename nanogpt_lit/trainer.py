@@ -29,7 +29,7 @@ def micro_shares(
     counts = [b[2].sum() for b in batches]
     return [c/sum(counts).clamp(min=1) for c in counts]
 
-# %% ../nbs/09_trainer.ipynb #18f93694
+# %% ../nbs/09_trainer.ipynb #58c2d7e2
 class SingleDevice:
     "How a step is spread over devices: here, not at all. A distributed strategy overrides these"
     rank, world_size, is_main = 0, 1, True
@@ -40,6 +40,7 @@ class SingleDevice:
         self.device = pick_device(device)
         self.dtype = pick_dtype(self.device, dtype)
         self.scaler = torch.amp.GradScaler(self.device.split(':')[0], enabled=self.dtype == 'float16')
+        self.queued = self.device != 'cpu'                    # does reading a number mean waiting for a queue?
 
     def wrap(self, model): return model                   # DDP wraps here
     def accumulate(self, model, last): return nullcontext()  # DDP: no gradient exchange before the last micro-batch
@@ -115,38 +116,6 @@ def fire(
     "Announce `event` to all callbacks, in order"
     for o in self.callbacks: getattr(o, event)(self)
 
-# %% ../nbs/09_trainer.ipynb #ad9769d7
-@patch
-def train_step(self: Trainer):
-    "One update from the batch that belongs to `self.step`; sets `self.loss` and `self.grad_norm`, still on the device"
-    s = self.strategy
-    set_lr(self.optimizers, self.lr_share)
-    batches = [s.put(self.plan.batch(self.step, s.rank, s.world_size, i, self.n_micro)) for i in range(self.n_micro)]
-    total = None
-    for i, (batch, share) in enumerate(zip(batches, micro_shares(batches))):
-        with s.accumulate(self.model, last=i == self.n_micro - 1):
-            with s.autocast(): loss = self.model(*batch)[1]
-            if self.n_micro > 1: loss = loss*share
-            s.scaler.scale(loss).backward()
-        total = loss.detach() if total is None else total + loss.detach()
-    self.loss = total
-    self._update()
-    self.step += 1
-    self.tokens_seen += self.tokens_per_step
-
-# %% ../nbs/09_trainer.ipynb #2e5c3a54
-@patch
-def _update(self: Trainer):
-    "Clip, step all optimisers, forget the gradients"
-    scaler = self.strategy.scaler
-    for o in self.optimizers: scaler.unscale_(o)
-    self.grad_norm = clip_grad_norm(self.params, self.optim_cfg.grad_clip)
-    for o in self.optimizers: scaler.step(o)
-    scaler.update()
-    for o in self.optimizers: o.zero_grad(set_to_none=True)
-    seen = self.loss if scaler.is_enabled() else self.loss + self.grad_norm   # float16 overflows now and then: the scaler's job
-    self._first_bad = torch.where(torch.isfinite(seen), self._first_bad, self._first_bad.clamp(max=self.step + 1))
-
 # %% ../nbs/09_trainer.ipynb #9daf8a0e
 @patch(as_prop=True)
 def elapsed_s(self: Trainer):
@@ -188,6 +157,52 @@ def stop(
 def done(self: Trainer) -> bool:
     "Is the run over?"
     return self.strategy.any(self.stop_reason is not None or self.progress >= 1)
+
+# %% ../nbs/09_trainer.ipynb #ad9769d7
+@patch
+def train_step(self: Trainer):
+    "One update from the batch that belongs to `self.step`; sets `self.loss` and `self.grad_norm`, still on the device"
+    s = self.strategy
+    set_lr(self.optimizers, self.lr_share)
+    batches = [s.put(self.plan.batch(self.step, s.rank, s.world_size, i, self.n_micro)) for i in range(self.n_micro)]
+    total = None
+    for i, (batch, share) in enumerate(zip(batches, micro_shares(batches))):
+        with s.accumulate(self.model, last=i == self.n_micro - 1):
+            with s.autocast(): loss = self.model(*batch)[1]
+            if self.n_micro > 1: loss = loss*share
+            s.scaler.scale(loss).backward()
+        total = loss.detach() if total is None else total + loss.detach()
+    self.loss = total
+    self._update()
+    self.step += 1
+    self.tokens_seen += self.tokens_per_step
+
+# %% ../nbs/09_trainer.ipynb #538800bb
+@patch
+def _update(self: Trainer):
+    "Clip, step all optimisers, forget the gradients"
+    scaler = self.strategy.scaler
+    for o in self.optimizers: scaler.unscale_(o)
+    self.grad_norm = clip_grad_norm(self.params, self.optim_cfg.grad_clip)
+    seen = self.loss if scaler.is_enabled() else self.loss + self.grad_norm   # float16 overflows now and then: the scaler's job
+    self._first_bad = torch.where(torch.isfinite(seen), self._first_bad, self._first_bad.clamp(max=self.step + 1))
+    if not self.strategy.queued: self.check_finite()      # looking costs nothing here: stop before the weights are touched
+    for o in self.optimizers: scaler.step(o)
+    scaler.update()
+    for o in self.optimizers: o.zero_grad(set_to_none=True)
+
+# %% ../nbs/09_trainer.ipynb #301f0238
+@patch
+def check_finite(self: Trainer):
+    "Raise `UserError` if the loss or the gradient has been infinite or NaN at any step so far"
+    if (bad := int(self._first_bad)) < _NEVER:
+        raise UserError(f'the loss or its gradient stopped being a finite number at step {bad}: {self._remedy()}')
+
+@patch
+def _remedy(self: Trainer):
+    kept = f'the last good checkpoint is {self.last_checkpoint}' if self.last_checkpoint else 'there is no checkpoint yet'
+    fp16 = ', or --dtype bfloat16' if self.strategy.dtype == 'float16' else ''
+    return f'{kept}; try a lower --learning_rate, more --warmup_steps, or --grad_clip 1{fp16}'
 
 # %% ../nbs/09_trainer.ipynb #fad9dc33
 @torch.no_grad()
@@ -268,19 +283,6 @@ def make_record(self: Trainer) -> dict:
     r |= dict(tokens=self.tokens_seen, elapsed_s=self.elapsed_s)
     if self.strategy.device.startswith('cuda'): r['memory_gb'] = torch.cuda.max_memory_allocated()/1e9
     return r
-
-# %% ../nbs/09_trainer.ipynb #301f0238
-@patch
-def check_finite(self: Trainer):
-    "Raise `UserError` if the loss or the gradient has been infinite or NaN at any step so far"
-    if (bad := int(self._first_bad)) < _NEVER:
-        raise UserError(f'the loss or its gradient stopped being a finite number at step {bad}: {self._remedy()}')
-
-@patch
-def _remedy(self: Trainer):
-    kept = f'the last good checkpoint is {self.last_checkpoint}' if self.last_checkpoint else 'there is no checkpoint yet'
-    fp16 = ', or --dtype bfloat16' if self.strategy.dtype == 'float16' else ''
-    return f'{kept}; try a lower --learning_rate, more --warmup_steps, or --grad_clip 1{fp16}'
 
 # %% ../nbs/09_trainer.ipynb #cf6df89c
 SIGNALS = [getattr(signal, s) for s in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, s)]
