@@ -1,10 +1,10 @@
 "Sphinx settings of the site; `scripts/build_docs.py` copies this folder beside the processed notebooks."
-import importlib.util, shutil
+import importlib.util, os, shutil
 from pathlib import Path
 from nbdev.config import get_config
 
 here = Path(__file__).parent
-cfg = get_config()
+cfg = get_config(path=os.environ['PROJECT_ROOT'])
 project, author, release, copyright = cfg.title, cfg.author, cfg.version, cfg.copyright
 root_doc = 'index'
 extensions = ['myst_nb', 'sphinx_design', 'sphinx_copybutton']

@@ -1,12 +1,12 @@
 """Build the static site: notebooks → nbdev's processors → MyST notebooks → Sphinx → `_docs`.
 
-    python scripts/build_docs.py [sphinx options, such as -W --keep-going]
+    python scripts/build_docs.py [--out FOLDER] [Sphinx options, such as -W --keep-going]
 
 The pages are the notebooks as they are stored; nothing is executed, so the outputs you see are those that were
 committed. What is added: a line that says which file a page comes from, links from `names` in the prose to the room
 that defines them, and under each exported cell a folded table of its parameters, read from the comments in its code.
 """
-import ast, os, re, shutil, subprocess, sys, tomllib
+import argparse, ast, os, re, shutil, subprocess, sys, tomllib
 from pathlib import Path
 import nbformat, yaml
 from execnb.nbio import read_nb
@@ -169,9 +169,10 @@ def reference_page(reference):
     return '\n'.join(out)
 
 def main():
-    cfg = get_config()
-    os.environ['IN_TEST'] = '1'
-    root, cache, out = cfg.config_path, cfg.config_path/'_proc', cfg.doc_path
+    cfg, ap = get_config(), argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--out', type=Path, default=cfg.doc_path, help='folder for the site; what it is made from goes to _proc beside it')
+    args, options = ap.parse_known_args()
+    root, out, cache = cfg.config_path, args.out.resolve(), args.out.resolve().parent/'_proc'
     work, html, index = cache/'src', cache/'html', cfg.nbs_path/'index.ipynb'
     shutil.rmtree(cache, ignore_errors=True)
     shutil.copytree(root/'docs', work)
@@ -196,10 +197,11 @@ def main():
             shutil.copy(p, work/p.relative_to(cfg.nbs_path))
     (work/'reference.md').write_text(reference_page(reference), encoding='utf-8')
     # html is not `out` itself: myst-nb leaves a `jupyter_execute` folder beside its output
-    rc = subprocess.run([sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *sys.argv[1:], str(work), str(html)], cwd=root).returncode
+    cmd = [sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *options, str(work), str(html)]
+    rc = subprocess.run(cmd, cwd=root, env={**os.environ, 'PROJECT_ROOT': str(root)}).returncode
     if rc: sys.exit(rc)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(html, out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo'))
-    print(f'built {len(paths) + 1} pages: open {out.relative_to(root)/"index.html"}')
+    print(f'built {len(paths) + 1} pages: open {os.path.relpath(out/"index.html")}')
 
 if __name__ == '__main__': main()
