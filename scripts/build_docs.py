@@ -156,7 +156,7 @@ def convert(path, cfg, pages, reference):
         cells.append(nbformat.v4.new_code_cell(src, metadata={'tags': tags}, outputs=c.get('outputs', [])))
         if items: cells.append(nbformat.v4.new_markdown_cell(cards(page, items)))
     for i, c in enumerate(cells): c['id'] = f'c{i}'
-    new = nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': nb.metadata.get('kernelspec', {})})
+    new = nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}})
     return title, new
 
 def reference_page(reference):
