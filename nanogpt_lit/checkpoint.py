@@ -92,7 +92,7 @@ def trainer_state(
 def _versions():
     return dict(nanogpt_lit=__version__, torch=torch.__version__, numpy=np.__version__, python=platform.python_version())
 
-# %% ../nbs/11_checkpoint.ipynb #f8cdf5e5
+# %% ../nbs/11_checkpoint.ipynb #589d947c
 def save_checkpoint(
     path,   # file to write; a folder gets model_NNNNN.pt
     state,  # from `trainer_state`, or a `Trainer`
@@ -106,7 +106,10 @@ def save_checkpoint(
     need = sum(v.numel()*v.element_size() for _, v in _leaves(state) if isinstance(v, torch.Tensor))
     if need > (free := shutil.disk_usage(path.parent).free):
         raise UserError(f'{path} needs {human(need)}B, but only {human(free)}B are free: make room; earlier checkpoints are untouched')
-    with atomic_open(path) as f: torch.save(state, f)
+    with atomic_open(path) as f:
+        try: torch.save(state, f)
+        except RuntimeError as e:                        # torch's way to say that a write failed
+            raise e.__context__ if isinstance(e.__context__, OSError) else OSError(f'torch.save: {e}') from None
     return path
 
 # %% ../nbs/11_checkpoint.ipynb #5416d4d2

@@ -139,18 +139,19 @@ def run_table(
     widths = [max(map(len, col)) for col in zip(*rows)]
     return '\n'.join('  '.join(v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(r, widths))) for r in rows)
 
-# %% ../nbs/10_monitor.ipynb #54e68702
+# %% ../nbs/10_monitor.ipynb #49fa6179
 class PlotLoss(Callback):
-    "Draws plots/loss_curve_latest.png at every checkpoint and at the end; with `keep`, one picture per checkpoint too"
+    "Draws plots/loss_curve_latest.png at every checkpoint and at the end; with `plot_loss`, one picture per checkpoint too"
     order = 60
     def __init__(self,
-        out_dir,          # the run folder, with a metrics.jsonl
-        keep: bool=False, # also loss_curve_step_N.png, and loss_curve_final_step_N.png at the end
+        out_dir,              # the run folder, with a metrics.jsonl
+        keep: bool|None=None, # also loss_curve_step_N.png, and loss_curve_final_step_N.png at the end; None = as cfg.plot_loss
     ): self.run, self.keep = Path(out_dir), keep
 
     def draw(self, t, *names):
         if not t.strategy.is_main or t.record is None: return
-        for name in ('loss_curve_latest', *(names if self.keep else ())): plot_losses(self.run, path=self.run/'plots'/f'{name}.png')
+        keep = t.cfg.plot_loss if self.keep is None else self.keep
+        for name in ('loss_curve_latest', *(names if keep else ())): plot_losses(self.run, path=self.run/'plots'/f'{name}.png')
     def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.step}')
     def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}')
 

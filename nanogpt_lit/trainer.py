@@ -95,12 +95,13 @@ class Trainer:
         self.say = lambda text: print(text, flush=True)       # a progress bar replaces it, to print above itself
         self._init_state()
 
-# %% ../nbs/09_trainer.ipynb #a4eef891
+# %% ../nbs/09_trainer.ipynb #a26f3e98
 @patch
 def _init_state(self: Trainer):
     "How far the run has come, and what was last measured"
     self.step, self.tokens_seen, self.best_step, self.restored = 0, 0, 0, False
     self.val_loss = self.best_val_loss = None
+    self._finished = False
     self.loss = self.grad_norm = self.record = self.stop_reason = self.error = self.last_checkpoint = None
     self._elapsed_before, self._start, self._progress_at_start = 0., None, 0.
     self._first_bad = torch.tensor(_NEVER, device=self.strategy.device)  # step of the first loss that wasn't finite
@@ -138,7 +139,7 @@ def tokens_per_step(self: Trainer):
     "Tokens of the global batch: the same for any number of processes"
     return self.plan.batch_size*self.plan.block_size
 
-# %% ../nbs/09_trainer.ipynb #2d01d465
+# %% ../nbs/09_trainer.ipynb #ae5d338f
 @patch(as_prop=True)
 def eta_s(self: Trainer):
     "Seconds left, judged by the pace of this session, evaluation included; None before the first step"
@@ -155,8 +156,8 @@ def stop(
 
 @patch
 def done(self: Trainer) -> bool:
-    "Is the run over?"
-    return self.strategy.any(self.stop_reason is not None or self.progress >= 1)
+    "Is the run over, by its limits or by request?"
+    return self.strategy.any(self._finished or self.stop_reason is not None)
 
 # %% ../nbs/09_trainer.ipynb #ad9769d7
 @patch
@@ -346,11 +347,11 @@ def fit(self: Trainer):
         finally: self._elapsed_before, self._start = self.elapsed_s, None
     return self
 
-# %% ../nbs/09_trainer.ipynb #c79a8ccd
+# %% ../nbs/09_trainer.ipynb #87145d48
 @patch
 def _after_step(self: Trainer, start):
     "Evaluate, log and announce what is due after a step that began at `start`"
-    last = self.done()
+    last = self._finished = self.progress >= 1            # asked once: the clock must not strike between two questions
     evaluating = self._eval_due(last)
     logging = evaluating or last or self.step == 1 or self.step % self.cfg.log_interval == 0
     if logging: self.loss.item()                          # the device's time belongs to the step, not to the evaluation
@@ -366,7 +367,7 @@ def _log(self: Trainer, evaluated=True):
     self._window = [0, 0.]
     self.fire('on_log')
 
-# %% ../nbs/09_trainer.ipynb #b82d80ee
+# %% ../nbs/09_trainer.ipynb #28e13e3f
 @patch
 def _prepare(self: Trainer):
     "What happens once, before the first step"
@@ -379,7 +380,7 @@ def _prepare(self: Trainer):
     self._flops = flops_per_token(cfg) if cfg is not None else None
     self._peak = peak_flops(s.device, s.dtype) if self._flops else None
     self.stop_reason, self._start = None, time.perf_counter()
-    self._progress_at_start = self.progress
+    self._progress_at_start, self._finished = self.progress, self.progress >= 1
 
 # %% ../nbs/09_trainer.ipynb #4c1dd493
 _STATE = ('step', 'tokens_seen', 'val_loss', 'best_val_loss', 'best_step')
