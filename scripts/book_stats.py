@@ -9,8 +9,8 @@ prose     share of words that are prose rather than code
 exported  lines of code that go into the package
 median    lines of the median exported cell; `max`: of the longest
 w/line    words of prose per exported line
-public    public functions, classes and patched methods; `tested`: the share that is run and asserted within three
-          code cells of its definition
+public    public functions and classes; `tested`: the share that is run and asserted within three code cells of its
+          definition (of a class grown with `@patch`: of its last method)
 outputs   share of the live cells (not exported, hidden, flagged or imports only) that have a stored output
 checks    assertions: `assert` statements and calls of test_* functions
 """
@@ -39,14 +39,13 @@ def code_cells(path):
 
 def patched_class(node):
     "The class that a function with fastcore's `@patch` becomes a method of"
-    if not any('patch' in ast.unparse(d) for d in node.decorator_list): return ''
+    if isinstance(node, ast.ClassDef) or not any('patch' in ast.unparse(d) for d in node.decorator_list): return ''
     args = node.args.posonlyargs + node.args.args
     return ast.unparse(args[0].annotation) if args and args[0].annotation else ''
 
 def public(tree):
-    "Names that a cell defines for others to use: `[(qualified name, name to look for)]`"
-    return [((f'{cls}.' if (cls := patched_class(o)) else '') + o.name, cls if o.name.startswith('__') else o.name)
-            for o in tree.body if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and (o.name[0] != '_' or patched_class(o) and o.name[:2] == '__')]
+    "Names of the functions and classes that a cell defines for others to use"
+    return [o.name for o in tree.body if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and o.name[0] != '_' and not patched_class(o)]
 
 def checks(tree):
     "How many assertions a cell makes"
@@ -56,11 +55,14 @@ def checks(tree):
 def names(tree): return {o.id for o in ast.walk(tree) if isinstance(o, ast.Name)} | {o.attr for o in ast.walk(tree) if isinstance(o, ast.Attribute)}
 
 def untested(path):
-    "Public names of a notebook that no cell among the next three runs and asserts"
-    cells = code_cells(path)
-    return [name for i, (marks, _, tree, _) in enumerate(cells) if EXPORT & marks.keys()
-            for name, look in public(tree)
-            if not any(look in names(t) and checks(t) for m, _, t, _ in cells[i + 1:i + 4] if not EXPORT & m.keys())]
+    "Public names of a notebook that no cell among the three behind them runs and asserts"
+    cells, place = code_cells(path), {}
+    for i, (marks, _, tree, _) in enumerate(cells):
+        if not EXPORT & marks.keys(): continue
+        place |= dict.fromkeys(public(tree), i)
+        place |= {c: i for o in tree.body if isinstance(o, ast.FunctionDef) and (c := patched_class(o)) in place}
+    def near(i): return [t for m, _, t, _ in cells[i + 1:i + 4] if not EXPORT & m.keys()]
+    return [name for name, i in place.items() if not any(name in names(t) and checks(t) for t in near(i))]
 
 def words(s): return len(re.findall(r"\w[\w'’-]*", s))
 
