@@ -15,22 +15,22 @@ from .attention import CausalSelfAttention, KVCache, causal_mask, rms_norm, rota
 from .config import GPTConfig
 from .core import UserError
 
-# %% ../nbs/04_model.ipynb #a6296b7c
+# %% ../nbs/04_model.ipynb #bba03393
 class RMSNorm(nn.Module):
-    "Divide by the root mean square over channels (Zhang & Sennrich 2019), then scale by a learned gain"
+    "Divide by the root mean square over channels, then scale by a learned gain (Zhang & Sennrich 2019)"
     def __init__(self,
         n: int,             # channels
         eps: float=1e-5,    # added to the mean square
-        affine: bool=True,  # learn a gain per channel
+        affine: bool=True,  # learn a gain for each channel
     ):
         super().__init__()
         self.eps, self.weight = eps, nn.Parameter(torch.ones(n)) if affine else None
 
     def forward(self, x_BTC): return rms_norm(x_BTC, self.weight, self.eps)
 
-# %% ../nbs/04_model.ipynb #0f078413
+# %% ../nbs/04_model.ipynb #f34243bc
 def make_norm(
-    cfg: GPTConfig, # says which norm, with or without learned gain and bias
+    cfg: GPTConfig, # says which norm, and whether it has a learned gain (and bias)
 ) -> nn.Module:
     "The normalisation layer that `cfg` asks for, over `n_embd` channels"
     if cfg.norm == 'rmsnorm': return RMSNorm(cfg.n_embd, cfg.norm_eps, cfg.norm_affine)
@@ -56,9 +56,9 @@ class MLP(nn.Module):
         else: h = F.silu(self.gate(x_BTC))*h
         return self.down(h)
 
-# %% ../nbs/04_model.ipynb #919739cb
+# %% ../nbs/04_model.ipynb #bd45f76b
 class Block(nn.Module):
-    "Attention, then MLP; each reads a normalised copy of the residual stream and adds its result to it"
+    "Attention, then MLP: each reads a normalised copy of the residual stream and adds to the stream"
     def __init__(self,
         cfg: GPTConfig,   # shape and options
         layer_idx: int=0, # position in the stack
@@ -72,7 +72,7 @@ class Block(nn.Module):
         x_BTC = x_BTC + self.drop(self.attn(self.norm1(x_BTC), cos_sin, cache, attn_mask))
         return x_BTC + self.drop(self.mlp(self.norm2(x_BTC)))
 
-# %% ../nbs/04_model.ipynb #1edeedd1
+# %% ../nbs/04_model.ipynb #2f8bb2cf
 class GPT(nn.Module):
     "A decoder-only transformer: token ids in, a score for every possible next token out"
     def __init__(self,
@@ -88,46 +88,24 @@ class GPT(nn.Module):
         self.head = nn.Linear(cfg.n_embd, cfg.vocab_size, bias=False)
         if cfg.tie_embeddings: self.head.weight = self.wte.weight
         if cfg.pos == 'rotary':
-            for name, table in zip(('cos', 'sin'), rotary_tables(cfg.head_size, cfg.block_size, cfg.rope_theta)):
+            for name, table in zip(('cos_TD', 'sin_TD'), rotary_tables(cfg.head_size, cfg.block_size, cfg.rope_theta)):
                 self.register_buffer(name, table, persistent=False)
         self.init_weights()
 
-# %% ../nbs/04_model.ipynb #ae9b45e2
+# %% ../nbs/04_model.ipynb #3a3ebfc3
 @patch
 @torch.no_grad()
 def init_weights(self: GPT):
-    "Draw fresh weights: N(0, 0.02²), residual projections smaller by √(2·n_layer) or zero (Radford et al. 2019)"
-    cfg, residual = self.cfg, .02/math.sqrt(2*self.cfg.n_layer)
+    "Draw fresh weights: N(0, 0.02²); matrices that write into the stream smaller by √(2·n_layer), or zero (Radford et al. 2019)"
+    cfg, small = self.cfg, .02/math.sqrt(2*self.cfg.n_layer)
     for name, m in self.named_modules():
-        if not isinstance(m, (nn.Linear, nn.Embedding)): continue
+        if not isinstance(m, (nn.Linear, nn.Embedding)) or name == 'head' and cfg.tie_embeddings: continue
         into_stream = name.endswith(('attn.proj', 'mlp.down'))
-        if cfg.zero_init and (into_stream or name == 'head' and not cfg.tie_embeddings): nn.init.zeros_(m.weight)
-        elif not (name == 'head' and cfg.tie_embeddings): nn.init.normal_(m.weight, std=residual if into_stream else .02)
+        if cfg.zero_init and (into_stream or name == 'head'): nn.init.zeros_(m.weight)
+        else: nn.init.normal_(m.weight, std=small if into_stream else .02)
         if getattr(m, 'bias', None) is not None: nn.init.zeros_(m.bias)
 
-# %% ../nbs/04_model.ipynb #2ab53afd
-@patch
-def hidden(self: GPT,
-    ids_BT,      # token ids
-    cache=None,  # a `KVCache`: the ids then follow those it already holds
-    pad_B=None,  # for prompts of different lengths: how many ids at the left of each row are padding
-) -> torch.Tensor: # x_BTC
-    "The residual stream after all blocks and the last norm. Raises `UserError` for wrong ids or too many of them"
-    start = cache.length if cache is not None else 0
-    self._check_ids(ids_BT, start)
-    if cache is not None:
-        if pad_B is not None: cache.pad_B = pad_B
-        pad_B = cache.pad_B
-    pos, mask = self._positions(ids_BT, start, pad_B)
-    x_BTC = self.wte(ids_BT)
-    if self.cfg.pos == 'learned': x_BTC = x_BTC + self.wpe(pos)
-    cos_sin = tuple(o[pos] if pad_B is None else o[pos][:, None] for o in (self.cos, self.sin)) if self.cfg.pos == 'rotary' else None
-    x_BTC = self.drop(x_BTC)
-    for block in self.blocks: x_BTC = block(x_BTC, cos_sin, cache, mask)
-    if cache is not None: cache.advance(ids_BT.shape[1])
-    return self.norm_f(x_BTC)
-
-# %% ../nbs/04_model.ipynb #45dc22c5
+# %% ../nbs/04_model.ipynb #5b0a8891
 @patch
 def _positions(self: GPT, ids_BT, start, pad_B):
     "Position of each id in its own text, and the attention mask (None = plain causal)"
@@ -135,32 +113,51 @@ def _positions(self: GPT, ids_BT, start, pad_B):
     pos_T = torch.arange(start, start + T, device=device)
     if pad_B is None: return pos_T, None
     real_BS = torch.arange(start + T, device=device) >= pad_B[:, None]
-    mask_BTS = causal_mask(T, start + T, device) & real_BS[:, None]
-    itself = torch.eye(start + T, dtype=torch.bool, device=device)[start:]   # padding must see something: softmax of nothing is NaN
-    return (pos_T - pad_B[:, None]).clamp(min=0), (mask_BTS | itself)[:, None]
+    itself_TS = torch.eye(start + T, dtype=torch.bool, device=device)[start:]   # padding must see something: softmax of nothing is NaN
+    mask_BTS = causal_mask(T, start + T, device) & real_BS[:, None] | itself_TS
+    return (pos_T - pad_B[:, None]).clamp(min=0), mask_BTS[:, None]
 
-# %% ../nbs/04_model.ipynb #3975a892
+# %% ../nbs/04_model.ipynb #43f56f99
 @patch
 def _check_ids(self: GPT, ids, start=0, what='ids'):
-    if ids.ndim != 2: raise UserError(f'{what} have {ids.ndim} dimensions: expected a batch of sequences, (B, T)')
-    T, limit = start + ids.shape[1], self.cfg.block_size
+    if ids.ndim != 2: raise UserError(f'{what} of shape {[*ids.shape]}: expected a batch of sequences, (B, T)')
+    T, limit, V = start + ids.shape[1], self.cfg.block_size, self.cfg.vocab_size
     if T > limit: raise UserError(f'T={T} is longer than block_size={limit}: crop the input or train with a larger --block_size')
     if ids.device.type != 'cpu' or torch.compiler.is_compiling() or not ids.numel(): return
     low, high = (o.item() for o in ids.aminmax())
-    if low < 0 or high >= self.cfg.vocab_size:
-        raise UserError(f'{what} contain {low if low < 0 else high}; expected 0 … {self.cfg.vocab_size - 1} (vocab_size={self.cfg.vocab_size}): '
-                        'use the tokenizer that the model was trained with')
+    if low < 0 or high >= V: raise UserError(f'{what} contain {low if low < 0 else high}; expected 0 … {V - 1} (vocab_size={V}): '
+                                             'encode with the tokenizer that the model was trained with')
 
-# %% ../nbs/04_model.ipynb #22349de4
+# %% ../nbs/04_model.ipynb #e40404be
+@patch
+def hidden(self: GPT,
+    ids_BT,      # token ids
+    cache=None,  # a `KVCache`: the ids then follow those that it already holds
+    pad_B=None,  # for prompts of different lengths: how many ids at the left of each row are padding
+) -> torch.Tensor: # x_BTC
+    "The residual stream after all blocks and the last norm. Raises `UserError` for wrong ids or too many of them"
+    start = 0 if cache is None else cache.length
+    self._check_ids(ids_BT, start)
+    if cache is not None: pad_B = cache.pad_B = cache.pad_B if pad_B is None else pad_B
+    pos, mask = self._positions(ids_BT, start, pad_B)
+    x_BTC, cos_sin = self.wte(ids_BT), None
+    if self.cfg.pos == 'learned': x_BTC = x_BTC + self.wpe(pos)
+    if self.cfg.pos == 'rotary': cos_sin = [o[pos] if pad_B is None else o[pos][:, None] for o in (self.cos_TD, self.sin_TD)]
+    x_BTC = self.drop(x_BTC)
+    for block in self.blocks: x_BTC = block(x_BTC, cos_sin, cache, mask)
+    if cache is not None: cache.advance(ids_BT.shape[1])
+    return self.norm_f(x_BTC)
+
+# %% ../nbs/04_model.ipynb #30e4c383
 @patch
 def logits(self: GPT,
-    x_BTC, # from `hidden`; any leading axes
+    x_BTC, # from `hidden`, with any leading axes
 ) -> torch.Tensor: # scores over the vocabulary
     "Scores for the next token, squashed into ±logit_softcap if that is set"
     y, cap = self.head(x_BTC), self.cfg.logit_softcap
     return cap*torch.tanh(y.float()/cap) if cap else y
 
-# %% ../nbs/04_model.ipynb #33d9b9e9
+# %% ../nbs/04_model.ipynb #dad0c447
 @patch
 def forward(self: GPT,
     ids_BT,            # token ids
@@ -169,24 +166,14 @@ def forward(self: GPT,
     cache=None,        # a `KVCache`
     pad_B=None,        # left padding of each row
 ) -> tuple: # logits_BTV, loss (None without targets)
-    "Scores for every next token and, given targets, the mean cross-entropy in nats over those that count"
+    "Scores for every next token and, given targets, their mean cross-entropy in nats"
     logits_BTV = self.logits(self.hidden(ids_BT, cache, pad_B))
     if targets_BT is None: return logits_BTV, None
     self._check_ids(targets_BT, what='targets')
-    flat, targets = logits_BTV.flatten(0, 1).float(), targets_BT.flatten()
-    if loss_mask_BT is None: return logits_BTV, F.cross_entropy(flat, targets)
+    scores, targets = logits_BTV.flatten(0, 1).float(), targets_BT.flatten()
+    if loss_mask_BT is None: return logits_BTV, F.cross_entropy(scores, targets)
     keep = loss_mask_BT.flatten().float()
-    return logits_BTV, (F.cross_entropy(flat, targets, reduction='none')*keep).sum()/keep.sum().clamp(min=1)
-
-# %% ../nbs/04_model.ipynb #001766ae
-@patch
-def new_cache(self: GPT,
-    batch_size: int=1, # sequences decoded together
-    max_len: int=None, # room in tokens; None = block_size
-) -> KVCache:
-    "An empty cache on the model's device"
-    w = self.wte.weight
-    return KVCache(self.cfg, batch_size, max_len, w.device, w.dtype)
+    return logits_BTV, (F.cross_entropy(scores, targets, reduction='none')*keep).sum()/keep.sum().clamp(min=1)
 
 # %% ../nbs/04_model.ipynb #392ef820
 @patch
@@ -199,29 +186,39 @@ def num_params(self: GPT,
     if self.cfg.pos == 'learned': n -= self.wpe.weight.numel()
     return n if self.cfg.tie_embeddings else n - self.wte.weight.numel()
 
-# %% ../nbs/04_model.ipynb #3b949c60
+# %% ../nbs/04_model.ipynb #55efa72d
 def param_table(
-    model, # a `GPT`, or a `GPTConfig` (sized without allocating anything)
+    model, # a `GPT`, or a `GPTConfig` (counted without allocating anything)
 ) -> dict[str, int]: # part → parameters
     "Parameters by part of the network"
     if isinstance(model, GPTConfig):
         with torch.device('meta'): model = GPT(model)
-    table = {'token embedding': 0, 'position embedding': 0, 'attention': 0, 'MLP': 0, 'norms': 0, 'output head': 0}
-    part = {'wte': 'token embedding', 'wpe': 'position embedding', 'head': 'output head', 'attn': 'attention', 'mlp': 'MLP'}
+    parts = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'head': 'output layer'}
+    table = dict.fromkeys(parts.values(), 0)
     for name, p in model.named_parameters():
-        word = name.split('.')
-        table[part.get(word[2] if word[0] == 'blocks' else word[0], 'norms')] += p.numel()
+        word = name.split('.')[2 if name.startswith('blocks') else 0]
+        table[parts['norm' if word.startswith('norm') else word]] += p.numel()
     return table
 
-# %% ../nbs/04_model.ipynb #970e738f
+# %% ../nbs/04_model.ipynb #37ea9ea4
 def flops_per_token(
     cfg: GPTConfig,      # shape of the model
-    T: int=None,         # context length; None = block_size
+    T: int=None,         # context length in tokens; None = block_size
     training: bool=True, # forward and backward; False = forward only
 ) -> int:
-    "Floating-point operations per token: 6N + 12·L·C·T (Chowdhery et al. 2022, appendix B), N = weights that multiply"
+    "Floating-point operations per token: 6N + 12·L·C·T for training (Chowdhery et al. 2022, appendix B)"
     T = cfg.block_size if T is None else T
     attn = cfg.n_embd*cfg.head_size*(cfg.n_head + 2*cfg.kv_heads) + cfg.n_embd**2
     mlp = cfg.n_embd*cfg.ff_size*(3 if cfg.act == 'swiglu' else 2)
     N = cfg.n_layer*(attn + mlp) + cfg.n_embd*cfg.vocab_size
     return (3 if training else 1)*(2*N + 4*cfg.n_layer*cfg.n_embd*T)
+
+# %% ../nbs/04_model.ipynb #001766ae
+@patch
+def new_cache(self: GPT,
+    batch_size: int=1, # sequences decoded together
+    max_len: int=None, # room in tokens; None = block_size
+) -> KVCache:
+    "An empty cache on the model's device"
+    w = self.wte.weight
+    return KVCache(self.cfg, batch_size, max_len, w.device, w.dtype)
