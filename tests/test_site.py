@@ -45,7 +45,8 @@ def test_public_names_can_be_looked_up(pages):
     assert 'class="api"' in pages['core.html'] and 'file to read' in pages['core.html'], 'no table of parameters'
 
 PROBE = """<script>addEventListener('load', () => setTimeout(() => parent.postMessage({page: '%s',
-  wide: document.documentElement.scrollWidth - innerWidth, hits: document.querySelectorAll('#search-results li').length}, '*'), 3000))</script>"""
+  wide: Math.max(...[...document.querySelectorAll('html, body, .page, .main, .content')]
+                 .filter(e => e.clientWidth).map(e => e.scrollWidth - e.clientWidth)), hits: document.querySelectorAll('#search-results li').length}, '*'), 3000))</script>"""
 HARNESS = """<!doctype html><body><pre id="out"></pre>%s<script>const got = [];
 addEventListener('message', e => { if (e.data.page) { got.push(e.data); document.getElementById('out').textContent = JSON.stringify(got) } })</script>"""
 
@@ -65,5 +66,6 @@ def test_phone_width_and_search_from_files(site, pages, tmp_path):
     dom = subprocess.run(cmd, capture_output=True, text=True, timeout=300).stdout
     got = json.loads(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', dom, re.S)[1]) or '[]')
     assert {o['page'] for o in got} == set(pages), 'not every page answered'
-    assert not {o['page']: o['wide'] for o in got if o['wide'] > 0}, 'wider than the window, in pixels'
+    wide = {o['page']: o['wide'] for o in got if o['wide'] > 0}
+    assert not wide, f'wider than the window, in pixels: {wide}'
     assert next(o['hits'] for o in got if o['page'] == 'search.html') > 0
