@@ -20,9 +20,9 @@ import regex
 from fastcore.basics import patch
 from .core import UserError, progress as progress_bar, read_text
 
-# %% ../nbs/01_bpe.ipynb #ce041f7f
+# %% ../nbs/01_bpe.ipynb #b0725e2d
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-GPT4_PATTERN = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s*[\r\n]+|\s+"
+GPT4_PATTERN = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 # %% ../nbs/01_bpe.ipynb #8229aa14
 _GAP, _DEAD = -1, -2  # in place of a symbol: between words; merged into its left neighbour
@@ -256,19 +256,22 @@ def _mend(text):
     except UnicodeEncodeError: return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
     return text
 
-# %% ../nbs/01_bpe.ipynb #53c85095
-_EDGE = regex.compile(r'(?r)[\p{L}\p{N}][^\p{L}\p{N}]')  # (?r): search from the end
+# %% ../nbs/01_bpe.ipynb #b3ee81e7
+_WORD = r'[[\p{L}\p{N}]&&[\x00-\u024f\u0400-\u052f\u0904-\u0939\u0e01-\u0e30\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3]]'
+_SIGN = r'[[^\p{L}\p{N}]&&[\x00-\xff\u2010-\u203a\u3000-\u3003\u3008-\u3011\uff01-\uff20]]'
+_EDGE = regex.compile('(?V1r)' + _WORD + _SIGN)  # r: search from the end
 
 def cut_place(
     text: str,          # text to cut
     pattern: str,       # its split pattern
     special_tokens=(),  # texts that must stay whole
+    start: int=0,       # look no further to the left
 ) -> int:
     "The last place where `text` can be cut without changing a token, whatever follows; 0 if there is none"
     if pattern not in (GPT2_PATTERN, GPT4_PATTERN): return 0
     margin = max(map(len, special_tokens), default=1)
     end = len(text) - margin + 1
-    while m := _EDGE.search(text, 0, end):
+    while m := _EDGE.search(text, start, end):
         cut = m.end() - 1
         around = text[max(0, cut - margin + 1):cut + margin - 1]
         here = cut - max(0, cut - margin + 1)
@@ -280,7 +283,7 @@ def _places(text, part):
     i = text.find(part)
     while i >= 0: yield i; i = text.find(part, i + 1)
 
-# %% ../nbs/01_bpe.ipynb #06828336
+# %% ../nbs/01_bpe.ipynb #a104ee6e
 def chunks(
     blocks: Iterable[str],     # texts that follow one another in one document
     pattern: str=GPT2_PATTERN, # its split pattern
@@ -288,13 +291,14 @@ def chunks(
     size: int=2**20,           # characters per chunk, about
 ) -> Iterator[str]:
     "The same document in chunks with the same tokens, however the blocks were cut"
-    waiting, n = [], 0
+    waiting, n = [''], 0
     for block in blocks:
         waiting.append(block)
         n += len(block)
         if n < size: continue
+        start = max(0, len(waiting[0]) - max(map(len, special_tokens), default=1) - 1)  # what lies before was searched in vain
         text = ''.join(waiting)
-        cut = cut_place(text, pattern, special_tokens)
+        cut = cut_place(text, pattern, special_tokens, start)
         if cut: yield text[:cut]
         waiting, n = [text[cut:]], 0
     if rest := ''.join(waiting): yield rest
