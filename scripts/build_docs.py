@@ -4,7 +4,8 @@
 
 The pages are the notebooks as they are stored; nothing is executed, so the outputs you see are those that were
 committed. What is added: a line that says which file a page comes from, links from `names` in the prose to the room
-that defines them, a folded table of parameters under each exported cell, and one page with all of them.
+that defines them, a folded table of parameters under each exported cell, one page with all of them, and one with the
+flags of every command.
 """
 import argparse, os, re, shutil, subprocess, sys, tomllib
 from pathlib import Path
@@ -16,6 +17,7 @@ from nbdev.processors import (FilterDefaults, add_links, ai_magics, clean_magics
                               populate_language, rm_header_dash, strip_ansi)
 from api_tables import api, cards, plain, table
 from book_stats import notebooks
+from command_page import commands_page
 
 HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
 OPTION = re.compile(r'^#\|\s*([\w-]+)\s*:\s*(.*?)\s*$')
@@ -94,7 +96,7 @@ class Site:
         if page == 'index':
             first = next((m[1] for c in nb.cells if c.cell_type == 'markdown' and (m := re.search(r'^## (.+)$', c.source, re.M))), '')
             anchor = re.sub(r'[^\w -]', '', first.lower()).strip().replace(' ', '-')
-            return out + f'\n:::{{div}} ways\n[Start reading]({self.pages[self.paths[1]]}.ipynb) [Run it](#{anchor}) [Reference](reference.md)\n:::\n'
+            return out + f'\n:::{{div}} ways\n[Start reading]({self.pages[self.paths[1]]}.ipynb) [Run it](#{anchor}) [Commands](commands.md) [Reference](reference.md)\n:::\n'
         rel = path.relative_to(self.cfg.nbs_path).as_posix()
         origin = f'{{download}}`nbs/{rel} <{"../"*page.count("/")}_nbs/{rel}>`' + (f' → `{self.cfg.lib_name}.{module}`' if module else '')
         return out + f'\n:::{{div}} origin\n{origin}\n:::\n'
@@ -132,7 +134,7 @@ class Site:
     def toc(self):
         "The sidebar, as Sphinx wants it: hidden tables of contents on the home page"
         def entry(p): return f'{number(p)} {self.titles[p]} <{self.pages[p]}>'.strip()
-        parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Reference <reference>'])]
+        parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Commands <commands>', 'Reference <reference>'])]
         return '\n\n'.join(f'```{{toctree}}\n:hidden:\n:caption: {title}\n\n' + '\n'.join(entries) + '\n```' for title, entries in parts)
 
     def reference_page(self):
@@ -160,11 +162,12 @@ def main():
         dest = src/f'{site.pages[p]}.ipynb'
         dest.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(site.convert(p), dest)
+    (src/'commands.md').write_text(commands_page(), encoding='utf-8')
     (src/'reference.md').write_text(site.reference_page(), encoding='utf-8')
     cmd = [sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *options, str(src), str(html)]
     if rc := subprocess.run(cmd, cwd=root, env={**os.environ, 'PROJECT_ROOT': str(root)}).returncode: sys.exit(rc)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(html, out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo'))
-    print(f'built {len(site.paths) + 1} pages: open {os.path.relpath(out/"index.html")}')
+    print(f'built {len(site.paths) + 2} pages: open {os.path.relpath(out/"index.html")}')
 
 if __name__ == '__main__': main()
