@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['byte_alphabet', 'to_printable', 'from_printable', 'Tokenizer', 'check_special', 'has_long_space', 'source_list',
-           'tokens_html', 'show_tokens', 'merges_from_ranks', 'CharTokenizer', 'read_meta_pkl', 'load_tokenizer']
+           'tokens_html', 'show_tokens', 'merges_from_ranks', 'CharTokenizer', 'read_meta_pkl', 'load_tokenizer',
+           'train_command', 'write_ids', 'encode_command', 'describe', 'inspect_command']
 
-# %% ../nbs/02_tokenizer.ipynb #227146cd
-import base64, binascii, hashlib, html, io, json, pickle, re, sysconfig
+# %% ../nbs/02_tokenizer.ipynb #12a4f6b8
+import base64, binascii, hashlib, html, io, json, pickle, re, sys, sysconfig
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
@@ -655,3 +656,63 @@ def _inputs(names):
             if not found: raise UserError(f'{name} matches no file')
             yield from found
         else: yield Path(name)
+
+# %% ../nbs/02_tokenizer.ipynb #bb02730a
+def train_command(cfg: TokenizerConfig):
+    "Target of `nanogpt-tokenizer train`"
+    check_writable(cfg.out_dir)
+    sources = list(source_list(_inputs(cfg.input)))
+    if cfg.tokenizer_samples: sources = sources[:cfg.tokenizer_samples]
+    if cfg.kind == 'char': tok = CharTokenizer(''.join(sorted({c for p in sources for block in file_blocks(p) for c in block})))
+    else: tok = Tokenizer.train(sources, cfg.vocab_size, cfg.special_tokens, _PATTERNS.get(cfg.pattern, cfg.pattern), sys.stderr.isatty(), cfg.workers)
+    tok.save(cfg.out_dir)
+    print(f'{tok}\nlearned from {len(sources):,} file{"s"[:len(sources) != 1]}, written to {cfg.out_dir}')
+
+# %% ../nbs/02_tokenizer.ipynb #7dfb851e
+def write_ids(
+    ids: Iterable[int], # ids, one by one
+    path,               # a .npy file, or anything else for bare numbers
+    dtype,              # number type
+) -> int:
+    "Stream `ids` into a file, all or nothing; returns how many there were"
+    ids, n, npy = iter(ids), 0, str(path).endswith('.npy')
+    header = lambda f: np.lib.format.write_array_header_1_0(f, dict(descr=np.dtype(dtype).newbyteorder('<').str, fortran_order=False, shape=(n,)))
+    check_writable(Path(path).parent)
+    with atomic_open(path) as f:
+        if npy: header(f)
+        while block := list(islice(ids, 2**18)):
+            f.write(np.array(block, np.dtype(dtype).newbyteorder('<')).tobytes())
+            n += len(block)
+        if npy: f.seek(0); header(f)
+    return n
+
+def encode_command(cfg: EncodeConfig):
+    "Target of `nanogpt-tokenizer encode`"
+    if bool(cfg.text) == bool(cfg.input): raise UserError('give either a text or --input FILE')
+    tok, allowed = load_tokenizer(cfg.tokenizer), 'all' if cfg.allow_special else ()
+    ids = tok.encode_iterable([' '.join(cfg.text)] if cfg.text else file_blocks(cfg.input), allowed)
+    if not cfg.output: print(*ids); return
+    dtype = tok.dtype if cfg.dtype == 'auto' else np.dtype(cfg.dtype)
+    if tok.vocab_size - 1 > np.iinfo(dtype).max: raise UserError(f'dtype={dtype} is too small for {tok.vocab_size:,} ids: use uint32 or auto')
+    print(f'{write_ids(ids, cfg.output, dtype):,} ids ({dtype}) written to {cfg.output}')
+
+# %% ../nbs/02_tokenizer.ipynb #c0ebd54b
+def describe(
+    tok,          # any tokenizer
+    top: int=20,  # how many of the longest tokens
+    text: str='', # a text to measure it on
+) -> str:
+    "What a tokenizer is, in a few lines"
+    longest = sorted((tok.token_bytes(i) for i in tok.vocab), key=len, reverse=True)[:top]
+    lines = [str(tok), f'hash {tok.hash}', 'longest: ' + '  '.join(repr(t.decode('utf-8', 'replace')) for t in longest)]
+    if text:
+        n, size = len(tok.encode(text)), len(text.encode())
+        lines.append(f'on {human(size)} bytes of text: {n:,} tokens, {size/n:.2f} bytes and {len(text)/n:.2f} characters per token')
+    return '\n'.join(lines)
+
+def inspect_command(cfg: InspectConfig):
+    "Target of `nanogpt-tokenizer inspect`"
+    tok, text = load_tokenizer(cfg.tokenizer), read_text(cfg.input) if cfg.input else ''
+    if cfg.html and not text: raise UserError('--html needs a text to show: give --input FILE')
+    print(describe(tok, cfg.top, text))
+    if cfg.html: atomic_write(cfg.html, f'<!doctype html><meta charset="utf-8"><title>Tokens</title>{tokens_html(tok, text)}\n')
