@@ -147,7 +147,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/00a_config.ipynb #2062903c
+# %% ../nbs/00a_config.ipynb #7f49d0d4
 _modern = dict(pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True, tie_embeddings=False, zero_init=True)
 
 PRESETS = {
@@ -161,8 +161,8 @@ PRESETS = {
         muon_lr=.02, schedule='wsd', cooldown_fraction=.6, warmup_steps=10, weight_decay=0., grad_clip=0., beta1=.8,
         minutes=3., max_steps=100_000, eval_interval=100, eval_iters=20, checkpoint_interval=100, keep_last_n_checkpoints=2),
     'tiny': dict(
-        **_modern, out_dir='runs/tiny', n_layer=2, n_head=2, n_embd=64, block_size=64, batch_size=8, max_steps=200, learning_rate=3e-3,
-        warmup_steps=10, eval_interval=50, log_interval=10, checkpoint_interval=100),
+        **_modern, out_dir='runs/tiny', n_layer=2, n_head=2, n_embd=64, block_size=64, batch_size=8, max_steps=200, optimizer='muon', learning_rate=5e-3,
+        weight_decay=0., warmup_steps=10, eval_interval=50, log_interval=10, checkpoint_interval=100),
     'gpt2': dict(act='gelu_tanh', learning_rate=6e-4, out_dir='runs/gpt2', tokenizer='gpt2'),
     'gpt2-medium': dict(act='gelu_tanh', n_layer=24, n_head=16, n_embd=1024, learning_rate=3e-4, out_dir='runs/gpt2-medium', tokenizer='gpt2'),
     'gpt2-large': dict(act='gelu_tanh', n_layer=36, n_head=20, n_embd=1280, learning_rate=2.5e-4, out_dir='runs/gpt2-large', tokenizer='gpt2'),
