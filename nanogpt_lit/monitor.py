@@ -6,8 +6,9 @@
 __all__ = ['read_metrics', 'series', 'smooth', 'loss_stats', 'plot_losses', 'save_figure', 'plot_command', 'run_table',
            'PlotLoss', 'OverfitWatch', 'nonfinite', 'NanWatch']
 
-# %% ../nbs/10_monitor.ipynb #e9868848
+# %% ../nbs/10_monitor.ipynb #0a9196ba
 import json
+from collections import deque
 from pathlib import Path
 import torch
 from .config import PlotConfig
@@ -50,7 +51,7 @@ def smooth(
         out.append(total/weight)
     return out
 
-# %% ../nbs/10_monitor.ipynb #302ac77f
+# %% ../nbs/10_monitor.ipynb #28c9cd89
 def loss_stats(
     values, # losses in order
 ) -> dict[str, float]:
@@ -68,11 +69,13 @@ def plot_losses(
     runs = _named(runs)
     fig = Figure(figsize=(10, 3.6), layout='constrained')
     for ax, recent in zip(fig.subplots(1, 2), (None, last)):
+        ax.set(xlabel='step', ylabel='loss, nats per token')
+        ax.set_title('whole history' if recent is None else f'last {recent:,} steps', fontsize=10)
         for i, (name, records) in enumerate(runs.items()): _draw(ax, records, recent, n_smooth, f'C{i}', name if len(runs) > 1 else '')
-        ax.set(xlabel='step', ylabel='loss, nats per token', title='whole history' if recent is None else f'last {recent:,} steps')
         ax.grid(alpha=.25)
         ax.spines[['top', 'right']].set_visible(False)
-        if ax.get_legend_handles_labels()[0]: ax.legend(fontsize=8, loc='upper right')
+    handles, labels = fig.axes[0].get_legend_handles_labels()
+    if labels: fig.legend(handles, labels, loc='outside lower center', ncols=min(len(labels), 4), fontsize=9, frameon=False)
     if path: save_figure(fig, path)
     return fig
 
@@ -96,7 +99,7 @@ def save_figure(
     if kind not in fig.canvas.get_supported_filetypes(): raise UserError(f'{path}: unknown kind of picture; use .png, .svg or .pdf')
     with atomic_open(path) as f: fig.savefig(f, format=kind, dpi=110)
 
-# %% ../nbs/10_monitor.ipynb #8c25be42
+# %% ../nbs/10_monitor.ipynb #81c4dad3
 def _draw(ax, records, recent, n_smooth, colour, name):
     "One run in one panel"
     cut = records[-1]['step'] - recent if recent else -1
@@ -107,8 +110,7 @@ def _draw(ax, records, recent, n_smooth, colour, name):
         shown = [losses[i] for i in keep]
         if not name: ax.plot([steps[i] for i in keep], shown, color='0.75', lw=.7, label='train, single batches')
         ax.plot([steps[i] for i in keep], [curve[i] for i in keep], color=colour, lw=1.5, label=f'{name} train'.strip() + ', smoothed'*(not name))
-        if not name: ax.text(.98, .62, '\n'.join(f'{k} {v:.3f}' for k, v in loss_stats(shown).items()), transform=ax.transAxes,
-                             ha='right', va='top', fontsize=8, family='monospace', bbox=dict(fc='white', ec='0.8', alpha=.8))
+        if not name: ax.set_title(ax.get_title() + ': ' + ', '.join(f'{k} {v:.3f}' for k, v in loss_stats(shown).items()), fontsize=10)
     points = [(s, v) for s, v in zip(vsteps, vals) if s > cut]
     if points: ax.plot(*zip(*points), 'o--' if name else 'o-', color=colour if name else 'C1', ms=3, lw=.8, label=f'{name} validation'.strip())
 
@@ -155,26 +157,27 @@ class PlotLoss(Callback):
     def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.step}')
     def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}')
 
-# %% ../nbs/10_monitor.ipynb #642c260a
+# %% ../nbs/10_monitor.ipynb #2dbc14e7
 class OverfitWatch(Callback):
     "Warns, once per episode, when the validation loss is above its best while the training loss still falls"
     def __init__(self,
         margin: float=.01,      # how far above its best, as a share of it
-        stop_after: int=0,      # stop after so many evaluations in a row like that; 0 = only warn
-    ): self.margin, self.stop_after, self.train_at_best, self.bad = margin, stop_after, None, 0
+        stop_after: int=0,      # stop after so many such evaluations since the best; 0 = only warn
+    ): self.margin, self.stop_after, self.train_at_best, self.bad, self.recent = margin, stop_after, None, 0, deque(maxlen=10)
 
     def on_log(self, t):
-        if 'val_loss' not in t.record or 'loss' not in t.record or not t.strategy.is_main: return
-        if t.best_step == t.step: self.train_at_best, self.bad = t.record['loss'], 0; return
-        if self.train_at_best is None: return
-        parting = t.val_loss > t.best_val_loss*(1 + self.margin) and t.record['loss'] < self.train_at_best
+        if 'loss' in t.record: self.recent.append(t.record['loss'])
+        if 'val_loss' not in t.record or not self.recent or not t.strategy.is_main: return
+        train = sum(self.recent)/len(self.recent)
+        if t.best_step == t.step or self.train_at_best is None: self.train_at_best, self.bad = train, 0
+        parting = t.val_loss > t.best_val_loss*(1 + self.margin) and train < self.train_at_best
         self.bad = self.bad + 1 if parting else self.bad
-        if parting and self.bad == 1: t.say(self.message(t))
+        if parting and self.bad == 1: t.say(self.message(t, train))
         if self.stop_after and self.bad >= self.stop_after: t.stop('the overfitting watch')
 
-    def message(self, t):
+    def message(self, t, train):
         return (f'overfitting? validation loss {t.val_loss:.3f} is above its best {t.best_val_loss:.3f} (step {t.best_step}) while training loss fell '
-                f'from {self.train_at_best:.3f} to {t.record["loss"]:.3f}: more text, a smaller model, --dropout, or stop here (best.pt has the best weights)')
+                f'from {self.train_at_best:.3f} to {train:.3f}: more text, a smaller model, --dropout, or stop here (best.pt has the best weights)')
 
 # %% ../nbs/10_monitor.ipynb #637cf053
 def nonfinite(

@@ -29,7 +29,7 @@ def micro_shares(
     counts = [b[2].sum() for b in batches]
     return [c/sum(counts).clamp(min=1) for c in counts]
 
-# %% ../nbs/09_trainer.ipynb #58c2d7e2
+# %% ../nbs/09_trainer.ipynb #31740dcc
 class SingleDevice:
     "How a step is spread over devices: here, not at all. A distributed strategy overrides these"
     rank, world_size, is_main = 0, 1, True
@@ -53,7 +53,7 @@ class SingleDevice:
     def put(self, batch):
         "The tensors of `batch` on the device; on CUDA from pinned memory, without waiting"
         if self.device == 'cpu': return batch
-        if self.device.startswith('cuda'): batch = [o.pin_memory() for o in batch]
+        if self.device.startswith('cuda'): batch = [o.pin_memory() if o.device.type == 'cpu' else o for o in batch]
         return [o.to(self.device, non_blocking=True) for o in batch]
 
 # %% ../nbs/09_trainer.ipynb #dc1d4542
@@ -205,7 +205,7 @@ def _remedy(self: Trainer):
     fp16 = ', or --dtype bfloat16' if self.strategy.dtype == 'float16' else ''
     return f'{kept}; try a lower --learning_rate, more --warmup_steps, or --grad_clip 1{fp16}'
 
-# %% ../nbs/09_trainer.ipynb #fad9dc33
+# %% ../nbs/09_trainer.ipynb #c6a1a500
 @torch.no_grad()
 def mean_loss(
     model: nn.Module,     # called as model(ids_BT, targets_BT, loss_mask_BT)
@@ -217,12 +217,9 @@ def mean_loss(
 ) -> float:
     "Mean loss in nats per token. The model's mode (train/eval) is left as it was"
     s, was_training = strategy or SingleDevice('cpu', 'float32'), model.training
-    n = math.ceil(math.ceil((len(data) - 1)/block_size)/batch_size)
-    chosen = {i*n//max_batches for i in range(max_batches)} if 0 < max_batches < n else None
     total, count = torch.zeros((), dtype=torch.float64), 0
     model.eval()
-    for i, (x_BT, y_BT, mask_BT) in enumerate(eval_batches(data, batch_size, block_size)):
-        if chosen and i not in chosen: continue
+    for x_BT, y_BT, mask_BT in eval_batches(data, batch_size, block_size, max_batches):
         tokens, batch = int(mask_BT.sum()), (x_BT, y_BT) if mask_BT.all() else (x_BT, y_BT, mask_BT)
         with s.autocast(): loss = model(*s.put(batch))[1]
         total, count = total + loss.double().cpu()*tokens, count + tokens
@@ -246,7 +243,7 @@ def _eval_due(self: Trainer, last):
     every = self.cfg.eval_interval
     return (self.val_data is not None or self.eval_fn is not None) and every > 0 and (last or self.step % every == 0)
 
-# %% ../nbs/09_trainer.ipynb #b52a757c
+# %% ../nbs/09_trainer.ipynb #06bfcca1
 PEAK_TFLOPS = {'B200': 2250, 'H200': 989, 'H100': 989, 'A100': 312, 'L40S': 362, 'L4': 121, 'A10G': 70, 'T4': 65, 'V100': 125,
                '4090': 165, '3090': 71}                   # dense 16-bit tensor-core peaks from data sheets
 
@@ -260,7 +257,7 @@ def peak_flops(
         name = torch.cuda.get_device_name(device)
         known = next((v for k, v in PEAK_TFLOPS.items() if k in name), None)
         if known and dtype != 'float32': return known*1e12
-    a, best = torch.randn(n, n, device=device, dtype=getattr(torch, dtype)), math.inf
+    a, best = torch.linspace(-1, 1, n*n, device=device).reshape(n, n).to(getattr(torch, dtype)), math.inf   # no random numbers: see below
     for _ in range(6):
         start = time.perf_counter()
         (a @ a)[0, 0].item()
@@ -367,7 +364,7 @@ def _log(self: Trainer, evaluated=True):
     self._window = [0, 0.]
     self.fire('on_log')
 
-# %% ../nbs/09_trainer.ipynb #28e13e3f
+# %% ../nbs/09_trainer.ipynb #e7cf072f
 @patch
 def _prepare(self: Trainer):
     "What happens once, before the first step"
@@ -375,6 +372,7 @@ def _prepare(self: Trainer):
     self.raw_model.train()
     if s.device.startswith('cuda'): torch.set_float32_matmul_precision('high')   # TF32 where float32 is asked for
     if self.cfg.compile and self.model is self.raw_model:
+        self.say('compiling the model: this can take a minute or two, and is not counted as training time')
         batch = s.put(self.plan.batch(self.step, s.rank, s.world_size, 0, self.n_micro))
         self.model = try_compile(self.raw_model, batch, s, self.say)
     self._flops = flops_per_token(cfg) if cfg is not None else None
@@ -461,7 +459,7 @@ def outcome(
     go_on = f'saved as {t.last_checkpoint}; the same command with --auto_resume continues' if t.last_checkpoint else 'nothing was saved'
     return f'stopped by {t.stop_reason} after step {t.step}{best}; {go_on}'
 
-# %% ../nbs/09_trainer.ipynb #ea41e17f
+# %% ../nbs/09_trainer.ipynb #1843198a
 class ProgressBar(Callback):
     "A tqdm bar with loss, validation loss, tokens/s and time left, in terminals and notebooks"
     def __init__(self,
@@ -471,8 +469,9 @@ class ProgressBar(Callback):
     def on_fit_start(self, t):
         if not t.strategy.is_main: return
         self.total = round(60*t.cfg.minutes) if t.cfg.minutes else t.cfg.max_steps
-        look = dict(dynamic_ncols=True, bar_format='{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}' + (' s' if t.cfg.minutes else '') + '{postfix}')
-        self.bar = tqdm(total=self.total, file=self.file, **look) if self.file else tqdm_bar(total=self.total, **look)
+        look = '{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}' + (' s' if t.cfg.minutes else '') + '{postfix}'
+        if self.file: self.bar = tqdm(total=self.total, file=self.file, bar_format=look, ncols=100, disable=False)
+        else: self.bar = tqdm_bar(total=self.total, bar_format=look, dynamic_ncols=True)
         if not self.bar.disable and not self.file: self._say, t.say = t.say, self.bar.write
         self.on_step_end(t)
 
