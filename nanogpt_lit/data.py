@@ -66,18 +66,19 @@ def _open(path):
     except FileNotFoundError: raise UserError(f'{path} does not exist: check the path') from None
     except OSError as e: raise UserError(f'{path} cannot be read ({e.strerror}): check that it is a file and its permissions') from None
 
-# %% ../nbs/06_data.ipynb #00c1982c
+# %% ../nbs/06_data.ipynb #73cc1601
 _SEAM = re.compile(r'[^\W_][ \n]')  # a letter or digit, then a blank
 
 def safe_cut(
     text: str,   # text to cut
-    limit: int,  # cut before this position
+    limit: int,  # cut about here
 ) -> int:
-    "The last place before `limit` where no token of a GPT-2 or GPT-4 pattern can span; 0 if there is none"
+    "The last place before `limit` (else the first after it) where no token of a GPT-2 or GPT-4 pattern can span; 0 if there is none"
     for start in (max(0, limit - 2000), 0):
         seams = [m.start() + 1 for m in _SEAM.finditer(text, start, limit)]
         if seams: return seams[-1]
-    return 0
+    after = _SEAM.search(text, limit - 1)
+    return after.start() + 1 if after else 0
 
 # %% ../nbs/06_data.ipynb #fa967d30
 def pieces_of(
@@ -233,7 +234,7 @@ def _named(name, options):
     recipe = RECIPES[name]
     return Corpus(name, [('hub', recipe)], about=recipe.about, remote=recipe.large, **options)
 
-# %% ../nbs/06_data.ipynb #b0fcefe1
+# %% ../nbs/06_data.ipynb #1b5970f8
 @dataclass
 class Survey:
     "What one pass over a corpus found"
@@ -247,15 +248,15 @@ def survey(
     corpus: Corpus, # what to read
 ) -> Survey:
     "Read the whole corpus once, without encoding it. `UserError` if there is no text in it"
-    s, digest, last = Survey(), hashlib.sha256(), None
+    s, digest, last, there = Survey(), hashlib.sha256(), None, np.zeros(sys.maxunicode + 1, bool)
     for index, text in corpus.pieces():
         if index != last: digest.update(b'\0document\0')
         try: data = text.encode()
         except UnicodeEncodeError: raise UserError(f'document {index} holds half a surrogate pair: it is not valid text') from None
         digest.update(data)
-        s.alphabet.update(text)
+        there[np.frombuffer(text.encode('utf-32-le'), '<u4')] = True
         s.documents, s.characters, s.bytes, last = index + 1, s.characters + len(text), s.bytes + len(data), index
-    s.sha256 = digest.hexdigest()
+    s.sha256, s.alphabet = digest.hexdigest(), {chr(i) for i in np.flatnonzero(there)}
     if not s.documents: raise UserError(f'{corpus.name} is empty: expected some text' + ''.join(f' ({o})' for o in corpus.examples[:1]))
     return s
 
@@ -715,7 +716,7 @@ def describe(
     lines.append(f'never seen in these {len(ids):,} held-out tokens: {int((counts == 0).sum()):,} ids')
     return '\n'.join([*lines, '', tok.decode(ids[:120])])
 
-# %% ../nbs/06_data.ipynb #d5c14475
+# %% ../nbs/06_data.ipynb #1c7d2ccf
 def expand_sources(
     words: list[str], # as typed: files, folders, patterns, or the name of a data set
 ) -> list:
@@ -728,6 +729,7 @@ def expand_sources(
 def prepare_command(
     cfg: PrepareConfig, # the flags
     origin: dict=None,  # which of them were given
+    progress: bool=True,# show a progress bar
 ):
     "Entry point of `nanogpt-prepare`"
     if cfg.inspect: print(describe(cfg.inspect)); return
@@ -736,8 +738,8 @@ def prepare_command(
     recipe = RECIPES[named[0]] if named else None
     tokenizer = recipe.tokenizer if recipe and recipe.tokenizer and 'tokenizer' not in (origin or {}) else cfg.tokenizer
     out, t = Path(cfg.out_dir or Path('data')/corpus.name), time.time()
-    m = prepare(corpus, out, tokenizer, cfg.val_fraction, cfg.shard_size, cfg.workers, vocab_size=cfg.tokenizer_vocab_size,
-                seed=cfg.seed, overwrite=cfg.overwrite)
+    m = prepare(corpus, out, tokenizer, cfg.val_fraction, cfg.shard_size, cfg.workers, progress=progress,
+                vocab_size=cfg.tokenizer_vocab_size, seed=cfg.seed, overwrite=cfg.overwrite)
     n, dt = sum(s['tokens'] for s in m['splits'].values()), time.time() - t
     print(describe(out))
     print(f'\n{out}: {human(n)} tokens in {duration(dt)}. Train on it: nanogpt-train tiny --dataset {out}')

@@ -146,25 +146,24 @@ def gather(self:TokenData,
         for r in rows[starts[rows] + length > end]: out[r] = self[int(starts[r]):int(starts[r]) + length]
     return out
 
-# %% ../nbs/07_loader.ipynb #c5b7fb12
+# %% ../nbs/07_loader.ipynb #a32aeb40
 def permute(
     index,          # integers in [0, n), any number of them
     n: int,         # size of the permutation
-    key: int,       # another key, another permutation
+    key,            # another key, another permutation; one for all, or one for each index
     rounds: int=6,  # Feistel rounds
 ) -> np.ndarray:
     "int64: where a pseudo-random permutation of `range(n)` sends `index`. Feistel network with cycle walking: no memory, any `n`"
     half = max(1, ((n - 1).bit_length() + 1)//2)
     bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
-    keys = mix64(mix64(key) + np.arange(rounds, dtype=np.uint64))
-    out = np.array(index, np.uint64, ndmin=1)
-    todo = np.arange(len(out))
-    while len(todo):
+    out, todo = np.array(index, np.uint64, ndmin=1), slice(None)
+    keys = [np.broadcast_to(mix64(mix64(key) + np.uint64(r)), out.shape) for r in range(rounds)]
+    while True:
         left, right = out[todo] >> bits, out[todo] & mask
-        for k in keys: left, right = right, left ^ (mix64(right ^ k) & mask)
+        for k in keys: left, right = right, left ^ (mix64(right ^ k[todo]) & mask)
         out[todo] = left << bits | right
-        todo = todo[out[todo] >= np.uint64(n)]
-    return out.astype(np.int64)
+        todo = np.flatnonzero(out >= np.uint64(n))
+        if not len(todo): return out.astype(np.int64)
 
 # %% ../nbs/07_loader.ipynb #00cf950b
 class BatchPlan:
@@ -190,7 +189,7 @@ def _long_enough(data, T):
         raise UserError(f'{data.path} ({data.split}) has {len(data):,} tokens: too few for one window of block_size={T} and its target; '
                         'use more text, a smaller --block_size or a larger --val_fraction')
 
-# %% ../nbs/07_loader.ipynb #37bb431b
+# %% ../nbs/07_loader.ipynb #2c46f7fc
 @patch
 def places(self:BatchPlan,
     p, # int64: numbers of windows, counted from the beginning of the run
@@ -200,14 +199,13 @@ def places(self:BatchPlan,
     if self.sampling == 'sequential': return p % self.n_windows*self.block_size
     key = int(mix64(self.seed)[0])
     if self.sampling == 'random': return (mix64(mix64(p) ^ np.uint64(key)) % np.uint64(len(self.data) - self.block_size)).astype(np.int64)
-    out = np.empty_like(p)
-    for e in range(int(p[0])//self.n_windows, int(p[-1])//self.n_windows + 1):
-        mine, epoch_key = p//self.n_windows == e, int(mix64(key ^ e)[0])
-        offset = epoch_key % (self.slack + 1)
-        out[mine] = offset + self.block_size*permute(p[mine] % self.n_windows, self.n_windows, epoch_key)
-    return out
+    epoch, place = np.divmod(p, self.n_windows)
+    if (epoch == epoch[:1]).all(): epoch = epoch[:1] # nearly always: one key for all
+    epoch_key = mix64(mix64(epoch) ^ np.uint64(key))
+    offset = (epoch_key % np.uint64(self.slack + 1)).astype(np.int64)
+    return offset + self.block_size*permute(place, self.n_windows, epoch_key)
 
-# %% ../nbs/07_loader.ipynb #91382631
+# %% ../nbs/07_loader.ipynb #1589047e
 @patch
 def starts(self:BatchPlan,
     step: int, # optimizer step, from 0
@@ -216,11 +214,11 @@ def starts(self:BatchPlan,
     lo, B = step*self.batch_size, self.batch_size
     begin, known = self._cache
     if not begin <= lo <= lo + B <= begin + len(known):
-        known = self.places(np.arange(lo, lo + max(B, min(4096, 64*B))))
+        known = self.places(np.arange(lo, lo + max(B, 4096)))
         self._cache = begin, known = lo, known
     return known[lo - begin:lo - begin + B]
 
-# %% ../nbs/07_loader.ipynb #0872d79a
+# %% ../nbs/07_loader.ipynb #ea078f0f
 @patch
 def batch(self:BatchPlan,
     step: int,          # optimizer step, from 0
@@ -234,8 +232,8 @@ def batch(self:BatchPlan,
     if rows % parts:
         raise UserError(f'a global batch of {rows} sequences cannot be split over {world_size} processes × {n_micro} micro-steps: make it a multiple of {parts}')
     per, part = rows//parts, rank*n_micro + micro
-    ids = torch.from_numpy(self.data.gather(self.starts(step)[part*per:(part + 1)*per], self.block_size + 1))
-    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    ids = self.data.gather(self.starts(step)[part*per:(part + 1)*per], self.block_size + 1)
+    return torch.from_numpy(ids[:, :-1].copy()), torch.from_numpy(ids[:, 1:].copy())
 
 # %% ../nbs/07_loader.ipynb #b34ea2b1
 def eval_batches(
