@@ -12,48 +12,47 @@ from torch import nn
 from .core import UserError
 from .model import GPT
 
-# %% ../nbs/05_generate.ipynb #b63a488e
+# %% ../nbs/05_generate.ipynb #f198de9c
 def next_token_probs(
-    logits_BV: torch.Tensor,  # scores of the next token
-    temperature: float=1.,    # divides the scores; below 1 sharper, above 1 flatter; 0 = all on the likeliest
-    top_k: int=None,          # keep the k likeliest (equal scores at the edge all stay)
-    top_p: float=None,        # keep the smallest set of likeliest tokens that together reach this probability
-    min_p: float=None,        # keep tokens at least this share as likely as the likeliest
+    logits_BV: torch.Tensor, # scores of the next token
+    temperature: float=1.,   # divides the scores; below 1 bolder towards the likely, above 1 more random; 0 = all on the likeliest
+    top_k: int=None,         # keep the k likeliest
+    top_p: float=None,       # keep the smallest set of likeliest tokens that together has this probability
+    min_p: float=None,       # keep tokens at least this share as likely as the likeliest
 ) -> torch.Tensor: # probs_BV, float32
     "The distribution that `sample_next` draws from"
-    logits = logits_BV.float()
-    if temperature == 0: return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-    logits = logits/temperature
-    if top_k is not None and top_k < logits.shape[-1]:
-        logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -math.inf)
-    probs = logits.softmax(-1)
-    if min_p is not None: probs = probs*(probs >= min_p*probs.amax(-1, keepdim=True))
+    logits_BV = logits_BV.float()
+    if temperature == 0: return nn.functional.one_hot(logits_BV.argmax(-1), logits_BV.shape[-1]).float()
+    logits_BV = logits_BV/temperature
+    if top_k is not None and top_k < logits_BV.shape[-1]:
+        logits_BV = logits_BV.masked_fill(logits_BV < logits_BV.topk(top_k).values[..., -1:], -math.inf)
+    probs_BV = logits_BV.softmax(-1)
     if top_p is not None and top_p < 1:
-        ranked, order = probs.sort(descending=True, stable=True)
-        keep = ranked.cumsum(-1) - ranked < top_p*ranked.sum(-1, keepdim=True)
-        probs = probs*torch.zeros_like(keep).scatter(-1, order, keep)
-    return probs/probs.sum(-1, keepdim=True)
+        ranked, order = probs_BV.sort(descending=True, stable=True)
+        keep = ranked.cumsum(-1) - ranked < top_p          # what the better ones leave: the favourite always stays
+        keep[..., 0] = True
+        probs_BV = probs_BV*torch.zeros_like(keep).scatter(-1, order, keep)
+    if min_p is not None: probs_BV = probs_BV*(probs_BV >= min_p*probs_BV.amax(-1, keepdim=True))
+    return probs_BV/probs_BV.sum(-1, keepdim=True)
 
-# %% ../nbs/05_generate.ipynb #70f844d2
+# %% ../nbs/05_generate.ipynb #573ee706
 def sample_next(
-    logits_BV: torch.Tensor,  # scores of the next token
+    logits_BV: torch.Tensor, # scores of the next token
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
-    generator=None,           # a `torch.Generator`, or one for each row; None = torch's global one
+    generator=None,          # a `torch.Generator`, or one for each row; None = torch's global one
 ) -> torch.Tensor: # ids_B
-    "Draw one token for each row"
+    "Draw one token for each row. Raises `UserError` for knobs out of range"
     _check_knobs(temperature, top_k, top_p, min_p)
     if temperature == 0: return logits_BV.argmax(-1)
     probs = next_token_probs(logits_BV, temperature, top_k, top_p, min_p)
-    rows = generator if isinstance(generator, (list, tuple)) else None
-    if rows is None: noise = torch.empty_like(probs).exponential_(generator=generator)
-    else: noise = torch.stack([torch.empty_like(p).exponential_(generator=g) for p, g in zip(probs, rows)])
-    return (probs/noise).argmax(-1)
+    def noise(like, g): return torch.empty_like(like).exponential_(generator=g)
+    if isinstance(generator, list): return (probs/torch.stack([noise(p, g) for p, g in zip(probs, generator)])).argmax(-1)
+    return (probs/noise(probs, generator)).argmax(-1)
 
-# %% ../nbs/05_generate.ipynb #1caefbfa
 def _check_knobs(temperature, top_k, top_p, min_p):
     if temperature < 0: raise UserError(f'temperature={temperature}: expected 0 (always the likeliest) or more')
     if top_k is not None and top_k < 1: raise UserError(f'top_k={top_k}: expected at least 1, or None for all tokens')
-    for name, p in (('top_p', top_p), ('min_p', min_p)):
+    for name, p in dict(top_p=top_p, min_p=min_p).items():
         if p is not None and not 0 <= p <= 1: raise UserError(f'{name}={p}: expected a share between 0 and 1')
 
 # %% ../nbs/05_generate.ipynb #4b4c6814
@@ -67,24 +66,25 @@ def window_start(
     slide = slide or max(1, block_size//4)
     return -(-(n - block_size)//slide)*slide
 
-# %% ../nbs/05_generate.ipynb #47783f4c
+# %% ../nbs/05_generate.ipynb #40a47be4
 def _prompt_lists(prompts):
-    rows = prompts.tolist() if isinstance(prompts, torch.Tensor) else [list(p) for p in prompts]
+    rows = prompts.tolist() if isinstance(prompts, torch.Tensor) else [list(p) if isinstance(p, (list, tuple)) else p for p in prompts]
     if not rows or not all(isinstance(r, list) and r for r in rows):
-        raise UserError('got an empty prompt: expected ids_BT or a list of lists with at least one id each (start from the end-of-text token, or a newline)')
+        raise UserError('got an empty or flat prompt: expected ids_BT, or a list of lists with at least one id each '
+                        '(to start from nothing, use the end-of-text token or a newline)')
     return rows
+
+def _left_padded(rows, device):
+    "(ids_BT, pad_B); pad_B is None where all rows have the same length"
+    T = max(map(len, rows))
+    pad_B = torch.tensor([T - len(r) for r in rows], device=device)
+    return torch.tensor([[0]*(T - len(r)) + r for r in rows], device=device), pad_B if len({*map(len, rows)}) > 1 else None
 
 def _generators(seed, B, device):
     if seed is None: return None
     if isinstance(seed, int): return torch.Generator(device).manual_seed(seed)
     if len(seed) != B: raise UserError(f'got {len(seed)} seeds for {B} rows: give one seed, or one for each row')
     return [torch.Generator(device).manual_seed(s) for s in seed]
-
-def _left_padded(rows, device):
-    "(ids_BT, pad_B); pad_B is None where all rows have the same length"
-    T = max(map(len, rows))
-    pad_B = torch.tensor([T - len(r) for r in rows], device=device)
-    return torch.tensor([[0]*(T - len(r)) + r for r in rows], device=device), pad_B if pad_B.any() else None
 
 # %% ../nbs/05_generate.ipynb #7428cbc6
 @torch.no_grad()
@@ -96,50 +96,47 @@ def _last_logits(model, ids_BT, cache, pad_B):
     finally:
         if training: model.train()
 
-# %% ../nbs/05_generate.ipynb #3333c203
+# %% ../nbs/05_generate.ipynb #b9c2088d
 def stream(
-    model: GPT,             # the network; dropout is off while it predicts
-    prompts,                # ids_BT, or a list of B lists of ids of any lengths
-    max_new_tokens: int,    # at most this many tokens per row
+    model: GPT,           # the network; dropout is off while it predicts
+    prompts,              # ids_BT, or a list of B lists of ids of any lengths
+    max_new_tokens: int,  # at most this many tokens per row
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
-    stop=(),                # ids that end a row
-    seed=None,              # an int for the whole batch, or one for each row; None = torch's global state
-    use_cache: bool=True,   # keep keys and values; the tokens are the same either way
-    slide: int=None,        # see `window_start`
+    stop=(),              # ids that end a row
+    seed=None,            # an int for the whole batch, or one for each row; None = torch's global state
+    use_cache: bool=True, # keep keys and values; the tokens are the same either way
+    slide: int=None,      # see `window_start`
 ):
     "Yield the next `ids_B` until every row has stopped; a row that has stopped repeats its stop id"
     _check_knobs(temperature, top_k, top_p, min_p)
     texts, device, block = _prompt_lists(prompts), model.wte.weight.device, model.cfg.block_size
-    rng, stop, cache, starts = _generators(seed, len(texts), device), set(stop), None, None
-    done = [False]*len(texts)
+    rng, done, cache, starts = _generators(seed, len(texts), device), [False]*len(texts), None, None
     for _ in range(max_new_tokens):
         old, starts = starts, [window_start(len(t), block, slide) for t in texts]
         if use_cache and starts == old: ids_BT, pad_B = torch.tensor([t[-1:] for t in texts], device=device), None
         else:
             ids_BT, pad_B = _left_padded([t[s:] for t, s in zip(texts, starts)], device)
             cache = model.new_cache(len(texts)) if use_cache else None
-        ids_B = sample_next(_last_logits(model, ids_BT, cache, pad_B), temperature, top_k, top_p, min_p, rng)
-        ids = [t[-1] if d else i for t, d, i in zip(texts, done, ids_B.tolist())]
-        for t, i in zip(texts, ids): t.append(i)
-        done = [d or i in stop for d, i in zip(done, ids)]
-        yield torch.tensor(ids)
+        drawn = sample_next(_last_logits(model, ids_BT, cache, pad_B), temperature, top_k, top_p, min_p, rng).tolist()
+        for i, t in enumerate(texts): t.append(t[-1] if done[i] else drawn[i])
+        done = [d or t[-1] in stop for d, t in zip(done, texts)]
+        yield torch.tensor([t[-1] for t in texts])
         if all(done): return
 
-# %% ../nbs/05_generate.ipynb #d8cd40d2
+# %% ../nbs/05_generate.ipynb #0cdd30de
 def generate(
-    model: GPT,             # the network
-    prompts,                # ids_BT, or a list of B lists of ids of any lengths
-    max_new_tokens: int,    # at most this many tokens per row
+    model: GPT,           # the network
+    prompts,              # ids_BT, or a list of B lists of ids of any lengths
+    max_new_tokens: int,  # at most this many tokens per row
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
-    stop=(),                # ids that end a row; they are part of the result
-    seed=None,              # an int for the whole batch, or one for each row; None = torch's global state
-    use_cache: bool=True,   # keep keys and values; the tokens are the same either way
-    slide: int=None,        # see `window_start`
-): # prompt and continuation: a tensor for a tensor (rows that stopped repeat their stop id), else a list of lists
+    stop=(),              # ids that end a row; they are part of the result
+    seed=None,            # an int for the whole batch, or one for each row; None = torch's global state
+    use_cache: bool=True, # keep keys and values; the tokens are the same either way
+    slide: int=None,      # see `window_start`
+): # prompts and continuations: a tensor for a tensor (rows that stopped repeat their stop id), else a list of lists
     "Continue each prompt by up to `max_new_tokens` tokens"
-    texts, stop = _prompt_lists(prompts), set(stop)
-    steps = stream(model, texts, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, use_cache, slide)
-    new_BT = torch.stack([*steps], 1) if max_new_tokens > 0 else torch.empty(len(texts), 0, dtype=torch.long)
-    if isinstance(prompts, torch.Tensor): return torch.cat([prompts, new_BT.to(prompts.device)], 1)
-    cut = lambda r: r[:next((i + 1 for i, o in enumerate(r) if o in stop), len(r))]
-    return [t + cut(new) for t, new in zip(texts, new_BT.tolist())]
+    texts = _prompt_lists(prompts)
+    new = [*stream(model, texts, max_new_tokens, temperature, top_k, top_p, min_p, {*stop}, seed, use_cache, slide)]
+    if isinstance(prompts, torch.Tensor): return torch.cat([prompts, *(o[:, None].to(prompts.device) for o in new)], 1)
+    def cut(row): return row[:next((i + 1 for i, o in enumerate(row) if o in stop), len(row))]
+    return [list(p) + cut([int(o[b]) for o in new]) for b, p in enumerate(prompts)]
