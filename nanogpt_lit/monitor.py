@@ -51,13 +51,14 @@ def smooth(
         out.append(total/weight)
     return out
 
-# %% ../nbs/10_monitor.ipynb #28c9cd89
+# %% ../nbs/10_monitor.ipynb #273aed89
 def loss_stats(
     values, # losses in order
 ) -> dict[str, float]:
     "Current, minimum, maximum and mean"
     return dict(current=values[-1], min=min(values), max=max(values), mean=sum(values)/len(values))
 
+# %% ../nbs/10_monitor.ipynb #ccd07c53
 def plot_losses(
     runs,               # a run folder or list of records, a list of run folders, or `{name: folder or records}`
     last: int=1000,     # steps in the right panel
