@@ -61,8 +61,13 @@ def untested(path):
         if not EXPORT & marks.keys(): continue
         place |= dict.fromkeys(public(tree), i)
         place |= {c: i for o in tree.body if isinstance(o, ast.FunctionDef) and (c := patched_class(o)) in place}
-    def near(i): return [t for m, _, t, _ in cells[i + 1:i + 4] if not EXPORT & m.keys()]
-    return [name for name, i in place.items() if not any(name in names(t) and checks(t) for t in near(i))]
+    def tested(name, i):
+        track = {name} # the name, and what was made with it in the meantime: run = pretrain(…), then assert run.finished
+        for marks, _, tree, _ in cells[i + 1:i + 4]:
+            if EXPORT & marks.keys() or not track & names(tree): continue
+            if checks(tree): return True
+            track |= {o.id for o in ast.walk(tree) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)} | {o.name for o in tree.body if isinstance(o, ast.FunctionDef)}
+    return [name for name, i in place.items() if not tested(name, i)]
 
 def words(s): return len(re.findall(r"\w[\w'’-]*", s))
 
