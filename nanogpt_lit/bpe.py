@@ -241,9 +241,11 @@ def count_documents(
     counts = Counter(chain.from_iterable((m[0] for m in regex.finditer(pattern, p)) for p in parts))
     return Counter({k.encode(): n for k, n in counts.items() if k})
 
-# %% ../nbs/01_bpe.ipynb #b90dcaac
+# %% ../nbs/01_bpe.ipynb #ac58c31a
 @cache
-def _special_regex(tokens): return regex.compile('|'.join(map(regex.escape, sorted(tokens, key=len, reverse=True)))) if tokens else None
+def _special_regex(tokens):
+    return regex.compile('|'.join(map(regex.escape, sorted(tokens, key=len, reverse=True)))) if tokens else None
+
 def special_regex(
     special_tokens, # texts, each at least one character long
 ):
@@ -340,7 +342,7 @@ def batches(
         if size[k] > BATCH_CHARS: yield open_[k]; open_[k], size[k] = [], 0
     yield from filter(None, open_.values())
 
-# %% ../nbs/01_bpe.ipynb #d195f43e
+# %% ../nbs/01_bpe.ipynb #a1075215
 def _serve():
     "What a worker does: count one batch after another until the pipe is closed"
     while True:
@@ -351,7 +353,8 @@ def _serve():
 
 def _start_worker():
     env = os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, sys.path)), OMP_NUM_THREADS='1')
-    return subprocess.Popen([sys.executable, '-c', 'from nanogpt_lit.bpe import _serve; _serve()'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+    command = [sys.executable, '-c', 'from nanogpt_lit.bpe import _serve; _serve()']
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
 
 def _ask(idle, task):
     worker = idle.pop()
