@@ -8,8 +8,8 @@ __all__ = ['READERS', 'TEXT_SUFFIXES', 'RECIPES', 'BPE_SAMPLE', 'pystdlib_files'
            'held_out_below', 'split_key', 'routed', 'batches', 'Encoder', 'in_order', 'ShardWriter', 'workshop',
            'load_manifest', 'verify', 'card', 'prepare', 'describe', 'expand_sources', 'prepare_command']
 
-# %% ../nbs/06_data.ipynb #1d01fa93
-import codecs, difflib, glob, hashlib, json, multiprocessing, os, re, shutil, sys, sysconfig, threading, time, tokenize, warnings
+# %% ../nbs/06_data.ipynb #6aa29d01
+import codecs, difflib, glob, hashlib, json, logging, multiprocessing, os, re, shutil, sys, sysconfig, threading, time, tokenize, warnings
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -681,13 +681,14 @@ def _honest_disk(out):
     except OSError as e:
         raise UserError(f'{out} could not be written ({e.strerror or e}): mend it and run the same command again, it continues') from None
 
-# %% ../nbs/06_data.ipynb #5c7b18d3
+# %% ../nbs/06_data.ipynb #58264cb2
 def _read_hub(corpus, recipe):
     name = corpus.name
     try:
         from datasets import load_dataset
         from datasets.utils.logging import disable_progress_bar
         disable_progress_bar()
+        logging.getLogger('huggingface_hub').setLevel(logging.ERROR) # it logs each of its five attempts
         for row in load_dataset(**dict(split='train') | recipe.args, streaming=True): yield [row[recipe.column]]
     except KeyError: raise UserError(f'{name} has no column {recipe.column!r}') from None
     except (GeneratorExit, KeyboardInterrupt, UserError): raise
@@ -716,7 +717,7 @@ def describe(
     lines.append(f'never seen in these {len(ids):,} held-out tokens: {int((counts == 0).sum()):,} ids')
     return '\n'.join([*lines, '', tok.decode(ids[:120])])
 
-# %% ../nbs/06_data.ipynb #1c7d2ccf
+# %% ../nbs/06_data.ipynb #50b05c3b
 def expand_sources(
     words: list[str], # as typed: files, folders, patterns, or the name of a data set
 ) -> list:
@@ -733,9 +734,10 @@ def prepare_command(
 ):
     "Entry point of `nanogpt-prepare`"
     if cfg.inspect: print(describe(cfg.inspect)); return
-    named = [*expand_sources(cfg.input)] if len(cfg.input) == 1 and cfg.input[0] in RECIPES else []
+    named = expand_sources(cfg.input) if {*cfg.input} & {*RECIPES} else []
     corpus = open_corpus(named or [Path(o) for o in cfg.input], cfg.text_field, cfg.max_data_size)
     recipe = RECIPES[named[0]] if named else None
+    if recipe: print(f'reading {corpus.name} from the network …')
     tokenizer = recipe.tokenizer if recipe and recipe.tokenizer and 'tokenizer' not in (origin or {}) else cfg.tokenizer
     out, t = Path(cfg.out_dir or Path('data')/corpus.name), time.time()
     m = prepare(corpus, out, tokenizer, cfg.val_fraction, cfg.shard_size, cfg.workers, progress=progress,
