@@ -17,13 +17,13 @@ from . import __version__
 from .core import UserError, atomic_open, atomic_write, check_writable, human
 from .trainer import Callback, Trainer
 
-# %% ../nbs/11_checkpoint.ipynb #33538dd7
+# %% ../nbs/11_checkpoint.ipynb #a7857de3
 def rng_state() -> dict:
     "The state of all random generators a training run uses, as tensors and numbers"
     _, keys, pos, has_gauss, cached = np.random.get_state()
     version, internal, gauss = random.getstate()
     return dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                numpy=dict(keys=torch.from_numpy(keys.astype(np.int64)), pos=int(pos), has_gauss=int(has_gauss), cached=float(cached)),
+                numpy=dict(keys=torch.from_numpy(keys.astype(np.int64)), pos=pos, has_gauss=has_gauss, cached=cached),
                 python=dict(version=version, internal=torch.tensor(internal), gauss=gauss))
 
 def set_rng_state(
@@ -36,7 +36,7 @@ def set_rng_state(
     np.random.set_state(('MT19937', n['keys'].numpy().astype(np.uint32), n['pos'], n['has_gauss'], n['cached']))
     random.setstate((p['version'], tuple(p['internal'].tolist()), p['gauss']))
 
-# %% ../nbs/11_checkpoint.ipynb #31d3ade2
+# %% ../nbs/11_checkpoint.ipynb #61c709f7
 def plain(
     value,       # what is to be saved
     where='',    # its place, for the error message
@@ -46,7 +46,8 @@ def plain(
         if isinstance(value, kind): return kind(value)    # torch's version string and numpy's floats are subclasses
     if value is None: return None
     if isinstance(value, torch.Tensor): return value.detach()
-    if isinstance(value, dict): return {k if isinstance(k, int) else str(k): plain(v, f'{where}/{k}') for k, v in value.items()}
+    if isinstance(value, dict):
+        return {k if isinstance(k, int) else str(k): plain(v, f'{where}/{k}') for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [plain(v, f'{where}/{i}') for i, v in enumerate(value)]
     if isinstance(value, Path): return str(value)
     if isinstance(value, np.generic): return value.item()
@@ -76,7 +77,7 @@ def checksum(
         else: h.update(f'{path} {type(v).__name__} {v!r}\n'.encode())
     return h.hexdigest()
 
-# %% ../nbs/11_checkpoint.ipynb #fbadb597
+# %% ../nbs/11_checkpoint.ipynb #f150ef05
 FORMAT = 1                                              # raised when a reader must know the difference
 
 def trainer_state(
@@ -86,13 +87,14 @@ def trainer_state(
 ) -> dict:
     "Everything that decides how `t` would go on"
     seen = {k: getattr(t.plan, k, None) for k in ('seed', 'sampling', 'batch_size', 'block_size')} | {'step': t.step}
-    return dict(model=t.raw_model.state_dict(), optimizer=[o.state_dict() for o in t.optimizers], scaler=t.strategy.scaler.state_dict(),
-                **t.state_dict(), train_loader_state=seen, rng=rng_state(), config=config, tokenizer_hash=tokenizer_hash)
+    return dict(model=t.raw_model.state_dict(), optimizer=[o.state_dict() for o in t.optimizers],
+                scaler=t.strategy.scaler.state_dict(), **t.state_dict(), train_loader_state=seen,
+                rng=rng_state(), config=config, tokenizer_hash=tokenizer_hash)
 
 def _versions():
     return dict(nanogpt_lit=__version__, torch=torch.__version__, numpy=np.__version__, python=platform.python_version())
 
-# %% ../nbs/11_checkpoint.ipynb #589d947c
+# %% ../nbs/11_checkpoint.ipynb #112a26f9
 def save_checkpoint(
     path,   # file to write; a folder gets model_NNNNN.pt
     state,  # from `trainer_state`, or a `Trainer`
@@ -105,14 +107,17 @@ def save_checkpoint(
     check_writable(path.parent)
     need = sum(v.numel()*v.element_size() for _, v in _leaves(state) if isinstance(v, torch.Tensor))
     if need > (free := shutil.disk_usage(path.parent).free):
-        raise UserError(f'{path} needs {human(need)}B, but only {human(free)}B are free: make room; earlier checkpoints are untouched')
+        raise UserError(f'{path} needs {human(need)}B, but only {human(free)}B are free: make room; '
+                        'earlier checkpoints are untouched')
     with atomic_open(path) as f:
         try: torch.save(state, f)
         except RuntimeError as e:                        # torch's way to say that a write failed
             raise e.__context__ if isinstance(e.__context__, OSError) else OSError(f'torch.save: {e}') from None
     return path
 
-# %% ../nbs/11_checkpoint.ipynb #5416d4d2
+# %% ../nbs/11_checkpoint.ipynb #1f0a9dd5
+_DAMAGE = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, OSError, AttributeError, TypeError)
+
 def load_checkpoint(
     path, # a file written by `save_checkpoint`
 ) -> dict:
@@ -120,16 +125,18 @@ def load_checkpoint(
     path = Path(path)
     if not path.is_file(): raise UserError(f'there is no checkpoint {path}: check the path')
     try: state = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError, AttributeError, TypeError, IndexError) as e:
+    except _DAMAGE as e:
         raise UserError(f'{path} is torn, corrupt or not a checkpoint ({type(e).__name__}): use an earlier one') from None
     if not isinstance(state, dict) or 'checksum' not in state:
-        raise UserError(f'{path} was not written by nanogpt_lit (it has no checksum): expected a file such as model_00500.pt from a run folder')
+        raise UserError(f'{path} was not written by nanogpt_lit (it has no checksum): '
+                        'expected a file such as model_00500.pt from a run folder')
     if checksum({k: v for k, v in state.items() if k != 'checksum'}) != state['checksum']:
         raise UserError(f'{path} is corrupt (its content does not match its checksum): use an earlier one')
-    if state['format'] > FORMAT: raise UserError(f'{path} has format {state["format"]}, this version reads up to {FORMAT}: update nanogpt_lit')
+    if state['format'] > FORMAT:
+        raise UserError(f'{path} has format {state["format"]}, this version reads up to {FORMAT}: update nanogpt_lit')
     return state
 
-# %% ../nbs/11_checkpoint.ipynb #290b6d92
+# %% ../nbs/11_checkpoint.ipynb #061ed396
 def restore(
     t: Trainer,  # built from the checkpoint's configuration, or a changed one
     ckpt: dict,  # from `load_checkpoint`
@@ -137,23 +144,25 @@ def restore(
     "Bring `t` to the state in `ckpt`. Returns what is different and makes the continuation inexact (empty: bit for bit)"
     _fits(t.raw_model.state_dict(), ckpt['model'])
     t.raw_model.load_state_dict(ckpt['model'])
-    if len(t.optimizers) != len(ckpt['optimizer']): raise UserError('the checkpoint was trained with another --optimizer: use the same one')
+    other = UserError('the checkpoint was trained with another --optimizer: use the same one')
+    if len(t.optimizers) != len(ckpt['optimizer']): raise other
     for o, state in zip(t.optimizers, ckpt['optimizer']):
         wanted = [{k: v for k, v in g.items() if k != 'params'} for g in o.param_groups]
         try: o.load_state_dict(state)
-        except ValueError: raise UserError('the checkpoint was trained with another --optimizer: use the same one') from None
+        except ValueError: raise other from None
         for g, w in zip(o.param_groups, wanted): g.update(w)
     if ckpt['scaler']: t.strategy.scaler.load_state_dict(ckpt['scaler'])
     t.load_state_dict(ckpt)
     set_rng_state(ckpt['rng'])
     return _changes(t, ckpt)
 
-# %% ../nbs/11_checkpoint.ipynb #acc2d825
+# %% ../nbs/11_checkpoint.ipynb #4dc3b216
 def _fits(mine, theirs):
     "`UserError` that names the first parameter in which two state dicts differ"
     for k in [*theirs, *mine]:
         a, b = (tuple(o[k].shape) if k in o else 'absent' for o in (theirs, mine))
-        if a != b: raise UserError(f'the checkpoint does not fit the model: {k} is {a} there and {b} here; use the configuration it was trained with')
+        if a != b: raise UserError(f'the checkpoint does not fit the model: {k} is {a} there and {b} here; '
+                                   'use the configuration it was trained with')
 
 def _changes(t, ckpt):
     "What makes a continuation inexact"
@@ -189,7 +198,7 @@ def latest_checkpoint(
     found = newest_good(run_dir, say)
     return found and found[0]
 
-# %% ../nbs/11_checkpoint.ipynb #d24d6e9f
+# %% ../nbs/11_checkpoint.ipynb #1f0d3952
 class CheckpointCallback(Callback):
     "Saves the trainer at intervals and at the end; keeps the best weights and the last few checkpoints"
     order = 50                                          # after everybody else has seen the step
@@ -202,7 +211,7 @@ class CheckpointCallback(Callback):
     def on_fit_start(self, t):
         if not t.strategy.is_main: return
         check_writable(self.out_dir)
-        for p in self.out_dir.glob('.*.pt.*.part'): p.unlink()       # a save that was killed
+        for p in self.out_dir.glob('.*.part'): p.unlink()              # a save that was killed
         ahead = [p for p in checkpoints(self.out_dir) if int(p.stem[6:]) > t.step]
         if t.step == 0 and (self.out_dir/'best.pt').exists(): ahead.append(self.out_dir/'best.pt')
         for p in ahead:
@@ -212,8 +221,8 @@ class CheckpointCallback(Callback):
 
     def on_eval(self, t):
         if t.strategy.is_main and 0 < t.step == t.best_step:
-            save_checkpoint(self.out_dir/'best.pt', dict(model=t.raw_model.state_dict(), config=self.config, tokenizer_hash=self.tokenizer_hash,
-                                                         **t.state_dict()))
+            weights = dict(model=t.raw_model.state_dict(), config=self.config, tokenizer_hash=self.tokenizer_hash)
+            save_checkpoint(self.out_dir/'best.pt', weights | t.state_dict())
     def on_step_end(self, t):
         if (n := t.cfg.checkpoint_interval) > 0 and t.step % n == 0: self.save(t)
     def on_fit_end(self, t):

@@ -15,19 +15,20 @@ from .config import PlotConfig
 from .core import UserError, atomic_open, check_writable, human
 from .trainer import Callback
 
-# %% ../nbs/10_monitor.ipynb #6f203412
+# %% ../nbs/10_monitor.ipynb #b1c99a16
 def read_metrics(
     run, # a run folder, or its metrics.jsonl
 ) -> list[dict]:
     "The records of a run, oldest first. `UserError` if there are none or a line is damaged"
     path = Path(run)/'metrics.jsonl' if Path(run).is_dir() else Path(run)
-    if not path.is_file(): raise UserError(f'{path} does not exist: expected a run folder with a metrics.jsonl (was anything trained there?)')
+    if not path.is_file(): raise UserError(f'{path} does not exist: expected a run folder, with a metrics.jsonl from training')
     lines, records = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True), []
     for i, line in enumerate(lines):
         try: records.append(json.loads(line)); records[-1]['step']
         except (ValueError, KeyError, TypeError):
             if i == len(lines) - 1: records = records[:i]; break
-            raise UserError(f'{path} line {i + 1} is not a metrics record: {line.strip()[:60]!r}; remove the line or restore the file') from None
+            raise UserError(f'{path} line {i + 1} is not a metrics record: {line.strip()[:60]!r}; '
+                            'remove the line or restore the file') from None
     if not records: raise UserError(f'{path} has no records yet: wait for the first log line')
     return records
 
@@ -58,7 +59,7 @@ def loss_stats(
     "Current, minimum, maximum and mean"
     return dict(current=values[-1], min=min(values), max=max(values), mean=sum(values)/len(values))
 
-# %% ../nbs/10_monitor.ipynb #ccd07c53
+# %% ../nbs/10_monitor.ipynb #60cc4faf
 def plot_losses(
     runs,               # a run folder or list of records, a list of run folders, or `{name: folder or records}`
     last: int=1000,     # steps in the right panel
@@ -72,7 +73,8 @@ def plot_losses(
     for ax, recent in zip(fig.subplots(1, 2), (None, last)):
         ax.set(xlabel='step', ylabel='loss, nats per token')
         ax.set_title('whole history' if recent is None else f'last {recent:,} steps', fontsize=10)
-        for i, (name, records) in enumerate(runs.items()): _draw(ax, records, recent, n_smooth, f'C{i}', name if len(runs) > 1 else '')
+        for i, (name, records) in enumerate(runs.items()):
+            _draw(ax, records, recent, n_smooth, f'C{i}', name if len(runs) > 1 else '')
         ax.grid(alpha=.25)
         ax.spines[['top', 'right']].set_visible(False)
     handles, labels = fig.axes[0].get_legend_handles_labels()
@@ -80,7 +82,7 @@ def plot_losses(
     if path: save_figure(fig, path)
     return fig
 
-# %% ../nbs/10_monitor.ipynb #a60cd858
+# %% ../nbs/10_monitor.ipynb #ed0d1c02
 def _named(runs):
     "`{name: records}` from any of the ways to name runs"
     if isinstance(runs, dict): items = runs.items()
@@ -97,10 +99,11 @@ def save_figure(
     "Write a picture, all or nothing"
     check_writable(Path(path).parent)
     kind = Path(path).suffix[1:]
-    if kind not in fig.canvas.get_supported_filetypes(): raise UserError(f'{path}: unknown kind of picture; use .png, .svg or .pdf')
+    if kind not in fig.canvas.get_supported_filetypes():
+        raise UserError(f'{path}: unknown kind of picture; use .png, .svg or .pdf')
     with atomic_open(path) as f: fig.savefig(f, format=kind, dpi=110)
 
-# %% ../nbs/10_monitor.ipynb #81c4dad3
+# %% ../nbs/10_monitor.ipynb #a85a6615
 def _draw(ax, records, recent, n_smooth, colour, name):
     "One run in one panel"
     cut = records[-1]['step'] - recent if recent else -1
@@ -108,14 +111,16 @@ def _draw(ax, records, recent, n_smooth, colour, name):
     curve = smooth(losses, n_smooth or max(1, len(losses)/50))       # smoothed over everything, then cut
     keep = [i for i, s in enumerate(steps) if s > cut]
     if keep:
-        shown = [losses[i] for i in keep]
-        if not name: ax.plot([steps[i] for i in keep], shown, color='0.75', lw=.7, label='train, single batches')
-        ax.plot([steps[i] for i in keep], [curve[i] for i in keep], color=colour, lw=1.5, label=f'{name} train'.strip() + ', smoothed'*(not name))
-        if not name: ax.set_title(ax.get_title() + ': ' + ', '.join(f'{k} {v:.3f}' for k, v in loss_stats(shown).items()), fontsize=10)
+        x, shown, line = ([o[i] for i in keep] for o in (steps, losses, curve))
+        if not name: ax.plot(x, shown, color='0.75', lw=.7, label='train, single batches')
+        ax.plot(x, line, color=colour, lw=1.5, label=f'{name} train' if name else 'train, smoothed')
+        stats = ', '.join(f'{k} {v:.3f}' for k, v in loss_stats(shown).items())
+        if not name: ax.set_title(f'{ax.get_title()}: {stats}', fontsize=10)
     points = [(s, v) for s, v in zip(vsteps, vals) if s > cut]
-    if points: ax.plot(*zip(*points), 'o--' if name else 'o-', color=colour if name else 'C1', ms=3, lw=.8, label=f'{name} validation'.strip())
+    look = dict(ls='--', color=colour) if name else dict(color='C1')
+    if points: ax.plot(*zip(*points), marker='o', ms=3, lw=.8, label=f'{name} validation'.strip(), **look)
 
-# %% ../nbs/10_monitor.ipynb #2bd7d39f
+# %% ../nbs/10_monitor.ipynb #98b94990
 def plot_command(
     cfg: PlotConfig, # run folders, output
 ):
@@ -140,31 +145,35 @@ def run_table(
                      '–' if best is None else f'{vals[best]:.4f}', '–' if best is None else f'{steps[best]:,}',
                      human(round(sorted(rates)[len(rates)//2])) if rates else '–', f'{last.get("elapsed_s", 0)/60:.1f}'))
     widths = [max(map(len, col)) for col in zip(*rows)]
-    return '\n'.join('  '.join(v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(r, widths))) for r in rows)
+    def line(row): return '  '.join(v.rjust(w) if i else v.ljust(w) for i, (v, w) in enumerate(zip(row, widths)))
+    return '\n'.join(map(line, rows))
 
-# %% ../nbs/10_monitor.ipynb #49fa6179
+# %% ../nbs/10_monitor.ipynb #37e1f80e
 class PlotLoss(Callback):
     "Draws plots/loss_curve_latest.png at every checkpoint and at the end; with `plot_loss`, one picture per checkpoint too"
     order = 60
     def __init__(self,
         out_dir,              # the run folder, with a metrics.jsonl
-        keep: bool|None=None, # also loss_curve_step_N.png, and loss_curve_final_step_N.png at the end; None = as cfg.plot_loss
+        keep: bool|None=None, # also loss_curve_step_N.png and loss_curve_final_step_N.png; None = as cfg.plot_loss
     ): self.run, self.keep = Path(out_dir), keep
 
     def draw(self, t, *names):
         if not t.strategy.is_main or t.record is None: return
         keep = t.cfg.plot_loss if self.keep is None else self.keep
-        for name in ('loss_curve_latest', *(names if keep else ())): plot_losses(self.run, path=self.run/'plots'/f'{name}.png')
+        for name in ('loss_curve_latest', *(names if keep else ())):
+            plot_losses(self.run, path=self.run/'plots'/f'{name}.png')
     def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.step}')
     def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}')
 
-# %% ../nbs/10_monitor.ipynb #2dbc14e7
+# %% ../nbs/10_monitor.ipynb #7ccba3a7
 class OverfitWatch(Callback):
     "Warns, once per episode, when the validation loss is above its best while the training loss still falls"
     def __init__(self,
         margin: float=.01,      # how far above its best, as a share of it
         stop_after: int=0,      # stop after so many such evaluations since the best; 0 = only warn
-    ): self.margin, self.stop_after, self.train_at_best, self.bad, self.recent = margin, stop_after, None, 0, deque(maxlen=10)
+    ):
+        self.margin, self.stop_after = margin, stop_after
+        self.train_at_best, self.bad, self.recent = None, 0, deque(maxlen=10)
 
     def on_log(self, t):
         if 'loss' in t.record: self.recent.append(t.record['loss'])
@@ -177,8 +186,9 @@ class OverfitWatch(Callback):
         if self.stop_after and self.bad >= self.stop_after: t.stop('the overfitting watch')
 
     def message(self, t, train):
-        return (f'overfitting? validation loss {t.val_loss:.3f} is above its best {t.best_val_loss:.3f} (step {t.best_step}) while training loss fell '
-                f'from {self.train_at_best:.3f} to {train:.3f}: more text, a smaller model, --dropout, or stop here (best.pt has the best weights)')
+        return (f'overfitting? validation loss {t.val_loss:.3f} is above its best {t.best_val_loss:.3f} (step {t.best_step}) '
+                f'while training loss fell from {self.train_at_best:.3f} to {train:.3f}: '
+                'more text, a smaller model, --dropout, or stop here (best.pt has the best weights)')
 
 # %% ../nbs/10_monitor.ipynb #637cf053
 def nonfinite(

@@ -47,14 +47,15 @@ def newton_schulz(
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
     return (X.mT if tall else X).reshape(G_NMK.shape).to(G_NMK.dtype)
 
-# %% ../nbs/08_optim.ipynb #7c6ba9e6
+# %% ../nbs/08_optim.ipynb #c8b29822
 def muon_dtype(
     device, # torch device
 ) -> torch.dtype:
     "bfloat16 where the hardware multiplies it fast (GPUs, CPUs with AMX or AVX-512 BF16), otherwise float32"
     device = torch.device(device)
     if device.type == 'cuda': return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    fast = device.type == 'cpu' and any(getattr(torch.cpu, f, bool)() for f in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'))
+    checks = '_is_amx_tile_supported', '_is_avx512_bf16_supported'
+    fast = device.type == 'cpu' and any(getattr(torch.cpu, f, bool)() for f in checks)
     return torch.bfloat16 if fast else torch.float32
 
 # %% ../nbs/08_optim.ipynb #d662fafa
@@ -99,7 +100,7 @@ def _step_bank(self: Muon, group, ps, scale):
     if group['weight_decay']: torch._foreach_mul_(ps, 1 - group['lr']*group['weight_decay'])
     torch._foreach_add_(ps, updates, alpha=-group['lr']*scale)
 
-# %% ../nbs/08_optim.ipynb #a648b20e
+# %% ../nbs/08_optim.ipynb #5291f17c
 def make_optimizers(
     model: nn.Module,   # parameters are split by `split_params`
     cfg: OptimConfig,   # which optimiser, and its settings
@@ -109,7 +110,8 @@ def make_optimizers(
     g = {k: list(v.values()) for k, v in split_params(model, cfg.optimizer == 'muon').items()}
     fused = torch.device(device).type in ('cpu', 'cuda')
     adam = [dict(params=g[k], weight_decay=wd) for k, wd in (('decay', cfg.weight_decay), ('plain', 0.)) if g[k]]
-    opts = [torch.optim.AdamW(adam, lr=cfg.learning_rate, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, fused=fused)] if adam else []
+    kw = dict(lr=cfg.learning_rate, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, fused=fused)
+    opts = [torch.optim.AdamW(adam, **kw)] if adam else []
     if g['muon']: opts.append(Muon(g['muon'], cfg.muon_lr, cfg.muon_momentum, cfg.weight_decay, cfg.muon_steps))
     if not opts: raise UserError('the model has no trainable parameters: unfreeze some')
     for group in (group for o in opts for group in o.param_groups): group['base_lr'] = group['lr']
@@ -150,12 +152,12 @@ def lr_at(
     "AdamW's learning rate for the next update"
     return cfg.learning_rate*lr_factor(step, cfg, max_steps, progress)
 
-# %% ../nbs/08_optim.ipynb #c0df5b69
+# %% ../nbs/08_optim.ipynb #aa5f1641
 def clip_grad_norm(
     params,         # parameters whose gradients are scaled together
     max_norm: float, # longest gradient allowed; 0 = measure only
 ) -> torch.Tensor:
-    "Scale the gradients so that their joint length is at most `max_norm`; returns the length before, without waiting for the device"
+    "Scale the gradients to a joint length of at most `max_norm`; returns the length before, without waiting for the device"
     params = [p for p in params if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in params])
     if max_norm: torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm)

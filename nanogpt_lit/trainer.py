@@ -56,14 +56,14 @@ class SingleDevice:
         if self.device.startswith('cuda'): batch = [o.pin_memory() if o.device.type == 'cpu' else o for o in batch]
         return [o.to(self.device, non_blocking=True) for o in batch]
 
-# %% ../nbs/09_trainer.ipynb #dc1d4542
+# %% ../nbs/09_trainer.ipynb #ccacf845
 class Callback:
     "Something that watches or helps a `Trainer`. Override the events you care about; the lowest `order` runs first"
     order = 0
     def on_fit_start(self, t): "Everything is built and, when resuming, restored. No step has been done yet"
     def on_eval(self, t): "`t.val_loss` has just been measured"
     def on_log(self, t): "`t.record` is complete: plain numbers, one dict per logged step"
-    def on_step_end(self, t): "Update number `t.step` is done, logged and evaluated. Called at every step: never wait for the device here"
+    def on_step_end(self, t): "Update `t.step` is done, evaluated and logged. Called at every step: never wait for the device"
     def on_checkpoint(self, t): "`t.last_checkpoint` has just been written"
     def on_fit_end(self, t): "The run is over: finished, out of time, or asked to stop (`t.stop_reason`)"
     def on_error(self, t): "The exception `t.error` is about to leave `fit`"
@@ -178,14 +178,14 @@ def train_step(self: Trainer):
     self.step += 1
     self.tokens_seen += self.tokens_per_step
 
-# %% ../nbs/09_trainer.ipynb #538800bb
+# %% ../nbs/09_trainer.ipynb #8bd4a4d4
 @patch
 def _update(self: Trainer):
     "Clip, step all optimisers, forget the gradients"
     scaler = self.strategy.scaler
     for o in self.optimizers: scaler.unscale_(o)
     self.grad_norm = clip_grad_norm(self.params, self.optim_cfg.grad_clip)
-    seen = self.loss if scaler.is_enabled() else self.loss + self.grad_norm   # float16 overflows now and then: the scaler's job
+    seen = self.loss if scaler.is_enabled() else self.loss + self.grad_norm   # a float16 overflow is the scaler's job
     self._first_bad = torch.where(torch.isfinite(seen), self._first_bad, self._first_bad.clamp(max=self.step + 1))
     if not self.strategy.queued: self.check_finite()      # looking costs nothing here: stop before the weights are touched
     for o in self.optimizers: scaler.step(o)
@@ -226,12 +226,13 @@ def mean_loss(
     model.train(was_training)
     return (total/count).item()
 
-# %% ../nbs/09_trainer.ipynb #9f6c3e51
+# %% ../nbs/09_trainer.ipynb #2f24f39c
 @patch
 def evaluate(self: Trainer) -> float:
     "Measure the validation loss, remember the best, announce `on_eval`"
+    c = self.cfg
     if self.eval_fn: val = float(self.eval_fn(self))
-    else: val = mean_loss(self.raw_model, self.val_data, self.cfg.batch_size, self.plan.block_size, self.cfg.eval_iters, self.strategy)
+    else: val = mean_loss(self.raw_model, self.val_data, c.batch_size, self.plan.block_size, c.eval_iters, self.strategy)
     if not math.isfinite(val): raise UserError(f'the validation loss at step {self.step} is {val}: {self._remedy()}')
     self.val_loss = val
     if self.best_val_loss is None or val < self.best_val_loss: self.best_val_loss, self.best_step = val, self.step
@@ -243,7 +244,7 @@ def _eval_due(self: Trainer, last):
     every = self.cfg.eval_interval
     return (self.val_data is not None or self.eval_fn is not None) and every > 0 and (last or self.step % every == 0)
 
-# %% ../nbs/09_trainer.ipynb #06bfcca1
+# %% ../nbs/09_trainer.ipynb #2f90754e
 PEAK_TFLOPS = {'B200': 2250, 'H200': 989, 'H100': 989, 'A100': 312, 'L40S': 362, 'L4': 121, 'A10G': 70, 'T4': 65, 'V100': 125,
                '4090': 165, '3090': 71}                   # dense 16-bit tensor-core peaks from data sheets
 
@@ -257,14 +258,15 @@ def peak_flops(
         name = torch.cuda.get_device_name(device)
         known = next((v for k, v in PEAK_TFLOPS.items() if k in name), None)
         if known and dtype != 'float32': return known*1e12
-    a, best = torch.linspace(-1, 1, n*n, device=device).reshape(n, n).to(getattr(torch, dtype)), math.inf   # no random numbers: see below
+    a = torch.linspace(-1, 1, n*n, device=device).reshape(n, n).to(getattr(torch, dtype))   # no random numbers: see below
+    best = math.inf
     for _ in range(6):
         start = time.perf_counter()
         (a @ a)[0, 0].item()
         best = min(best, time.perf_counter() - start)
     return 2*n**3/best
 
-# %% ../nbs/09_trainer.ipynb #669aeccf
+# %% ../nbs/09_trainer.ipynb #d6aa97df
 @patch
 def make_record(self: Trainer) -> dict:
     "Read the numbers of the present step from the device. Raises `UserError` if a loss or gradient wasn't finite"
@@ -272,7 +274,8 @@ def make_record(self: Trainer) -> dict:
     if self.loss is not None:
         loss = self.loss.item()                           # waits for the device: from here on time is wall time
         self.check_finite()
-        r |= dict(loss=self.strategy.mean(loss), lr=self.optimizers[0].param_groups[0]['lr'], grad_norm=self.grad_norm.item())
+        lr = self.optimizers[0].param_groups[0]['lr']
+        r |= dict(loss=self.strategy.mean(loss), lr=lr, grad_norm=self.grad_norm.item())
     steps, seconds = self._window
     if steps:
         rate = steps*self.tokens_per_step/seconds
@@ -397,7 +400,7 @@ def load_state_dict(
     for k in _STATE: setattr(self, k, state[k])
     self._elapsed_before, self.restored = state['elapsed_s'], True
 
-# %% ../nbs/09_trainer.ipynb #2918c36d
+# %% ../nbs/09_trainer.ipynb #19550d05
 class MetricsFile(Callback):
     "Appends every record to a JSON-lines file; cuts it back to the checkpoint when a run resumes"
     def __init__(self,
@@ -415,14 +418,16 @@ class MetricsFile(Callback):
         if not t.strategy.is_main: return
         try:
             with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(t.record) + '\n')
-        except OSError as e: raise UserError(f'{self.path} could not be written ({e.strerror}): free some space, then continue with --auto_resume') from None
+        except OSError as e:
+            raise UserError(f'{self.path} could not be written ({e.strerror}): '
+                            'free some space, then continue with --auto_resume') from None
 
 def _step_of(line):
     "The step of a metrics line; a line torn by a crash belongs to no step"
     try: return json.loads(line)['step'] if line.endswith('\n') else math.inf
     except (ValueError, KeyError, TypeError): return math.inf
 
-# %% ../nbs/09_trainer.ipynb #602cd640
+# %% ../nbs/09_trainer.ipynb #777e4732
 def log_line(
     r: dict, # a record
 ) -> str:
@@ -442,21 +447,23 @@ class LogLines(Callback):
     def on_fit_start(self, t):
         if not t.strategy.is_main: return
         s, n = t.strategy, sum(p.numel() for p in t.raw_model.parameters())
-        t.say(f'number of parameters: {human(n)} ({n:,}); tokens per iteration: {t.tokens_per_step:,}; device {s.device}, {s.dtype}')
+        t.say(f'number of parameters: {human(n)} ({n:,}); tokens per iteration: {t.tokens_per_step:,}; '
+              f'device {s.device}, {s.dtype}')
         if t.step: t.say(f'continuing after step {t.step}')
     def on_log(self, t):
         if t.strategy.is_main: t.say(log_line(t.record))
     def on_fit_end(self, t):
         if t.strategy.is_main: t.say(outcome(t))
 
-# %% ../nbs/09_trainer.ipynb #8f38c0fc
+# %% ../nbs/09_trainer.ipynb #a05f292d
 def outcome(
     t: Trainer, # after `fit`
 ) -> str:
     "One or two sentences on how a run ended, and how to go on if it was interrupted"
     best = f'; best validation loss {t.best_val_loss:.4f} at step {t.best_step}' if t.best_val_loss is not None else ''
     if t.stop_reason is None: return f'done: {t.step} steps, {human(t.tokens_seen)} tokens in {duration(t.elapsed_s)}{best}'
-    go_on = f'saved as {t.last_checkpoint}; the same command with --auto_resume continues' if t.last_checkpoint else 'nothing was saved'
+    saved = f'saved as {t.last_checkpoint}; the same command with --auto_resume continues'
+    go_on = saved if t.last_checkpoint else 'nothing was saved'
     return f'stopped by {t.stop_reason} after step {t.step}{best}; {go_on}'
 
 # %% ../nbs/09_trainer.ipynb #1843198a
