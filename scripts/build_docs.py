@@ -7,7 +7,7 @@ committed. What is added: a line that says which file a page comes from, links f
 that defines them, a folded table of parameters under each exported cell, one page with all of them, and one with the
 flags of every command.
 """
-import argparse, os, re, shutil, subprocess, sys, tomllib
+import argparse, os, re, shutil, subprocess, sys, textwrap, tomllib
 from pathlib import Path
 import nbformat, yaml
 from execnb.nbio import read_nb
@@ -59,6 +59,14 @@ def mark(cell): # remember nbdev's directives, which NBProcessor strips from the
 def drop(cell): # cells that only steer nbdev
     if cell.cell_type == 'code' and {'hide', 'default_exp'} & {*cell.directives_}: del cell['source']
 
+def unfold(md):
+    "Blank lines around what a `<details>` block holds: without them, Markdown takes it for HTML and shows its backticks"
+    def spread(m):
+        first, _, rest = m[3].partition('\n')
+        body = textwrap.indent(f'{first.strip()}\n{textwrap.dedent(rest)}'.strip('\n'), m[1])
+        return f'\n{m[1]}<details><summary>{m[2]}</summary>\n\n{body}\n\n{m[1]}</details>'
+    return re.sub(r'^([ \t]*)<details>\s*<summary>(.*?)</summary>(.*?)</details>', spread, md, flags=re.S | re.M)
+
 class Book(FilterDefaults):
     "nbdev's processors, but exported code stays on the page: this is a book about that code"
     def base_procs(self):
@@ -86,6 +94,7 @@ class Site:
         def page(m):
             to = self.pages.get(Path(os.path.normpath(path.parent/m[1])))
             return f']({os.path.relpath(to, Path(self.pages[path]).parent)}.ipynb{m[2] or ""})' if to else m[0]
+        md = re.sub(r'\[\[([^\]]*)\]\([^)]*\)\]\(', r'[\1](', md) # a `name` inside a link of the author's: theirs counts
         md = re.sub(rf'\[([^\]]*)\]\({base}/([\w/]+)\.html#([\w.]+)\)', name, md)
         return re.sub(r'\]\(([\w./-]+\.ipynb)(#[^)]*)?\)', page, md)
 
@@ -109,7 +118,7 @@ class Site:
         nb.cells[0].source = HEAD.sub('', nb.cells[0].source) if nb.cells[0].cell_type == 'markdown' else ''
         Book()(nb)
         for c in nb.cells:
-            if c.cell_type == 'markdown' and c.source.strip(): cells.append(markdown(self.links(c.source, path)))
+            if c.cell_type == 'markdown' and c.source.strip(): cells.append(markdown(self.links(unfold(c.source), path)))
             elif c.cell_type == 'code': cells += self.code(c, path, module)
         if self.pages[path] == 'index': cells.append(markdown(self.toc()))
         for i, c in enumerate(cells): c['id'] = f'c{i}'

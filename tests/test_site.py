@@ -39,6 +39,13 @@ def test_local_links_lead_somewhere(site, pages):
             if not to.exists() or anchor and to.suffix == '.html' and f'id="{anchor}"' not in to.read_text(encoding='utf-8'): dead.append((name, href))
     assert not dead, dead[:10]
 
+def test_no_raw_markdown_is_left_in_the_prose(pages):
+    for name, text in pages.items():
+        prose = re.sub(r'<(pre|code|script|style|svg)\b.*?</\1>', '', text, flags=re.S)
+        prose = html.unescape(re.sub(r'<[^>]+>', '', prose))
+        found = re.findall(r'.{0,40}(?:\]\(|\*\*\w|```|^:::).{0,40}', prose, re.M)
+        assert not found, (name, found[:3])
+
 def test_public_names_can_be_looked_up(pages):
     modidx = (CFG.lib_path/'_modidx.py').read_text(encoding='utf-8')
     for name in ('UserError', 'GPTConfig', 'resolve'): assert name in modidx and f'<span class="pre">{name}</span>' in pages['reference.html']
