@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'find_resume', 'resumed_config', 'set_aside',
-           'Samples', 'Run', 'pretrain', 'make_trainer', 'environment', 'command_for', 'write_report', 'train_command',
-           'cpu_dtype', 'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
+           'Samples', 'Run', 'run_folder', 'pretrain', 'make_trainer', 'environment', 'command_for', 'write_report',
+           'train_command', 'step_ms', 'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart',
+           'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #695472e5
-import html, io, json, platform, shlex, time
+# %% ../nbs/15_pretrain.ipynb #a674d457
+import html, io, json, os, platform, shlex, shutil, time
+from contextlib import contextmanager
 from base64 import b64encode
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from .model import GPT
 from .data import RECIPES, expand_sources, prepare
 from .loader import BatchPlan, TokenData
 from .optim import make_optimizers
-from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer
+from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, outcome
 from .monitor import PlotLoss, plot_losses, read_metrics
 from .checkpoint import CheckpointCallback, latest_checkpoint, load_checkpoint, restore
 from .interop import sample_texts
@@ -147,7 +149,20 @@ class Run:
     @property
     def finished(self): return self.trainer.stop_reason is None
 
-# %% ../nbs/15_pretrain.ipynb #cf15b8e4
+# %% ../nbs/15_pretrain.ipynb #c2b6ef89
+@contextmanager
+def run_folder(
+    path, # folder of the run, made if need be
+):
+    "The folder; if it was made here and the block ends in a `UserError`, it is removed again"
+    path = Path(path)
+    made = next((p for p in reversed([path, *path.parents]) if not p.exists()), None)
+    try: yield check_writable(path)
+    except UserError:
+        if made: shutil.rmtree(made, ignore_errors=True)
+        raise
+
+# %% ../nbs/15_pretrain.ipynb #96d4cb17
 def pretrain(
     cfg: RunConfig,    # all settings
     origin: dict=None, # where they came from (from `resolve`); None: all of them were meant
@@ -159,10 +174,10 @@ def pretrain(
     ckpt, ckpt_path = find_resume(cfg)
     if ckpt: cfg, changed = resumed_config(cfg, ckpt['config'], origin); origin = origin | {'vocab_size': 'checkpoint'}
     pick_device(cfg.train.device)
-    folder = check_writable(cfg.train.out_dir)
-    train, val, tok = open_data(cfg.data, folder)
-    fit_vocabulary(cfg, tok, origin)
-    plan = BatchPlan(train, cfg.train.batch_size*cfg.train.grad_accum_steps, cfg.model.block_size, seed=cfg.train.seed, sampling=cfg.data.sampling)
+    with run_folder(cfg.train.out_dir) as folder:
+        train, val, tok = open_data(cfg.data, folder)
+        fit_vocabulary(cfg, tok, origin)
+        plan = BatchPlan(train, cfg.train.batch_size*cfg.train.grad_accum_steps, cfg.model.block_size, seed=cfg.train.seed, sampling=cfg.data.sampling)
     if not ckpt and (old := set_aside(folder)): print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
     _write_down(cfg, folder, tok, origin, quiet)
     trainer = make_trainer(cfg, plan, val, tok, folder, callbacks, quiet)
@@ -282,31 +297,51 @@ def train_command(cfg, origin):
     report = write_report(run, samples=samples)
     print(f'report: {report}' + (f'\nwrite with it: nanogpt-sample {shlex.quote(str(run.folder))}' if run.tokenizer else ''))
 
-# %% ../nbs/15_pretrain.ipynb #0203da47
-def cpu_dtype() -> str:
-    "'bfloat16' if this CPU multiplies it at least 1.5 times as fast as 'float32', measured"
-    def ms(dtype):
-        a, times = torch.randn(512, 512).to(dtype), []
-        for _ in range(12):
-            start = time.perf_counter()
-            a @ a
-            times.append(time.perf_counter() - start)
-        return sorted(times)[4]
-    return 'bfloat16' if ms(torch.float32) > 1.5*ms(torch.bfloat16) else 'float32'
+# %% ../nbs/15_pretrain.ipynb #fc009fde
+def step_ms(
+    model: GPT,        # on the CPU
+    batch_size: int,   # sequences
+    dtype: str,        # of matrix products
+    threads: int,      # CPU threads
+    n: int=3,          # steps to measure, after one to warm up
+) -> float:
+    "Milliseconds of a forward and backward pass, the quickest of `n`"
+    before, times = set_threads(), []
+    set_threads(threads)
+    ids_BT = torch.randint(model.cfg.vocab_size, (batch_size, model.cfg.block_size + 1), generator=torch.Generator().manual_seed(0))
+    for _ in range(n + 1):
+        start = time.perf_counter()
+        with torch.autocast('cpu', getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT[:, :-1], ids_BT[:, 1:])[1]
+        loss.backward()
+        times.append(1000*(time.perf_counter() - start))
+        model.zero_grad(set_to_none=True)
+    set_threads(before)
+    return min(times[1:])
 
-# %% ../nbs/15_pretrain.ipynb #c00b0793
-PROMPTS = ('def ', 'class ', 'import ', '    def __init__(self', 'for i in range(', '"""')
+def fastest_setting(
+    cfg: RunConfig, # with the vocabulary size to expect
+) -> tuple[str, int, float]:
+    "`(dtype, threads, ms)` of the quickest training step on this CPU, measured now"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    model = GPT(cfg.model)
+    options = [(d, n) for d in ('float32', 'bfloat16') for n in sorted({1, max(1, cores//2), cores})]
+    ms = {o: step_ms(model, cfg.train.batch_size, *o) for o in options}
+    best = min(ms, key=ms.get)
+    return *best, ms[best]
+
+# %% ../nbs/15_pretrain.ipynb #72d38fec
+PROMPTS = ('    def __init__(self', 'def read', 'import os\n', 'class Error', 'for i in range(', '"""Return')
 
 def quickstart_config(
     q: QuickstartConfig, # what the user asked for
 ) -> RunConfig:
     "The `quickstart` preset with the user's wishes"
-    device = pick_device(q.device)
-    cfg = build(RunConfig, PRESETS['quickstart'])
-    dtype = cpu_dtype() if device == 'cpu' else 'auto'
+    cfg, device = build(RunConfig, PRESETS['quickstart']), pick_device(q.device)
+    cfg.model.vocab_size = cfg.data.tokenizer_vocab_size
+    dtype, threads = ('auto', q.num_threads) if device != 'cpu' else fastest_setting(cfg)[:2]
     return replace(cfg, data=replace(cfg.data, dataset=q.data_dir),
-                   train=replace(cfg.train, out_dir=q.out_dir, minutes=q.minutes, device=device, dtype=dtype, seed=q.seed, num_threads=q.num_threads,
-                                 auto_resume=not q.restart))
+                   train=replace(cfg.train, out_dir=q.out_dir, minutes=q.minutes, device=device, dtype=dtype, seed=q.seed,
+                                 num_threads=q.num_threads or threads, auto_resume=not q.restart))
 
 def prepare_quickstart_data(q, cfg):
     "Prepare the embedded corpus; the second time this is a look at the manifest"
@@ -314,15 +349,17 @@ def prepare_quickstart_data(q, cfg):
     print(f'corpus: the sources of Python {platform.python_version()}\'s standard library, to be prepared in {home}')
     prepare('pystdlib', home, tokenizer='bpe', vocab_size=cfg.data.tokenizer_vocab_size, val_fraction=cfg.data.val_fraction)
 
-# %% ../nbs/15_pretrain.ipynb #ac3fcc3f
+# %% ../nbs/15_pretrain.ipynb #c811e7b4
 def quickstart(
     q: QuickstartConfig, # the user's wishes
 ) -> tuple[Run, dict, list]:
     "Prepare, train, evaluate, sample and report: `(run, figures beside baselines, samples)`"
     cfg = quickstart_config(q)
     prepare_quickstart_data(q, cfg)
-    origin = dict.fromkeys(('minutes', 'out_dir', 'device'), 'flag')
-    run = pretrain(cfg, origin, quiet=True)
+    print(f'model: {human(GPT(cfg.model).num_params())} parameters, {cfg.train.dtype} on {cfg.train.device}'
+          + (f', {cfg.train.num_threads} threads' if cfg.train.num_threads else '') + f'; training for {duration(60*q.minutes)}')
+    run = pretrain(cfg, dict.fromkeys(('minutes', 'out_dir', 'device', 'num_threads'), 'flag'), quiet=True)
+    print(outcome(run.trainer))
     if not run.finished: return run, {}, []
     rows = baselines(run.train, run.val, run.tokenizer)
     rows['GPT'] = {k: getattr(run.evaluation, k) for k in ('nats_per_token', 'bits_per_byte')}
