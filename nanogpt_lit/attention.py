@@ -56,7 +56,7 @@ def attend(
     return F.scaled_dot_product_attention(q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, dropout_p=dropout,
                                           is_causal=mask is None and T > 1, enable_gqa=H != K)
 
-# %% ../nbs/03_attention.ipynb #9c220fe0
+# %% ../nbs/03_attention.ipynb #f9b967d8
 def rotary_tables(
     head_size: int,      # D, channels per head (even)
     T: int,              # number of positions
@@ -64,7 +64,8 @@ def rotary_tables(
     device=None,         # where to make them
 ) -> tuple[torch.Tensor, torch.Tensor]: # cos_TD, sin_TD
     "Cosines and signed sines for `apply_rotary` at positions 0 … T-1 (Su et al. 2021)"
-    if head_size % 2: raise UserError(f'head_size={head_size} is odd: rotary positions turn pairs of channels, use an even n_embd/n_head')
+    if head_size % 2:
+        raise UserError(f'head_size={head_size} is odd: rotary positions turn pairs of channels, use an even n_embd/n_head')
     omega = theta**(-torch.arange(0, head_size, 2, device=device, dtype=torch.float64)/head_size)
     angle = torch.outer(torch.arange(T, device=device, dtype=torch.float64), omega)
     cos, sin = angle.cos().float(), angle.sin().float()

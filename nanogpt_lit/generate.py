@@ -12,10 +12,10 @@ from torch import nn
 from .core import UserError
 from .model import GPT
 
-# %% ../nbs/05_generate.ipynb #f198de9c
+# %% ../nbs/05_generate.ipynb #008ddc26
 def next_token_probs(
     logits_BV: torch.Tensor, # scores of the next token
-    temperature: float=1.,   # divides the scores; below 1 bolder towards the likely, above 1 more random; 0 = all on the likeliest
+    temperature: float=1.,   # divides the scores: below 1 favours the likely, above 1 is more random, 0 = the likeliest only
     top_k: int=None,         # keep the k likeliest
     top_p: float=None,       # keep the smallest set of likeliest tokens that together has this probability
     min_p: float=None,       # keep tokens at least this share as likely as the likeliest
@@ -66,9 +66,10 @@ def window_start(
     slide = slide or max(1, block_size//4)
     return -(-(n - block_size)//slide)*slide
 
-# %% ../nbs/05_generate.ipynb #40a47be4
+# %% ../nbs/05_generate.ipynb #619fac55
 def _prompt_lists(prompts):
-    rows = prompts.tolist() if isinstance(prompts, torch.Tensor) else [list(p) if isinstance(p, (list, tuple)) else p for p in prompts]
+    if isinstance(prompts, torch.Tensor): prompts = prompts.tolist()
+    rows = [list(p) if isinstance(p, (list, tuple)) else p for p in prompts]
     if not rows or not all(isinstance(r, list) and r for r in rows):
         raise UserError('got an empty or flat prompt: expected ids_BT, or a list of lists with at least one id each '
                         '(to start from nothing, use the end-of-text token or a newline)')

@@ -92,11 +92,11 @@ class GPT(nn.Module):
                 self.register_buffer(name, table, persistent=False)
         self.init_weights()
 
-# %% ../nbs/04_model.ipynb #3a3ebfc3
+# %% ../nbs/04_model.ipynb #2548be09
 @patch
 @torch.no_grad()
 def init_weights(self: GPT):
-    "Draw fresh weights: N(0, 0.02²); matrices that write into the stream smaller by √(2·n_layer), or zero (Radford et al. 2019)"
+    "Draw fresh weights: N(0, 0.02²); those that write into the stream ÷ √(2·n_layer), or zero (Radford et al. 2019)"
     cfg, small = self.cfg, .02/math.sqrt(2*self.cfg.n_layer)
     for name, m in self.named_modules():
         if not isinstance(m, (nn.Linear, nn.Embedding)) or name == 'head' and cfg.tie_embeddings: continue
@@ -105,7 +105,7 @@ def init_weights(self: GPT):
         else: nn.init.normal_(m.weight, std=small if into_stream else .02)
         if getattr(m, 'bias', None) is not None: nn.init.zeros_(m.bias)
 
-# %% ../nbs/04_model.ipynb #5b0a8891
+# %% ../nbs/04_model.ipynb #eeb47189
 @patch
 def _positions(self: GPT, ids_BT, start, pad_B):
     "Position of each id in its own text, and the attention mask (None = plain causal)"
@@ -113,22 +113,24 @@ def _positions(self: GPT, ids_BT, start, pad_B):
     pos_T = torch.arange(start, start + T, device=device)
     if pad_B is None: return pos_T, None
     real_BS = torch.arange(start + T, device=device) >= pad_B[:, None]
-    itself_TS = torch.eye(start + T, dtype=torch.bool, device=device)[start:]   # padding must see something: softmax of nothing is NaN
+    itself_TS = torch.eye(start + T, dtype=torch.bool, device=device)[start:]   # for padding: softmax of nothing is NaN
     mask_BTS = causal_mask(T, start + T, device) & real_BS[:, None] | itself_TS
     return (pos_T - pad_B[:, None]).clamp(min=0), mask_BTS[:, None]
 
-# %% ../nbs/04_model.ipynb #43f56f99
+# %% ../nbs/04_model.ipynb #5afb1619
 @patch
 def _check_ids(self: GPT, ids, start=0, what='ids'):
     if ids.ndim != 2: raise UserError(f'{what} of shape {[*ids.shape]}: expected a batch of sequences, (B, T)')
     T, limit, V = start + ids.shape[1], self.cfg.block_size, self.cfg.vocab_size
-    if T > limit: raise UserError(f'T={T} is longer than block_size={limit}: crop the input or train with a larger --block_size')
+    if T > limit:
+        raise UserError(f'T={T} is longer than block_size={limit}: crop the input or train with a larger --block_size')
     if ids.device.type != 'cpu' or torch.compiler.is_compiling() or not ids.numel(): return
     low, high = (o.item() for o in ids.aminmax())
-    if low < 0 or high >= V: raise UserError(f'{what} contain {low if low < 0 else high}; expected 0 … {V - 1} (vocab_size={V}): '
-                                             'encode with the tokenizer that the model was trained with')
+    if low < 0 or high >= V:
+        raise UserError(f'{what} contain {low if low < 0 else high}; expected 0 … {V - 1} (vocab_size={V}): '
+                        'encode with the tokenizer that the model was trained with')
 
-# %% ../nbs/04_model.ipynb #e40404be
+# %% ../nbs/04_model.ipynb #803ca318
 @patch
 def hidden(self: GPT,
     ids_BT,      # token ids
@@ -142,7 +144,8 @@ def hidden(self: GPT,
     pos, mask = self._positions(ids_BT, start, pad_B)
     x_BTC, cos_sin = self.wte(ids_BT), None
     if self.cfg.pos == 'learned': x_BTC = x_BTC + self.wpe(pos)
-    if self.cfg.pos == 'rotary': cos_sin = [o[pos] if pad_B is None else o[pos][:, None] for o in (self.cos_TD, self.sin_TD)]
+    if self.cfg.pos == 'rotary':
+        cos_sin = [o[pos] if pad_B is None else o[pos][:, None] for o in (self.cos_TD, self.sin_TD)]
     x_BTC = self.drop(x_BTC)
     for block in self.blocks: x_BTC = block(x_BTC, cos_sin, cache, mask)
     if cache is not None: cache.advance(ids_BT.shape[1])
@@ -175,10 +178,10 @@ def forward(self: GPT,
     keep = loss_mask_BT.flatten().float()
     return logits_BTV, (F.cross_entropy(scores, targets, reduction='none')*keep).sum()/keep.sum().clamp(min=1)
 
-# %% ../nbs/04_model.ipynb #392ef820
+# %% ../nbs/04_model.ipynb #bc0831a2
 @patch
 def num_params(self: GPT,
-    non_embedding: bool=False, # leave out tables that are only looked up: positions, and tokens if the head has its own weights
+    non_embedding: bool=False, # leave out tables that are only looked up: positions, and tokens if untied
 ) -> int:
     "Number of parameters; a tied matrix counts once"
     n = sum(p.numel() for p in self.parameters())
@@ -186,14 +189,15 @@ def num_params(self: GPT,
     if self.cfg.pos == 'learned': n -= self.wpe.weight.numel()
     return n if self.cfg.tie_embeddings else n - self.wte.weight.numel()
 
-# %% ../nbs/04_model.ipynb #55efa72d
+# %% ../nbs/04_model.ipynb #47b14bf2
 def param_table(
     model, # a `GPT`, or a `GPTConfig` (counted without allocating anything)
 ) -> dict[str, int]: # part → parameters
     "Parameters by part of the network"
     if isinstance(model, GPTConfig):
         with torch.device('meta'): model = GPT(model)
-    parts = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'head': 'output layer'}
+    parts = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms',
+             'head': 'output layer'}
     table = dict.fromkeys(parts.values(), 0)
     for name, p in model.named_parameters():
         word = name.split('.')[2 if name.startswith('blocks') else 0]
