@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['ALIASES', 'TRANSLATE', 'NO_EFFECT', 'UserError', 'read_bytes', 'read_text', 'atomic_open', 'atomic_write',
            'check_writable', 'sha256_file', 'human', 'duration', 'seed_everything', 'pick_device', 'pick_dtype',
-           'set_threads', 'new_ax', 'progress', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'canonical',
-           'parse_argv', 'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config',
-           'Command', 'help_text', 'run_command']
+           'set_threads', 'keep_memory', 'new_ax', 'progress', 'Knob', 'field_comments', 'flat_fields', 'parse_value',
+           'canonical', 'parse_argv', 'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve',
+           'show_config', 'Command', 'help_text', 'run_command']
 
-# %% ../nbs/00_core.ipynb #5a7b1f08
-import ast, difflib, hashlib, json, linecache, os, random, sys, tempfile, tokenize, tomllib
+# %% ../nbs/00_core.ipynb #687bd18f
+import ast, ctypes, difflib, hashlib, json, linecache, os, random, sys, tempfile, tokenize, tomllib
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib import import_module
@@ -167,7 +167,15 @@ def set_threads(
     if n: torch.set_num_threads(n)
     return torch.get_num_threads()
 
-# %% ../nbs/00_core.ipynb #b713614b
+# %% ../nbs/00_core.ipynb #8bc46a20
+def keep_memory() -> bool:
+    "Let the C library keep freed memory for the next training step. Returns whether it could be told"
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError): return False
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+    return all([mallopt(M_MMAP_THRESHOLD, 2**30), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_TOP_PAD, 64*2**20)])
+
+# %% ../nbs/00_core.ipynb #872557bb
 def new_ax(
     title='',     # heading of the plot
     xlabel='',    # what the x axis shows, with its unit
@@ -187,9 +195,9 @@ def progress(
     total=None, # number of steps, where `it` has no length
     **kw,       # further arguments of tqdm: `desc`, `unit`, `disable`, …
 ):
-    "A tqdm progress bar for terminals and notebooks, silent when the output goes to a file"
+    "A tqdm progress bar for terminals and notebooks; silent when the output goes to a file, or with TQDM_DISABLE=1"
     from tqdm.auto import tqdm
-    disable = kw.pop('disable', False) or not (sys.stderr.isatty() or 'ipykernel' in sys.modules)
+    disable = kw.pop('disable', False) or bool(os.environ.get('TQDM_DISABLE')) or not (sys.stderr.isatty() or 'ipykernel' in sys.modules)
     return tqdm(it, total=total, disable=disable, **kw)
 
 # %% ../nbs/00_core.ipynb #f83e9a68

@@ -61,7 +61,19 @@ def unigram_nats(
     counts = np.bincount(train, minlength=vocab_size) + .5
     return float(-np.log(counts/counts.sum())[val].mean())
 
-# %% ../nbs/14_evaluate.ipynb #78826845
+# %% ../nbs/14_evaluate.ipynb #7e0d9472
+def _pair_counts(train, val, vocab_size):
+    "For each pair `(a, b)` in `val`: how often `train` has it, how often it has `a` first, and the unigram share of `b`"
+    train, val = np.asarray(train, np.int64), np.asarray(val, np.int64)
+    q = np.bincount(train, minlength=vocab_size) + .5
+    pairs, counts = np.unique(train[:-1]*vocab_size + train[1:], return_counts=True)
+    wanted = val[:-1]*vocab_size + val[1:]
+    at = np.searchsorted(pairs, wanted).clip(max=len(pairs) - 1)
+    return np.where(pairs[at] == wanted, counts[at], 0), np.bincount(train[:-1], minlength=vocab_size)[val[:-1]], (q/q.sum())[val[1:]]
+
+def _smoothed(c_ab, c_a, q_b, k): return float(-np.log((c_ab + k*q_b)/(c_a + k)).mean())
+
+# %% ../nbs/14_evaluate.ipynb #89bfb8ac
 def bigram_nats(
     train,           # training ids
     val,             # validation ids
@@ -69,18 +81,11 @@ def bigram_nats(
     k: float=None,   # strength of the unigram prior, in observations; None = chosen on the last tenth of `train`
 ) -> float:
     "Nats per token of `val` (from its second on) under smoothed pair counts of `train`"
-    train, val = np.asarray(train, np.int64), np.asarray(val, np.int64)
     if k is None:
         cut = len(train) - max(2, len(train)//10)
-        k = min(np.geomspace(.5, 2000, 14), key=lambda k: bigram_nats(train[:cut], train[cut:], vocab_size, k))
-    q = np.bincount(train, minlength=vocab_size) + .5
-    q = q/q.sum()
-    pairs, counts = np.unique(train[:-1]*vocab_size + train[1:], return_counts=True)
-    row = np.bincount(train[:-1], minlength=vocab_size)
-    a, b = val[:-1], val[1:]
-    at = np.searchsorted(pairs, a*vocab_size + b).clip(max=len(pairs) - 1)
-    c = np.where(pairs[at] == a*vocab_size + b, counts[at], 0)
-    return float(-np.log((c + k*q[b])/(row[a] + k)).mean())
+        held_out = _pair_counts(train[:cut], train[cut:], vocab_size)
+        k = min(np.geomspace(.5, 2000, 14), key=lambda k: _smoothed(*held_out, k))
+    return _smoothed(*_pair_counts(train, val, vocab_size), k)
 
 # %% ../nbs/14_evaluate.ipynb #c3702bb3
 def compressor_bits_per_byte(

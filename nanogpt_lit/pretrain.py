@@ -8,7 +8,7 @@ __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'f
            'train_command', 'step_ms', 'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart',
            'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #a674d457
+# %% ../nbs/15_pretrain.ipynb #b54e85fb
 import html, io, json, os, platform, shlex, shutil, time
 from contextlib import contextmanager
 from base64 import b64encode
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from . import __version__
-from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human, pick_device, pick_dtype,
+from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human, keep_memory, pick_device,
                               resolve, seed_everything, set_threads, show_config, to_toml)
 from .config import PRESETS, DataConfig, QuickstartConfig, RunConfig
 from .tokenizer import load_tokenizer
@@ -26,7 +26,7 @@ from .data import RECIPES, expand_sources, prepare
 from .loader import BatchPlan, TokenData
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, outcome
-from .monitor import PlotLoss, plot_losses, read_metrics
+from .monitor import NanWatch, OverfitWatch, PlotLoss, plot_losses, read_metrics
 from .checkpoint import CheckpointCallback, latest_checkpoint, load_checkpoint, restore
 from .interop import sample_texts
 from .evaluate import baseline_table, baselines, evaluate_loss, plot_baselines
@@ -187,13 +187,14 @@ def pretrain(
     if val is not None and run.finished and len(val) <= 20_000_000: run.evaluation = evaluate_loss(run.model, val, dtype=trainer.strategy.dtype)
     return run
 
-# %% ../nbs/15_pretrain.ipynb #6eef3813
+# %% ../nbs/15_pretrain.ipynb #cf55afbc
 def make_trainer(cfg, plan, val, tok, folder, callbacks=(), quiet=False) -> Trainer:
     "The trainer with the callbacks that belong to a run folder"
     seed_everything(cfg.train.seed)
+    keep_memory()
     set_threads(cfg.train.num_threads)
     model = GPT(cfg.model).to(pick_device(cfg.train.device))
-    cbs = [CheckpointCallback(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder), *callbacks]
+    cbs = [CheckpointCallback(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), *callbacks]
     if not quiet: cbs.append(LogLines())
     if tok: cbs.append(Samples(tok, folder, prompt=_first_prompt(tok)))
     return Trainer(model, plan, make_optimizers(model, cfg.optim, pick_device(cfg.train.device)), cfg.optim, cfg.train, cbs, val)
