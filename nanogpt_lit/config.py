@@ -147,18 +147,18 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/00a_config.ipynb #29ffeebf
+# %% ../nbs/00a_config.ipynb #987752ac
 _modern = dict(pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True, tie_embeddings=False, zero_init=True)
 
 PRESETS = {
     'shakespeare_char': dict(
         tokenizer='char', sampling='random', out_dir='runs/shakespeare_char', n_layer=6, n_head=6, n_embd=384, block_size=256,
         dropout=.2, bias=False, batch_size=64, max_steps=5000, learning_rate=1e-3, min_lr=1e-4, beta2=.99, warmup_steps=100,
-        eval_interval=250, eval_iters=200),
+        eval_interval=250, eval_iters=200, seed=42),
     'quickstart': dict(
-        **_modern, norm_affine=False, logit_softcap=15., out_dir='runs/quickstart', dataset='pystdlib', tokenizer='bpe', tokenizer_vocab_size=2048,
+        **_modern, norm_affine=False, out_dir='runs/quickstart', dataset='pystdlib', tokenizer='bpe', tokenizer_vocab_size=2048,
         n_layer=4, n_head=4, n_embd=256, block_size=128, batch_size=8, optimizer='muon', learning_rate=5e-3, min_lr=0.,
-        muon_lr=.02, muon_steps=3, schedule='wsd', cooldown_fraction=.6, warmup_steps=10, weight_decay=0., grad_clip=0., beta1=.8,
+        muon_lr=.01, muon_steps=3, schedule='wsd', cooldown_fraction=.6, warmup_steps=10, weight_decay=0., grad_clip=0., beta1=.8,
         minutes=3., max_steps=100_000, eval_interval=100, eval_iters=20, checkpoint_interval=100, keep_last_n_checkpoints=2),
     'tiny': dict(
         **_modern, out_dir='runs/tiny', n_layer=2, n_head=2, n_embd=64, block_size=64, batch_size=8, max_steps=200, optimizer='muon', learning_rate=5e-3,
@@ -169,11 +169,12 @@ PRESETS = {
     'gpt2-xl': dict(act='gelu_tanh', n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl', tokenizer='gpt2'),
 }
 
-# %% ../nbs/00a_config.ipynb #d3fda815
+# %% ../nbs/00a_config.ipynb #6a68e184
 @dataclass
 class TokenizerConfig:
     "Knobs of `nanogpt-tokenizer train`"
-    input: list[str] = field(default_factory=list)   # text files, folders or globs (UTF-8), or pystdlib
+    input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a dataset: pystdlib, …
+    text_field: str = 'text'         # field of a JSONL record that holds the text
     out_dir: str = 'tokenizer'       # folder to write tokenizer.json to
     kind: Literal['bpe', 'char'] = 'bpe' # byte-level BPE, or one id per character
     vocab_size: int = 4096           # ids in all, special tokens included (bpe)
@@ -266,7 +267,7 @@ class QuickstartConfig:
     def __post_init__(self):
         if self.minutes <= 0: raise UserError(f'minutes={self.minutes}: expected a positive number')
 
-# %% ../nbs/00a_config.ipynb #3a22f1fc
+# %% ../nbs/00a_config.ipynb #869671b3
 COMMANDS = {
     'nanogpt-quickstart': Command('nanogpt-quickstart', QuickstartConfig, 'nanogpt_lit.pretrain:quickstart_command',
         'Train a small GPT on the sources of the Python standard library, in minutes, on any machine, without network.',
@@ -280,7 +281,7 @@ COMMANDS = {
         ('nanogpt-sample runs/quickstart --start "def read("', 'nanogpt-sample --out_dir=runs/shakespeare_char --start=FILE:prompt.txt --num_samples=3'),
         positional='out_dir'),
     'nanogpt-tokenizer': {
-        'train': Command('nanogpt-tokenizer train', TokenizerConfig, 'nanogpt_lit.tokenizer:train_command',
+        'train': Command('nanogpt-tokenizer train', TokenizerConfig, 'nanogpt_lit.data:tokenizer_command',
             'Learn a vocabulary from text.', ('nanogpt-tokenizer train corpus.txt --vocab_size 8192 --out_dir tokenizer',
              'nanogpt-tokenizer train pystdlib --vocab_size 4096'), positional='input'),
         'encode': Command('nanogpt-tokenizer encode', EncodeConfig, 'nanogpt_lit.tokenizer:encode_command',

@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['find_checkpoint', 'fit_weights', 'LoadedRun', 'load_run', 'sample_texts', 'sample_command']
 
-# %% ../nbs/12_interop.ipynb #20f5a3ca
+# %% ../nbs/12_interop.ipynb #6601f677
 from dataclasses import dataclass
 from pathlib import Path
 import torch
 from fastcore.basics import patch
-from .core import UserError, build, pick_device, pick_dtype, read_text, set_threads
+from .core import UserError, build, pick_device, pick_dtype, read_text, set_threads, warn
 from .config import SampleConfig
 from .tokenizer import load_tokenizer
 from .model import GPT, GPTConfig
 from .generate import generate
 from .checkpoint import latest_checkpoint, load_checkpoint
 
-# %% ../nbs/12_interop.ipynb #9f2446c3
+# %% ../nbs/12_interop.ipynb #b1a7fa2e
 def find_checkpoint(
     path, # a run folder, or a checkpoint file
 ) -> Path:
@@ -26,7 +26,7 @@ def find_checkpoint(
     if path.is_file(): return path
     if not path.exists(): raise UserError(f'{path} does not exist: expected a run folder or a checkpoint (train one with nanogpt-quickstart)')
     if (path/'best.pt').exists(): return path/'best.pt'
-    found = latest_checkpoint(path)
+    found = latest_checkpoint(path, say=warn)
     if found is None: raise UserError(f'{path} holds no intact checkpoint (best.pt or model_NNNNN.pt): is it a run folder?')
     return Path(found)
 

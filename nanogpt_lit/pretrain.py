@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'find_resume', 'resumed_config', 'set_aside',
-           'Samples', 'Run', 'run_folder', 'pretrain', 'make_trainer', 'environment', 'command_for', 'write_report',
-           'train_command', 'step_ms', 'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart',
-           'quickstart_command']
+           'Samples', 'Run', 'run_folder', 'pretrain', 'auto_threads', 'make_trainer', 'environment', 'command_for',
+           'write_report', 'train_command', 'step_ms', 'fastest_setting', 'quickstart_config',
+           'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #b54e85fb
+# %% ../nbs/15_pretrain.ipynb #17adf2a7
 import html, io, json, os, platform, shlex, shutil, time
-from contextlib import contextmanager
 from base64 import b64encode
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 import torch
 from . import __version__
 from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human, keep_memory, pick_device,
-                              resolve, seed_everything, set_threads, show_config, to_toml)
+                              resolve, seed_everything, set_threads, show_config, to_toml, warn)
 from .config import PRESETS, DataConfig, QuickstartConfig, RunConfig
 from .tokenizer import load_tokenizer
 from .model import GPT
@@ -75,7 +75,7 @@ def fit_vocabulary(
     elif asked < need:
         raise UserError(f'vocab_size={asked} is smaller than the vocabulary of the data, {need} ids: leave it out or give at least {need}')
 
-# %% ../nbs/15_pretrain.ipynb #262a612d
+# %% ../nbs/15_pretrain.ipynb #d092a35a
 PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint') # say how to call, not what to train
 
 def find_resume(
@@ -83,7 +83,7 @@ def find_resume(
 ):
     "`(checkpoint, its path)` to continue from, or `(None, None)`"
     t = cfg.train
-    path = t.checkpoint_path if t.resume else latest_checkpoint(t.out_dir) if t.auto_resume else None
+    path = t.checkpoint_path if t.resume else latest_checkpoint(t.out_dir, say=warn) if t.auto_resume else None
     return (load_checkpoint(path), Path(path)) if path else (None, None)
 
 def resumed_config(
@@ -187,13 +187,23 @@ def pretrain(
     if val is not None and run.finished and len(val) <= 20_000_000: run.evaluation = evaluate_loss(run.model, val, dtype=trainer.strategy.dtype)
     return run
 
-# %% ../nbs/15_pretrain.ipynb #cf55afbc
+# %% ../nbs/15_pretrain.ipynb #7820759a
+def auto_threads(
+    cfg: RunConfig, # with the vocabulary size known
+    n_params: int,  # parameters of the model
+) -> int|None:
+    "1 for a small training step on the CPU, None (torch's own choice) for a larger one"
+    t = cfg.train
+    small = 6*n_params*t.batch_size*cfg.model.block_size < 1e10 # about six operations per parameter and token (Kaplan et al., 2020)
+    return t.num_threads or (1 if small and pick_device(t.device) == 'cpu' else None)
+
+# %% ../nbs/15_pretrain.ipynb #7c2faab6
 def make_trainer(cfg, plan, val, tok, folder, callbacks=(), quiet=False) -> Trainer:
     "The trainer with the callbacks that belong to a run folder"
     seed_everything(cfg.train.seed)
     keep_memory()
-    set_threads(cfg.train.num_threads)
     model = GPT(cfg.model).to(pick_device(cfg.train.device))
+    set_threads(auto_threads(cfg, model.num_params()))
     cbs = [CheckpointCallback(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), *callbacks]
     if not quiet: cbs.append(LogLines())
     if tok: cbs.append(Samples(tok, folder, prompt=_first_prompt(tok)))

@@ -142,7 +142,7 @@ def test_a_torn_checkpoint_is_passed_over(text, undisturbed, tmp_path):
     newest.write_bytes(newest.read_bytes()[:-1000])
     p = start(text, folder)
     assert p.wait(300) == 0
-    assert newest.name in p.stderr.read() or True
+    assert newest.name in p.stderr.read(), 'the torn file was passed over without a word'
     assert same(folder, undisturbed)
 
 # --- the two main jobs ---------------------------------------------------------------------------------------------
@@ -171,10 +171,10 @@ def test_quickstart_killed_stopped_and_finished(tmp_path):
 def test_nanogpt_shakespeare(shared_data, tmp_path):
     """nanoGPT's CPU recipe, with its own flag names, reaches nanoGPT's loss over the whole validation split (1.905; its README's 1.88 is from 20 batches).
 
-    The luck of the seed is worth ±0.005: seeds 1, 2 and the default 1337 ended at 1.902, 1.901 and 1.911. The seed is named so that the bound can be tight.
+    The luck of the seed is worth ±0.006: seeds 1, 2, 3, 1337 and the preset's 42 ended at 1.902, 1.901, 1.896, 1.911 and 1.901 (mean 1.902).
     """
     recipe = ('--device=cpu --compile=False --eval_iters=20 --log_interval=100 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 '
-              '--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 --num_threads=1 --seed=1')
+              '--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 --num_threads=1')
     words = ['nanogpt-train', 'shakespeare_char', '--input', str(shared_data/'tinyshakespeare.txt'), '--out_dir', 'run', *recipe.split()]
     r = subprocess.run([str(BIN/words[0]), *words[1:]], capture_output=True, text=True, cwd=tmp_path, timeout=1800)
     assert r.returncode == 0, r.stderr[-3000:]
