@@ -272,7 +272,7 @@ def cut_place(
     "The last place where `text` can be cut without changing a token, whatever follows; 0 if there is none"
     if pattern not in (GPT2_PATTERN, GPT4_PATTERN): return 0
     margin = max(map(len, special_tokens), default=1)
-    end = len(text) - margin + 1
+    end = max(0, len(text) - margin + 1)
     while m := _EDGE.search(text, start, end):
         cut = m.end() - 1
         around = text[max(0, cut - margin + 1):cut + margin - 1]
@@ -297,7 +297,7 @@ def chunks(
     for block in blocks:
         waiting.append(block)
         n += len(block)
-        if n < size: continue
+        if n < max(size, len(waiting[0])): continue  # a text without a place to cut is not searched again and again
         start = max(0, len(waiting[0]) - max(map(len, special_tokens), default=1) - 1)  # what lies before was searched in vain
         text = ''.join(waiting)
         cut = cut_place(text, pattern, special_tokens, start)
