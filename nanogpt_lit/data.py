@@ -188,7 +188,7 @@ RECIPES = dict(
     openwebtext=Recipe('8 M web pages linked from Reddit, an open copy of GPT-2\'s corpus', dict(path='Skylion007/openwebtext'), tokenizer='gpt2'),
     fineweb_edu=Recipe('10 B tokens of educational web pages (Penedo et al. 2024)', dict(path='HuggingFaceFW/fineweb-edu', name='sample-10BT'), tokenizer='gpt2'))
 
-# %% ../nbs/06_data.ipynb #e11d0d85
+# %% ../nbs/06_data.ipynb #99a779e9
 def open_corpus(
     sources,                 # path, folder, pattern, name of a data set, list of `Path`s, or list of documents (str)
     text_field: str='text',  # field of a JSONL record that holds the text
@@ -202,11 +202,13 @@ def open_corpus(
     if len(sources) == 1 and isinstance(sources[0], str) and sources[0] in RECIPES: return _known(sources[0], options)
     if not sources:
         raise UserError('there is nothing to read: give text files, folders, or the name of a data set such as pystdlib')
-    if all(isinstance(o, str) for o in sources): return Corpus('texts', [('text', as_document(o)) for o in sources], **options)
+    if all(isinstance(o, str) for o in sources):
+        return Corpus('texts', [('text', as_document(o)) for o in sources], **options)
     if not all(isinstance(o, Path) for o in sources):
         raise UserError('sources mix kinds: give a list of paths or a list of texts')
     return _of_files(sources, [p for o in sources for p in find_files(o)], options)
 
+# %% ../nbs/06_data.ipynb #ba529f48
 def _of_files(sources, found, options):
     parts = [('jsonl' if p.suffix.lower() in ('.jsonl', '.ndjson') else 'file', p) for p in found]
     single = len(sources) == 1 and not glob.has_magic(str(sources[0]))
@@ -221,7 +223,7 @@ def _known(name, options):
     recipe = RECIPES[name]
     return Corpus(name, [('hub', recipe)], about=recipe.about, remote=recipe.large, **options)
 
-# %% ../nbs/06_data.ipynb #38f5324b
+# %% ../nbs/06_data.ipynb #eda4c9f8
 @dataclass
 class Survey:
     "What one pass over a corpus found"
@@ -234,6 +236,7 @@ class Survey:
 
 MANY = 4_000_000  # documents whose sizes are kept: 32 MB
 
+# %% ../nbs/06_data.ipynb #19bcc252
 def survey(
     corpus: Corpus, # what to read
 ) -> Survey:
@@ -278,13 +281,13 @@ def split_key(
     "The pseudo-random 64-bit key of each document"
     return mix64(mix64(index) ^ mix64(seed))
 
-# %% ../nbs/06_data.ipynb #9061a505
+# %% ../nbs/06_data.ipynb #15c3035c
 def held_out(
     sizes,               # bytes of each document
     val_fraction: float, # share of all bytes to hold out
     seed: int=1337,      # another seed, other documents
 ) -> np.ndarray:
-    "For each document, whether it is held out: whole documents, in pseudo-random order, with this share of the bytes"
+    "For each document, whether it is held out: a pseudo-random choice with this share of the bytes"
     sizes = np.array(sizes, np.int64)
     gap, held = int(val_fraction*int(sizes.sum())), np.zeros(len(sizes), bool)
     order = np.argsort(split_key(np.arange(len(sizes)), seed))
@@ -599,14 +602,15 @@ def card(
         between=between, split_rule=f'{rule} held out for validation.', skipped=f'Left out: {skipped}.' if skipped else '',
         first=splits['train']['files'][0]['name'])
 
-# %% ../nbs/06_data.ipynb #625307cf
+# %% ../nbs/06_data.ipynb #0b8def7f
 BPE_SAMPLE = 200_000_000  # characters that a vocabulary is learned from, at most
 
 def _tokenizer(which, corpus, seen, job, vocab_size, progress):
     "The tokenizer that `which` asks for, trained here if need be"
     if hasattr(which, 'encode_to_numpy'): return which
     if which == 'char': return _char_tokenizer(seen or survey(corpus))
-    return Tokenizer.train(_sample(routed(corpus, seen, job['val_fraction'], job['seed'])), vocab_size, progress=progress)
+    items = routed(corpus, seen, job['val_fraction'], job['seed'])
+    return Tokenizer.train(_sample(items), vocab_size, progress=progress)
 
 def _char_tokenizer(seen):
     return CharTokenizer(''.join(seen.alphabet | ({'\n'} if seen.documents > 1 else set())))
@@ -676,14 +680,15 @@ def prepare(
         _install(part, out)
     return manifest
 
-# %% ../nbs/06_data.ipynb #86767379
+# %% ../nbs/06_data.ipynb #4ee0ebb7
 def _fill(part, journal, corpus, seen, tok, job, workers, progress):
     "Write the shards, the card and the manifest"
     encoder = Encoder(tok, not seen or seen.documents > 1)
     journal['itemsize'] = encoder.dtype.itemsize
     writers = {s: _writer(part, s, encoder.dtype, job['shard_size'], journal) for s in ('train', 'val')}
     items = routed(corpus, seen, job['val_fraction'], job['seed'])
-    with _bar(corpus, seen, journal, progress) as bar: _encode_all(part, journal, encoder, items, writers, workers, bar)
+    with _bar(corpus, seen, journal, progress) as bar:
+        _encode_all(part, journal, encoder, items, writers, workers, bar)
     manifest = _manifest(corpus, tok, job, journal, writers)
     atomic_write(part/'README.md', card(manifest))
     atomic_write(part/'meta.json', json.dumps(manifest, indent=1, ensure_ascii=False))
@@ -691,8 +696,9 @@ def _fill(part, journal, corpus, seen, tok, job, workers, progress):
 
 def _splittable(seen, corpus, val_fraction):
     "The survey, if a single document is long enough for both splits"
-    if split_rule(seen) != 'position' or 0 < int(seen.characters*(1 - val_fraction)) < seen.characters: return seen
-    raise UserError(f'{corpus.name} has {seen.characters} characters: too short to be split at val_fraction={val_fraction}')
+    n = seen.characters
+    if split_rule(seen) != 'position' or 0 < int(n*(1 - val_fraction)) < n: return seen
+    raise UserError(f'{corpus.name} has {n} characters: too short to be split at val_fraction={val_fraction}')
 
 # %% ../nbs/06_data.ipynb #a9261d64
 def _job(corpus, seen, tokenizer, val_fraction, shard_size, vocab_size, seed):
@@ -797,7 +803,7 @@ def prepare_command(
     print(describe(out))
     print(f'\n{out}: {human(n)} tokens in {duration(dt)}. Train on it: nanogpt-train tiny --dataset {out}')
 
-# %% ../nbs/06_data.ipynb #35f7b082
+# %% ../nbs/06_data.ipynb #2e2f10b2
 SPLIT_PATTERNS = dict(gpt2=GPT2_PATTERN, gpt4=GPT4_PATTERN)
 
 def tokenizer_command(
@@ -809,9 +815,11 @@ def tokenizer_command(
     tok = _char_tokenizer(survey(corpus)) if cfg.kind == 'char' else _bpe_tokenizer(corpus, cfg)
     tok.save(cfg.out_dir)
     left_out = ''.join(f', {n:,} left out ({why})' for why, n in corpus.skipped.items())
-    print(f'{tok}\nlearned from {corpus.documents:,} document{"s"*(corpus.documents != 1)}{left_out}, written to {cfg.out_dir}')
+    n = corpus.documents
+    print(f'{tok}\nlearned from {n:,} document{"s"*(n != 1)}{left_out}, written to {cfg.out_dir}')
 
 def _bpe_tokenizer(corpus, cfg):
     corpus.pattern, corpus.special_tokens = SPLIT_PATTERNS.get(cfg.pattern, cfg.pattern), cfg.special_tokens
     texts = (text for _, text in corpus.pieces())
-    return Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern, sys.stderr.isatty(), cfg.workers)
+    return Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
+                           progress=sys.stderr.isatty(), workers=cfg.workers)

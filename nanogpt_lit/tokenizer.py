@@ -220,24 +220,27 @@ def from_merges(cls: Tokenizer,
     special = {s: len(tokens) + i for i, s in enumerate(check_special(special_tokens))}
     return cls(dict(enumerate(tokens)), special, pattern, merges=list(merges))
 
-# %% ../nbs/02_tokenizer.ipynb #0a15bdb1
+# %% ../nbs/02_tokenizer.ipynb #f5afaef2
 def as_document(
     text: str, # a document
 ) -> str:
     "The same text. Raises `UserError` if it is the name of a file, which should have been a `Path`"
     named = '\n' not in text and 0 < len(text) < 300 and Path(text).suffix and os.path.exists(text)
     if not named: return text
-    raise UserError(f'{text!r} is the name of a file, but a list of strings is a list of documents: write Path({text!r})')
+    raise UserError(f'{text!r} is the name of a file, but a list of strings is a list of documents: '
+                    f'write Path({text!r})')
 
 def source_list(
     sources, # a path, or an iterable of texts (str) and paths (Path)
 ) -> Iterator:
     "Texts and files one by one, folders replaced by the files in them"
     if isinstance(sources, str):
-        if not os.path.exists(sources): raise UserError(f'{sources[:60]!r} is not a file or folder: give a path, or a list of texts')
+        if not os.path.exists(sources):
+            raise UserError(f'{sources[:60]!r} is not a file or folder: give a path, or a list of texts')
         sources = Path(sources)
     for s in [sources] if isinstance(sources, Path) else sources:
-        if not isinstance(s, (str, Path)): raise UserError(f'got {s!r} among the sources: expected texts (str) and files or folders (Path)')
+        if not isinstance(s, (str, Path)):
+            raise UserError(f'got {s!r} among the sources: expected texts (str) and files or folders (Path)')
         if isinstance(s, str): yield as_document(s) if isinstance(sources, list) else s
         elif s.is_dir(): yield from _files_in(s)
         else: yield s
