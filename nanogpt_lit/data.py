@@ -281,7 +281,7 @@ def split_key(
     "The pseudo-random 64-bit key of each document"
     return mix64(mix64(index) ^ mix64(seed))
 
-# %% ../nbs/06_data.ipynb #15c3035c
+# %% ../nbs/06_data.ipynb #ad7f039d
 def held_out(
     sizes,               # bytes of each document
     val_fraction: float, # share of all bytes to hold out
@@ -291,6 +291,7 @@ def held_out(
     sizes = np.array(sizes, np.int64)
     gap, held = int(val_fraction*int(sizes.sum())), np.zeros(len(sizes), bool)
     order = np.argsort(split_key(np.arange(len(sizes)), seed))
+    order = order[np.argsort(8*sizes[order] > gap, kind='stable')] # giants last
     while len(order := order[sizes[order] <= gap]):
         fits = sizes[order].cumsum() <= gap
         held[order[fits]] = True
