@@ -147,7 +147,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/00a_config.ipynb #987752ac
+# %% ../nbs/00a_config.ipynb #c76350eb
 _modern = dict(pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True, tie_embeddings=False, zero_init=True)
 
 PRESETS = {
@@ -157,9 +157,9 @@ PRESETS = {
         eval_interval=250, eval_iters=200, seed=42),
     'quickstart': dict(
         **_modern, norm_affine=False, out_dir='runs/quickstart', dataset='pystdlib', tokenizer='bpe', tokenizer_vocab_size=2048,
-        n_layer=4, n_head=4, n_embd=256, block_size=128, batch_size=8, optimizer='muon', learning_rate=5e-3, min_lr=0.,
-        muon_lr=.01, muon_steps=3, schedule='wsd', cooldown_fraction=.6, warmup_steps=10, weight_decay=0., grad_clip=0., beta1=.8,
-        minutes=3., max_steps=100_000, eval_interval=100, eval_iters=20, checkpoint_interval=100, keep_last_n_checkpoints=2),
+        n_layer=4, n_head=2, n_embd=128, block_size=128, batch_size=8, optimizer='muon', learning_rate=5e-3, min_lr=0.,
+        muon_lr=.006, muon_steps=3, schedule='wsd', cooldown_fraction=.6, warmup_steps=10, weight_decay=0., grad_clip=0., beta1=.8,
+        minutes=3., max_steps=100_000, eval_interval=200, eval_iters=20, checkpoint_interval=200, keep_last_n_checkpoints=2),
     'tiny': dict(
         **_modern, out_dir='runs/tiny', n_layer=2, n_head=2, n_embd=64, block_size=64, batch_size=8, max_steps=200, optimizer='muon', learning_rate=5e-3,
         weight_decay=0., warmup_steps=10, eval_interval=50, log_interval=10, checkpoint_interval=100),

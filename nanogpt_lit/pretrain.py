@@ -360,7 +360,7 @@ def prepare_quickstart_data(q, cfg):
     print(f'corpus: the sources of Python {platform.python_version()}\'s standard library, to be prepared in {home}')
     prepare('pystdlib', home, tokenizer='bpe', vocab_size=cfg.data.tokenizer_vocab_size, val_fraction=cfg.data.val_fraction)
 
-# %% ../nbs/15_pretrain.ipynb #c811e7b4
+# %% ../nbs/15_pretrain.ipynb #02bccc1c
 def quickstart(
     q: QuickstartConfig, # the user's wishes
 ) -> tuple[Run, dict, list]:
@@ -374,7 +374,7 @@ def quickstart(
     if not run.finished: return run, {}, []
     rows = baselines(run.train, run.val, run.tokenizer)
     rows['GPT'] = {k: getattr(run.evaluation, k) for k in ('nats_per_token', 'bits_per_byte')}
-    samples = [sample_texts(run.model, run.tokenizer, p, 1, 120, seed=q.seed, temperature=.7)[0] for p in PROMPTS]
+    samples = [sample_texts(run.model, run.tokenizer, p, 1, 120, seed=q.seed, temperature=.8, top_p=.95)[0] for p in PROMPTS]
     return run, rows, samples
 
 # %% ../nbs/15_pretrain.ipynb #7e77240d
