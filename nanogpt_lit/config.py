@@ -77,7 +77,7 @@ class DataConfig:
         if self.tokenizer_vocab_size < 257:
             raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: expected at least 257 (the 256 bytes and <|endoftext|>)')
 
-# %% ../nbs/00a_config.ipynb #248faacb
+# %% ../nbs/00a_config.ipynb #e84dd9bd
 @dataclass
 class OptimConfig:
     "How gradients become updates, and how fast at which step"
@@ -98,7 +98,7 @@ class OptimConfig:
     muon_steps: int = 5              # Muon: Newton–Schulz iterations
 
     def __post_init__(self):
-        if self.min_lr is None: self.min_lr = self.learning_rate/10
+        if self.min_lr is None: self.min_lr = float(f'{self.learning_rate/10:.12g}') # 6e-05, not 5.9999999999999995e-05
         for k in ('learning_rate', 'min_lr', 'muon_lr', 'weight_decay', 'grad_clip', 'warmup_steps'):
             if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
         for k in ('beta1', 'beta2', 'muon_momentum'):

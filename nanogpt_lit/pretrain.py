@@ -162,7 +162,7 @@ def run_folder(
         if made: shutil.rmtree(made, ignore_errors=True)
         raise
 
-# %% ../nbs/15_pretrain.ipynb #96d4cb17
+# %% ../nbs/15_pretrain.ipynb #6deed39e
 def pretrain(
     cfg: RunConfig,    # all settings
     origin: dict=None, # where they came from (from `resolve`); None: all of them were meant
@@ -177,6 +177,8 @@ def pretrain(
     with run_folder(cfg.train.out_dir) as folder:
         train, val, tok = open_data(cfg.data, folder)
         fit_vocabulary(cfg, tok, origin)
+        for data in (train, val):
+            if tok is None and data is not None: data.check_ids(cfg.model.vocab_size) # bare token files: nobody else vouches for them
         plan = BatchPlan(train, cfg.train.batch_size*cfg.train.grad_accum_steps, cfg.model.block_size, seed=cfg.train.seed, sampling=cfg.data.sampling)
     if not ckpt and (old := set_aside(folder)): print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
     _write_down(cfg, folder, tok, origin, quiet)
