@@ -362,7 +362,7 @@ def prepare_quickstart_data(q, cfg):
     print(f'corpus: the sources of Python {platform.python_version()}\'s standard library, to be prepared in {home}')
     prepare('pystdlib', home, tokenizer='bpe', vocab_size=cfg.data.tokenizer_vocab_size, val_fraction=cfg.data.val_fraction)
 
-# %% ../nbs/15_pretrain.ipynb #02bccc1c
+# %% ../nbs/15_pretrain.ipynb #10d583b1
 def quickstart(
     q: QuickstartConfig, # the user's wishes
 ) -> tuple[Run, dict, list]:
@@ -370,7 +370,7 @@ def quickstart(
     cfg = quickstart_config(q)
     prepare_quickstart_data(q, cfg)
     print(f'model: {human(GPT(cfg.model).num_params())} parameters, {cfg.train.dtype} on {cfg.train.device}'
-          + (f', {cfg.train.num_threads} threads' if cfg.train.num_threads else '') + f'; training for {duration(60*q.minutes)}')
+          + (f', {cfg.train.num_threads} thread{"s"*(cfg.train.num_threads > 1)}' if cfg.train.num_threads else '') + f'; training for {duration(60*q.minutes)}')
     run = pretrain(cfg, dict.fromkeys(('minutes', 'out_dir', 'device', 'num_threads'), 'flag'), quiet=True)
     print(outcome(run.trainer))
     if not run.finished: return run, {}, []
