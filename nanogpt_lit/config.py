@@ -267,7 +267,7 @@ class QuickstartConfig:
     def __post_init__(self):
         if self.minutes <= 0: raise UserError(f'minutes={self.minutes}: expected a positive number')
 
-# %% ../nbs/00a_config.ipynb #869671b3
+# %% ../nbs/00a_config.ipynb #9c720e86
 COMMANDS = {
     'nanogpt-quickstart': Command('nanogpt-quickstart', QuickstartConfig, 'nanogpt_lit.pretrain:quickstart_command',
         'Train a small GPT on the sources of the Python standard library, in minutes, on any machine, without network.',
@@ -280,6 +280,13 @@ COMMANDS = {
         'Continue a prompt with a trained model.',
         ('nanogpt-sample runs/quickstart --start "def read("', 'nanogpt-sample --out_dir=runs/shakespeare_char --start=FILE:prompt.txt --num_samples=3'),
         positional='out_dir'),
+    'nanogpt-plot': Command('nanogpt-plot', PlotConfig, 'nanogpt_lit.monitor:plot_command',
+        'Draw the loss curves of one or several runs.', ('nanogpt-plot runs/quickstart', 'nanogpt-plot runs/a runs/b --output compare.png'),
+        positional='runs'),
+}
+
+# %% ../nbs/00a_config.ipynb #d5997b79
+COMMANDS |= {
     'nanogpt-tokenizer': {
         'train': Command('nanogpt-tokenizer train', TokenizerConfig, 'nanogpt_lit.data:tokenizer_command',
             'Learn a vocabulary from text.', ('nanogpt-tokenizer train corpus.txt --vocab_size 8192 --out_dir tokenizer',
@@ -294,9 +301,6 @@ COMMANDS = {
         'Turn a corpus into token shards with a manifest.',
         ('nanogpt-prepare pystdlib', 'nanogpt-prepare books/*.txt --tokenizer gpt2 --out_dir data/books', 'nanogpt-prepare --inspect data/books'),
         positional='input'),
-    'nanogpt-plot': Command('nanogpt-plot', PlotConfig, 'nanogpt_lit.monitor:plot_command',
-        'Draw the loss curves of one or several runs.', ('nanogpt-plot runs/quickstart', 'nanogpt-plot runs/a runs/b --output compare.png'),
-        positional='runs'),
 }
 
 # %% ../nbs/00a_config.ipynb #cdd0095e
