@@ -16,6 +16,7 @@ The engines break ties differently, so vocabularies agree only up to the first t
 the first token that differs must have been exactly as frequent as ours.
 """
 import argparse, json, os, random, statistics, subprocess, sys, sysconfig, tempfile, time
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -155,20 +156,19 @@ def table(rows, head):
 # ---- do the vocabularies agree?
 def first_difference(words, ours, theirs):
     "A sentence about the first token that differs, with both counts at that moment"
-    import numpy as np
     from nanogpt_lit.bpe import Words
     n = min(len(ours), len(theirs))
     k = next((i for i in range(n) if ours[i] != theirs[i]), None)
     if k is None: return f'all {n:,} merges are the same' + (f'; then one has {abs(len(ours) - len(theirs))} more' if len(ours) != len(theirs) else '')
     w = Words(words)
     for _ in range(k): w.merge()
-    left = np.flatnonzero(w.sym >= 0)
-    left = left[w.sym[w.next[left]] >= 0]
-    pairs, inverse = np.unique(w.sym[left].astype(np.int64) << 32 | w.sym[w.next[left]], return_inverse=True)
+    pairs, sym, weight, i, before = Counter(), w.sym.tolist(), w.weight.tolist(), 0, None
+    while i < len(sym): # walk along the words, token by token; a negative symbol is a gap between two words
+        token = w.tokens[sym[i]] if sym[i] >= 0 else None
+        if token and before: pairs[before, token] += weight[i]
+        i, before = i + len(token or b'.'), token
     count = {}
-    for pair, n in zip(pairs.tolist(), np.bincount(inverse, w.weight[left]).tolist()):
-        token = w.tokens[pair >> 32] + w.tokens[pair & 0xffffffff]
-        count[token] = max(count.get(token, 0), int(n))
+    for pair, times in pairs.items(): count[b''.join(pair)] = max(times, count.get(b''.join(pair), 0))
     a, b = count.get(ours[k], 0), count.get(theirs[k], 0)
     verdict = 'a tie' if a == b else 'NOT a tie'
     shared = len(set(ours) & set(theirs))/len(ours)
