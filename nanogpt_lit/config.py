@@ -169,7 +169,7 @@ PRESETS = {
     'gpt2-xl': dict(act='gelu_tanh', n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl', tokenizer='gpt2'),
 }
 
-# %% ../nbs/00a_config.ipynb #6a68e184
+# %% ../nbs/00a_config.ipynb #e9ea0381
 @dataclass
 class TokenizerConfig:
     "Knobs of `nanogpt-tokenizer train`"
@@ -193,6 +193,7 @@ class EncodeConfig:
     dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of the ids in the file; auto = the smallest that holds the vocabulary
     allow_special: bool = False      # let text such as <|endoftext|> become its special token
 
+# %% ../nbs/00a_config.ipynb #1c754f58
 @dataclass
 class InspectConfig:
     "Knobs of `nanogpt-tokenizer inspect`"
@@ -201,7 +202,7 @@ class InspectConfig:
     html: str|None = None            # write the text with coloured tokens to this page
     top: int = 20                    # how many of the longest tokens to print
 
-# %% ../nbs/00a_config.ipynb #5cf465f8
+# %% ../nbs/00a_config.ipynb #75283c03
 @dataclass
 class PrepareConfig:
     "Knobs of `nanogpt-prepare`"
@@ -222,6 +223,7 @@ class PrepareConfig:
         if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
 
+# %% ../nbs/00a_config.ipynb #a76cb414
 @dataclass
 class SampleConfig:
     "Knobs of `nanogpt-sample`"
@@ -244,6 +246,7 @@ class SampleConfig:
         for k in ('num_samples', 'max_new_tokens'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
 
+# %% ../nbs/00a_config.ipynb #4438e007
 @dataclass
 class PlotConfig:
     "Knobs of `nanogpt-plot`"
