@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'find_resume', 'resumed_config', 'set_aside',
-           'Samples', 'Run', 'run_folder', 'pretrain', 'auto_threads', 'make_trainer', 'environment', 'command_for',
-           'write_report', 'train_command', 'step_ms', 'fastest_setting', 'quickstart_config',
+           'Samples', 'EvalLines', 'Run', 'run_folder', 'pretrain', 'auto_threads', 'make_trainer', 'environment',
+           'command_for', 'write_report', 'train_command', 'step_ms', 'fastest_setting', 'quickstart_config',
            'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #17adf2a7
-import html, io, json, os, platform, shlex, shutil, time
+# %% ../nbs/15_pretrain.ipynb #a28aa86d
+import html, io, json, os, platform, shlex, shutil, sys, time
 from base64 import b64encode
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from .model import GPT
 from .data import RECIPES, expand_sources, prepare
 from .loader import BatchPlan, TokenData
 from .optim import make_optimizers
-from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, outcome
+from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_line, outcome
 from .monitor import NanWatch, OverfitWatch, PlotLoss, plot_losses, read_metrics
 from .checkpoint import CheckpointCallback, latest_checkpoint, load_checkpoint, restore
 from .interop import sample_texts
@@ -132,6 +132,13 @@ class Samples(Callback):
         atomic_write(self.folder/f'step_{t.step:05d}.txt', text)
         t.say(f'sample at step {t.step}: {text[:300]!r}')
 
+# %% ../nbs/15_pretrain.ipynb #958f099a
+class EvalLines(Callback):
+    "Prints a line per evaluation, with the time that has passed"
+    order = 10
+    def on_log(self, t):
+        if t.strategy.is_main and 'val_loss' in t.record: t.say(f'{duration(t.elapsed_s)}: {log_line(t.record)}')
+
 # %% ../nbs/15_pretrain.ipynb #3ddc8952
 @dataclass
 class Run:
@@ -199,7 +206,7 @@ def auto_threads(
     small = 6*n_params*t.batch_size*cfg.model.block_size < 1e10 # about six operations per parameter and token (Kaplan et al., 2020)
     return t.num_threads or (1 if small and pick_device(t.device) == 'cpu' else None)
 
-# %% ../nbs/15_pretrain.ipynb #7c2faab6
+# %% ../nbs/15_pretrain.ipynb #fd0f1538
 def make_trainer(cfg, plan, val, tok, folder, callbacks=(), quiet=False) -> Trainer:
     "The trainer with the callbacks that belong to a run folder"
     seed_everything(cfg.train.seed)
@@ -208,6 +215,7 @@ def make_trainer(cfg, plan, val, tok, folder, callbacks=(), quiet=False) -> Trai
     set_threads(auto_threads(cfg, model.num_params()))
     cbs = [CheckpointCallback(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), *callbacks]
     if not quiet: cbs.append(LogLines())
+    elif not sys.stderr.isatty(): cbs.append(EvalLines())
     if tok: cbs.append(Samples(tok, folder, prompt=_first_prompt(tok)))
     return Trainer(model, plan, make_optimizers(model, cfg.optim, pick_device(cfg.train.device)), cfg.optim, cfg.train, cbs, val)
 
