@@ -200,7 +200,7 @@ def char_classes() -> np.ndarray:
     table[0] = _BREAK
     return table
 
-# %% ../nbs/01_bpe.ipynb #cd61537b
+# %% ../nbs/01_bpe.ipynb #cfb37e23
 def classes_of(
     units: np.ndarray, # code points of a text; as bytes (uint8) if all are below 128
 ) -> np.ndarray:
@@ -209,6 +209,7 @@ def classes_of(
     if units.dtype != np.uint8: return table[units]
     return np.frombuffer(units.tobytes().translate(table[:256].tobytes()), np.uint8)
 
+# %% ../nbs/01_bpe.ipynb #57b92ea3
 def token_starts(
     units: np.ndarray, # code points of a text
 ) -> np.ndarray:
