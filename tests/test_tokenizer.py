@@ -1,0 +1,192 @@
+"Checks of the tokenizers that need larger texts than the book holds, or thousands of made-up ones"
+import json, os, random
+from collections import Counter
+import nbformat, pytest, tiktoken
+from hypothesis import HealthCheck, given, settings, strategies as st
+from nanogpt_lit.bpe import GPT2_PATTERN, GPT4_PATTERN, count_documents, count_pretokens, train_bpe
+from nanogpt_lit.core import UserError
+from nanogpt_lit.tokenizer import CharTokenizer, Tokenizer, load_tokenizer, to_printable
+
+fuzz = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+texts = st.text(st.characters(exclude_categories=['Cs']))
+# letters, signs and blanks that meet every branch of the split patterns, more often than chance would bring them together
+crafty = st.lists(st.sampled_from([*"aZsé中9½'.!_\n\r\t 　  ", "'s", "'LL", '\u0301', '🐈', '<|endoftext|>', '<|end', 'oftext|>', '\0', '\ufeff', '  '])).map(''.join)
+
+# ---- learning
+@pytest.fixture(scope='module')
+def naive(root):
+    "The loop that 01_bpe begins with, as it stands in the notebook"
+    cells = nbformat.read(root/'nbs'/'01_bpe.ipynb', 4).cells
+    source = next(c.source for c in cells if c.cell_type == 'code' and 'def train_naive(' in c.source)
+    names = {'Counter': Counter}
+    exec(source, names)
+    return names['train_naive']
+
+def train_indexed(counts, n_merges):
+    "Stanford CS336's rule once more, written for this test: exact pair counts, kept up to date word by word"
+    words = [[bytes([b]) for b in word] for word in counts]
+    times, count, where = [*counts.values()], Counter(), {}
+    for i, word in enumerate(words):
+        for pair in zip(word, word[1:]):
+            count[pair] += times[i]
+            where.setdefault(pair, set()).add(i)
+    merges = []
+    while len(merges) < n_merges and count:
+        top = max(count.values())
+        best = max(pair for pair, n in count.items() if n == top)
+        merges.append(best)
+        for i in where.pop(best):
+            old, new, j = words[i], [], 0
+            while j < len(old):
+                if tuple(old[j:j+2]) == best: new.append(old[j] + old[j+1]); j += 2
+                else: new.append(old[j]); j += 1
+            for pair in zip(old, old[1:]):
+                count[pair] -= times[i]
+                if not count[pair]: del count[pair]
+            for pair in zip(new, new[1:]):
+                count[pair] += times[i]
+                where.setdefault(pair, set()).add(i)
+            words[i] = new
+    return merges
+
+def test_merges_of_tinyshakespeare(naive, shared_data):
+    "The notebook's slow loop, the reference above and the exported trainer learn the same vocabulary from the same file"
+    path = shared_data/'tinyshakespeare.txt'
+    counts = count_pretokens([path])
+    assert sum(len(k)*n for k, n in counts.items()) == path.stat().st_size
+    merges = train_indexed(counts, 10_000 - 257)
+    assert naive(counts, 60) == merges[:60]
+    tok = Tokenizer.train(path, 10_000, progress=False)
+    assert tok.merges == merges
+    assert sorted(tok.vocab.values()) == sorted([bytes([b]) for b in range(256)] + [a + b for a, b in merges] + [b'<|endoftext|>'])
+
+@fuzz
+@given(st.dictionaries(st.text('abé', min_size=1, max_size=12).map(str.encode), st.integers(1, 5), max_size=12))
+def test_merges_of_any_words(naive_words):
+    assert train_bpe(naive_words, 60) == train_indexed(naive_words, 60)
+
+@fuzz
+@given(st.lists(crafty | texts, max_size=4), st.sampled_from([GPT2_PATTERN, GPT4_PATTERN]))
+def test_words_of_any_text(docs, pattern):
+    "Special tokens are left out, and what is counted is what the regular expression finds between them"
+    import regex
+    parts = [p for d in docs for p in d.split('<|endoftext|>')]
+    want = Counter(w.encode() for p in parts for w in regex.findall(pattern, p) if w)
+    assert count_documents(docs, pattern, ['<|endoftext|>']) == want
+
+# ---- encoding
+@pytest.fixture(scope='module')
+def tok(root): return Tokenizer.train([root/'nbs'/'00_core.ipynb', 'naïve 猫猫猫 🐈🐈'*9], 1500, ['<|endoftext|>', '<|endoftext|><|endoftext|>'], progress=False)
+
+@pytest.fixture(scope='module')
+def tokenizers(tok): return [tok, Tokenizer.train('naïve 猫猫猫 🐈🐈 aa  '.split('~')*9, 270, [], pattern=GPT4_PATTERN, progress=False)]
+
+def test_any_text_comes_back(tokenizers):
+    @fuzz
+    @given(texts | crafty, st.lists(st.integers(0, 60), max_size=5))
+    def check(text, cuts):
+        for t in tokenizers:
+            ids = t.encode(text)
+            assert t.decode(ids) == text and t.encode_to_numpy(text).tolist() == ids
+            marked = t.encode(text, 'all')
+            assert t.decode(marked) == text
+            places = sorted({0, len(text), *(c for c in cuts if c < len(text))})
+            pieces = [text[i:j] for i, j in zip(places, places[1:])]
+            assert [*t.encode_iterable(pieces, 'all')] == marked
+            assert t.encode_batch([text, text], 'all') == [marked]*2
+    check()
+
+def test_half_characters(tok):
+    @fuzz
+    @given(st.text())           # halves of surrogate pairs included
+    def check(text):
+        mended = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+        assert tok.decode(tok.encode(text)) == mended
+    check()
+
+def test_any_bytes(tok):
+    from regex import finditer
+    replay = lambda piece: _merge_by_merge(piece, {m: i for i, m in enumerate(tok.merges)})
+    @fuzz
+    @given(st.binary(max_size=40) | st.integers(1, 200).map(lambda n: b' '*n) | st.text('aes= \n', max_size=60).map(str.encode))
+    def check(data):
+        assert [tok.token_bytes(i) for i in tok.engine._core_bpe.encode_single_piece(data)] == replay(data) if data else True
+        text = data.decode('utf-8', 'replace')
+        assert [tok.token_bytes(i) for i in tok.encode(text)] == [t for m in finditer(GPT2_PATTERN, text) for t in replay(m[0].encode())]
+    check()
+
+def _merge_by_merge(piece, order):
+    parts = [piece[i:i+1] for i in range(len(piece))]
+    while pairs := [order[p] for p in zip(parts, parts[1:]) if p in order]:
+        best, i = min(pairs), 0
+        while i < len(parts) - 1:
+            if order.get((parts[i], parts[i+1])) == best: parts[i:i+2] = [parts[i] + parts[i+1]]
+            i += 1
+    return parts
+
+def test_any_ids(tok):
+    "Ids are decoded, or refused by name; nothing else happens"
+    @fuzz
+    @given(st.lists(st.integers(-5, 1600) | st.integers()))
+    def check(ids):
+        try: data = tok.decode_bytes(ids)
+        except UserError as e: assert any(f'id {i} ' in str(e) for i in ids if i not in tok.vocab)
+        else: assert data == b''.join(tok.vocab[i] for i in ids)
+    check()
+
+@pytest.mark.parametrize('sign', ['^', '0', 'a', "'s", ' ', '\n', '\u0301', '猫', '🐈', ' \n\t', '='])
+def test_a_million_of(tok, sign):
+    text = 'x' + sign*1_000_000 + ' y\n'
+    assert tok.decode(tok.encode_to_numpy(text)) == text
+
+# ---- the outside world
+GPT2_FILES = {'vocab.json': '6c7ea1a7e38e3a7f062df639a5b80947f075ffe6', 'merges.txt': '6d1cbeee0f20b3d9449abfede4726ed8212e3aee',
+              'r50k_base.tiktoken': '0ea1e91bbb3a60f729a8dc8f777fd2fc07cd8df4'} # the names that tiktoken keeps them under
+
+@pytest.fixture(scope='module')
+def gpt2_files(shared_data, tmp_path_factory):
+    "GPT-2's own files, under their own names"
+    cache, folder = shared_data.parent/'tiktoken_cache', tmp_path_factory.mktemp('gpt2')
+    if not all((cache/f).exists() for f in GPT2_FILES.values()): pytest.skip('the vocabulary of GPT-2 is not beside the shared data')
+    for name, kept in GPT2_FILES.items(): (folder/name).write_bytes((cache/kept).read_bytes())
+    os.environ['TIKTOKEN_CACHE_DIR'] = str(cache)
+    return folder
+
+def test_gpt2_ids(gpt2_files, shared_data, tmp_path):
+    "Every way to load GPT-2's vocabulary gives tiktoken's ids on every shared text"
+    theirs = tiktoken.get_encoding('gpt2')
+    ours = [load_tokenizer('gpt2'), Tokenizer.from_files(gpt2_files/'vocab.json', gpt2_files/'merges.txt'),
+            load_tokenizer(gpt2_files/'r50k_base.tiktoken'), load_tokenizer(gpt2_files)]
+    ours.append(load_tokenizer(ours[0].save(tmp_path/'saved')))
+    lines = [l.split() for l in (gpt2_files/'merges.txt').read_text(encoding='utf-8').splitlines()[1:]]
+    for t in ours:
+        assert (t.vocab_size, t.eot_id) == (50257, 50256)
+        assert [[*map(to_printable, m)] for m in t.merges] == lines
+    for path in sorted(shared_data.glob('*.*')):
+        text = path.read_text(encoding='utf-8')
+        ids = theirs.encode_ordinary(text)
+        for t in ours: assert t.encode(text) == ids, path.name
+        assert [*ours[0].encode_iterable(text[i:i+999] for i in range(0, len(text), 999))] == ids
+        assert ours[0].decode(ids) == text
+
+def test_characters_of_any_script(shared_data, tmp_path):
+    for path in sorted(shared_data.glob('*.txt')):
+        text = path.read_text(encoding='utf-8')
+        tok = load_tokenizer(CharTokenizer(text).save(tmp_path/path.stem))
+        ids = tok.encode_to_numpy(text)
+        assert tok.decode(ids) == text and tok.vocab_size == len(set(text)) == ids.max() + 1
+        assert [tok.chars[i] for i in ids[:500]] == [*text[:500]]
+
+def test_hugging_face_gives_the_same_ids(tok, tmp_path):
+    "Both of its libraries, on made-up texts, and on this project's own"
+    hf = pytest.importorskip('tokenizers').Tokenizer.from_file(str(tok.save(tmp_path)/'tokenizer.json'))
+    auto = pytest.importorskip('transformers').AutoTokenizer.from_pretrained(str(tmp_path))
+    assert auto.eos_token_id == tok.eot_id and len(auto) == tok.vocab_size
+    @fuzz
+    @given(crafty)
+    def check(text):
+        ids = tok.encode(text, 'all')
+        assert hf.encode(text).ids == ids
+        assert auto(text)['input_ids'] == ids
+        assert hf.decode(ids, skip_special_tokens=False) == tok.decode(ids)
+    check()
