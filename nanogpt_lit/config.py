@@ -288,16 +288,16 @@ COMMANDS = {
         positional='runs'),
 }
 
-# %% ../nbs/00a_config.ipynb #d5997b79
+# %% ../nbs/00a_config.ipynb #630ec2d8
 COMMANDS |= {
     'nanogpt-tokenizer': {
         'train': Command('nanogpt-tokenizer train', TokenizerConfig, 'nanogpt_lit.data:tokenizer_command',
             'Learn a vocabulary from text.', ('nanogpt-tokenizer train corpus.txt --vocab_size 8192 --out_dir tokenizer',
              'nanogpt-tokenizer train pystdlib --vocab_size 4096'), positional='input'),
-        'encode': Command('nanogpt-tokenizer encode', EncodeConfig, 'nanogpt_lit.tokenizer:encode_command',
+        'encode': Command('nanogpt-tokenizer encode', EncodeConfig, 'nanogpt_lit.tokens:encode_command',
             'Turn text into ids.', ('nanogpt-tokenizer encode "Hello world" --tokenizer tokenizer',
              'nanogpt-tokenizer encode --input corpus.txt --output train.npy'), positional='text'),
-        'inspect': Command('nanogpt-tokenizer inspect', InspectConfig, 'nanogpt_lit.tokenizer:inspect_command',
+        'inspect': Command('nanogpt-tokenizer inspect', InspectConfig, 'nanogpt_lit.tokens:inspect_command',
             'Describe a vocabulary and how well it compresses a text.', ('nanogpt-tokenizer inspect tokenizer --input corpus.txt --html tokens.html',),
             positional='tokenizer')},
     'nanogpt-prepare': Command('nanogpt-prepare', PrepareConfig, 'nanogpt_lit.data:prepare_command',

@@ -4,23 +4,20 @@
 
 # %% auto #0
 __all__ = ['byte_alphabet', 'to_printable', 'from_printable', 'Tokenizer', 'check_special', 'has_long_space', 'as_document',
-           'source_list', 'tokens_html', 'show_tokens', 'merges_from_ranks', 'CharTokenizer', 'read_meta_pkl',
-           'load_tokenizer', 'write_ids', 'encode_command', 'describe', 'inspect_command']
+           'source_list', 'merges_from_ranks', 'CharTokenizer', 'read_meta_pkl', 'load_tokenizer']
 
-# %% ../nbs/02_tokenizer.ipynb #3a375f0f
-import base64, binascii, hashlib, html, io, json, os, pickle, re
+# %% ../nbs/02_tokenizer.ipynb #3e356979
+import base64, binascii, hashlib, io, json, os, pickle, re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
-from itertools import islice
 from pathlib import Path
 import numpy as np
 import regex
 import tiktoken
 from fastcore.basics import patch
-from .bpe import GPT2_PATTERN, GPT4_PATTERN, _mend, chunks, count_pretokens, cpu_count, cut_place, file_blocks, special_regex, train_bpe
-from .config import EncodeConfig, InspectConfig
-from .core import UserError, atomic_open, atomic_write, check_writable, human, read_bytes, read_text
+from .bpe import GPT2_PATTERN, GPT4_PATTERN, _mend, chunks, count_pretokens, cpu_count, cut_place, special_regex, train_bpe
+from .core import UserError, atomic_write, check_writable, read_bytes, read_text
 
 # %% ../nbs/02_tokenizer.ipynb #bca558d4
 @cache
@@ -249,28 +246,6 @@ def _files_in(folder):
     files = sorted(p for p in folder.rglob('*') if p.is_file() and not p.name.startswith('.'))
     if not files: raise UserError(f'the folder {folder} holds no files: expected text')
     return files
-
-# %% ../nbs/02_tokenizer.ipynb #6b626fbe
-_COLOURS = ('#c9e4ff', '#d8f3c8', '#ffe7b8', '#f6d0e4', '#ddd6fb')
-
-def tokens_html(
-    tok,       # any tokenizer
-    text: str, # text to show
-) -> str:
-    "`text` as HTML with coloured tokens; the pointer shows each id"
-    spans = []
-    for n, i in enumerate(tok.encode(text)):
-        shown = html.escape(tok.decode([i])).replace('\n', '↵\n')
-        spans.append(f'<span title="{i}" style="background:{_COLOURS[n % len(_COLOURS)]};color:#111">{shown}</span>')
-    return f'<pre style="white-space:pre-wrap;line-height:1.5">{"".join(spans)}</pre>'
-
-def show_tokens(
-    tok,       # any tokenizer
-    text: str, # text to show
-):
-    "`text` with coloured tokens, in a notebook"
-    from IPython.display import HTML
-    return HTML(tokens_html(tok, text))
 
 # %% ../nbs/02_tokenizer.ipynb #9396da62
 @patch
@@ -651,52 +626,3 @@ def _file_in(folder):
         if (folder/name).exists(): return folder/name
     if ranks := sorted(folder.glob('*.tiktoken')): return ranks[0]
     raise UserError(f'the folder {folder} holds no tokenizer: expected tokenizer.json, vocab.json with merges.txt, meta.pkl or a rank file')
-
-# %% ../nbs/02_tokenizer.ipynb #7dfb851e
-def write_ids(
-    ids: Iterable[int], # ids, one by one
-    path,               # a .npy file, or anything else for bare numbers
-    dtype,              # number type
-) -> int:
-    "Stream `ids` into a file, all or nothing; returns how many there were"
-    ids, n, npy = iter(ids), 0, str(path).endswith('.npy')
-    header = lambda f: np.lib.format.write_array_header_1_0(f, dict(descr=np.dtype(dtype).newbyteorder('<').str, fortran_order=False, shape=(n,)))
-    check_writable(Path(path).parent)
-    with atomic_open(path) as f:
-        if npy: header(f)
-        while block := list(islice(ids, 2**18)):
-            f.write(np.array(block, np.dtype(dtype).newbyteorder('<')).tobytes())
-            n += len(block)
-        if npy: f.seek(0); header(f)
-    return n
-
-def encode_command(cfg: EncodeConfig):
-    "Target of `nanogpt-tokenizer encode`"
-    if bool(cfg.text) == bool(cfg.input): raise UserError('give either a text or --input FILE')
-    tok, allowed = load_tokenizer(cfg.tokenizer), 'all' if cfg.allow_special else ()
-    ids = tok.encode_iterable([' '.join(cfg.text)] if cfg.text else file_blocks(cfg.input), allowed)
-    if not cfg.output: print(*ids); return
-    dtype = tok.dtype if cfg.dtype == 'auto' else np.dtype(cfg.dtype)
-    if tok.vocab_size - 1 > np.iinfo(dtype).max: raise UserError(f'dtype={dtype} is too small for {tok.vocab_size:,} ids: use uint32 or auto')
-    print(f'{write_ids(ids, cfg.output, dtype):,} ids ({dtype}) written to {cfg.output}')
-
-# %% ../nbs/02_tokenizer.ipynb #c0ebd54b
-def describe(
-    tok,          # any tokenizer
-    top: int=20,  # how many of the longest tokens
-    text: str='', # a text to measure it on
-) -> str:
-    "What a tokenizer is, in a few lines"
-    longest = sorted((tok.token_bytes(i) for i in tok.vocab), key=len, reverse=True)[:top]
-    lines = [str(tok), f'hash {tok.hash}', 'longest: ' + '  '.join(repr(t.decode('utf-8', 'replace')) for t in longest)]
-    if text:
-        n, size = len(tok.encode(text)), len(text.encode())
-        lines.append(f'on {human(size)} bytes of text: {n:,} tokens, {size/n:.2f} bytes and {len(text)/n:.2f} characters per token')
-    return '\n'.join(lines)
-
-def inspect_command(cfg: InspectConfig):
-    "Target of `nanogpt-tokenizer inspect`"
-    tok, text = load_tokenizer(cfg.tokenizer), read_text(cfg.input) if cfg.input else ''
-    if cfg.html and not text: raise UserError('--html needs a text to show: give --input FILE')
-    print(describe(tok, cfg.top, text))
-    if cfg.html: atomic_write(cfg.html, f'<!doctype html><meta charset="utf-8"><title>Tokens</title>{tokens_html(tok, text)}\n')
