@@ -122,7 +122,7 @@ def project(self: CausalSelfAttention,
     if cos_sin is not None: q, k = apply_rotary(q, *cos_sin), apply_rotary(k, *cos_sin)
     return q, k, v
 
-# %% ../nbs/03_attention.ipynb #51869d83
+# %% ../nbs/03_attention.ipynb #b176e511
 @patch
 def forward(self: CausalSelfAttention,
     x_BTC: torch.Tensor, # normalised residual stream
@@ -134,7 +134,7 @@ def forward(self: CausalSelfAttention,
     q, k, v = self.project(x_BTC, cos_sin)
     if cache is not None: k, v = cache.update(self.layer_idx, k, v)
     y_BHTD = attend(q, k, v, attn_mask, self.cfg.dropout if self.training else 0.)
-    return self.proj(y_BHTD.transpose(1, 2).reshape(x_BTC.shape))
+    return self.proj(y_BHTD.transpose(1, 2).flatten(2))
 
 # %% ../nbs/03_attention.ipynb #04b30212
 class KVCache:

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample', 'nanogpt_tokenizer', 'nanogpt_prepare',
-           'nanogpt_plot', 'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig', 'RunConfig', 'TokenizerConfig',
-           'EncodeConfig', 'InspectConfig', 'PrepareConfig', 'SampleConfig', 'PlotConfig', 'QuickstartConfig']
+           'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig',
+           'RunConfig', 'TokenizerConfig', 'EncodeConfig', 'InspectConfig', 'PrepareConfig', 'SampleConfig',
+           'ImportConfig', 'ExportConfig', 'PlotConfig', 'QuickstartConfig']
 
 # %% ../nbs/00a_config.ipynb #4dd1f94c
 from dataclasses import dataclass, field
 from typing import Literal
 from .core import Command, UserError, run_command
 
-# %% ../nbs/00a_config.ipynb #5c71e87e
+# %% ../nbs/00a_config.ipynb #a2617de7
 @dataclass
 class GPTConfig:
     "Shape and options of a `GPT`"
@@ -22,6 +23,7 @@ class GPTConfig:
     n_head: int = 12                 # query heads per block
     n_kv_head: int|None = None       # key and value heads; None = n_head, fewer = grouped-query attention
     n_embd: int = 768                # width C of the residual stream
+    head_dim: int|None = None        # channels per head; None = n_embd/n_head (Qwen3 chooses it freely)
     d_ff: int|None = None            # hidden width of the MLP; None = 4*n_embd (swiglu: 8/3*n_embd, rounded up to 64)
     pos: Literal['learned', 'rotary', 'none'] = 'learned'                # how a position is told
     rope_theta: float = 10000.       # base of the rotary wavelengths
@@ -39,15 +41,16 @@ class GPTConfig:
     def __post_init__(self):
         for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
-        if self.n_embd % self.n_head: raise UserError(f'n_embd={self.n_embd} is not a multiple of n_head={self.n_head}: change one of them')
+        if self.head_dim is None and self.n_embd % self.n_head:
+            raise UserError(f'n_embd={self.n_embd} is not a multiple of n_head={self.n_head}: change one of them')
         if self.kv_heads < 1 or self.n_head % self.kv_heads:
             raise UserError(f'n_head={self.n_head} is not a multiple of n_kv_head={self.n_kv_head}: query heads share key heads evenly')
         if self.pos == 'rotary' and self.head_size % 2:
-            raise UserError(f'rotary positions turn pairs of channels, but the head size n_embd/n_head={self.head_size} is odd')
+            raise UserError(f'rotary positions turn pairs of channels, but the head size is {self.head_size}, which is odd')
         if not 0 <= self.dropout < 1: raise UserError(f'dropout={self.dropout}: expected a probability below 1')
 
     @property
-    def head_size(self): return self.n_embd//self.n_head
+    def head_size(self): return self.head_dim or self.n_embd//self.n_head
     @property
     def kv_heads(self): return self.n_head if self.n_kv_head is None else self.n_kv_head
     @property
@@ -223,11 +226,11 @@ class PrepareConfig:
         if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
 
-# %% ../nbs/00a_config.ipynb #a76cb414
+# %% ../nbs/00a_config.ipynb #c77bbe77
 @dataclass
 class SampleConfig:
     "Knobs of `nanogpt-sample`"
-    out_dir: str = 'runs/quickstart' # run folder, or a checkpoint file
+    out_dir: str = 'runs/quickstart' # run folder, checkpoint file, Hugging Face folder or name
     start: str = '\n'                # prompt; FILE:prompt.txt reads it from a file
     num_samples: int = 10            # how many texts
     max_new_tokens: int = 500        # tokens per text
@@ -245,6 +248,31 @@ class SampleConfig:
         if self.temperature < 0: raise UserError(f'temperature={self.temperature}: expected 0 or more')
         for k in ('num_samples', 'max_new_tokens'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
+
+# %% ../nbs/00a_config.ipynb #3050c47b
+@dataclass
+class ImportConfig:
+    "Knobs of `nanogpt-import`"
+    source: str = ''                 # Hugging Face folder or name, or a checkpoint of nanoGPT, build-nanogpt or CS336
+    out_dir: str|None = None         # run folder to make; None = runs/NAME
+    tokenizer: str|None = None       # gpt2, or a tokenizer folder or file; None = the one that belongs to the source
+    vocab_size: int|None = None      # ids to keep of a padded vocabulary; None = as many as the tokenizer has
+    n_head: int|None = None          # heads, where the source doesn't say (CS336)
+    block_size: int|None = None      # context length, where the source doesn't say (CS336)
+    rope_theta: float|None = None    # base of the rotary wavelengths, where the source doesn't say (CS336)
+    overwrite: bool = False          # replace a run that is already in out_dir
+
+@dataclass
+class ExportConfig:
+    "Knobs of `nanogpt-export`"
+    run: str = 'runs/quickstart'     # run folder, or anything else that nanogpt-sample takes
+    out_dir: str = 'hf'              # folder to make
+    dtype: Literal['float32', 'bfloat16', 'float16'] = 'float32' # of the numbers in the file
+    max_shard_gb: float = 5.         # split the weights into files of at most this size, in 10**9 bytes
+    overwrite: bool = False          # replace a model that is already in out_dir
+
+    def __post_init__(self):
+        if self.max_shard_gb <= 0: raise UserError(f'max_shard_gb={self.max_shard_gb}: expected a positive number')
 
 # %% ../nbs/00a_config.ipynb #4438e007
 @dataclass
@@ -306,7 +334,18 @@ COMMANDS |= {
         positional='input'),
 }
 
-# %% ../nbs/00a_config.ipynb #cdd0095e
+# %% ../nbs/00a_config.ipynb #8d492314
+COMMANDS |= {
+    'nanogpt-import': Command('nanogpt-import', ImportConfig, 'nanogpt_lit.interop:import_command',
+        'Turn a model of another code base into a run folder.',
+        ('nanogpt-import gpt2 --out_dir runs/gpt2', 'nanogpt-import out-shakespeare-char/ckpt.pt --tokenizer data/shakespeare_char/meta.pkl',
+         'nanogpt-import log/model_19072.pt --tokenizer gpt2'), positional='source'),
+    'nanogpt-export': Command('nanogpt-export', ExportConfig, 'nanogpt_lit.interop:export_command',
+        'Write a trained model as a Hugging Face folder (GPT-2, Llama, Qwen3 or Arcee).',
+        ('nanogpt-export runs/quickstart --out_dir hf', 'nanogpt-export runs/quickstart/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
+}
+
+# %% ../nbs/00a_config.ipynb #2c6e2de9
 def _entry(name):
     def main(argv=None): return run_command(COMMANDS[name], argv)
     main.__doc__ = f'Entry point of `{name}`'
@@ -314,3 +353,4 @@ def _entry(name):
 
 nanogpt_quickstart, nanogpt_train, nanogpt_sample = map(_entry, ('nanogpt-quickstart', 'nanogpt-train', 'nanogpt-sample'))
 nanogpt_tokenizer, nanogpt_prepare, nanogpt_plot = map(_entry, ('nanogpt-tokenizer', 'nanogpt-prepare', 'nanogpt-plot'))
+nanogpt_import, nanogpt_export = map(_entry, ('nanogpt-import', 'nanogpt-export'))

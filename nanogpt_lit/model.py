@@ -204,7 +204,7 @@ def param_table(
         table[parts['norm' if word.startswith('norm') else word]] += p.numel()
     return table
 
-# %% ../nbs/04_model.ipynb #37ea9ea4
+# %% ../nbs/04_model.ipynb #8e3d8947
 def flops_per_token(
     cfg: GPTConfig,      # shape of the model
     T: int=None,         # context length in tokens; None = block_size
@@ -212,10 +212,10 @@ def flops_per_token(
 ) -> int:
     "Floating-point operations per token: 6N + 12·L·C·T for training (Chowdhery et al. 2022, appendix B)"
     T = cfg.block_size if T is None else T
-    attn = cfg.n_embd*cfg.head_size*(cfg.n_head + 2*cfg.kv_heads) + cfg.n_embd**2
+    attn = 2*cfg.n_embd*cfg.head_size*(cfg.n_head + cfg.kv_heads)
     mlp = cfg.n_embd*cfg.ff_size*(3 if cfg.act == 'swiglu' else 2)
     N = cfg.n_layer*(attn + mlp) + cfg.n_embd*cfg.vocab_size
-    return (3 if training else 1)*(2*N + 4*cfg.n_layer*cfg.n_embd*T)
+    return (3 if training else 1)*(2*N + 4*cfg.n_layer*cfg.n_head*cfg.head_size*T)
 
 # %% ../nbs/04_model.ipynb #001766ae
 @patch
