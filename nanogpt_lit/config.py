@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample', 'nanogpt_tokenizer', 'nanogpt_prepare',
            'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig',
-           'RunConfig', 'TokenizerConfig', 'EncodeConfig', 'InspectConfig', 'PrepareConfig', 'SampleConfig',
-           'ImportConfig', 'ExportConfig', 'PlotConfig', 'QuickstartConfig']
+           'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig', 'InspectConfig',
+           'CompareConfig', 'PrepareConfig', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'PlotConfig',
+           'QuickstartConfig']
 
 # %% ../nbs/00a_config.ipynb #4dd1f94c
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class GPTConfig:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if self.act == 'swiglu' else 4*self.n_embd
 
-# %% ../nbs/00a_config.ipynb #5db413a7
+# %% ../nbs/00a_config.ipynb #e20a773d
 @dataclass
 class DataConfig:
     "What to train on, and how it is cut into batches"
@@ -68,6 +69,9 @@ class DataConfig:
     val_data: str|None = None        # token file to validate on
     tokenizer: str|None = None       # char, gpt2, bpe (trained on the input) or a tokenizer folder; None = char for a preset that says so, else bpe
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
+    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
+    text_field: str = 'text'         # field of a JSONL record that holds the text
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, put � in their place, or leave the file out
     val_fraction: float = .1         # share of the text held out for validation
     max_data_size: int = 0           # use at most this many documents; 0 = all
     shard_size: int = 100_000_000    # tokens per shard file
@@ -77,6 +81,8 @@ class DataConfig:
     def __post_init__(self):
         if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
+        for k in ('tokenizer_samples', 'max_data_size'):
+            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 (all) or more')
         if self.tokenizer_vocab_size < 257:
             raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: expected at least 257 (the 256 bytes and <|endoftext|>)')
 
@@ -172,40 +178,89 @@ PRESETS = {
     'gpt2-xl': dict(act='gelu_tanh', n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl', tokenizer='gpt2'),
 }
 
-# %% ../nbs/00a_config.ipynb #e9ea0381
+# %% ../nbs/00a_config.ipynb #d1672b99
 @dataclass
 class TokenizerConfig:
     "Knobs of `nanogpt-tokenizer train`"
     input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a dataset: pystdlib, …
-    text_field: str = 'text'         # field of a JSONL record that holds the text
+    text_field: str = 'text'         # field of a JSONL record that holds the text; chat records (conversations) need none
     out_dir: str = 'tokenizer'       # folder to write tokenizer.json to
     kind: Literal['bpe', 'char'] = 'bpe' # byte-level BPE, or one id per character
     vocab_size: int = 4096           # ids in all, special tokens included (bpe)
     special_tokens: list[str] = field(default_factory=lambda: ['<|endoftext|>']) # texts that are always one token
-    pattern: str = 'gpt2'            # split pattern: gpt2, gpt4, or a regular expression
-    tokenizer_samples: int = 0       # learn from at most this many documents; 0 = all
+    pattern: str = 'gpt2'            # split pattern: a name such as gpt2 or gpt4, or a regular expression
+    max_data_size: int = 0           # read at most this many documents; 0 = all
+    tokenizer_samples: int = 0       # learn from at most this many of them, spread over all; 0 = all
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, put � in their place, or leave the file out
     workers: int|None = None         # processes; None = one per CPU
 
+    def __post_init__(self):
+        for k in ('tokenizer_samples', 'max_data_size'):
+            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 (all) or more')
+
+@dataclass
+class AddConfig:
+    "Knobs of `nanogpt-tokenizer add`"
+    tokenizer: str|None = None       # tokenizer folder or file, or gpt2
+    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
+    merges_path: str|None = None     # and its merges.txt
+    special_tokens: list[str] = field(default_factory=list) # texts that get the next ids; none = only convert
+    out_dir: str|None = None         # folder to write tokenizer.json to
+
+# %% ../nbs/00a_config.ipynb #b6011c4e
 @dataclass
 class EncodeConfig:
     "Knobs of `nanogpt-tokenizer encode`"
     text: list[str] = field(default_factory=list)    # the text itself; or give --input
     tokenizer: str = 'tokenizer'     # tokenizer folder or file, or gpt2
-    input: str|None = None           # text file to encode, read piece by piece
+    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
+    merges_path: str|None = None     # and its merges.txt
+    input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a dataset
+    text_field: str = 'text'         # field of a JSONL record that holds the text
     output: str|None = None          # .npy or .bin file for the ids; None = print them
     dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of the ids in the file; auto = the smallest that holds the vocabulary
-    allow_special: bool = False      # let text such as <|endoftext|> become its special token
+    method: Literal['auto', 'streaming', 'memory'] = 'auto' # piece by piece in constant memory, or all at once; the ids are the same
+    allow_special: bool|None = None  # let text such as <|endoftext|> become its special token; None = only with --vocab_path, as CS336 does
+    separate: bool|None = None       # end-of-text token after each document; None = if there may be several (not for a single text file)
+    max_data_size: int = 0           # use at most this many documents; 0 = all
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, put � in their place, or leave the file out
+    workers: int|None = None         # processes; None = one per CPU where the text is worth it
 
-# %% ../nbs/00a_config.ipynb #1c754f58
+@dataclass
+class DecodeConfig:
+    "Knobs of `nanogpt-tokenizer decode`"
+    ids: list[str] = field(default_factory=list)     # the ids themselves; or give --input
+    tokenizer: str = 'tokenizer'     # tokenizer folder or file, or gpt2
+    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
+    merges_path: str|None = None     # and its merges.txt
+    input: str|None = None           # .npy or .bin file of ids
+    dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of a .bin file; auto = the smallest that holds the vocabulary
+    output: str|None = None          # text file; None = print
+
+# %% ../nbs/00a_config.ipynb #9b4b7902
 @dataclass
 class InspectConfig:
     "Knobs of `nanogpt-tokenizer inspect`"
     tokenizer: str = 'tokenizer'     # tokenizer folder or file, or gpt2
+    text: list[str] = field(default_factory=list)    # a text to look at; or give --input
     input: str|None = None           # text file to measure it on
     html: str|None = None            # write the text with coloured tokens to this page
     top: int = 20                    # how many of the longest tokens to print
+    show: int = 400                  # characters of the text to print token by token
+    color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/00a_config.ipynb #75283c03
+@dataclass
+class CompareConfig:
+    "Knobs of `nanogpt-tokenizer compare`"
+    tokenizers: list[str] = field(default_factory=list) # two or more tokenizers; words that are none are the text
+    text: list[str] = field(default_factory=list)    # a text to compare them on; or give --input
+    input: str|None = None           # text file to compare them on
+    html: str|None = None            # write the text under each of them, side by side, to this page
+    top: int = 12                    # how many tokens and words to print in each list
+    show: int = 400                  # characters of the text to print token by token
+    color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
+
+# %% ../nbs/00a_config.ipynb #ba28744a
 @dataclass
 class PrepareConfig:
     "Knobs of `nanogpt-prepare`"
@@ -213,7 +268,9 @@ class PrepareConfig:
     out_dir: str|None = None         # folder to make; None = data/NAME
     tokenizer: str = 'bpe'           # char, gpt2, bpe (trained on the input) or a tokenizer folder
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
-    text_field: str = 'text'         # field of a JSONL record that holds the text
+    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
+    text_field: str = 'text'         # field of a JSONL record that holds the text; chat records (conversations) need none
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, put � in their place, or leave the file out
     val_fraction: float = .1         # share of the text held out for validation
     shard_size: int = 100_000_000    # tokens per shard file
     max_data_size: int = 0           # use at most this many documents; 0 = all
@@ -316,18 +373,29 @@ COMMANDS = {
         positional='runs'),
 }
 
-# %% ../nbs/00a_config.ipynb #630ec2d8
+# %% ../nbs/00a_config.ipynb #192f6d4a
 COMMANDS |= {
     'nanogpt-tokenizer': {
-        'train': Command('nanogpt-tokenizer train', TokenizerConfig, 'nanogpt_lit.data:tokenizer_command',
-            'Learn a vocabulary from text.', ('nanogpt-tokenizer train corpus.txt --vocab_size 8192 --out_dir tokenizer',
-             'nanogpt-tokenizer train pystdlib --vocab_size 4096'), positional='input'),
-        'encode': Command('nanogpt-tokenizer encode', EncodeConfig, 'nanogpt_lit.tokens:encode_command',
-            'Turn text into ids.', ('nanogpt-tokenizer encode "Hello world" --tokenizer tokenizer',
-             'nanogpt-tokenizer encode --input corpus.txt --output train.npy'), positional='text'),
+        'train': Command('nanogpt-tokenizer train', TokenizerConfig, 'nanogpt_lit.data:tokenizer_command', 'Learn a vocabulary from text.',
+            ('nanogpt-tokenizer train corpus.txt --vocab_size 8192 --out_dir tokenizer', 'nanogpt-tokenizer train pystdlib --vocab_size 4096',
+             'nanogpt-tokenizer train chats.jsonl web/ --tokenizer_samples 100000 --pattern gpt4'), positional='input'),
+        'add': Command('nanogpt-tokenizer add', AddConfig, 'nanogpt_lit.tokens:add_command',
+            'Add special tokens to a vocabulary, or convert one from another format to tokenizer.json.',
+            ('nanogpt-tokenizer add tokenizer --special_tokens "<|user|>" "<|assistant|>" --out_dir chat',
+             'nanogpt-tokenizer add r50k_base.tiktoken --out_dir r50k', 'nanogpt-tokenizer add meta.pkl --out_dir char'), positional='tokenizer'),
+        'encode': Command('nanogpt-tokenizer encode', EncodeConfig, 'nanogpt_lit.data:encode_command',
+            'Turn text into ids, as data2token of CS336 does with the same flags.', ('nanogpt-tokenizer encode "Hello world" --tokenizer tokenizer',
+             'nanogpt-tokenizer encode --input corpus.txt --output train.npy', 'nanogpt-tokenizer encode --data_path raw_text.txt '
+             '--vocab_path vocab.json --merges_path merges.txt --output_path train_data.npy --method streaming'), positional='text'),
+        'decode': Command('nanogpt-tokenizer decode', DecodeConfig, 'nanogpt_lit.tokens:decode_command',
+            'Turn ids back into text.', ('nanogpt-tokenizer decode 15496 995 --tokenizer gpt2',
+             'nanogpt-tokenizer decode --input train.npy --output corpus.txt'), positional='ids'),
         'inspect': Command('nanogpt-tokenizer inspect', InspectConfig, 'nanogpt_lit.tokens:inspect_command',
-            'Describe a vocabulary and how well it compresses a text.', ('nanogpt-tokenizer inspect tokenizer --input corpus.txt --html tokens.html',),
-            positional='tokenizer')},
+            'Describe a vocabulary, show a text as it sees it, and how well it compresses it.', ('nanogpt-tokenizer inspect tokenizer "Hello world"',
+             'nanogpt-tokenizer inspect tokenizer --input corpus.txt --html tokens.html'), positional='tokenizer text'),
+        'compare': Command('nanogpt-tokenizer compare', CompareConfig, 'nanogpt_lit.tokens:compare_command',
+            'Compare vocabularies on the same text.', ('nanogpt-tokenizer compare tokenizer gpt2 "Hello world"',
+             'nanogpt-tokenizer compare small large --input corpus.txt --html compare.html'), positional='tokenizers')},
     'nanogpt-prepare': Command('nanogpt-prepare', PrepareConfig, 'nanogpt_lit.data:prepare_command',
         'Turn a corpus into token shards with a manifest.',
         ('nanogpt-prepare pystdlib', 'nanogpt-prepare books/*.txt --tokenizer gpt2 --out_dir data/books', 'nanogpt-prepare --inspect data/books'),

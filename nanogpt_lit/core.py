@@ -300,18 +300,18 @@ def _integer(value):
     if number != int(number): raise ValueError
     return int(number)
 
-# %% ../nbs/00_core.ipynb #8859e0c9
+# %% ../nbs/00_core.ipynb #8b829e5d
 ALIASES = dict(
     # nanoGPT
     max_iters='max_steps', warmup_iters='warmup_steps', lr_decay_iters='lr_decay_steps', gradient_accumulation_steps='grad_accum_steps',
     # Stanford CS336
     d_model='n_embd', n_layers='n_layer', num_layers='n_layer', n_heads='n_head', num_heads='n_head', context_length='block_size',
     max_seq_len='block_size', max_grad_norm='grad_clip', save_interval='checkpoint_interval', num_eval_batches='eval_iters',
-    checkpoint_dir='out_dir', data_path='input',
+    checkpoint_dir='out_dir', data_path='input', output_path='output',
     # build-nanogpt
     max_lr='learning_rate', grad_accumulation_steps='grad_accum_steps', data_dir='dataset',
     # MiniGPT
-    save_steps='checkpoint_interval', output_dir='out_dir', enable_compile='compile', data_files='input', retrain_tokenizer_vocab='tokenizer_vocab_size',
+    save_steps='checkpoint_interval', output_dir='out_dir', enable_compile='compile', data_files='input', tokenizer_vocab_size='vocab_size',
     # Hugging Face
     hidden_size='n_embd', num_hidden_layers='n_layer', num_attention_heads='n_head', num_key_value_heads='n_kv_head',
     intermediate_size='d_ff', max_position_embeddings='block_size', tie_word_embeddings='tie_embeddings', lr='learning_rate',
@@ -326,7 +326,7 @@ def canonical(
     name = name.lstrip('-').replace('-', '_')
     return name if name in knobs else ALIASES.get(name, name)
 
-# %% ../nbs/00_core.ipynb #1643275e
+# %% ../nbs/00_core.ipynb #efee8e30
 def _init_from(v):
     known = {'scratch': {}, 'resume': {'auto_resume': True}}
     if v in known: return known[v]
@@ -334,6 +334,7 @@ def _init_from(v):
 
 TRANSLATE = dict(
     decay_lr=lambda v: {} if _BOOLS[str(v).lower()] else {'schedule': 'constant'},
+    retrain_tokenizer=lambda v: {'tokenizer': 'bpe'} if _BOOLS[str(v).lower()] else {},
     init_from=_init_from)
 
 NO_EFFECT = dict(
@@ -355,20 +356,26 @@ def parse_argv(
         values |= value if isinstance(value, dict) else {name: parse_value(knobs[name], value)}
     return words, values
 
-# %% ../nbs/00_core.ipynb #a5904041
+# %% ../nbs/00_core.ipynb #13b0dc62
 def _flag(flag, text, queue, knobs):
     "Resolve one flag, taking what it needs from `queue`: (name, value), the value a dict where the flag is translated"
     name = canonical(flag, knobs)
     if name.startswith('no_') and (positive := canonical(name[3:], knobs)) in knobs: return positive, 'False'
+    if name in _FOREIGN_SWITCHES and name not in knobs: return name, _foreign(flag, name, _take_switch(text, queue), knobs)
     if name not in knobs: return name, _foreign(flag, name, _take(flag, text, queue), knobs)
     t = knobs[name].base
-    if t is bool:
-        if text is None: text = queue.pop(0) if queue and queue[0].lower() in ('true', 'false') else 'True'
+    if t is bool: text = _take_switch(text, queue)
     elif get_origin(t) is list and text is None:
         text = []
         while queue and not queue[0].startswith('--'): text.append(queue.pop(0))
     else: text = _take(flag, text, queue)
     return name, text
+
+_FOREIGN_SWITCHES = {'decay_lr', 'retrain_tokenizer'}
+
+def _take_switch(text, queue):
+    if text is not None: return text
+    return queue.pop(0) if queue and queue[0].lower() in ('true', 'false') else 'True'
 
 def _take(flag, text, queue):
     if text is not None: return text
@@ -471,22 +478,19 @@ def to_toml(
         if k.help: lines[-1] = f'{lines[-1]:<36}  # {k.help}' if v is not None else f'{lines[-1]}: {k.help}'
     return '\n'.join(lines).strip() + '\n'
 
-# %% ../nbs/00_core.ipynb #7fe40bd9
+# %% ../nbs/00_core.ipynb #f2ae31de
 def resolve(
     cls,                   # dataclass to build
     argv=(),               # words of the command line
     presets: dict=None,    # `{preset name: {knob: value}}`
     checkpoint: dict=None, # flat values saved in a checkpoint, when resuming
-    positional: str=None,  # knob that takes the positional words; None: they name presets and configuration files
+    positional: str=None,  # knobs that take the positional words, in order; None: they name presets and configuration files
 ):
     "`(cfg, origin)`: the configuration, and a dict that says which layer set each knob that isn't at its default"
     knobs, presets = flat_fields(cls), presets or {}
     words, flags = parse_argv(list(argv), knobs)
     layers = []
-    if positional and words:
-        if get_origin(knobs[positional].base) is not list and len(words) > 1:
-            raise UserError(f'got {len(words)} arguments {" ".join(words)!r}: expected at most one ({positional})')
-        flags.setdefault(positional, words if get_origin(knobs[positional].base) is list else words[0])
+    if positional: flags |= _by_place(words, [n for n in positional.split() if n not in flags], knobs)
     else: layers = [_layer(w, presets, knobs) for w in words]
     values, origin = {}, {}
     for name, layer in [*layers, ('checkpoint', checkpoint or {}), ('flag', flags)]:
@@ -495,7 +499,18 @@ def resolve(
         origin |= dict.fromkeys(layer, name)
     return build(cls, values), origin
 
-# %% ../nbs/00_core.ipynb #067dc03f
+# %% ../nbs/00_core.ipynb #820dfbfa
+def _by_place(words, names, knobs):
+    "Knobs set by words without a flag: one word each, and all that are left for one that takes a list"
+    out, left = {}, list(words)
+    for name in names:
+        if not left: break
+        if get_origin(knobs[name].base) is list: out[name], left = left, []
+        else: out[name] = left.pop(0)
+    if left: raise UserError(f'unexpected {" ".join(left)!r}: ' + (f'expected at most {len(names)} words without a flag ({", ".join(names)})'
+                             if names else 'that was given by a flag already'))
+    return out
+
 def _layer(word, presets, knobs):
     "The settings behind a positional word: a preset's or a file's"
     if word in presets: return f'preset {word}', presets[word]
@@ -518,7 +533,7 @@ def show_config(
         lines.append(f'{"*" if changed else " "} {k.name:<22} = {text:<23} {origin.get(k.name, "") if changed else ""}'.rstrip())
     return '\n'.join(lines).strip('\n')
 
-# %% ../nbs/00_core.ipynb #710c810c
+# %% ../nbs/00_core.ipynb #4a9004db
 @dataclass
 class Command:
     "One console command (or sub-command)"
@@ -528,14 +543,14 @@ class Command:
     summary: str            # one sentence
     examples: tuple = ()    # command lines worth copying
     presets: dict = None    # presets that may be named
-    positional: str = None  # knob that takes positional words
+    positional: str = None  # knobs that take positional words, in order
 
-# %% ../nbs/00_core.ipynb #d6690500
+# %% ../nbs/00_core.ipynb #befd3c58
 def help_text(
     cmd: Command, # the command to describe
 ) -> str:
     "The page that `--help` prints"
-    words = f'[{cmd.positional.upper()}]' if cmd.positional else '[PRESET | FILE.toml | FILE.py]...' if cmd.presets else ''
+    words = ' '.join(f'[{o}]' for o in cmd.positional.upper().split()) if cmd.positional else '[PRESET | FILE.toml | FILE.py]...' if cmd.presets else ''
     out, section = [f'usage: {cmd.name} {words} [--flag value]...', '', cmd.summary], None
     if cmd.examples: out += ['', 'examples:', *(f'  {e}' for e in cmd.examples)]
     if cmd.presets: out += ['', 'presets: ' + ', '.join(cmd.presets)]
