@@ -59,14 +59,16 @@ class GPTConfig:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if self.act == 'swiglu' else 4*self.n_embd
 
-# %% ../nbs/00a_config.ipynb #e20a773d
+# %% ../nbs/00a_config.ipynb #8b0642cf
 @dataclass
 class DataConfig:
     "What to train on, and how it is cut into batches"
     input: list[str] = field(default_factory=list)   # text files, folders or globs to prepare and train on (UTF-8)
     dataset: str|None = None         # a prepared folder, or a named dataset: pystdlib, shakespeare, …
-    train_data: str|None = None      # token file to train on as it is (.bin, .npy)
-    val_data: str|None = None        # token file to validate on
+    train_data: str|None = None      # token file to train on as it is (.bin, .npy), a folder of them, or a pattern in quotes
+    val_data: str|None = None        # the same to validate on; None = what belongs to the folder, else no validation
+    data_dtype: Literal['auto', 'uint8', 'uint16', 'uint32', 'int32', 'int64'] = 'auto' # of ids in .bin files without a header; auto = looked at
+    mix: list[str] = field(default_factory=list)     # several datasets with weights: NAME=WEIGHT NAME=WEIGHT …
     tokenizer: str|None = None       # char, gpt2, bpe (trained on the input) or a tokenizer folder; None = char for a preset that says so, else bpe
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
     tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
@@ -77,10 +79,13 @@ class DataConfig:
     shard_size: int = 100_000_000    # tokens per shard file
     workers: int|None = None         # processes that prepare data; None = one per CPU
     sampling: Literal['epoch', 'random', 'sequential'] = 'epoch' # windows shuffled without replacement, at random (nanoGPT), or in order
+    align_documents: bool = False    # windows begin at documents, and attention never crosses from one document into another
+    dataloader_workers: int|None = None # threads that prepare batches ahead; 0 = none, None = one with a GPU and none on a CPU
 
     def __post_init__(self):
         if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
+        if (self.dataloader_workers or 0) < 0: raise UserError(f'dataloader_workers={self.dataloader_workers}: expected 0 (none) or more')
         for k in ('tokenizer_samples', 'max_data_size'):
             if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 (all) or more')
         if self.tokenizer_vocab_size < 257:
