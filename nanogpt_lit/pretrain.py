@@ -46,7 +46,7 @@ def open_data(
     if not (home/'meta.json').exists(): return TokenData(home, 'train'), TokenData(home, 'val'), None # nanoGPT's folder
     return TokenData(home, 'train'), TokenData(home, 'val'), load_tokenizer(home/'tokenizer')
 
-# %% ../nbs/15_pretrain.ipynb #795e969b
+# %% ../nbs/15_pretrain.ipynb #5078d0f0
 def _prepared_dataset(d):
     "The folder of a dataset that is prepared or known by name; one known by name is prepared at first use"
     for home in (Path(d.dataset), Path('data')/d.dataset):
@@ -59,7 +59,8 @@ def _prepared_dataset(d):
 def _prepared(sources, home, d):
     "Prepare `sources` in `home`; `prepare` itself returns at once if that has been done"
     prepare(sources, home, tokenizer=d.tokenizer or 'bpe', vocab_size=d.tokenizer_vocab_size, val_fraction=d.val_fraction,
-            shard_size=d.shard_size, workers=d.workers, max_documents=d.max_data_size, overwrite=True)
+            shard_size=d.shard_size, workers=d.workers, max_documents=d.max_data_size, overwrite=True, text_field=d.text_field,
+            samples=d.tokenizer_samples, errors=d.errors)
     return home
 
 # %% ../nbs/15_pretrain.ipynb #441449ea
