@@ -340,14 +340,15 @@ def chunks(
         waiting, n = [text[cut:]], 0
     if rest := ''.join(waiting): yield rest
 
-# %% ../nbs/01_bpe.ipynb #3ff1a10b
+# %% ../nbs/01_bpe.ipynb #11cc7bcb
 def file_blocks(
-    path, # a text file in UTF-8
+    path,                 # a text file in UTF-8
+    errors: str='strict', # 'replace' puts U+FFFD for bytes that aren't UTF-8
 ) -> Iterator[str]:
     "The text of a file, a megabyte at a time. Raises `UserError` as `read_text` does"
     size = 0
     try:
-        with open(path, encoding='utf-8-sig', newline='') as f:
+        with open(path, encoding='utf-8-sig', newline='', errors=errors) as f:
             while block := f.read(2**20):
                 size += len(block)
                 yield block
