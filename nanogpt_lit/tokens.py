@@ -21,14 +21,14 @@ from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig
 from .core import UserError, atomic_open, atomic_write, check_writable, human, read_text
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 
-# %% ../nbs/02a_tokens.ipynb #04cb6ddb
+# %% ../nbs/02a_tokens.ipynb #ecfefc26
 _SIGNS = {'\n': '↵', '\t': '⇥', '\r': '␍'}
 
 def visible(
     token: bytes,      # the bytes of a token
     newline: str='↵',  # what to write for a line end
 ) -> str:
-    "A token as text that can be seen: bytes that aren't whole characters as \\xe7, control characters by sign or number"
+    "A token as text that can be seen: parts of characters as \\xe7, control characters by sign or number"
     text = token.decode('utf-8', 'backslashreplace')
     mark = '◌'*(text[:1] != '' and unicodedata.category(text[0])[0] == 'M')
     return mark + ''.join(newline if c == '\n' else _visible_char(c) for c in text)
@@ -38,7 +38,7 @@ def _visible_char(c):
     hidden = unicodedata.category(c)[0] == 'C' or c in '\u2028\u2029'
     return (f'\\x{ord(c):02x}' if ord(c) < 256 else f'\\u{ord(c):04x}') if hidden else c
 
-# %% ../nbs/02a_tokens.ipynb #33b39c66
+# %% ../nbs/02a_tokens.ipynb #a49752db
 _COLOURS = ('#c9e4ff', '#d8f3c8', '#ffe7b8', '#f6d0e4', '#ddd6fb')
 
 def _tokens(tok, text): return [(i, tok.vocab[i]) for i in tok.encode(text)]
@@ -47,9 +47,12 @@ def _spans(tokens):
     "Coloured HTML for `[(id, bytes)]`"
     for n, (i, token) in enumerate(tokens):
         style = f'background:{_COLOURS[n % len(_COLOURS)]};color:#111'
-        yield f'<span title="{html.escape(f"{i} = {token!r}")}" style="{style}">{html.escape(visible(token, "↵" + chr(10)))}</span>'
+        title, text = html.escape(f'{i} = {token!r}'), html.escape(visible(token, '↵\n'))
+        yield f'<span title="{title}" style="{style}">{text}</span>'
 
-def _pre(tokens): return f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5">{"".join(_spans(tokens))}</pre>'
+def _pre(tokens):
+    style = 'white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5'
+    return f'<pre style="{style}">{"".join(_spans(tokens))}</pre>'
 
 def tokens_html(
     tok,       # any tokenizer
@@ -89,40 +92,47 @@ def wants_color(
     if choice != 'auto': return choice == 'always'
     return sys.stdout.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
 
-# %% ../nbs/02a_tokens.ipynb #865d578c
+# %% ../nbs/02a_tokens.ipynb #7466a1ff
 def after_merges(
     tok: Tokenizer,   # a BPE tokenizer
     text: str,        # a short text
     n: int|None=None, # how many of its merges may be used; None = all
 ) -> list[bytes]:
     "`text` cut as it is when only the first `n` merges have been applied"
-    return [part for piece in regex.findall(tok.pattern, text) for part in _fall(piece.encode(), _order(tok), n)[0]]
+    order = _order(tok)
+    return [part for piece in _pieces(tok, text) for part in _fall(piece, order, n)[0]]
 
 def used_merges(
     tok: Tokenizer, # a BPE tokenizer
     text: str,      # a short text
 ) -> list[int]:
-    "Numbers of the merges that `text` needs on its way from bytes to tokens, in order; the first merge has the number 1"
-    return sorted({i + 1 for piece in regex.findall(tok.pattern, text) for i in _fall(piece.encode(), _order(tok))[1]})
+    "Numbers of the merges that `text` needs on its way from bytes to tokens, in order, counted from 1"
+    order = _order(tok)
+    return sorted({i + 1 for piece in _pieces(tok, text) for i in _fall(piece, order)[1]})
+
+def _pieces(tok, text): return [m[0].encode() for m in regex.finditer(tok.pattern, text) if m[0]]
 
 def _order(tok): return {a + b: i for i, (a, b) in enumerate(tok.merges)}
 
 def _fall(piece, order, n=None):
-    parts, used = [piece[i:i+1] for i in range(len(piece))], []
-    while pairs := [(i, k) for k, (a, b) in enumerate(zip(parts, parts[1:])) if (i := order.get(a + b)) is not None and (n is None or i < n)]:
-        i, k = min(pairs)
+    "`(parts, numbers of the merges applied)` of one piece under the first n merges"
+    parts, used, limit = [piece[i:i+1] for i in range(len(piece))], [], len(order) if n is None else n
+    while len(parts) > 1:
+        i, k = min((order.get(a + b, limit), k) for k, (a, b) in enumerate(zip(parts, parts[1:])))
+        if i >= limit: break
         parts[k:k+2] = [parts[k] + parts[k+1]]
         used.append(i)
     return parts, used
 
-# %% ../nbs/02a_tokens.ipynb #ab1264c9
+# %% ../nbs/02a_tokens.ipynb #37050b69
 class Explorer:
     "A live view of a text falling from bytes to tokens"
     def __init__(self,
         tok: Tokenizer, # a BPE tokenizer
         text: str,      # text to begin with
     ):
-        if not hasattr(tok, 'merges'): raise UserError(f'{tok} has no merges to watch: expected a BPE tokenizer')
+        if not hasattr(tok, 'merges'):
+            raise UserError(f'{tok} has no merges to watch: expected a BPE tokenizer')
         self.tok, self.text = tok, text
 
     def html(self,
@@ -133,14 +143,16 @@ class Explorer:
         parts, merges = after_merges(self.tok, text, n), self.tok.merges
         last = f', the last of them {" + ".join(map(_quoted, merges[n - 1]))}' if n else ''
         per = f': {len(text.encode())/len(parts):.2f} bytes per token' if parts else ''
-        return f'<div>{n:,} of {len(merges):,} merges{html.escape(last)}; {len(parts)} tokens{per}</div>' + _pre([(self.tok.ranks[p], p) for p in parts])
+        numbers = f'{n:,} of {len(merges):,} merges{html.escape(last)}; {len(parts)} tokens{per}'
+        return f'<div>{numbers}</div>{_pre([(self.tok.ranks[p], p) for p in parts])}'
 
     def static(self,
         stages: int=5, # how many, from bytes to tokens
     ) -> str:
         "Some stages as plain HTML"
         steps = [0, *used_merges(self.tok, self.text)]
-        return ''.join(self.html(self.text, steps[round(k*(len(steps) - 1)/max(1, stages - 1))]) for k in range(stages))
+        at = [round(k*(len(steps) - 1)/max(1, stages - 1)) for k in range(stages)]
+        return ''.join(self.html(self.text, steps[k]) for k in at)
 
 def _quoted(token):
     text = visible(token)
@@ -181,7 +193,7 @@ def explore(
     "Watch a text fall from bytes to tokens: a text box and a slider in Jupyter, some stages elsewhere"
     return Explorer(tok, text)
 
-# %% ../nbs/02a_tokens.ipynb #66c61eca
+# %% ../nbs/02a_tokens.ipynb #15a171a0
 def ordinary_tokens(
     tok, # any tokenizer
 ) -> list[bytes]:
@@ -192,7 +204,7 @@ def ordinary_tokens(
 def shares(
     tok, # any tokenizer
 ) -> dict[str, float]:
-    "Which share of the tokens begin with a space, are a whole word behind a space, and aren't UTF-8 by themselves"
+    "Which share of the tokens begin with a space, are a space and letters, aren't UTF-8 by themselves"
     tokens = ordinary_tokens(tok)
     texts = [t.decode('utf-8', 'replace') for t in tokens]
     share = lambda found: sum(found)/len(tokens)
@@ -204,26 +216,27 @@ def _is_utf8(token):
     try: token.decode(); return True
     except UnicodeDecodeError: return False
 
-# %% ../nbs/02a_tokens.ipynb #8802c710
+# %% ../nbs/02a_tokens.ipynb #27451c0c
 def measure(
     tok,       # any tokenizer
     text: str, # text to measure it on
 ) -> dict[str, float]:
-    "Tokens, bytes and characters per token, the share of words that are one token, and the ids that never occur"
+    "Tokens, bytes and characters per token, the share of words in one token, the ids that never occur"
     if not text: raise UserError('there is no text to measure on: expected at least one character')
     ids = tok.encode_to_numpy(text)
     words = Counter(regex.findall(r' ?\p{L}+', text))
     whole = sum(n for word, n in words.items() if len(tok.encode(word)) == 1)
-    return dict(tokens=len(ids), bytes_per_token=len(text.encode('utf-8', 'replace'))/len(ids), characters_per_token=len(text)/len(ids),
-                whole_words=whole/max(1, words.total()), unused=len(tok.vocab) - len(np.unique(ids)))
+    return dict(tokens=len(ids), bytes_per_token=len(text.encode('utf-8', 'replace'))/len(ids),
+                characters_per_token=len(text)/len(ids), whole_words=whole/max(1, words.total()),
+                unused=len(tok.vocab) - len(np.unique(ids)))
 
-# %% ../nbs/02a_tokens.ipynb #95a0f09d
+# %% ../nbs/02a_tokens.ipynb #a35f078e
 def costs_more(
     a, b,        # two tokenizers
     text: str,   # the text
     top: int=12, # how many words
 ) -> list[tuple[str, int, int, int]]:
-    "`(word, tokens under a, tokens under b, occurrences)` of the words for which `b` needs most extra tokens in all"
+    "`(word, tokens under a, tokens under b, occurrences)` of the words that cost most extra tokens under `b`"
     words = Counter(regex.findall(r' ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+', text))
     rows = [(w, len(a.encode(w)), len(b.encode(w)), n) for w, n in words.items() if len(w) < 1000]
     extra = {r: (r[2] - r[1])*r[3] for r in rows}
@@ -236,9 +249,10 @@ def only_in(
     "The longest ordinary tokens of `a` that `b` lacks, those with a letter in them first"
     other = {*ordinary_tokens(b)}
     has_letter = lambda t: bool(regex.search(r'\p{L}', t.decode('utf-8', 'replace')))
-    return sorted((t for t in ordinary_tokens(a) if t not in other), key=lambda t: (not has_letter(t), -len(t), t))[:top]
+    own = [t for t in ordinary_tokens(a) if t not in other]
+    return sorted(own, key=lambda t: (not has_letter(t), -len(t), t))[:top]
 
-# %% ../nbs/02a_tokens.ipynb #65848803
+# %% ../nbs/02a_tokens.ipynb #0ebdb014
 def compared(
     toks: dict,  # `{name: tokenizer}`, two or more
     text: str,   # text to compare them on
@@ -246,34 +260,44 @@ def compared(
 ) -> str:
     "Two or more tokenizers on the same text: a table, and how each differs from the first"
     (first, a), *others = toks.items()
-    m = {name: measure(t, text) for name, t in toks.items()}
-    lines = _columns(toks, m)
+    lines = _columns(toks, {name: measure(t, text) for name, t in toks.items()})
     for name, b in others:
         ta, tb = {*ordinary_tokens(a)}, {*ordinary_tokens(b)}
-        lines += ['', f'{first} and {name} share {len(ta & tb):,} tokens ({len(ta & tb)/len(ta):.0%} and {len(ta & tb)/len(tb):.0%} of theirs)']
-        for n1, t1, n2, t2 in ((first, a, name, b), (name, b, first, a)):
-            if only := only_in(t1, t2, top): lines.append(f'longest only in {n1}: ' + '  '.join(map(_quoted, only)))
-            if more := costs_more(t1, t2, text, top):
-                lines.append(f'dearer under {n2}: ' + ', '.join(f'{_quoted(w.encode())} {x}→{y} ×{n:,}' for w, x, y, n in more))
+        both = len(ta & tb)
+        lines += ['', f'{first} and {name} share {both:,} tokens, {both/len(ta):.0%} and {both/len(tb):.0%} of theirs']
+        lines += _one_way(first, a, name, b, text, top) + _one_way(name, b, first, a, text, top)
     return '\n'.join(lines)
 
-def _columns(toks, m):
-    first, wide = next(iter(m.values())), max(12, *map(len, toks)) + 2
-    rows = {'': toks, 'ids': [f'{len(t.vocab):,}' for t in toks.values()], 'tokens': [f'{o["tokens"]:,}' for o in m.values()],
-            'beside the first': [f'×{o["tokens"]/first["tokens"]:.3f}' for o in m.values()],
-            'bytes per token': [f'{o["bytes_per_token"]:.2f}' for o in m.values()],
-            'words in one token': [f'{o["whole_words"]:.0%}' for o in m.values()], 'ids that never occur': [f'{o["unused"]:,}' for o in m.values()]}
-    return [f'{k:<22}' + ''.join(f'{v:>{wide}}' for v in values) for k, values in rows.items()]
+def _one_way(name_a, a, name_b, b, text, top):
+    only, more = only_in(a, b, top), costs_more(a, b, text, top)
+    words = ', '.join(f'{_quoted(w.encode())} {x}→{y} ×{n:,}' for w, x, y, n in more)
+    return ([f'longest only in {name_a}: ' + '  '.join(map(_quoted, only))] if only else []) + \
+           ([f'dearer under {name_b}: {words}'] if more else [])
 
-# %% ../nbs/02a_tokens.ipynb #cbfa4164
+# %% ../nbs/02a_tokens.ipynb #e914771d
+def _columns(toks, m):
+    "A table with a column for each tokenizer"
+    first, wide = next(iter(m.values())), max(12, *map(len, toks)) + 2
+    def row(name, f): return f'{name:<22}' + ''.join(f'{f(o):>{wide}}' for o in m.values())
+    return [' '*22 + ''.join(f'{name:>{wide}}' for name in toks),
+            f'{"ids":<22}' + ''.join(f'{len(t.vocab):>{wide},}' for t in toks.values()),
+            row('tokens', lambda o: f'{o["tokens"]:,}'),
+            row('beside the first', lambda o: f'×{o["tokens"]/first["tokens"]:.3f}'),
+            row('bytes per token', lambda o: f'{o["bytes_per_token"]:.2f}'),
+            row('words in one token', lambda o: f'{o["whole_words"]:.0%}'),
+            row('ids that never occur', lambda o: f'{o["unused"]:,}')]
+
+# %% ../nbs/02a_tokens.ipynb #32ee5708
 def compare_html(
     toks: dict, # `{name: tokenizer}`
     text: str,  # text to show
 ) -> str:
     "`text` under several tokenizers, side by side"
-    cell = '<div style="flex:1 1 16em;min-width:0"><b>{}</b>: {:,} tokens{}</div>'
-    return '<div style="display:flex;flex-wrap:wrap;gap:1em">' + ''.join(
-        cell.format(html.escape(name), len(tokens), _pre(tokens)) for name, t in toks.items() if (tokens := _tokens(t, text)) or True) + '</div>'
+    def column(name, tokens):
+        head = f'<b>{html.escape(name)}</b>: {len(tokens):,} tokens'
+        return f'<div style="flex:1 1 16em;min-width:0">{head}{_pre(tokens)}</div>'
+    columns = ''.join(column(name, _tokens(t, text)) for name, t in toks.items())
+    return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{columns}</div>'
 
 def html_page(
     title: str, # title of the page
@@ -281,15 +305,18 @@ def html_page(
 ) -> str:
     "A complete HTML page that needs nothing else"
     style = 'body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em;background:#fff;color:#111}'
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f'<title>{html.escape(title)}</title><style>{style}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n')
+    title = html.escape(title)
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    return (f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head>\n'
+            f'<body><h1>{title}</h1>\n{body}\n</body></html>\n')
 
-# %% ../nbs/02a_tokens.ipynb #9d164d05
+# %% ../nbs/02a_tokens.ipynb #0ff44277
 def tokenizer_of(
     cfg, # a configuration with `tokenizer`, `vocab_path` and `merges_path`
 ):
     "The tokenizer that the flags name"
-    if bool(cfg.vocab_path) != bool(cfg.merges_path): raise UserError('--vocab_path and --merges_path belong together: give both')
+    if bool(cfg.vocab_path) != bool(cfg.merges_path):
+        raise UserError('--vocab_path and --merges_path belong together: give both')
     if cfg.vocab_path: return Tokenizer.from_files(cfg.vocab_path, cfg.merges_path)
     if not cfg.tokenizer: raise UserError('give a tokenizer: a folder, a file, or gpt2')
     return load_tokenizer(cfg.tokenizer)
@@ -299,7 +326,7 @@ def _text_of(cfg):
     if cfg.text and cfg.input: raise UserError('give either a text or --input FILE')
     return ' '.join(cfg.text) if cfg.text else read_text(cfg.input) if cfg.input else ''
 
-# %% ../nbs/02a_tokens.ipynb #21f23628
+# %% ../nbs/02a_tokens.ipynb #a946aab4
 def describe(
     tok,          # any tokenizer
     top: int=20,  # how many of the longest tokens
@@ -307,36 +334,44 @@ def describe(
 ) -> str:
     "What a tokenizer is, in a few lines"
     longest = sorted(ordinary_tokens(tok), key=lambda t: (-len(t), t))[:top]
-    lines = [str(tok), f'hash {tok.hash}', 'of its tokens ' + ', '.join(f'{v:.1%} {k}' for k, v in shares(tok).items())]
+    kinds = ', '.join(f'{v:.1%} {k}' for k, v in shares(tok).items())
+    lines = [str(tok), f'hash {tok.hash}', f'of its tokens {kinds}']
     if longest: lines.append('longest: ' + '  '.join(map(_quoted, longest)))
-    if text:
-        m = measure(tok, text)
-        lines.append(f'on {human(len(text.encode("utf-8", "replace")))} bytes of text: {m["tokens"]:,} tokens, {m["bytes_per_token"]:.2f} bytes and '
-                     f'{m["characters_per_token"]:.2f} characters per token; {m["whole_words"]:.0%} of its words are one token; {m["unused"]:,} ids never occur in it')
+    if text: lines.append(_on_text(text, measure(tok, text)))
     return '\n'.join(lines)
 
-PAGE = 200_000 # characters of a text that an HTML page shows
+def _on_text(text, m):
+    return (f'on {human(len(text.encode("utf-8", "replace")))} bytes of text: {m["tokens"]:,} tokens, '
+            f'{m["bytes_per_token"]:.2f} bytes and {m["characters_per_token"]:.2f} characters per token; '
+            f'{m["whole_words"]:.0%} of its words are one token; {m["unused"]:,} ids never occur in it')
+
+# %% ../nbs/02a_tokens.ipynb #611ec90d
+PAGE = 20_000 # characters of a text that an HTML page shows
 
 def inspect_command(cfg: InspectConfig):
     "Target of `nanogpt-tokenizer inspect`"
     _check_page(cfg.html)
     tok, text = load_tokenizer(cfg.tokenizer), _text_of(cfg)
     if cfg.html and not text: raise UserError('--html needs a text to show: give one, or --input FILE')
-    print(describe(tok, cfg.top, text))
+    numbers = describe(tok, cfg.top, text)
+    print(numbers)
     if text and cfg.show: _print_tokens(tok, text, cfg)
-    if cfg.html: _write_page(cfg.html, str(cfg.tokenizer), describe(tok, cfg.top, text), tokens_html(tok, text[:PAGE]), text)
+    if cfg.html: _write_page(cfg.html, str(cfg.tokenizer), numbers, tokens_html(tok, text[:PAGE]), text)
 
 def _print_tokens(tok, text, cfg, title=''):
-    print(f'\n{title}{tokens_ansi(tok, text[:cfg.show], wants_color(cfg.color))}{" …"*(len(text) > cfg.show)}')
+    shown = tokens_ansi(tok, text[:cfg.show], wants_color(cfg.color))
+    print(f'\n{title}{shown}{" …"*(len(text) > cfg.show)}')
 
 def _write_page(path, title, numbers, body, text):
     cut = f'<p>… (the first {PAGE:,} of {len(text):,} characters)</p>' if len(text) > PAGE else ''
-    atomic_write(path, html_page(title, f'<pre style="white-space:pre-wrap">{html.escape(numbers)}</pre>{body}{cut}'))
+    numbers = f'<pre style="white-space:pre-wrap">{html.escape(numbers)}</pre>'
+    atomic_write(path, html_page(title, numbers + body + cut))
 
 def _check_page(path):
-    if path and not Path(path).parent.is_dir(): raise UserError(f'{path} can not be written: the folder {Path(path).parent} does not exist')
+    if path and not Path(path).parent.is_dir():
+        raise UserError(f'{path} cannot be written: the folder {Path(path).parent} does not exist')
 
-# %% ../nbs/02a_tokens.ipynb #96d66323
+# %% ../nbs/02a_tokens.ipynb #46332c06
 def compare_command(cfg: CompareConfig):
     "Target of `nanogpt-tokenizer compare`"
     _check_page(cfg.html)
@@ -355,27 +390,29 @@ def _names(words):
     n = 2
     while n < len(words) and (words[n] == 'gpt2' or Path(words[n]).exists()): n += 1
     names = words[:n]
-    if len(names) < 2: raise UserError(f'got {len(names)} tokenizer{"s"*(len(names) != 1)}: expected two or more')
-    if twice := [o for o in names if names.count(o) > 1]: raise UserError(f'{twice[0]} is given twice: expected different tokenizers')
+    if len(names) < 2: raise UserError('give two tokenizers or more')
+    twice = [o for o in names if names.count(o) > 1]
+    if twice: raise UserError(f'{twice[0]} is given twice: expected different tokenizers')
     return names, words[n:]
 
-# %% ../nbs/02a_tokens.ipynb #1145b887
+# %% ../nbs/02a_tokens.ipynb #3e5cad57
 def ids_dtype(
     tok,               # the tokenizer
     dtype: str='auto', # a number type, or 'auto' for the smallest that holds every id
 ) -> np.dtype:
     "The number type for the ids of `tok`; `UserError` if the one asked for is too small"
     dtype = np.dtype(tok.dtype if dtype == 'auto' else dtype)
-    if tok.vocab_size - 1 > np.iinfo(dtype).max: raise UserError(f'dtype={dtype} is too small for {tok.vocab_size:,} ids: use uint32 or auto')
-    return dtype
+    if tok.vocab_size - 1 <= np.iinfo(dtype).max: return dtype
+    raise UserError(f'dtype={dtype} is too small for {tok.vocab_size:,} ids: use uint32 or auto')
 
 def check_ids_path(
     path, # a file for ids
 ):
     "`UserError` if it isn't named .npy or .bin, or can't be written"
-    if Path(path).suffix not in ('.npy', '.bin'): raise UserError(f'{path}: expected a name that ends in .npy or .bin')
-    if Path(path).is_dir(): raise UserError(f'{path} is a folder: expected a file')
-    if not Path(path).parent.is_dir(): raise UserError(f'the folder {Path(path).parent} cannot be written: it does not exist')
+    path = Path(path)
+    if path.suffix not in ('.npy', '.bin'): raise UserError(f'{path}: expected a name that ends in .npy or .bin')
+    if path.is_dir(): raise UserError(f'{path} is a folder: expected a file')
+    if not path.parent.is_dir(): raise UserError(f'{path} cannot be written: the folder {path.parent} does not exist')
 
 def write_ids(
     blocks: Iterable, # ids in blocks: arrays or lists
@@ -384,19 +421,22 @@ def write_ids(
 ) -> int:
     "Stream ids into a file, all or nothing; returns how many there were"
     n, npy, dtype = 0, Path(path).suffix == '.npy', np.dtype(dtype).newbyteorder('<')
-    header = lambda f: np.lib.format.write_array_header_1_0(f, dict(descr=dtype.str, fortran_order=False, shape=(n,)))
+    def header(f):
+        np.lib.format.write_array_header_1_0(f, dict(descr=dtype.str, fortran_order=False, shape=(n,)))
     check_ids_path(path)
     with atomic_open(path) as f:
         if npy: header(f)
         for block in blocks:
-            block = np.asarray(block)
-            if len(block) and (block.max() > np.iinfo(dtype).max or block.min() < 0): raise UserError(f'an id does not fit into {dtype.name}: use a larger dtype')
-            f.write(block.astype(dtype).tobytes())
+            f.write(_fitting(np.asarray(block), dtype).tobytes())
             n += len(block)
         if npy: f.seek(0); header(f)
     return n
 
-# %% ../nbs/02a_tokens.ipynb #1b597079
+def _fitting(ids, dtype):
+    if not len(ids) or 0 <= ids.min() and ids.max() <= np.iinfo(dtype).max: return ids.astype(dtype)
+    raise UserError(f'an id does not fit into {dtype.name}: use a larger dtype')
+
+# %% ../nbs/02a_tokens.ipynb #5b36cfc5
 def read_ids(
     path,              # a .npy or .bin file
     tok,               # the tokenizer, for the number type of a .bin
@@ -404,18 +444,21 @@ def read_ids(
 ) -> np.ndarray:
     "The ids in a file, mapped rather than read. `UserError` if the file isn't one of ids"
     path = Path(path)
-    if not path.is_file(): raise UserError(f'{path} {"is a folder" if path.is_dir() else "does not exist"}: expected a .npy or .bin file')
+    if path.is_dir() or not path.exists():
+        raise UserError(f'{path} {"is a folder" if path.is_dir() else "does not exist"}: expected a .npy or .bin file')
     if path.suffix not in ('.npy', '.bin'): raise UserError(f'{path}: expected a name that ends in .npy or .bin')
     if not path.stat().st_size: raise UserError(f'{path} is empty: expected ids')
-    try: ids = np.load(path, mmap_mode='r') if path.suffix == '.npy' else np.memmap(path, ids_dtype(tok, dtype).newbyteorder('<'), 'r')
+    bare = ids_dtype(tok, dtype).newbyteorder('<')
+    try: ids = np.load(path, mmap_mode='r') if path.suffix == '.npy' else np.memmap(path, bare, 'r')
     except (ValueError, EOFError, OSError) as e: raise UserError(f'{path} is not a file of ids: {_why(e)}') from None
-    if ids.ndim != 1 or ids.dtype.kind not in 'iu': raise UserError(f'{path} holds {ids.dtype} of shape {ids.shape}: expected one row of whole numbers')
-    return ids
+    if ids.ndim == 1 and ids.dtype.kind in 'iu': return ids
+    raise UserError(f'{path} holds {ids.dtype} of shape {ids.shape}: expected one row of whole numbers')
 
 def _why(e):
     if 'multiple of' in str(e): return 'its size is not a multiple of that of an id; is --dtype right?'
     return "it doesn't begin as a .npy file does" if 'pickle' in str(e) else str(e).split('\n')[0][:80]
 
+# %% ../nbs/02a_tokens.ipynb #03a830ae
 def decode_command(cfg: DecodeConfig):
     "Target of `nanogpt-tokenizer decode`"
     if bool(cfg.ids) == bool(cfg.input): raise UserError('give either ids or --input FILE')
@@ -432,9 +475,10 @@ def decode_command(cfg: DecodeConfig):
 def _parsed(words):
     words = re.split(r'[\s,\[\]]+', ' '.join(words))
     try: return [int(o) for o in words if o]
-    except ValueError as e: raise UserError(f'{str(e).split(": ")[-1]} is not an id: expected whole numbers') from None
+    except ValueError as e:
+        raise UserError(f'{str(e).split(": ")[-1]} is not an id: expected whole numbers') from None
 
-# %% ../nbs/02a_tokens.ipynb #3094219b
+# %% ../nbs/02a_tokens.ipynb #44df282c
 @contextmanager
 def folder_for(
     path, # a folder to write to; made if need be
@@ -452,7 +496,8 @@ def add_command(cfg: AddConfig):
     "Target of `nanogpt-tokenizer add`"
     if not cfg.out_dir: raise UserError('say where to write it: --out_dir FOLDER')
     old = tokenizer_of(cfg)
-    if cfg.special_tokens and not hasattr(old, 'add_special'): raise UserError('a character tokenizer has no special tokens: expected a BPE one')
+    if cfg.special_tokens and not hasattr(old, 'add_special'):
+        raise UserError('a character tokenizer has no special tokens: expected a BPE one')
     tok = old.add_special(cfg.special_tokens) if cfg.special_tokens else old
     tok.to_json()  # whatever is wrong with it shows before a folder is made
     with folder_for(cfg.out_dir): tok.save(cfg.out_dir)

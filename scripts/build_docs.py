@@ -59,6 +59,11 @@ def mark(cell): # remember nbdev's directives, which NBProcessor strips from the
 def drop(cell): # cells that only steer nbdev
     if cell.cell_type == 'code' and {'hide', 'default_exp'} & {*cell.directives_}: del cell['source']
 
+def still(output):
+    "An output without its live widget: a page has no kernel to answer, so the HTML or text beside it is shown"
+    for kind in [k for k in output.get('data', {}) if 'jupyter.widget' in k]: del output['data'][kind]
+    return output
+
 def unfold(md):
     "Blank lines around what a `<details>` block holds: without them, Markdown takes it for HTML and shows its backticks"
     def spread(m):
@@ -137,7 +142,7 @@ class Site:
         for item in items: seen.setdefault(self.target(path, item[0]), []).append(item)
         out = [markdown(''.join(f'({t})=\n' for t in sorted(anchors)))] if anchors else []
         out += [markdown(f':::{{div}} flag\n{FLAGS[k]}\n:::') for k in FLAGS.keys() & marks]
-        out.append(code_cell(src, metadata={'tags': tags}, outputs=cell.get('outputs', [])))
+        out.append(code_cell(src, metadata={'tags': tags}, outputs=[still(o) for o in cell.get('outputs', [])]))
         return out + [markdown(cards(items))] if items else out
 
     def toc(self):

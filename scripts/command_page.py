@@ -24,9 +24,10 @@ def kind(knob):
 
 def flags(cls):
     "A Markdown table of the knobs of a dataclass, one per section"
-    also, out, section = {}, [], None
-    for alias, name in ALIASES.items(): also.setdefault(name, []).append(f'`{alias}`')
-    for k in flat_fields(cls).values():
+    also, out, section, knobs = {}, [], None, flat_fields(cls)
+    for alias, name in ALIASES.items():
+        if alias not in knobs: also.setdefault(name, []).append(f'`{alias}`')
+    for k in knobs.values():
         if k.section != section or not out:
             section = k.section
             out += ['', f'**{section}**' if section else '', '', '| flag | takes | default | what it does | also |', '|---|---|---|---|---|']
