@@ -6,10 +6,10 @@
 __all__ = ['READERS', 'TEXT_SUFFIXES', 'RECIPES', 'MANY', 'PATTERNS', 'BPE_SAMPLE', 'pystdlib_files', 'pystdlib_documents',
            'BadBytes', 'read_blocks', 'Corpus', 'record_text', 'find_files', 'Recipe', 'open_corpus', 'Survey',
            'survey', 'mix64', 'split_key', 'held_out', 'split_rule', 'routed', 'batches', 'Encoder', 'in_order',
-           'ShardWriter', 'workshop', 'load_manifest', 'verify', 'card', 'spread', 'prepare', 'describe',
-           'expand_sources', 'prepare_command', 'tokenizer_command', 'encoded', 'encode_command']
+           'ShardWriter', 'workshop', 'load_manifest', 'verify', 'card', 'spread', 'prepare', 'describe', 'left_out',
+           'expand_sources', 'prepare_command', 'tokenizer_command', 'split_pattern', 'encoded', 'encode_command']
 
-# %% ../nbs/06_data.ipynb #24d7f486
+# %% ../nbs/06_data.ipynb #6365dc78
 import codecs, difflib, glob, hashlib, json, logging, multiprocessing, os, re
 import shutil, signal, sys, sysconfig, threading, time, tokenize, warnings
 from array import array
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 import numpy as np
+import regex
 from fastcore.basics import patch
 from . import __version__
 from .bpe import GPT2_PATTERN, GPT4_PATTERN, chunks, cpu_count
@@ -46,25 +47,26 @@ def pystdlib_documents() -> Iterator[str]:
         with tokenize.open(path) as f: text = f.read()
         if text: yield text
 
-# %% ../nbs/06_data.ipynb #2d3ca959
+# %% ../nbs/06_data.ipynb #3b6aa472
 class BadBytes(UserError):
     "A file is not UTF-8"
 
 def read_blocks(
     path,               # a text file in UTF-8 (a byte-order mark is dropped, line ends are kept as they are)
     size: int = 2**18,  # bytes read at a time
-    on_bad=None,        # None: bytes that aren't UTF-8 are an error; a function: they become �, and it is told how many
+    on_bad=None,        # None: bytes that aren't UTF-8 are an error; a function: they become � and are counted by it
 ) -> Iterator[str]:
-    "The text of a file in blocks, in constant memory. `UserError` if it can't be read, `BadBytes` with the place if it isn't UTF-8"
+    "The text of a file in blocks, in constant memory. `UserError` if it can't be read, `BadBytes` if it isn't UTF-8"
     decoder, offset, line = codecs.getincrementaldecoder('utf-8')('replace' if on_bad else 'strict'), 0, 1
+    def bad(text, data): return text.count('\ufffd') - data.count(b'\xef\xbf\xbd')  # � may be in the text itself
     with _open(path) as f:
         while True:
             held, data = decoder.getstate()[0], f.read(size)
             try: text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as e:
-                seen = (held + data)[:e.start + 1]
-                raise _bad_bytes(path, seen[-1], offset - len(held) + e.start, line + seen.count(10)) from None
-            if on_bad and (n := text.count('\ufffd') - (held + data).count(b'\xef\xbf\xbd')): _mended(path, n, on_bad)
+                seen, at = (held + data)[:e.start + 1], offset - len(held) + e.start
+                raise _bad_bytes(path, seen[-1], at, line + seen.count(10)) from None
+            if on_bad and (n := bad(text, held + data)): _mended(path, n, on_bad)
             if not offset: text = text.removeprefix('\ufeff')
             if text: yield text
             if not data: return
@@ -75,12 +77,13 @@ def _open(path):
     except FileNotFoundError: raise UserError(f'{path} does not exist: check the path') from None
     except OSError as e: raise UserError(f'{path} cannot be read ({e.strerror}): check that it is a file and its permissions') from None
 
-# %% ../nbs/06_data.ipynb #68084d9f
-_SIGNATURES = {b'\x89PNG': 'a PNG picture', b'\xff\xd8\xff': 'a JPEG picture', b'GIF8': 'a GIF picture', b'%PDF': 'a PDF document',
-               b'\x1f\x8b': 'compressed with gzip: unpack it first', b'BZh': 'compressed with bzip2: unpack it first',
-               b'\xfd7zXZ': 'compressed with xz: unpack it first', b'(\xb5/\xfd': 'compressed with zstd: unpack it first',
-               b'PK\x03\x04': 'a zip archive', b'\x7fELF': 'a program', b'PAR1': 'a Parquet table', b'\x93NUMPY': 'a numpy array',
-               b'\xff\xfe': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8', b'\xfe\xff': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8'}
+# %% ../nbs/06_data.ipynb #3db45b39
+_SIGNATURES = {
+    b'\x89PNG': 'a PNG picture', b'\xff\xd8\xff': 'a JPEG picture', b'GIF8': 'a GIF picture', b'%PDF': 'a PDF document',
+    b'\x1f\x8b': 'compressed with gzip: unpack it first', b'BZh': 'compressed with bzip2: unpack it first',
+    b'\xfd7zXZ': 'compressed with xz: unpack it first', b'(\xb5/\xfd': 'compressed with zstd: unpack it first',
+    b'PK\x03\x04': 'a zip archive', b'\x7fELF': 'a program', b'PAR1': 'a Parquet table', b'\x93NUMPY': 'a numpy array',
+    b'\xff\xfe': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8', b'\xfe\xff': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8'}
 
 def _not_text(path):
     with _open(path) as f: head = f.read(8)
@@ -88,7 +91,7 @@ def _not_text(path):
 
 def _bad_bytes(path, byte, offset, line):
     cure = _not_text(path)
-    cure = f'it is {cure}' if cure else 'convert it to UTF-8 first, for example with iconv, or choose --errors replace or skip'
+    cure = f'it is {cure}' if cure else 'convert it to UTF-8, for example with iconv, or choose --errors replace or skip'
     return BadBytes(f'{path} is not UTF-8: byte 0x{byte:02x} at offset {offset:,} (line {line:,}); {cure}')
 
 def _mended(path, n, on_bad):
@@ -141,7 +144,7 @@ def _turns(value):
     said = [o.get('content', o.get('value')) for o in value]
     return '\n'.join(o for o in said if isinstance(o, str)) or None
 
-# %% ../nbs/06_data.ipynb #b79eb08d
+# %% ../nbs/06_data.ipynb #9708197b
 def _read_text(corpus, text): yield [text]
 
 def _read_file(corpus, path):
@@ -151,7 +154,7 @@ def _read_file(corpus, path):
 def _flaw(path):
     "Where a file isn't UTF-8; '' if it is"
     try: deque(read_blocks(path, 2**20), 0)
-    except BadBytes as e: return f'{Path(path).name} ({str(e).split(": ", 1)[1].split(";")[0]})'
+    except BadBytes as e: return f'{Path(path).name}, {str(e).split(": ", 1)[1].split(";")[0]}'
     return ''
 
 def _read_python(corpus, path):
@@ -245,7 +248,7 @@ RECIPES = dict(
     openwebtext=Recipe('8 M web pages linked from Reddit, an open copy of GPT-2\'s corpus', dict(path='Skylion007/openwebtext'), tokenizer='gpt2'),
     fineweb_edu=Recipe('10 B tokens of educational web pages (Penedo et al. 2024)', dict(path='HuggingFaceFW/fineweb-edu', name='sample-10BT'), tokenizer='gpt2'))
 
-# %% ../nbs/06_data.ipynb #0f80601d
+# %% ../nbs/06_data.ipynb #7f8697f9
 def open_corpus(
     sources,                 # path, folder, pattern, name of a data set, list of `Path`s, or list of documents (str)
     text_field: str='text',  # field of a JSONL record that holds the text
@@ -254,7 +257,8 @@ def open_corpus(
 ) -> Corpus:
     "The corpus behind `sources`. Raises `UserError` where there is nothing to read"
     if isinstance(sources, Corpus): return sources
-    if errors not in ('strict', 'replace', 'skip'): raise UserError(f"errors={errors!r}: expected 'strict', 'replace' or 'skip'")
+    if errors not in ('strict', 'replace', 'skip'):
+        raise UserError(f"errors={errors!r}: expected 'strict', 'replace' or 'skip'")
     options = dict(text_field=text_field, max_documents=max_documents, errors=errors)
     if isinstance(sources, (str, Path)): sources = [sources if sources in RECIPES else Path(sources)]
     sources = list(sources)
@@ -672,7 +676,7 @@ def spread(
     begin = np.arange(k + 1)*n//k
     return begin[:-1] + (split_key(np.arange(k), seed) % np.diff(begin).astype(np.uint64)).astype(np.int64)
 
-# %% ../nbs/06_data.ipynb #2b1e7e1e
+# %% ../nbs/06_data.ipynb #ae59b15e
 PATTERNS = dict(gpt2=GPT2_PATTERN, gpt4=GPT4_PATTERN)
 BPE_SAMPLE = 200_000_000  # characters that a vocabulary is learned from, at most
 
@@ -681,16 +685,17 @@ def _tokenizer(which, corpus, seen, job, vocab_size, samples, progress):
     if hasattr(which, 'encode_to_numpy'): return which
     if which == 'char': return _char_tokenizer(seen or survey(corpus))
     items = routed(corpus, seen, job['val_fraction'], job['seed'])
-    there = _train_documents(seen, job) if seen else samples # of a corpus that is too far to be read twice: the first ones
-    return Tokenizer.train(_sample(items, spread(there, samples, job['seed']) if samples else None), vocab_size, progress=progress)
+    there = _train_documents(seen, job) if seen else samples # of what is too far to be read twice: the first ones
+    chosen = spread(there, samples, job['seed']) if samples else None
+    return Tokenizer.train(_sample(items, chosen), vocab_size, progress=progress)
 
 def _train_documents(seen, job):
     "How many documents are not held out"
     if split_rule(seen) == 'position': return 1
-    if split_rule(seen) == 'bytes': return int((~held_out(seen.sizes, job['val_fraction'], job['seed'])).sum())
-    steps = range(0, seen.documents, MANY)
-    below = np.uint64(job['val_fraction']*2**64)
-    return sum(int((split_key(np.arange(i, min(i + MANY, seen.documents)), job['seed']) >= below).sum()) for i in steps)
+    n, fraction, seed = seen.documents, job['val_fraction'], job['seed']
+    if split_rule(seen) == 'bytes': return int((~held_out(seen.sizes, fraction, seed)).sum())
+    keys = (split_key(np.arange(i, min(i + MANY, n)), seed) for i in range(0, n, MANY))
+    return sum(int((k >= np.uint64(int(fraction*2**64))).sum()) for k in keys)
 
 def _char_tokenizer(seen):
     return CharTokenizer(''.join(seen.alphabet | ({'\n'} if seen.documents > 1 else set())))
@@ -734,7 +739,7 @@ def _save_journal(part, journal, writers):
     atomic_write(part/'journal.json', json.dumps(journal))
     return time.time()
 
-# %% ../nbs/06_data.ipynb #fb07223b
+# %% ../nbs/06_data.ipynb #69714f7e
 def prepare(
     sources,                  # path, folder, pattern, name of a data set, list of `Path`s, or list of documents (str)
     out_dir,                  # folder to make
@@ -761,7 +766,8 @@ def prepare(
     job = _job(corpus, seen, tokenizer, val_fraction, shard_size, vocab_size, seed, samples)
     if done := _room_for(out, job, overwrite): return done
     with _honest_disk(out), workshop(out, job) as (part, journal):
-        tok = _resumed_or_new(part, journal, lambda: _tokenizer(tokenizer, corpus, seen, job, vocab_size, samples, progress))
+        make = lambda: _tokenizer(tokenizer, corpus, seen, job, vocab_size, samples, progress)
+        tok = _resumed_or_new(part, journal, make)
         manifest = _fill(part, journal, corpus, seen, tok, job, _workers(workers, seen and seen.bytes), progress)
         _install(part, out)
     return manifest
@@ -786,13 +792,13 @@ def _splittable(seen, corpus, val_fraction):
     if split_rule(seen) != 'position' or 0 < int(n*(1 - val_fraction)) < n: return seen
     raise UserError(f'{corpus.name} has {n} characters: too short to be split at val_fraction={val_fraction}')
 
-# %% ../nbs/06_data.ipynb #faee7300
+# %% ../nbs/06_data.ipynb #b992188e
 def _job(corpus, seen, tokenizer, val_fraction, shard_size, vocab_size, seed, samples=0):
     "Everything that determines the bytes of the result"
-    made_here = tokenizer in ('char', 'bpe') if isinstance(tokenizer, str) else False
+    if tokenizer == 'bpe': name = f'bpe {vocab_size}' + f' from {samples} documents'*bool(samples)
+    else: name = 'char' if isinstance(tokenizer, str) else tokenizer.hash
     return dict(text=seen.sha256 if seen else corpus.name, documents=seen.documents if seen else corpus.max_documents,
-                tokenizer=f'bpe {vocab_size}' + f' from {samples} documents'*bool(samples) if tokenizer == 'bpe' else 'char' if made_here else tokenizer.hash,
-                split=split_rule(seen), val_fraction=val_fraction, shard_size=shard_size, seed=seed)
+                tokenizer=name, split=split_rule(seen), val_fraction=val_fraction, shard_size=shard_size, seed=seed)
 
 def _workers(workers, n_bytes):
     if workers is not None: return workers
@@ -837,7 +843,7 @@ def _read_hub(corpus, recipe):
 
 READERS['hub'] = _read_hub
 
-# %% ../nbs/06_data.ipynb #2e55203b
+# %% ../nbs/06_data.ipynb #74d86d36
 def describe(
     folder,      # a folder made by `prepare`
     top: int=12, # how many frequent tokens to show
@@ -848,13 +854,21 @@ def describe(
     for k, s in m['splits'].items():
         lines.append(f'{k:<6}{s["tokens"]:>15,} tokens {s["documents"]:>9,} documents {s["bytes"]:>15,} bytes {s["bytes"]/s["tokens"]:6.2f} bytes per token, '
                      f'{len(s["files"])} file{"s"*(len(s["files"]) > 1)}')
-    if m['skipped']: lines.append('left out or mended: ' + ', '.join(f'{n:,} × {why}' for why, n in m['skipped'].items()) + f' (such as {m["skipped_examples"][0]})')
+    lines += [f'left out or mended: {o}' for o in left_out(m['skipped'], m['skipped_examples'])]
     ids = np.fromfile(folder/m['splits']['val']['files'][0]['name'], m['dtype'], 2**20)
     counts = np.bincount(ids, minlength=m['vocab_size'])
     often = np.argsort(-counts, kind='stable')[:top]
     lines.append('frequent: ' + '  '.join(f'{tok.decode([int(i)])!r} {counts[i]/len(ids):.1%}' for i in often))
     lines.append(f'never seen in these {len(ids):,} held-out tokens: {int((counts == 0).sum()):,} ids')
     return '\n'.join([*lines, '', tok.decode(ids[:120])])
+
+def left_out(
+    skipped: dict, # reason → how many
+    examples=(),   # the first few: where, reason
+) -> list[str]:
+    "What was not read as it is, a text for each reason"
+    such = {why: next((f' (such as {o.removesuffix(": " + why)})' for o in examples if o.endswith(why)), '') for why in skipped}
+    return [f'{n:,} × {why}{such[why]}' for why, n in skipped.items()]
 
 # %% ../nbs/06_data.ipynb #a7022523
 def expand_sources(
@@ -889,7 +903,7 @@ def prepare_command(
     print(describe(out))
     print(f'\n{out}: {human(n)} tokens in {duration(dt)}. Train on it: nanogpt-train tiny --dataset {out}')
 
-# %% ../nbs/06_data.ipynb #699962f8
+# %% ../nbs/06_data.ipynb #9a93bb35
 def tokenizer_command(
     cfg: TokenizerConfig, # the flags
 ):
@@ -903,20 +917,41 @@ def tokenizer_command(
         tok.save(cfg.out_dir)
     n, of = corpus.documents, ''
     if 0 < cfg.tokenizer_samples < n and cfg.kind == 'bpe': n, of = cfg.tokenizer_samples, f' of {n:,}'
-    left_out = ''.join(f', {k:,} × {why}' for why, k in corpus.skipped.items())
-    print(f'{tok}\nlearned from {n:,}{of} document{"s"*(n != 1 or bool(of))}{left_out}, written to {cfg.out_dir}')
+    print(f'{tok}\nlearned from {n:,}{of} document{"s"*(n != 1 or bool(of))}, written to {cfg.out_dir}')
+    for o in left_out(corpus.skipped, corpus.examples): warn(f'left out or mended: {o}')
 
 def _bpe_tokenizer(corpus, cfg):
-    corpus.pattern, corpus.special_tokens = PATTERNS.get(cfg.pattern, cfg.pattern), cfg.special_tokens
-    chosen = None
+    corpus.pattern, corpus.special_tokens, chosen = split_pattern(cfg.pattern), cfg.special_tokens, None
     if cfg.tokenizer_samples and not corpus.remote:
         deque(corpus.pieces(), 0)  # count them
         chosen = spread(corpus.documents, cfg.tokenizer_samples)
     items = (('train', text, ends) for _, text, ends in corpus.texts())
-    return Tokenizer.train(_sample(items, chosen, sys.maxsize), cfg.vocab_size, cfg.special_tokens, corpus.pattern,
+    texts = _covered(_sample(items, chosen, sys.maxsize), corpus.pattern)
+    return Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
                            progress=sys.stderr.isatty(), workers=cfg.workers)
 
-# %% ../nbs/06_data.ipynb #ecdae12e
+# %% ../nbs/06_data.ipynb #4f3da4e6
+def split_pattern(
+    name: str, # one of `PATTERNS`, or a regular expression
+) -> str:
+    "The regular expression that `name` stands for"
+    if name in PATTERNS: return PATTERNS[name]
+    if re.fullmatch(r'[\w-]*', name):
+        raise UserError(f'unknown split pattern {name!r}: expected {", ".join(PATTERNS)}, or a regular expression')
+    return name
+
+def _covered(texts, pattern):
+    "The same texts; `UserError` if `pattern` leaves out a part of the first"
+    for n, text in enumerate(texts):
+        if n == 0 and pattern not in PATTERNS.values(): _check_cover(text[:100_000], pattern)
+        yield text
+
+def _check_cover(text, pattern):
+    try: rest = regex.sub(pattern, '', text)
+    except regex.error as e: raise UserError(f'split pattern {pattern!r} is not a regular expression: {e}') from None
+    if rest: raise UserError(f'split pattern {pattern!r} leaves out {rest[:20]!r}, which would get no ids: add an alternative for the rest, such as |[\\s\\S]')
+
+# %% ../nbs/06_data.ipynb #20fe1010
 def encoded(
     corpus: Corpus,          # what to encode
     tok,                     # any tokenizer
@@ -939,9 +974,10 @@ def encoded(
 def _bytes_of(corpus):
     "Size of the files of a corpus; None if that can't be known without reading it"
     if any(reader == 'hub' for reader, _ in corpus.parts): return None
-    return sum(Path(o).stat().st_size if reader != 'text' else len(o.encode('utf-8', 'surrogatepass')) for reader, o in corpus.parts)
+    size = lambda reader, o: len(o.encode('utf-8', 'replace')) if reader == 'text' else Path(o).stat().st_size
+    return sum(size(*part) for part in corpus.parts)
 
-# %% ../nbs/06_data.ipynb #b3242fec
+# %% ../nbs/06_data.ipynb #bc883277
 def encode_command(
     cfg: EncodeConfig, # the flags
 ):
@@ -954,17 +990,18 @@ def encode_command(
     allow = bool(cfg.vocab_path) if cfg.allow_special is None else cfg.allow_special
     separate = _several(corpus) if cfg.separate is None else cfg.separate
     found = _count_special(corpus, tok)
-    blocks = encoded(corpus, tok, 'all' if allow else (), cfg.method == 'memory', separate, cfg.workers, progress=bool(cfg.output))
-    if not cfg.output: _print_ids(blocks, corpus)
-    else: print(f'{write_ids(_something(blocks, corpus), cfg.output, dtype):,} ids ({dtype}) written to {cfg.output}')
+    blocks = encoded(corpus, tok, 'all' if allow else (), cfg.method == 'memory', separate, cfg.workers, bool(cfg.output))
+    blocks = _something(blocks, corpus)
+    if not cfg.output: _print_ids(blocks)
+    else: print(f'{write_ids(blocks, cfg.output, dtype):,} ids ({dtype}) written to {cfg.output}')
     for name, n in found.items():
-        warn(f'the text contains {name} {n:,} time{"s"*(n > 1)}, ' + ('which became the special token' if allow else
-             'encoded as text: --allow_special makes it the special token'))
-    for why, n in corpus.skipped.items(): warn(f'{n:,} × {why} (such as {corpus.examples[0]})')
+        became = 'which became the special token' if allow else 'encoded as text: --allow_special makes it the special token'
+        warn(f'the text contains {name} {n:,} time{"s"*(n > 1)}, {became}')
+    for o in left_out(corpus.skipped, corpus.examples): warn(f'left out or mended: {o}')
 
 def _several(corpus): return len(corpus.parts) > 1 or corpus.parts[0][0] not in ('text', 'file')
 
-# %% ../nbs/06_data.ipynb #3c819794
+# %% ../nbs/06_data.ipynb #5d0ebd65
 def _count_special(corpus, tok):
     "A counter that fills while `corpus` is read: how often the names of special tokens occur in it"
     found, cut = Counter(), corpus.cut
@@ -983,6 +1020,6 @@ def _something(blocks, corpus):
     why = ''.join(f' ({o})' for o in corpus.examples[:1])
     if not n: raise UserError(f'{corpus.name} is empty: expected some text{why}')
 
-def _print_ids(blocks, corpus):
-    for n, block in enumerate(_something(blocks, corpus)): print(' '*(n > 0) + ' '.join(map(str, block.tolist())), end='')
+def _print_ids(blocks):
+    for n, block in enumerate(blocks): print(' '*(n > 0) + ' '.join(map(str, block.tolist())), end='')
     print()

@@ -8,7 +8,7 @@ __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'f
            'command_for', 'write_report', 'train_command', 'step_ms', 'fastest_setting', 'quickstart_config',
            'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #a28aa86d
+# %% ../nbs/15_pretrain.ipynb #74281a25
 import html, io, json, os, platform, shlex, shutil, sys, time
 from base64 import b64encode
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from .core import (UserError, atomic_write, build, check_writable, duration, fla
 from .config import PRESETS, DataConfig, QuickstartConfig, RunConfig
 from .tokenizer import load_tokenizer
 from .model import GPT
-from .data import RECIPES, expand_sources, prepare
+from .data import RECIPES, expand_sources, left_out, prepare
 from .loader import BatchPlan, TokenData
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_line, outcome
@@ -46,7 +46,7 @@ def open_data(
     if not (home/'meta.json').exists(): return TokenData(home, 'train'), TokenData(home, 'val'), None # nanoGPT's folder
     return TokenData(home, 'train'), TokenData(home, 'val'), load_tokenizer(home/'tokenizer')
 
-# %% ../nbs/15_pretrain.ipynb #5078d0f0
+# %% ../nbs/15_pretrain.ipynb #c71741ac
 def _prepared_dataset(d):
     "The folder of a dataset that is prepared or known by name; one known by name is prepared at first use"
     for home in (Path(d.dataset), Path('data')/d.dataset):
@@ -58,9 +58,10 @@ def _prepared_dataset(d):
 
 def _prepared(sources, home, d):
     "Prepare `sources` in `home`; `prepare` itself returns at once if that has been done"
-    prepare(sources, home, tokenizer=d.tokenizer or 'bpe', vocab_size=d.tokenizer_vocab_size, val_fraction=d.val_fraction,
-            shard_size=d.shard_size, workers=d.workers, max_documents=d.max_data_size, overwrite=True, text_field=d.text_field,
-            samples=d.tokenizer_samples, errors=d.errors)
+    m = prepare(sources, home, tokenizer=d.tokenizer or 'bpe', vocab_size=d.tokenizer_vocab_size, val_fraction=d.val_fraction,
+                shard_size=d.shard_size, workers=d.workers, max_documents=d.max_data_size, overwrite=True,
+                text_field=d.text_field, samples=d.tokenizer_samples, errors=d.errors)
+    for o in left_out(m['skipped'], m['skipped_examples']): warn(f'left out or mended: {o}')
     return home
 
 # %% ../nbs/15_pretrain.ipynb #441449ea
