@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'MAY_DIFFER', 'rng_state', 'set_rng_state', 'plain', 'checksum', 'trainer_state', 'save_checkpoint',
-           'load_checkpoint', 'effective', 'differing', 'fit_weights', 'bare_name', 'restore', 'checkpoints',
-           'newest_good', 'latest_checkpoint', 'CheckpointCallback']
+           'load_checkpoint', 'verified', 'effective', 'differing', 'fit_weights', 'bare_name', 'restore',
+           'checkpoints', 'newest_good', 'latest_checkpoint', 'CheckpointCallback']
 
 # %% ../nbs/11_checkpoint.ipynb #d27a6283
 import hashlib, os, pickle, platform, random, re, shutil
@@ -117,7 +117,7 @@ def save_checkpoint(
             raise e.__context__ if isinstance(e.__context__, OSError) else OSError(f'torch.save: {e}') from None
     return path
 
-# %% ../nbs/11_checkpoint.ipynb #1f0a9dd5
+# %% ../nbs/11_checkpoint.ipynb #5508d389
 _DAMAGE = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, OSError, AttributeError, TypeError)
 
 def load_checkpoint(
@@ -130,8 +130,15 @@ def load_checkpoint(
     except _DAMAGE as e:
         raise UserError(f'{path} is torn, corrupt or not a checkpoint ({type(e).__name__}): use an earlier one') from None
     if not isinstance(state, dict) or 'checksum' not in state:
-        raise UserError(f'{path} was not written by nanogpt_lit (it has no checksum): '
-                        'expected a file such as model_00500.pt from a run folder')
+        raise UserError(f'{path} was not written by nanogpt_lit (it has no checksum): expected a file such as '
+                        'model_00500.pt from a run folder; nanogpt-import reads those of other programs')
+    return verified(state, path)
+
+def verified(
+    state: dict, # content of a checkpoint of ours
+    path,        # where it was read
+) -> dict: # `state`
+    "Compare the content of a checkpoint with its checksum. `UserError` if it is corrupt, or from the future"
     if checksum({k: v for k, v in state.items() if k != 'checksum'}) != state['checksum']:
         raise UserError(f'{path} is corrupt (its content does not match its checksum): use an earlier one')
     if state['format'] > FORMAT:

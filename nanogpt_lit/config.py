@@ -288,11 +288,12 @@ class PrepareConfig:
         if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
 
-# %% ../nbs/00a_config.ipynb #c77bbe77
+# %% ../nbs/00a_config.ipynb #c9987e09
 @dataclass
 class SampleConfig:
     "Knobs of `nanogpt-sample`"
     out_dir: str = 'runs/quickstart' # run folder, checkpoint file, Hugging Face folder or name
+    init_from: str = 'resume'        # resume = out_dir; or a name at huggingface.co, such as gpt2-xl
     start: str = '\n'                # prompt; FILE:prompt.txt reads it from a file
     num_samples: int = 10            # how many texts
     max_new_tokens: int = 500        # tokens per text
