@@ -8,7 +8,7 @@ __all__ = ['PAGE', 'visible', 'tokens_html', 'show_tokens', 'tokens_ansi', 'want
            'compare_html', 'html_page', 'tokenizer_of', 'describe', 'inspect_command', 'compare_command', 'ids_dtype',
            'check_ids_path', 'write_ids', 'read_ids', 'decode_command', 'folder_for', 'add_command']
 
-# %% ../nbs/02a_tokens.ipynb #ac0bef20
+# %% ../nbs/02a_tokens.ipynb #31ed7afd
 import codecs, html, os, re, sys, unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 import numpy as np
 import regex
+from fastcore.basics import patch
 from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig
 from .core import UserError, atomic_open, atomic_write, check_writable, human, read_text
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
@@ -38,10 +39,14 @@ def _visible_char(c):
     hidden = unicodedata.category(c)[0] == 'C' or c in '\u2028\u2029'
     return (f'\\x{ord(c):02x}' if ord(c) < 256 else f'\\u{ord(c):04x}') if hidden else c
 
-# %% ../nbs/02a_tokens.ipynb #a49752db
+# %% ../nbs/02a_tokens.ipynb #0c0b8b54
 _COLOURS = ('#c9e4ff', '#d8f3c8', '#ffe7b8', '#f6d0e4', '#ddd6fb')
 
 def _tokens(tok, text): return [(i, tok.vocab[i]) for i in tok.encode(text)]
+
+def _pre(tokens):
+    style = 'white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5'
+    return f'<pre style="{style}">{"".join(_spans(tokens))}</pre>'
 
 def _spans(tokens):
     "Coloured HTML for `[(id, bytes)]`"
@@ -50,10 +55,7 @@ def _spans(tokens):
         title, text = html.escape(f'{i} = {token!r}'), html.escape(visible(token, '↵\n'))
         yield f'<span title="{title}" style="{style}">{text}</span>'
 
-def _pre(tokens):
-    style = 'white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5'
-    return f'<pre style="{style}">{"".join(_spans(tokens))}</pre>'
-
+# %% ../nbs/02a_tokens.ipynb #7bde2c57
 def tokens_html(
     tok,       # any tokenizer
     text: str, # text to show
@@ -69,7 +71,7 @@ def show_tokens(
     from IPython.display import HTML
     return HTML(tokens_html(tok, text))
 
-# %% ../nbs/02a_tokens.ipynb #e2a2127a
+# %% ../nbs/02a_tokens.ipynb #c6886f08
 _ANSI = (153, 157, 222, 218, 183)  # the same five colours, in the palette of 256 that every terminal has
 
 def tokens_ansi(
@@ -85,6 +87,7 @@ def tokens_ansi(
 def _painted(text, colour): # a colour that ran on over a line end would fill the rest of the line
     return '\n'.join(f'\x1b[48;5;{colour};38;5;16m{o}\x1b[0m' if o else '' for o in text.split('\n'))
 
+# %% ../nbs/02a_tokens.ipynb #889a4117
 def wants_color(
     choice: str='auto', # 'always', 'never', or 'auto': in a terminal, unless NO_COLOR is set
 ) -> bool:
@@ -92,7 +95,7 @@ def wants_color(
     if choice != 'auto': return choice == 'always'
     return sys.stdout.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
 
-# %% ../nbs/02a_tokens.ipynb #7466a1ff
+# %% ../nbs/02a_tokens.ipynb #f29553fd
 def after_merges(
     tok: Tokenizer,   # a BPE tokenizer
     text: str,        # a short text
@@ -114,6 +117,7 @@ def _pieces(tok, text): return [m[0].encode() for m in regex.finditer(tok.patter
 
 def _order(tok): return {a + b: i for i, (a, b) in enumerate(tok.merges)}
 
+# %% ../nbs/02a_tokens.ipynb #fd0c3665
 def _fall(piece, order, n=None):
     "`(parts, numbers of the merges applied)` of one piece under the first n merges"
     parts, used, limit = [piece[i:i+1] for i in range(len(piece))], [], len(order) if n is None else n
@@ -124,7 +128,7 @@ def _fall(piece, order, n=None):
         used.append(i)
     return parts, used
 
-# %% ../nbs/02a_tokens.ipynb #37050b69
+# %% ../nbs/02a_tokens.ipynb #0104483b
 class Explorer:
     "A live view of a text falling from bytes to tokens"
     def __init__(self,
@@ -135,30 +139,33 @@ class Explorer:
             raise UserError(f'{tok} has no merges to watch: expected a BPE tokenizer')
         self.tok, self.text = tok, text
 
-    def html(self,
-        text: str, # a text
-        n: int,    # merges applied
-    ) -> str:
-        "One stage: a line of numbers, and the coloured text"
-        parts, merges = after_merges(self.tok, text, n), self.tok.merges
-        last = f', the last of them {" + ".join(map(_quoted, merges[n - 1]))}' if n else ''
-        per = f': {len(text.encode())/len(parts):.2f} bytes per token' if parts else ''
-        numbers = f'{n:,} of {len(merges):,} merges{html.escape(last)}; {len(parts)} tokens{per}'
-        return f'<div>{numbers}</div>{_pre([(self.tok.ranks[p], p) for p in parts])}'
+# %% ../nbs/02a_tokens.ipynb #8ce7669c
+@patch
+def html(self: Explorer,
+    text: str, # a text
+    n: int,    # merges applied
+) -> str:
+    "One stage: a line of numbers, and the coloured text"
+    parts, merges = after_merges(self.tok, text, n), self.tok.merges
+    last = f', the last of them {" + ".join(map(_quoted, merges[n - 1]))}' if n else ''
+    per = f': {len(text.encode())/len(parts):.2f} bytes per token' if parts else ''
+    numbers = f'{n:,} of {len(merges):,} merges{html.escape(last)}; {len(parts)} tokens{per}'
+    return f'<div>{numbers}</div>{_pre([(self.tok.ranks[p], p) for p in parts])}'
 
-    def static(self,
-        stages: int=5, # how many, from bytes to tokens
-    ) -> str:
-        "Some stages as plain HTML"
-        steps = [0, *used_merges(self.tok, self.text)]
-        at = [round(k*(len(steps) - 1)/max(1, stages - 1)) for k in range(stages)]
-        return ''.join(self.html(self.text, steps[k]) for k in at)
+@patch
+def static(self: Explorer,
+    stages: int=5, # how many, from bytes to tokens
+) -> str:
+    "Some stages as plain HTML"
+    steps = [0, *used_merges(self.tok, self.text)]
+    at = [round(k*(len(steps) - 1)/max(1, stages - 1)) for k in range(stages)]
+    return ''.join(self.html(self.text, steps[k]) for k in at)
 
 def _quoted(token):
     text = visible(token)
     return f'‘{text}’' if len(text) <= 24 else f'‘{text[:20]}…’ ({len(token)} bytes)'
 
-# %% ../nbs/02a_tokens.ipynb #2b723bb2
+# %% ../nbs/02a_tokens.ipynb #5695c0e6
 def _build(self):
     "The widget"
     from ipywidgets import HTML, Layout, SelectionSlider, Textarea, VBox
@@ -176,6 +183,7 @@ def _build(self):
     new_text()
     return VBox([box, slider, view])
 
+# %% ../nbs/02a_tokens.ipynb #21a40d03
 def _bundle(self, include=None, exclude=None):
     "What Jupyter shows: the widget if it can, else the stages"
     page = {'text/html': self.static(), 'text/plain': f'Explorer of {self.tok}'}
@@ -193,7 +201,7 @@ def explore(
     "Watch a text fall from bytes to tokens: a text box and a slider in Jupyter, some stages elsewhere"
     return Explorer(tok, text)
 
-# %% ../nbs/02a_tokens.ipynb #15a171a0
+# %% ../nbs/02a_tokens.ipynb #49f4c6b2
 def ordinary_tokens(
     tok, # any tokenizer
 ) -> list[bytes]:
@@ -201,6 +209,7 @@ def ordinary_tokens(
     special = {*tok.special_tokens.values()}
     return [t for i, t in tok.vocab.items() if i not in special]
 
+# %% ../nbs/02a_tokens.ipynb #8fbe60e1
 def shares(
     tok, # any tokenizer
 ) -> dict[str, float]:
@@ -230,7 +239,7 @@ def measure(
                 characters_per_token=len(text)/len(ids), whole_words=whole/max(1, words.total()),
                 unused=len(tok.vocab) - len(np.unique(ids)))
 
-# %% ../nbs/02a_tokens.ipynb #a35f078e
+# %% ../nbs/02a_tokens.ipynb #4f3285c7
 def costs_more(
     a, b,        # two tokenizers
     text: str,   # the text
@@ -242,6 +251,7 @@ def costs_more(
     extra = {r: (r[2] - r[1])*r[3] for r in rows}
     return sorted((r for r in rows if extra[r] > 0), key=lambda r: (-extra[r], r[0]))[:top]
 
+# %% ../nbs/02a_tokens.ipynb #dc860c7e
 def only_in(
     a, b,        # two tokenizers
     top: int=12, # how many tokens
@@ -287,7 +297,7 @@ def _columns(toks, m):
             row('words in one token', lambda o: f'{o["whole_words"]:.0%}'),
             row('ids that never occur', lambda o: f'{o["unused"]:,}')]
 
-# %% ../nbs/02a_tokens.ipynb #32ee5708
+# %% ../nbs/02a_tokens.ipynb #3f89ab37
 def compare_html(
     toks: dict, # `{name: tokenizer}`
     text: str,  # text to show
@@ -299,6 +309,7 @@ def compare_html(
     columns = ''.join(column(name, _tokens(t, text)) for name, t in toks.items())
     return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{columns}</div>'
 
+# %% ../nbs/02a_tokens.ipynb #b6b918c9
 def html_page(
     title: str, # title of the page
     body: str,  # HTML
@@ -345,7 +356,7 @@ def _on_text(text, m):
             f'{m["bytes_per_token"]:.2f} bytes and {m["characters_per_token"]:.2f} characters per token; '
             f'{m["whole_words"]:.0%} of its words are one token; {m["unused"]:,} ids never occur in it')
 
-# %% ../nbs/02a_tokens.ipynb #611ec90d
+# %% ../nbs/02a_tokens.ipynb #a3f32a22
 PAGE = 20_000 # characters of a text that an HTML page shows
 
 def inspect_command(cfg: InspectConfig):
@@ -358,6 +369,7 @@ def inspect_command(cfg: InspectConfig):
     if text and cfg.show: _print_tokens(tok, text, cfg)
     if cfg.html: _write_page(cfg.html, str(cfg.tokenizer), numbers, tokens_html(tok, text[:PAGE]), text)
 
+# %% ../nbs/02a_tokens.ipynb #7154e13d
 def _print_tokens(tok, text, cfg, title=''):
     shown = tokens_ansi(tok, text[:cfg.show], wants_color(cfg.color))
     print(f'\n{title}{shown}{" …"*(len(text) > cfg.show)}')
@@ -395,7 +407,7 @@ def _names(words):
     if twice: raise UserError(f'{twice[0]} is given twice: expected different tokenizers')
     return names, words[n:]
 
-# %% ../nbs/02a_tokens.ipynb #3e5cad57
+# %% ../nbs/02a_tokens.ipynb #81ef32fb
 def ids_dtype(
     tok,               # the tokenizer
     dtype: str='auto', # a number type, or 'auto' for the smallest that holds every id
@@ -414,6 +426,7 @@ def check_ids_path(
     if path.is_dir(): raise UserError(f'{path} is a folder: expected a file')
     if not path.parent.is_dir(): raise UserError(f'{path} cannot be written: the folder {path.parent} does not exist')
 
+# %% ../nbs/02a_tokens.ipynb #ad157637
 def write_ids(
     blocks: Iterable, # ids in blocks: arrays or lists
     path,             # a .npy or .bin file
@@ -478,7 +491,7 @@ def _parsed(words):
     except ValueError as e:
         raise UserError(f'{str(e).split(": ")[-1]} is not an id: expected whole numbers') from None
 
-# %% ../nbs/02a_tokens.ipynb #44df282c
+# %% ../nbs/02a_tokens.ipynb #908edb11
 @contextmanager
 def folder_for(
     path, # a folder to write to; made if need be
@@ -492,6 +505,7 @@ def folder_for(
             with suppress(OSError): p.rmdir()
         raise
 
+# %% ../nbs/02a_tokens.ipynb #a6d57711
 def add_command(cfg: AddConfig):
     "Target of `nanogpt-tokenizer add`"
     if not cfg.out_dir: raise UserError('say where to write it: --out_dir FOLDER')

@@ -33,7 +33,8 @@ class Client(NotebookClient):
 def run(path, skip, timeout=900):
     "Execute the notebook at `path` in place; returns the seconds it took"
     start, nb = time.perf_counter(), nbformat.read(path, as_version=4)
-    client = Client(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, resources={'metadata': {'path': str(path.parent)}})
+    client = Client(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False,
+                    resources={'metadata': {'path': str(path.parent)}})
     client.skip = skip
     client.execute()
     for c in nb.cells: # each part of a cell's printed text becomes one output, however it was buffered
