@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['open_tokens', 'TokenData', 'find_tokenizer', 'permute', 'BatchPlan', 'eval_batches', 'document_starts',
-           'pack_lengths', 'Packing', 'DocumentPlan', 'MixedPlan', 'mix', 'make_plan', 'Prefetcher']
+           'pack_lengths', 'Packing', 'DocumentPlan', 'MixedPlan', 'mix', 'make_plan', 'Prefetcher', 'read_ahead']
 
 # %% ../nbs/07_loader.ipynb #6da9304c
 import glob
@@ -526,19 +526,22 @@ def make_plan(data, batch_size, block_size, seed=1337, sampling='epoch') -> Batc
     kind = MixedPlan if data.sources else DocumentPlan if data.documents else BatchPlan
     return kind(data, batch_size, block_size, seed, sampling)
 
-# %% ../nbs/07_loader.ipynb #f6ede9e6
+# %% ../nbs/07_loader.ipynb #32b31065
 class Prefetcher:
     "A `BatchPlan` that prepares the next batches in a thread, on request in pinned memory and on the device"
     def __init__(self,
         plan: BatchPlan,    # what to read
         depth: int=3,       # batches to prepare ahead
         device: str='cpu',  # a CUDA device: copy there from pinned memory
+        workers: int=1,     # threads
     ):
-        self.plan, self.depth, self.device = plan, depth, device
-        self.pool, self.ahead = ThreadPoolExecutor(1, 'prefetch'), {}
+        self.plan, self.depth, self.device = plan, depth + workers - 1, device
+        self.pool, self.ahead = ThreadPoolExecutor(workers, 'prefetch'), {}
 
     def __getattr__(self, name): return getattr(self.__dict__['plan'], name)
     def close(self): self.pool.shutdown(cancel_futures=True)
+    def __enter__(self): return self
+    def __exit__(self, *error): self.close()
 
     def batch(self, step, rank=0, world_size=1, micro=0, n_micro=1):
         "As `BatchPlan.batch`"
@@ -552,7 +555,7 @@ class Prefetcher:
             if k not in self.ahead: self.ahead[k] = self.pool.submit(self._make, k)
         return self.ahead.pop(wanted[0]).result()
 
-# %% ../nbs/07_loader.ipynb #b6200c55
+# %% ../nbs/07_loader.ipynb #cba5ce0c
 def _after(key):
     "The request that will follow `key`: the next micro-step, or the next step"
     step, rank, world_size, micro, n_micro = key
@@ -560,6 +563,16 @@ def _after(key):
 
 @patch
 def _make(self:Prefetcher, key):
-    pair = self.plan.batch(*key)
-    if not self.device.startswith('cuda'): return pair
-    return tuple(o.pin_memory().to(self.device, non_blocking=True) for o in pair)
+    batch = self.plan.batch(*key)
+    if not self.device.startswith('cuda'): return batch
+    return tuple(o.pin_memory().to(self.device, non_blocking=True) for o in batch)
+
+# %% ../nbs/07_loader.ipynb #2f0070e9
+def read_ahead(
+    plan: BatchPlan,        # what to read
+    workers: int|None=None, # threads; 0 = none, None = one with a GPU and none on a CPU
+    device: str='cpu',      # where the batches are going
+):
+    "The plan itself, or a `Prefetcher` around it"
+    if workers is None: workers = int(device.startswith('cuda'))
+    return Prefetcher(plan, device=device, workers=workers) if workers else plan
