@@ -265,28 +265,37 @@ class CompareConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/00a_config.ipynb #ba28744a
+# %% ../nbs/00a_config.ipynb #a87b755c
 @dataclass
 class PrepareConfig:
     "Knobs of `nanogpt-prepare`"
-    input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a named dataset: pystdlib, …
+    input: list[str] = field(default_factory=list)   # files, folders, patterns, hf:OWNER/NAME or a named dataset (pystdlib, …); FILE=2 takes it twice
+    val_input: list[str] = field(default_factory=list) # the same, to validate on; none = hold out val_fraction of the input
     out_dir: str|None = None         # folder to make; None = data/NAME
     tokenizer: str = 'bpe'           # char, gpt2, bpe (trained on the input) or a tokenizer folder
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
     tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
-    text_field: str = 'text'         # field of a JSONL record that holds the text; chat records (conversations) need none
+    text_field: str = 'text'         # field or column that holds the text (a.b: inside another); chat and instruction records need none
+    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \\n\\n; None = a file is one document
+    min_chars: int = 0               # leave out documents of fewer characters
+    dedup: bool = False              # leave out documents whose text has occurred before
+    dataset_config: str|None = None  # configuration of a Hugging Face dataset
+    dataset_split: str = 'train'     # its split
     errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, put � in their place, or leave the file out
     val_fraction: float = .1         # share of the text held out for validation
-    shard_size: int = 100_000_000    # tokens per shard file
+    shard_size: int|None = None      # tokens per shard file; None = 1e8, for chats and instructions 1e7
     max_data_size: int = 0           # use at most this many documents; 0 = all
     workers: int|None = None         # processes; None = one per CPU
     seed: int = 1337                 # decides which documents are held out
     overwrite: bool = False          # replace a folder that is already complete
     inspect: str|None = None         # only describe this prepared folder
+    output: str|None = None          # with --inspect: .png, .svg or .pdf file for a picture of it
 
     def __post_init__(self):
         if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
-        if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
+        if self.shard_size is not None and self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
+        for k in ('min_chars', 'max_data_size', 'tokenizer_samples'):
+            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
 
 # %% ../nbs/00a_config.ipynb #c9987e09
 @dataclass
