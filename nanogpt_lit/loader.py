@@ -180,7 +180,7 @@ def check_tokenizer(self:TokenData,
         raise UserError(f'{self.path} was made with another tokenizer (hash {self.tokenizer_hash[:8]}, not {tokenizer.hash[:8]}): '
                         'prepare the text again with this tokenizer, or use the one in the data folder')
 
-# %% ../nbs/07_loader.ipynb #196dc886
+# %% ../nbs/07_loader.ipynb #4b21aed9
 @patch
 def gather(self:TokenData,
     starts,       # int64 (B,): where the windows begin
@@ -188,14 +188,11 @@ def gather(self:TokenData,
 ) -> np.ndarray:
     "int64 (B, length): the windows `data[start:start + length]`"
     starts = np.asarray(starts, np.int64)
-    steps = np.arange(length)
-    if len(self.shards) == 1: return self.shards[0][starts[:, None] + steps].astype(np.int64)
-    out, which = np.empty((len(starts), length), np.int64), np.searchsorted(self.ends, starts, 'right')
-    for k in np.unique(which):
-        rows, end = np.flatnonzero(which == k), self.ends[k]
-        inside = rows[starts[rows] + length <= end]
-        out[inside] = self.shards[k][(starts[inside] - (end - len(self.shards[k])))[:, None] + steps]
-        for r in rows[starts[rows] + length > end]: out[r] = self[int(starts[r]):int(starts[r]) + length]
+    if len(self.shards) == 1: return self.shards[0][starts[:, None] + np.arange(length)].astype(np.int64)
+    out, which = np.empty((len(starts), length), np.int64), np.searchsorted(self.ends, starts, 'right').tolist()
+    for row, k, i in zip(out, which, starts.tolist()):
+        shard, end = self.shards[k], int(self.ends[k])
+        row[:] = shard[i - end:i - end + length or None] if i + length <= end else self[i:i + length]
     return out
 
 # %% ../nbs/07_loader.ipynb #c0592cff
@@ -418,7 +415,7 @@ def pieces(self:Packing,
     nth = (self.owns[slot] + (w - self.first[line])[row] + turn.astype(np.int64)) % self.counts[length]
     return row, self.begins[self.of_length[length] + nth], length
 
-# %% ../nbs/07_loader.ipynb #efeddd0b
+# %% ../nbs/07_loader.ipynb #0686e6b6
 class DocumentPlan(BatchPlan):
     "A `BatchPlan` whose windows are filled with whole documents, as far as they fit"
     def __init__(self, data, batch_size, block_size, seed=1337, sampling='epoch'):
@@ -426,6 +423,7 @@ class DocumentPlan(BatchPlan):
         self.packing = data._packed.setdefault(block_size, None) or Packing(data, block_size)
         data._packed[block_size] = self.packing
         self.n_windows = self.packing.n_windows
+        self.padding = 1 - (len(data) - 1)/(self.n_windows*block_size) # share of the positions that is left empty
 
     def places(self, p):
         "int64: epoch·n_windows + the number of the window"
