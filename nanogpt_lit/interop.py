@@ -111,8 +111,8 @@ def to_theirs(
         out[f'{names[part]}.{leaf}'] = w.T if layout.lying and part.startswith('blocks') and w.ndim == 2 else w
     return out
 
-# %% ../nbs/12_interop.ipynb #64850e21
-NO_WEIGHT = re.compile(r'(attn|self_attn)\.(bias|masked_bias)|.*(rotary_emb\.inv_freq|rope\.\w*|\.(cos|sin)\w*|mask)')
+# %% ../nbs/12_interop.ipynb #a361c4ea
+NO_WEIGHT = re.compile(r'(^|.*\.)(attn\.(masked_)?bias|inv_freq|rope\.\w+|(cos|sin)\w*|\w*mask)') # masks, rotary tables
 
 def to_ours(
     weights: dict,  # state dict of another code base
@@ -125,7 +125,7 @@ def to_ours(
         theirs, _, leaf = bare_name(k).rpartition('.')
         part = parts.get(theirs) or parts.get(layout.prefix + theirs)
         if part: out[f'{part}.{leaf}'] = w.T if layout.lying and part.startswith('blocks') and w.ndim == 2 else w
-        elif not NO_WEIGHT.search(k):
+        elif not NO_WEIGHT.fullmatch(k):
             raise UserError(f'the weights hold {k} {[*w.shape]}, for which a model with these settings has no place')
     if cfg.tie_embeddings and 'wte.weight' in out: out['head.weight'] = out['wte.weight']
     return _join(out, cfg, layout.pairs)
@@ -632,7 +632,7 @@ def sample_command(cfg: SampleConfig):
         print(text)
         print('---------------')
 
-# %% ../nbs/12_interop.ipynb #c9076633
+# %% ../nbs/12_interop.ipynb #598623d5
 def import_command(cfg: ImportConfig):
     "Target of `nanogpt-import`"
     if not cfg.source: raise UserError('nothing to import: give a Hugging Face folder or name, or a checkpoint')
@@ -640,13 +640,16 @@ def import_command(cfg: ImportConfig):
     run = load_run(cfg.source, 'cpu', cfg.tokenizer, **hints)
     folder, tok, have = Path(cfg.out_dir or f'runs/{Path(cfg.source).stem}'), run.tokenizer, run.model.cfg.vocab_size
     old = [*folder.glob('*.pt')]
-    if old and not cfg.overwrite: raise UserError(f'{folder} already holds {old[0].name}: give another --out_dir, or --overwrite')
-    if tok and tok.vocab_size > have: raise UserError(f'{cfg.tokenizer} has {tok.vocab_size} ids, the model {have}: not its tokenizer')
+    if old and not cfg.overwrite:
+        raise UserError(f'{folder} already holds {old[0].name}: give another --out_dir, or --overwrite')
+    if tok and tok.vocab_size > have:
+        raise UserError(f'{cfg.tokenizer} has {tok.vocab_size} ids, the model {have}: not its tokenizer')
     crop_vocab(run.model, keep := cfg.vocab_size or (tok.vocab_size if tok else have))
     path = write_run(run.model, tok, check_writable(folder), run.step, run.val_loss)
     for p in old:
         if p != path: p.unlink()
-    print(f'{path}: {human(run.model.num_params())} parameters, step {run.step}' + f', vocabulary cut from {have} to {keep} ids'*(keep != have))
+    cut = f', vocabulary cut from {have} to {keep} ids' if keep != have else ''
+    print(f'{path}: {human(run.model.num_params())} parameters, step {run.step}{cut}')
     if tok: print(f'tokenizer: {tok}')
     else: print(f'note: no tokenizer was found ({run.note or "none is beside the source"}); name it with --tokenizer')
 
