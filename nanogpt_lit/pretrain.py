@@ -8,7 +8,7 @@ __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'f
            'environment', 'command_for', 'write_report', 'train_command', 'step_ms', 'fastest_setting',
            'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #39e65b9f
+# %% ../nbs/15_pretrain.ipynb #9ed26ad5
 import html, io, json, os, platform, shlex, shutil, sys, time
 from base64 import b64encode
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from .config import PRESETS, DataConfig, QuickstartConfig, RunConfig
 from .tokenizer import load_tokenizer
 from .model import GPT
 from .data import RECIPES, expand_sources, left_out, prepare
-from .loader import DocumentPlan, Prefetcher, TokenData, make_plan, mix, read_ahead
+from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_line, outcome
 from .monitor import NanWatch, OverfitWatch, PlotLoss, plot_losses, read_metrics
@@ -43,15 +43,14 @@ def open_data(
     if d.dataset: return _opened(d, _prepared_dataset(d))
     raise UserError('nothing to train on: give --input FILE.txt, --dataset FOLDER or --train_data FILE.bin')
 
-# %% ../nbs/15_pretrain.ipynb #9ce96e66
+# %% ../nbs/15_pretrain.ipynb #d9d666a5
 def _opened(d, path, val_path=None):
     "`(train, val, tokenizer)` of a folder or of token files"
     how = dict(dtype=None if d.data_dtype == 'auto' else d.data_dtype, documents=d.align_documents)
     train, val = TokenData(path, 'train', **how), None
     if val_path or Path(path).is_dir():
         try: val = TokenData(val_path or path, 'val', **how)
-        except UserError:
-            if val_path: raise
+        except NoSplit: pass
     named = d.tokenizer not in (None, 'char', 'bpe') and not train.manifest
     tok = load_tokenizer(d.tokenizer) if named else train.tokenizer()
     for data in (train, val):
