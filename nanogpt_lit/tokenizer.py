@@ -105,16 +105,19 @@ class Tokenizer:
     @cached_property
     def engine(self): return _engine(self)
 
-# %% ../nbs/02_tokenizer.ipynb #0ede1adc
+# %% ../nbs/02_tokenizer.ipynb #6777435d
 def check_special(
     names: Iterable[str], # special tokens, as somebody asked for them
 ) -> list[str]:
     "The special tokens as a list; `UserError` for an empty or doubled one"
-    if isinstance(names, str): raise UserError(f'special_tokens={names!r} is one text: expected a list of texts')
+    if isinstance(names, str):
+        raise UserError(f'special_tokens={names!r} is one text: expected a list of texts')
     names = list(names)
     for s in names:
-        if not isinstance(s, str) or not s: raise UserError(f'special token {s!r}: expected a text of at least one character')
-        if _mend(s) != s: raise UserError(f'special token {s!r} holds half a surrogate pair, which no text can contain')
+        if not isinstance(s, str) or not s:
+            raise UserError(f'special token {s!r}: expected a text of at least one character')
+        if _mend(s) != s:
+            raise UserError(f'special token {s!r} holds half a surrogate pair, which no text can contain')
     if len(set(names)) < len(names):
         s = max(names, key=names.count)
         raise UserError(f'special token {s!r} is given {names.count(s)} times: expected each once')
@@ -124,10 +127,13 @@ def _check(tok):
     check_special(tok.special_tokens)
     known, special = set(tok._ordinary.values()), tok.special_tokens.items()
     missing = [b for b in range(256) if bytes([b]) not in known and b not in _NEVER]
-    if missing: raise UserError(f'the vocabulary lacks {len(missing)} of the single bytes (the first: 0x{missing[0]:02x}): '
+    if missing:
+        raise UserError(f'the vocabulary lacks {len(missing)} of the single bytes (the first: 0x{missing[0]:02x}): '
                                 'it is not a byte-level one, and could not encode every text')
-    if len(known) < len(tok._ordinary): raise UserError('two ids stand for the same bytes: the vocabulary is damaged')
-    if len({i for _, i in special}) < len(special): raise UserError('two special tokens have the same id: give each its own')
+    if len(known) < len(tok._ordinary):
+        raise UserError('two ids stand for the same bytes: the vocabulary is damaged')
+    if len({i for _, i in special}) < len(special):
+        raise UserError('two special tokens have the same id: give each its own')
     if clash := [s for s, i in special if tok._ordinary.get(i, s.encode()) != s.encode()]:
         raise UserError(f'special token {clash[0]!r} has the id {tok.special_tokens[clash[0]]} '
                         'of an ordinary token: give it another')
@@ -160,14 +166,15 @@ def has_long_space(
     "Whether `text` contains a run of white space that might overflow tiktoken's stack"
     return len(text) >= 1000 and bool(re.search(r'\s{3}', text[::250])) and bool(_LONG.search(text))
 
-# %% ../nbs/02_tokenizer.ipynb #abc2d0c2
+# %% ../nbs/02_tokenizer.ipynb #c88098da
 @patch
 def encode(self: Tokenizer,
     text: str,         # any text; half surrogate pairs become U+FFFD
     allowed_special=(), # names of special tokens that may become their ids; 'all' for all
 ) -> list[int]:
     "The ids of `text`"
-    if not isinstance(text, str): raise UserError(f'got {type(text).__name__} to encode: expected a text (str)')
+    if not isinstance(text, str):
+        raise UserError(f'got {type(text).__name__} to encode: expected a text (str)')
     names, ids = self._allowed(allowed_special), []
     if not names: return self._text_ids(self._normal(text))
     for part in self._parts(text, names):
@@ -267,11 +274,11 @@ def _pieces(self: Tokenizer, text):
     if self.rules.steps: return apply_steps(text, self.rules.steps)
     return [p.encode() for p in split_text(text, self.pattern)]
 
-# %% ../nbs/02_tokenizer.ipynb #64b6b144
+# %% ../nbs/02_tokenizer.ipynb #97bd144f
 def split_text(
     text: str,               # any text
     pattern: str,            # a regular expression
-    behavior: str='Isolated',# what becomes of a match; also 'Removed', 'Contiguous', 'MergedWithPrevious', 'MergedWithNext'
+    behavior: str='Isolated',# what becomes of a match; also 'Removed', 'Contiguous', 'MergedWithPrevious' or '…Next'
     invert: bool=False,      # whether "match" means what lies between matches
 ) -> list[str]:
     "`text` in pieces, as Hugging Face's `Split` cuts it"
@@ -283,8 +290,12 @@ def split_text(
     if at < len(text): parts.append((text[at:], invert))
     if behavior == 'Isolated': return [p for p, _ in parts]
     if behavior == 'Removed': return [p for p, hit in parts if not hit]
-    if behavior == 'Contiguous': return [''.join(p for p, _ in run) for _, run in groupby(parts, lambda o: o[1])]
-    return _joined(parts) if behavior == 'MergedWithPrevious' else [p[::-1] for p in _joined([(p[::-1], hit) for p, hit in parts[::-1]])][::-1]
+    if behavior == 'Contiguous':
+        return [''.join(p for p, _ in run) for _, run in groupby(parts, lambda o: o[1])]
+    if behavior == 'MergedWithPrevious': return _joined(parts)
+    if behavior == 'MergedWithNext':
+        return [p[::-1] for p in _joined([(p[::-1], hit) for p, hit in parts[::-1]])][::-1]
+    raise UserError(f'behavior={behavior!r} of a split is not known')
 
 def _joined(parts):
     "Each match joins what precedes it, unless that is a match itself"
@@ -328,13 +339,14 @@ def token_bytes(self: Tokenizer,
     "The bytes of one token"
     return self.decode_bytes([id])
 
-# %% ../nbs/02_tokenizer.ipynb #04cb3612
+# %% ../nbs/02_tokenizer.ipynb #21f9aeff
 _ENDS = ('<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>')
 
 @patch(as_prop=True)
 def eot_id(self: Tokenizer) -> int|None:
     "The id of the token that ends a document; None if there is none"
-    names = [s for s in _ENDS if s in self.special_tokens] or (list(self.special_tokens) if len(self.special_tokens) == 1 else [])
+    names = [s for s in _ENDS if s in self.special_tokens]
+    if len(self.special_tokens) == 1: names = [*self.special_tokens]
     return self.special_tokens[names[0]] if names else None
 
 @patch(as_prop=True)
@@ -349,7 +361,7 @@ def hash(self: Tokenizer) -> str:
     content = [self.pattern, sorted(self.special_tokens.items()), ordinary, *self.rules.content()]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-# %% ../nbs/02_tokenizer.ipynb #429d0e01
+# %% ../nbs/02_tokenizer.ipynb #1370519c
 @patch(cls_method=True)
 def train(cls: Tokenizer,
     sources,                       # a path, or an iterable of texts (str), paths (Path) and records (dict)
@@ -370,7 +382,8 @@ def train(cls: Tokenizer,
     try:
         docs = training_texts(sources, text_field, max_documents, errors, pattern, special)
         counts = count_pretokens(docs, pattern, special, workers, progress)
-    except regex.error as e: raise UserError(f'split pattern {pattern!r} is not a regular expression: {e}') from None
+    except regex.error as e:
+        raise UserError(f'split pattern {pattern!r} is not a regular expression: {e}') from None
     if not counts: raise UserError('the sources contain no text: nothing can be learned')
     merges = train_bpe(counts, n_merges, progress)
     if len(merges) < n_merges:
@@ -390,13 +403,13 @@ def from_merges(cls: Tokenizer,
     special = {s: len(tokens) + i for i, s in enumerate(check_special(special_tokens))}
     return cls(dict(enumerate(tokens)), special, pattern, merges=list(merges))
 
-# %% ../nbs/02_tokenizer.ipynb #b49a5bd6
+# %% ../nbs/02_tokenizer.ipynb #01c7c3be
 def as_document(
     text: str, # a document
 ) -> str:
     "The same text. Raises `UserError` if it is the name of a file, which should have been a `Path`"
-    named = '\n' not in text and '\0' not in text and 0 < len(text) < 300 and Path(text).suffix and os.path.exists(text)
-    if not named: return text
+    short = 0 < len(text) < 300 and not {*'\n\0'} & {*text}
+    if not (short and Path(text).suffix and os.path.exists(text)): return text
     raise UserError(f'{text!r} is the name of a file, but a list of strings is a list of documents: '
                     f'write Path({text!r})')
 
@@ -419,6 +432,7 @@ def source_list(
         if isinstance(s, Path) and s.is_dir(): yield from _files_in(s)
         else: yield s
 
+# %% ../nbs/02_tokenizer.ipynb #30e77570
 def _field(record, name, where):
     if not isinstance(record, dict) or name not in record:
         fields = ', '.join(map(str, record)) if isinstance(record, dict) else 'none'
@@ -432,7 +446,7 @@ def _files_in(folder):
     if not files: raise UserError(f'the folder {folder} holds no files: expected text')
     return files
 
-# %% ../nbs/02_tokenizer.ipynb #ee8dc5b9
+# %% ../nbs/02_tokenizer.ipynb #f148f782
 def training_texts(
     sources,                    # as in `Tokenizer.train`
     text_field: str='text',     # field that holds the text
@@ -442,7 +456,8 @@ def training_texts(
     special_tokens=(),          # texts that are never cut
 ) -> Iterator[str]:
     "All documents, long ones in parts. Warns of what was skipped"
-    if errors not in ('strict', 'replace', 'skip'): raise UserError(f'errors={errors!r}: expected strict, replace or skip')
+    if errors not in ('strict', 'replace', 'skip'):
+        raise UserError(f'errors={errors!r}: expected strict, replace or skip')
     skipped, docs = [], _documents(sources, text_field, errors)
     for doc in islice(docs, max_documents or None):
         try:
@@ -454,6 +469,7 @@ def training_texts(
         yield from chunks(doc(), pattern, special_tokens)
     if skipped: warn(f'{len(skipped)} skipped; the first: {skipped[0]}')
 
+# %% ../nbs/02_tokenizer.ipynb #73831307
 def _documents(sources, text_field, errors):
     "For each document a function that gives its blocks"
     decoding = 'replace' if errors == 'replace' else 'strict'
@@ -464,13 +480,14 @@ def _documents(sources, text_field, errors):
 
 def _records(path, text_field, decoding):
     "The lines of a JSONL file, each with a function that gives its text"
-    check = lambda: read_bytes(path)
     try: f = open(path, 'rb')
-    except OSError: check()
+    except OSError: read_bytes(path)    # it raises a better message
     with f:
         for n, line in enumerate(f, 1):
-            if line.strip(): yield line, lambda line, n=n: record_text(line, text_field, f'{path} line {n}', decoding)
+            if line.strip():
+                yield line, lambda line, n=n: record_text(line, text_field, f'{path} line {n}', decoding)
 
+# %% ../nbs/02_tokenizer.ipynb #0235b09b
 def record_text(
     line: bytes,            # one line of a JSONL file
     text_field: str='text', # field that holds the text
@@ -479,7 +496,8 @@ def record_text(
 ) -> str:
     "The text of a JSONL record. Raises `UserError` if it has none"
     try: record = json.loads(line.decode('utf-8-sig', errors))
-    except UnicodeDecodeError as e: raise UserError(f'{where} is not UTF-8: byte 0x{line[e.start]:02x} at offset {e.start} of the line') from None
+    except UnicodeDecodeError as e:
+        raise UserError(f'{where} is not UTF-8: byte 0x{line[e.start]:02x} at offset {e.start} of the line') from None
     except (ValueError, RecursionError): raise UserError(f'{where} is not JSON') from None
     return _field(record, text_field, where)
 
@@ -497,7 +515,7 @@ def _encode_long_space(self: Tokenizer, text):
         text = text[following:]
     return out + self.engine.encode_ordinary(text)
 
-# %% ../nbs/02_tokenizer.ipynb #a5a24cbe
+# %% ../nbs/02_tokenizer.ipynb #c2c2457c
 @patch
 def encode_iterable(self: Tokenizer,
     pieces: Iterable[str], # parts of one text, in order: lines of a file, blocks, …
@@ -505,7 +523,8 @@ def encode_iterable(self: Tokenizer,
 ) -> Iterator[int]:
     "The ids of a long text, one by one, in constant memory and independent of how the text is cut into pieces"
     names = self._allowed(allowed_special)
-    for chunk in chunks(pieces, self._cut_pattern(names), sorted(names), 2**16): yield from self.encode(chunk, names)
+    for chunk in chunks(pieces, self._cut_pattern(names), sorted(names), 2**16):
+        yield from self.encode(chunk, names)
 
 @patch
 def _cut_pattern(self: Tokenizer, names):
@@ -516,7 +535,7 @@ def _cut_pattern(self: Tokenizer, names):
     safe = not self.rules.steps and self.rules.forms in ((), ('NFC',)) and not swallows and not reshaped
     return self.pattern if safe else ''
 
-# %% ../nbs/02_tokenizer.ipynb #de724117
+# %% ../nbs/02_tokenizer.ipynb #5d7ac1fc
 @patch
 def encode_batch(self: Tokenizer,
     texts: Iterable[str], # the texts
@@ -525,7 +544,8 @@ def encode_batch(self: Tokenizer,
 ) -> list[list[int]]:
     "The ids of each text"
     self.engine
-    with ThreadPoolExecutor(threads or cpu_count()) as pool: return list(pool.map(lambda t: self.encode(t, allowed_special), texts))
+    with ThreadPoolExecutor(threads or cpu_count()) as pool:
+        return list(pool.map(lambda t: self.encode(t, allowed_special), texts))
 
 @patch
 def encode_to_numpy(self: Tokenizer,
@@ -548,7 +568,7 @@ def _text_array(self: Tokenizer, text):
         return np.array(self._text_ids(text), self.dtype)
     return (ranks if self.rules.order is None else np.array(self.rules.order)[ranks]).astype(self.dtype)
 
-# %% ../nbs/02_tokenizer.ipynb #136650a7
+# %% ../nbs/02_tokenizer.ipynb #059d3e2a
 def merges_from_ranks(
     ranks: dict[bytes, int], # rank of each token, single bytes included
 ) -> list[tuple[bytes, bytes]]:
@@ -556,7 +576,8 @@ def merges_from_ranks(
     longer = sorted((t for t in ranks if len(t) > 1), key=ranks.get)
     merges = [_reduce(t, ranks, ranks[t]) for t in longer]
     for token, parts in zip(longer, merges):
-        if len(parts) > 2: raise UserError(f'token {token[:40]!r} can not be reached by merging earlier tokens: the vocabulary is damaged')
+        if len(parts) > 2:
+            raise UserError(f'token {token[:40]!r} can not be reached by merging earlier tokens: the vocabulary is damaged')
     return merges
 
 def _reduce(token, ranks, limit):
@@ -629,7 +650,7 @@ def save(self: Tokenizer,
     "Save in Hugging Face's format. Raises `UserError` if the folder can't be written"
     return _save(self, folder)
 
-# %% ../nbs/02_tokenizer.ipynb #a6de5a44
+# %% ../nbs/02_tokenizer.ipynb #e487c441
 @contextmanager
 def _reading(path):
     "Whatever goes wrong inside is a `UserError` that names the file"
@@ -657,16 +678,18 @@ def _load_json(path):
         except json.JSONDecodeError as e:
             why = f'line {e.lineno}: {e.msg}'
             raise UserError(f'{path} is not valid JSON ({why}): the file is damaged or cut off') from None
-        if not isinstance(data, dict): raise UserError(f'{path} holds a JSON {type(data).__name__}: expected an object')
+        if not isinstance(data, dict):
+            raise UserError(f'{path} holds a JSON {type(data).__name__}: expected an object')
     return data
 
 def _check_ids(ids, what):
     "Ids must be different whole numbers that fit into 31 bits"
     for i in ids:
-        if type(i) is not int or not 0 <= i < 2**31: raise UserError(f'{what} has the id {i!r}: expected a whole number from 0')
+        if type(i) is not int or not 0 <= i < 2**31:
+            raise UserError(f'{what} has the id {i!r}: expected a whole number from 0')
     if len(set(ids)) < len(ids): raise UserError(f'{what} gives the same id twice: the file is damaged')
 
-# %% ../nbs/02_tokenizer.ipynb #fc662c25
+# %% ../nbs/02_tokenizer.ipynb #0996f3ce
 _PUNCTUATION = r'[!-/:-@\[-`{-~\p{P}]'
 
 def _steps(spec):
@@ -676,7 +699,8 @@ def _steps(spec):
     if kind == 'Digits': return [[r'\p{N}', 'Isolated' if spec['individual_digits'] else 'Contiguous', False]]
     if kind == 'Punctuation': return [[_PUNCTUATION, spec.get('behavior', 'Isolated'), False]]
     if kind == 'Split': return [_split_step(spec)]
-    if kind != 'ByteLevel': raise UserError(f'the pre_tokenizer {kind} is not supported: expected ByteLevel, after splits that keep all text')
+    if kind != 'ByteLevel':
+        raise UserError(f'the pre_tokenizer {kind} is not supported: expected ByteLevel, after splits that keep all text')
     prefix = ['prefix'] if spec.get('add_prefix_space', True) else []
     return prefix + ([[GPT2_PATTERN, 'Isolated', False]] if spec.get('use_regex', True) else []) + ['bytes']
 
@@ -684,12 +708,14 @@ def _split_step(spec):
     (kind, pattern), = spec['pattern'].items()
     pattern = pattern if kind == 'Regex' else regex.escape(pattern, special_only=True)
     behavior, invert = spec['behavior'], spec.get('invert', False)
-    if re.search(r'(?<!\\)\[\^?\[(?!:)|&&', pattern): raise UserError(f'the split {pattern[:60]!r} has sets within sets: not supported')
-    if behavior == 'Removed' and not invert: raise UserError(f'the split {pattern[:60]!r} removes what it finds from the text: not supported')
+    if re.search(r'(?<!\\)\[\^?\[(?!:)|&&', pattern):
+        raise UserError(f'the split {pattern[:60]!r} has sets within sets: not supported')
+    if behavior == 'Removed' and not invert:
+        raise UserError(f'the split {pattern[:60]!r} removes what it finds from the text: not supported')
     split_text('a', pattern, behavior, invert)      # a pattern that is none raises here
     return [pattern, behavior, invert]
 
-# %% ../nbs/02_tokenizer.ipynb #fccc7ff9
+# %% ../nbs/02_tokenizer.ipynb #c82f96a2
 def apply_steps(
     text: str,   # any text
     steps: list, # splits (pattern, behavior, invert), 'prefix' and 'bytes', as in `Rules`
@@ -706,10 +732,11 @@ def apply_steps(
 def _pattern_of(steps):
     "The pattern that says the same as `steps`, or None"
     simple = len(steps) == 2 and steps[1] == 'bytes' and isinstance(steps[0], list)
-    same = simple and (steps[0][1:] == ['Isolated', False] or steps[0][0] in _ENGINE_PATTERN and steps[0][1:] == ['Removed', True])
-    return steps[0][0] if same else None
+    if not simple: return None
+    pattern, *how = steps[0]
+    return pattern if how == ['Isolated', False] or how == ['Removed', True] and pattern in _ENGINE_PATTERN else None
 
-# %% ../nbs/02_tokenizer.ipynb #969da39a
+# %% ../nbs/02_tokenizer.ipynb #dd673609
 def _forms(spec):
     "The Unicode forms that a `normalizer` entry asks for"
     if not spec: return ()
@@ -722,7 +749,8 @@ def _check_model(model):
     kind = model.get('type') or ('BPE' if 'merges' in model else None)
     if kind != 'BPE': raise UserError(f'it holds a {kind} model: expected byte-level BPE')
     for key in ('dropout', 'continuing_subword_prefix', 'end_of_word_suffix'):
-        if model.get(key): raise UserError(f'{key}={model[key]!r} is not supported: expected plain byte-level BPE')
+        if model.get(key):
+            raise UserError(f'{key}={model[key]!r} is not supported: expected plain byte-level BPE')
     _check_ids([*model['vocab'].values()], 'the vocabulary')
 
 # %% ../nbs/02_tokenizer.ipynb #e070cde6
@@ -766,7 +794,7 @@ def _merge_pairs(self: Tokenizer, piece):
             if (r := pairs.get(p)) is not None: heapq.heappush(heap, (r, k, *p))
     return [self.ranks[p] for p in parts if p is not None]
 
-# %% ../nbs/02_tokenizer.ipynb #d234197e
+# %% ../nbs/02_tokenizer.ipynb #0f68a0cb
 @patch(cls_method=True)
 def _from_parts(cls: Tokenizer,
     vocab: dict, merges: list, # printable tokens with their ids, pairs of printable tokens
@@ -776,7 +804,8 @@ def _from_parts(cls: Tokenizer,
 ):
     "A tokenizer from what a file says"
     try: merges = [_pair(m) for m in merges]
-    except KeyError: raise UserError('a merge is not in the byte-level alphabet: it is not a byte-level BPE') from None
+    except KeyError:
+        raise UserError('a merge is not in the byte-level alphabet: it is not a byte-level BPE') from None
     made = {a + b for a, b in merges} | {bytes([b]) for b in range(256)}
     ordinary, extra, others = {}, {}, []
     for text, i in vocab.items():
@@ -811,7 +840,7 @@ def _ranked(rules, merges, ids, others):
         rules.whole = False
     return rules
 
-# %% ../nbs/02_tokenizer.ipynb #b3965fac
+# %% ../nbs/02_tokenizer.ipynb #6e19aa5f
 @patch(cls_method=True)
 def from_json(cls: Tokenizer,
     path, # a tokenizer.json of a byte-level BPE model
@@ -820,16 +849,19 @@ def from_json(cls: Tokenizer,
     data = _load_json(path)
     model, added = data.get('model'), data.get('added_tokens') or []
     if not isinstance(model, dict) or not isinstance(model.get('vocab'), dict):
-        what = f'it holds a {model["type"]} model' if isinstance(model, dict) and 'type' in model else 'it is not a tokenizer.json, or damaged'
+        kind = model.get('type') if isinstance(model, dict) else None
+        what = f'it holds a {kind} model' if kind else 'it is not a tokenizer.json, or damaged'
         raise UserError(f'{path} has no model with a vocabulary: {what}; expected byte-level BPE')
     with _reading(path):
         _check_model(model)
         special = {o['content']: o['id'] for o in added}
         _check_ids([*special.values()], 'the list of added tokens')
         for s, i in numbered(model['vocab'], added).items():
-            if special[s] != i: raise UserError(f'the added token {s!r} has the id {special[s]}, but tokenizers would read {i}: not supported')
+            if special[s] != i:
+                raise UserError(f'the added token {s!r} has the id {special[s]}, but tokenizers would read {i}: not supported')
         steps = _steps(data.get('pre_tokenizer'))
-        if 'bytes' not in steps: raise UserError('the pre_tokenizer has no ByteLevel: it is not a byte-level BPE')
+        if 'bytes' not in steps:
+            raise UserError('the pre_tokenizer has no ByteLevel: it is not a byte-level BPE')
         pattern = _pattern_of(steps)
         rest = {k: v for k, v in data.items() if k not in ('model', 'added_tokens')}
         kept = dict(rest=rest, model={k: v for k, v in model.items() if k not in ('vocab', 'merges')},
@@ -858,7 +890,7 @@ def from_files(cls: Tokenizer,
         special = {s: vocab[s] if s in vocab else max(vocab.values()) + 1 + new.index(s) for s in names}
         return cls._from_parts(vocab, merges, special, pattern, Rules())
 
-# %% ../nbs/02_tokenizer.ipynb #8e29d8c6
+# %% ../nbs/02_tokenizer.ipynb #c05a998e
 @patch(cls_method=True)
 def from_ranks(cls: Tokenizer,
     path,                                # a tiktoken rank file
@@ -874,7 +906,8 @@ def from_ranks(cls: Tokenizer,
             token, rank = base64.b64decode(token, validate=True), int(rank)
         except (ValueError, binascii.Error):
             raise UserError(f'{path} line {n}: expected a token in base64 and its rank, got {line[:40]!r}') from None
-        if rank in ordinary or not 0 <= rank < 2**31: raise UserError(f'{path} line {n}: rank {rank} occurs twice or is out of range')
+        if rank in ordinary or not 0 <= rank < 2**31:
+            raise UserError(f'{path} line {n}: rank {rank} occurs twice or is out of range')
         ordinary[rank] = token
     pattern = pattern or (GPT2_PATTERN if len(ordinary) < 60_000 else GPT4_PATTERN)
     known = _OPENAI.get(len(ordinary), {'<|endoftext|>': max(ordinary, default=0) + 1})
@@ -887,7 +920,7 @@ _OPENAI = {50280: {'<|endoftext|>': 50256}, # p50k_base, cl100k_base, o200k_base
            100256: {'<|endoftext|>': 100257, '<|fim_prefix|>': 100258, '<|fim_middle|>': 100259, '<|fim_suffix|>': 100260,
                     '<|endofprompt|>': 100276}}
 
-# %% ../nbs/02_tokenizer.ipynb #252771f2
+# %% ../nbs/02_tokenizer.ipynb #b821cb66
 @patch(cls_method=True)
 def gpt2(cls: Tokenizer):
     "GPT-2's tokenizer (50,257 ids). Raises `UserError` if its vocabulary is neither kept here nor within reach"
@@ -903,7 +936,8 @@ def from_tiktoken(cls: Tokenizer,
         raise UserError(f"the vocabulary of {name} is not on this machine and could not be fetched ({type(e).__name__}): connect once, or "
                         'set TIKTOKEN_CACHE_DIR to a folder that tiktoken has filled elsewhere, or give a folder with vocab.json and '
                         f'merges.txt, or a rank file such as {"r50k_base" if name == "gpt2" else name}.tiktoken') from None
-    pattern = {_ENGINE_PATTERN[GPT2_PATTERN]: GPT2_PATTERN}.get(enc._pat_str, GPT4_PATTERN if name == 'cl100k_base' else enc._pat_str)
+    known = {_ENGINE_PATTERN[GPT2_PATTERN]: GPT2_PATTERN} | ({enc._pat_str: GPT4_PATTERN} if name == 'cl100k_base' else {})
+    pattern = known.get(enc._pat_str, enc._pat_str)
     kind = 'gpt2' if name in ('gpt2', 'r50k_base') else 'bpe'
     return cls({i: t for t, i in enc._mergeable_ranks.items()}, enc._special_tokens, pattern, kind)
 
@@ -919,33 +953,40 @@ def add_special(self: Tokenizer,
     special = self.special_tokens | {s: self.vocab_size + i for i, s in enumerate(new)}
     return Tokenizer(self._ordinary, special, self.pattern, self.kind, self.__dict__.get('merges'), self.rules)
 
-# %% ../nbs/02_tokenizer.ipynb #31ef287a
+# %% ../nbs/02_tokenizer.ipynb #230bfcf5
 class CharTokenizer:
     "One id per character of a given alphabet"
     kind, eot_id, special_tokens = 'char', None, {}
     def __init__(self,
-        alphabet: str|list,     # a text whose different characters, sorted, get the ids 0, 1, …; or a list of characters in the order of their ids
-        unknown: str|None=None, # a sign that stands for every other character, as one more id at the end; None = they are an error
+        alphabet: str|list,     # a text, whose characters are sorted and numbered; or a list of characters in their order
+        unknown: str|None=None, # a sign for every other character, with one more id at the end; None = they are an error
     ):
         self.chars = sorted(set(alphabet)) if isinstance(alphabet, str) else list(alphabet)
         if not self.chars: raise UserError('a character tokenizer needs a text with at least one character')
-        if bad := [c for c in self.chars if not isinstance(c, str) or len(c) != 1]: raise UserError(f'{bad[0]!r} is not one character')
-        if len(set(self.chars)) < len(self.chars): raise UserError('a character has two ids: the vocabulary is damaged')
-        if unknown in self.chars: raise UserError(f'unknown={unknown!r} is a character of the alphabet: choose another sign')
+        if bad := [c for c in self.chars if not isinstance(c, str) or len(c) != 1]:
+            raise UserError(f'{bad[0]!r} is not one character')
+        if len(set(self.chars)) < len(self.chars):
+            raise UserError('a character has two ids: the vocabulary is damaged')
+        if unknown in self.chars:
+            raise UserError(f'unknown={unknown!r} is a character of the alphabet: choose another sign')
         self.unknown = unknown
         codes = [ord(c) for c in self.chars]
         self.table = np.full(max(codes) + 2, -1 if unknown is None else len(codes), np.int32)
         self.table[codes] = np.arange(len(codes))
 
     @cached_property
-    def vocab(self): return dict(enumerate(c.encode('utf-8', 'surrogatepass') for c in [*self.chars, *([self.unknown] if self.unknown else [])]))
+    def vocab(self):
+        chars = self.chars + ([self.unknown] if self.unknown else [])
+        return dict(enumerate(c.encode('utf-8', 'surrogatepass') for c in chars))
     @cached_property
     def vocab_size(self): return len(self.vocab)
     @cached_property
     def hash(self): return hashlib.sha256(json.dumps(['char', self.chars, self.unknown]).encode()).hexdigest()
     dtype = Tokenizer.dtype
     def __len__(self): return self.vocab_size
-    def __repr__(self): return f'CharTokenizer: {self.vocab_size:,} ids, {"".join(self.chars[:40])!r}' + ('…' if len(self.chars) > 40 else '')
+    def __repr__(self):
+        shown = repr(''.join(self.chars[:40])) + ('…' if len(self.chars) > 40 else '')
+        return f'CharTokenizer: {self.vocab_size:,} ids, {shown}'
 
 # %% ../nbs/02_tokenizer.ipynb #fcd5ff6a
 @patch
@@ -996,11 +1037,12 @@ def token_bytes(self: CharTokenizer, id: int) -> bytes:
     "The bytes of one token"
     return self.decode_bytes([id])
 
-# %% ../nbs/02_tokenizer.ipynb #39aa4efb
+# %% ../nbs/02_tokenizer.ipynb #c3c9a45c
 @patch
 def to_json(self: CharTokenizer) -> dict:
     "The content of `tokenizer.json`"
-    model = dict(type='WordLevel', vocab={t.decode('utf-8', 'surrogatepass'): i for i, t in self.vocab.items()}, unk_token=self.unknown or '<unknown>')
+    vocab = {t.decode('utf-8', 'surrogatepass'): i for i, t in self.vocab.items()}
+    model = dict(type='WordLevel', vocab=vocab, unk_token=self.unknown or '<unknown>')
     split = dict(type='Split', pattern=dict(Regex=r'[\s\S]'), behavior='Isolated', invert=False)
     return _tokenizer_json([], split, dict(type='Fuse'), model)
 
@@ -1018,7 +1060,8 @@ def from_json(cls: CharTokenizer,
     vocab = model.get('vocab') if isinstance(model, dict) else None
     with _reading(path):
         _check_ids([*vocab.values()], 'the vocabulary')
-        if {*vocab.values()} != {*range(len(vocab))}: raise UserError('expected characters with the ids 0, 1, …: the file is damaged')
+        if {*vocab.values()} != {*range(len(vocab))}:
+            raise UserError('expected characters with the ids 0, 1, …: the file is damaged')
         unknown = model.get('unk_token') if model.get('unk_token') in vocab else None
         return cls([c for c in sorted(vocab, key=vocab.get) if c != unknown], unknown)
 
@@ -1039,13 +1082,14 @@ def read_meta_pkl(
     if not isinstance(itos, dict) or {*itos} != {*range(len(itos))}: raise UserError(f'{path} holds no itos table with the ids 0, 1, …: expected nanoGPT\'s meta.pkl')
     with _reading(path): return CharTokenizer([itos[i] for i in range(len(itos))])
 
-# %% ../nbs/02_tokenizer.ipynb #9c04bfb6
+# %% ../nbs/02_tokenizer.ipynb #dfe07423
 def load_tokenizer(
     source, # a name such as 'gpt2', a folder, or a file: tokenizer.json, *.tiktoken, vocab.json beside merges.txt, meta.pkl
 ):
     "Any tokenizer. Raises `UserError` if there is none, or it is damaged"
     path = Path(source)
-    if str(source) in tiktoken.list_encoding_names() and not path.exists(): return Tokenizer.from_tiktoken(str(source))
+    if str(source) in tiktoken.list_encoding_names() and not path.exists():
+        return Tokenizer.from_tiktoken(str(source))
     if str(source) == 'char':
         raise UserError('a character tokenizer is made from a text: CharTokenizer(text), or nanogpt-tokenizer train --kind char')
     if path.is_dir(): path = _file_in(path)

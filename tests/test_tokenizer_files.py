@@ -1,8 +1,9 @@
 "Tokenizer files with thousands of small damages: each is read, or refused in one sentence that names the file"
 import base64, json, pickle, random, warnings
 import pytest
+from nanogpt_lit.bpe import GPT2_PATTERN, GPT4_PATTERN
 from nanogpt_lit.core import UserError
-from nanogpt_lit.tokenizer import CharTokenizer, Tokenizer, load_tokenizer, to_printable
+from nanogpt_lit.tokenizer import CharTokenizer, Rules, Tokenizer, load_tokenizer, to_printable
 
 TEXTS = ['The end. <|endoftext|>the end!', "it's 12345  naïve 猫🐈\n\n", 'e\u0301 \ud800 <x>', '', ' '*1001]
 
@@ -143,3 +144,25 @@ def test_ids_in_a_gap(tok, tmp_path):
         for text in ('the <a>end<b> the', *TEXTS[:2]):
             assert theirs.encode(text).ids == gappy.encode(text, 'all') == again.encode(text, 'all')
         assert again.hash == gappy.hash
+
+def test_data_sets():
+    "Records of the `datasets` library, whole or streamed"
+    datasets = pytest.importorskip('datasets')
+    rows = [{'id': i, 'story': f'the end of story {i}, the very end'} for i in range(30)]
+    want = Tokenizer.train([r['story'] for r in rows], 280, progress=False).hash
+    whole = datasets.Dataset.from_list(rows)
+    for sources in (rows, whole, whole.to_iterable_dataset(), (r for r in rows)):
+        assert Tokenizer.train(sources, 280, text_field='story', progress=False).hash == want
+    with pytest.raises(UserError, match="record 1 has no field 'text'"): Tokenizer.train(whole, 280, progress=False)
+    with pytest.raises(UserError, match='keys train'): Tokenizer.train(datasets.DatasetDict(train=whole), 280, progress=False)
+
+OTHER = dict(gpt4=dict(pattern=GPT4_PATTERN), gaps=dict(pattern='[a-z]+'), look=dict(pattern=r'(?:a(?=.)|b)+|\s'), nfc=dict(rules=Rules(forms=('NFC',))),
+             steps=dict(rules=Rules(steps=[[r'\p{N}', 'Isolated', False], [GPT2_PATTERN, 'Isolated', False], 'bytes'])))
+
+@pytest.mark.parametrize('kind', OTHER)
+def test_a_million_of(tok, kind, capfd):
+    "Whatever the engine does with a very long run, under any pattern: the text comes back (its panics may write to stderr)"
+    other = Tokenizer(tok._ordinary, tok.special_tokens, **OTHER[kind])
+    for sign in ('a', '=', ' ', '\n', '\u0301', 'ab '):
+        text = 'x' + sign*(1_000_000//len(sign)) + ' y'
+        assert other.decode(other.encode(text)) == text
