@@ -1,0 +1,115 @@
+"Models that leave for other programs and come from them, each program in a process of its own."
+import json, os, pickle, subprocess, sys
+from importlib.util import find_spec
+from pathlib import Path
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from nanogpt_lit.config import GPTConfig
+from nanogpt_lit.core import UserError
+from nanogpt_lit.interop import FAMILIES, GPT, cannot, family_of, from_hf, gpt_config, hf_config, read_pickle, to_hf
+
+ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'}
+
+def run(*words, cwd, ok=True):
+    exe = str(Path(sys.executable).parent/words[0])
+    r = subprocess.run([exe, *map(str, words[1:])], capture_output=True, text=True, encoding='utf-8', cwd=cwd, env=ENV, timeout=300)
+    if ok: assert r.returncode == 0, r.stderr
+    return r
+
+THEIRS = '''
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tok = AutoModelForCausalLM.from_pretrained('hf'), AutoTokenizer.from_pretrained('hf')
+assert 'nanogpt_lit' not in sys.modules
+out = model.generate(**tok('First', return_tensors='pt'), max_new_tokens=50, do_sample=False)[0]
+print(type(model).__name__, tok.decode(out), sep='\\n', end='')
+'''
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    "A folder with a run of the tiny preset in a shape that Qwen3 has"
+    folder = tmp_path_factory.mktemp('trained')
+    text = ''.join(f'First came {i}, then came {i + 1}, and the crowd said: "Second!"\n' for i in range(3000))
+    (folder/'text.txt').write_text(text, encoding='utf-8')
+    run('nanogpt-train', 'tiny', '--input', 'text.txt', '--act', 'swiglu', '--n_kv_head', 1, '--tokenizer_vocab_size', 300,
+        '--max_steps', 60, '--out_dir', 'runs/t', '--device', 'cpu', cwd=folder)
+    return folder
+
+def test_exported_run_writes_the_same_text_under_transformers(trained):
+    pytest.importorskip('transformers')
+    run('nanogpt-export', 'runs/t', '--out_dir', 'hf', cwd=trained)
+    assert {'config.json', 'generation_config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'} == {p.name for p in (trained/'hf').iterdir()}
+    name, text = run('python', '-c', THEIRS, cwd=trained).stdout.split('\n', 1)
+    greedy = '--start', 'First', '--temperature', 0, '--num_samples', 1, '--max_new_tokens', 50, '--device', 'cpu'
+    for source in ('runs/t', 'hf', 'hf/model.safetensors'):
+        assert run('nanogpt-sample', source, *greedy, cwd=trained).stdout == f'{text}\n---------------\n'
+    assert name == 'Qwen3ForCausalLM'
+
+def test_imported_run_is_trained_on_with_its_own_tokenizer_only(trained):
+    run('nanogpt-export', 'runs/t', '--out_dir', 'hf2', cwd=trained)
+    run('nanogpt-import', 'hf2', '--out_dir', 'runs/imported', cwd=trained)
+    more = ['nanogpt-train', '--load_checkpoint', 'runs/imported/model_00000.pt', '--input', 'text.txt', '--max_steps', 5, '--device', 'cpu']
+    first = run(*more, '--tokenizer', 'runs/imported/tokenizer', '--out_dir', 'runs/more', cwd=trained).stdout
+    assert 'weights only' in first and float(first.split('val loss ')[1].split()[0]) < 3           # not from scratch
+    wrong = run(*more, '--tokenizer_vocab_size', 260, '--out_dir', 'runs/wrong', cwd=trained, ok=False)
+    assert wrong.returncode == 1 and 'another tokenizer' in wrong.stderr and '--tokenizer runs/imported/tokenizer' in wrong.stderr
+    other = run(*more, '--tokenizer', 'runs/imported/tokenizer', '--n_embd', 48, '--n_layer', 1, '--out_dir', 'runs/wrong', cwd=trained, ok=False)
+    assert other.returncode == 1 and 'n_layer is 2 there and 1 here' in other.stderr and 'n_embd is 64 there and 48 here' in other.stderr
+
+class Attack:
+    def __init__(self, *args): self.args = args
+    def __reduce__(self): return self.args[0], self.args[1:]
+
+def test_no_command_executes_a_pickle(tmp_path):
+    attack = Attack(os.system, f'touch {tmp_path/"gotcha"}')
+    for name, content in {'raw.pt': attack, 'ckpt.pt': {'model': {}, 'model_args': attack}, 'ours.pt': {'checksum': attack}}.items():
+        torch.save(content, tmp_path/name)
+        for words in (['nanogpt-sample', name], ['nanogpt-import', name], ['nanogpt-export', name],
+                      ['nanogpt-train', '--load_checkpoint', name, '--dataset', 'pystdlib']):
+            r = run(*words, cwd=tmp_path, ok=False)
+            assert r.returncode == 1 and r.stderr.startswith('error: ') and r.stderr.count('\n') == 1, r.stderr
+    (tmp_path/'plain.pt').write_bytes(pickle.dumps(attack))
+    assert run('nanogpt-import', 'plain.pt', cwd=tmp_path, ok=False).returncode == 1
+    assert not (tmp_path/'gotcha').exists()
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.integers(0, 10**6), st.booleans())
+def test_damaged_files_are_refused_in_words(tmp_path_factory, noise, at, cut):
+    folder = tmp_path_factory.mktemp('damaged')
+    torch.save({'model': {'wte.weight': torch.ones(3, 2)}, 'step': 1}, folder/'x.pt')
+    good = (folder/'x.pt').read_bytes()
+    at %= len(good)
+    (folder/'x.pt').write_bytes(good[:at] + noise + (b'' if cut else good[at + len(noise):]))
+    try: read_pickle(folder/'x.pt')
+    except UserError as e: assert 'x.pt' in str(e)
+
+shapes = st.builds(dict, n_layer=st.integers(1, 2), n_head=st.sampled_from([2, 4]), n_kv_head=st.sampled_from([None, 1, 2]),
+    n_embd=st.sampled_from([16, 24]), head_dim=st.sampled_from([None, 4, 10]), d_ff=st.sampled_from([None, 20]), pos=st.sampled_from(['learned', 'rotary', 'none']),
+    rope_theta=st.sampled_from([1e4, 5e5]), norm=st.sampled_from(['layernorm', 'rmsnorm']), norm_affine=st.booleans(), norm_eps=st.sampled_from([1e-5, 1e-6]),
+    act=st.sampled_from(['gelu', 'gelu_tanh', 'relu2', 'swiglu']), bias=st.booleans(), qk_norm=st.booleans(), tie_embeddings=st.booleans(),
+    logit_softcap=st.sampled_from([0., 0., 15.]))
+modern = shapes.map(lambda kw: kw | dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=kw['bias'] and not kw['qk_norm'], logit_softcap=0.))
+classic = shapes.map(lambda kw: {k: v for k, v in kw.items() if k in ('n_layer', 'n_head', 'd_ff', 'norm_affine', 'bias', 'tie_embeddings')} | dict(n_embd=16))
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(shapes, modern, classic))
+def test_any_configuration_is_exported_exactly_or_refused_with_reasons(tmp_path_factory, kw):
+    try: cfg = GPTConfig(vocab_size=30, block_size=12, **kw)
+    except UserError: return
+    folder, model, ids_BT = tmp_path_factory.mktemp('hf'), GPT(cfg).eval(), torch.randint(30, (2, 12))
+    try: name = family_of(cfg)
+    except UserError as e:
+        assert not any(not cannot(cfg, o) for o in FAMILIES), 'refused, though a family fits'
+        with pytest.raises(UserError, match='no model of transformers'): to_hf(model, folder)
+        assert not [*folder.iterdir()]
+        return
+    with torch.no_grad():
+        for k, p in model.named_parameters(): p.uniform_(.5, 1.5) if p.ndim == 1 and not k.endswith('bias') else p.normal_(std=.3)
+        back, scores = from_hf(to_hf(model, folder)), model(ids_BT)[0]
+        assert (back(ids_BT)[0] - scores).abs().max() < 1e-4
+        if find_spec('transformers'):
+            from transformers import AutoModelForCausalLM
+            assert (AutoModelForCausalLM.from_pretrained(folder).eval()(ids_BT).logits - scores).abs().max() < 1e-4
+    assert json.loads((folder/'config.json').read_text())['model_type'] == name
+    assert gpt_config(hf_config(back.cfg)) == back.cfg
