@@ -339,8 +339,8 @@ def token_bytes(self: Tokenizer,
     "The bytes of one token"
     return self.decode_bytes([id])
 
-# %% ../nbs/02_tokenizer.ipynb #21f9aeff
-_ENDS = ('<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>')
+# %% ../nbs/02_tokenizer.ipynb #4fdad30d
+_ENDS = ('<|endoftext|>', '<|end_of_text|>', '<｜end▁of▁sentence｜>', '</s>', '<eos>', '<EOT>')
 
 @patch(as_prop=True)
 def eot_id(self: Tokenizer) -> int|None:
