@@ -421,7 +421,7 @@ def spread(
     begin = np.arange(k + 1)*n//k
     return begin[:-1] + (split_key(np.arange(k), seed) % np.diff(begin).astype(np.uint64)).astype(np.int64)
 
-# %% ../nbs/06_data.ipynb #ae59b15e
+# %% ../nbs/06_data.ipynb #31812589
 PATTERNS = dict(gpt2=GPT2_PATTERN, gpt4=GPT4_PATTERN)
 BPE_SAMPLE = 200_000_000  # characters that a vocabulary is learned from, at most
 
@@ -456,11 +456,13 @@ def _sample(items, chosen=None, left=BPE_SAMPLE):
         n += ends
         if wanted is not None and n > chosen[-1]: return
 
-def _pattern(tokenizer):
-    "The pattern by which `tokenizer` splits text; '' = unknown, None = it has one id per character"
-    if tokenizer == 'bpe': return GPT2_PATTERN
-    if tokenizer == 'char' or isinstance(tokenizer, CharTokenizer): return None
-    return getattr(tokenizer, 'pattern', '')
+def _cuts(tokenizer, allowed=()):
+    "Where a text may be cut without changing an id: the split pattern ('' = nowhere, None = anywhere), and texts to keep whole"
+    if tokenizer == 'bpe': return dict(pattern=GPT2_PATTERN)
+    if tokenizer == 'char' or isinstance(tokenizer, CharTokenizer): return dict(pattern=None)
+    if not isinstance(tokenizer, Tokenizer): return dict(pattern='')
+    names = tokenizer._allowed(allowed)
+    return dict(pattern=tokenizer._cut_pattern(names), special_tokens=tuple(sorted(names)))
 
 # %% ../nbs/06_data.ipynb #7aec4b46
 def _encode_all(part, journal, encoder, items, writers, workers, bar, every_s=2.):
@@ -484,7 +486,7 @@ def _save_journal(part, journal, writers):
     atomic_write(part/'journal.json', json.dumps(journal))
     return time.time()
 
-# %% ../nbs/06_data.ipynb #69714f7e
+# %% ../nbs/06_data.ipynb #6b730d71
 def prepare(
     sources,                  # path, folder, pattern, name of a data set, list of `Path`s, or list of documents (str)
     out_dir,                  # folder to make
@@ -506,7 +508,7 @@ def prepare(
     if not 0 < val_fraction < 1: raise UserError(f'val_fraction={val_fraction}: expected a share between 0 and 1')
     if shard_size < 1: raise UserError(f'shard_size={shard_size}: expected at least 1 token')
     if isinstance(tokenizer, (str, Path)) and tokenizer not in ('char', 'bpe'): tokenizer = load_tokenizer(tokenizer)
-    corpus = replace(corpus, pattern=_pattern(tokenizer))
+    corpus = replace(corpus, **_cuts(tokenizer))
     seen = None if corpus.remote else _splittable(survey(corpus), corpus, val_fraction)
     job = _job(corpus, seen, tokenizer, val_fraction, shard_size, vocab_size, seed, samples)
     if done := _room_for(out, job, overwrite): return done
@@ -679,7 +681,7 @@ def _check_cover(text, pattern):
     except regex.error as e: raise UserError(f'split pattern {pattern!r} is not a regular expression: {e}') from None
     if rest: raise UserError(f'split pattern {pattern!r} leaves out {rest[:20]!r}, which would get no ids: add an alternative for the rest, such as |[\\s\\S]')
 
-# %% ../nbs/06_data.ipynb #20fe1010
+# %% ../nbs/06_data.ipynb #91d34846
 def encoded(
     corpus: Corpus,          # what to encode
     tok,                     # any tokenizer
@@ -690,7 +692,7 @@ def encoded(
     progress: bool=False,    # show a progress bar
 ) -> Iterator[np.ndarray]:
     "The ids of a whole corpus, block by block"
-    corpus.pattern, corpus.special_tokens = _pattern(tok), tuple(tok.special_tokens)
+    for k, v in _cuts(tok, allowed).items(): setattr(corpus, k, v)
     if whole: corpus.piece_size, workers = sys.maxsize, 1
     items, size = (('all', text, ends) for _, text, ends in corpus.texts()), _bytes_of(corpus)
     with progress_bar(total=size, unit='B', unit_scale=True, desc='encoding', disable=not progress) as bar:

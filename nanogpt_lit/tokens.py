@@ -8,7 +8,7 @@ __all__ = ['PAGE', 'visible', 'tokens_html', 'show_tokens', 'tokens_ansi', 'want
            'compare_html', 'html_page', 'tokenizer_of', 'describe', 'inspect_command', 'compare_command', 'ids_dtype',
            'check_ids_path', 'write_ids', 'read_ids', 'decode_command', 'folder_for', 'add_command']
 
-# %% ../nbs/02a_tokens.ipynb #31ed7afd
+# %% ../nbs/02a_tokens.ipynb #e61822f2
 import codecs, html, os, re, sys, unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import regex
 from fastcore.basics import patch
+from .bpe import _mend
 from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig
 from .core import UserError, atomic_open, atomic_write, check_writable, human, read_text
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
@@ -95,7 +96,7 @@ def wants_color(
     if choice != 'auto': return choice == 'always'
     return sys.stdout.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
 
-# %% ../nbs/02a_tokens.ipynb #f29553fd
+# %% ../nbs/02a_tokens.ipynb #1b9c1240
 def after_merges(
     tok: Tokenizer,   # a BPE tokenizer
     text: str,        # a short text
@@ -113,22 +114,28 @@ def used_merges(
     order = _order(tok)
     return sorted({i + 1 for piece in _pieces(tok, text) for i in _fall(piece, order)[1]})
 
-def _pieces(tok, text): return [m[0].encode() for m in regex.finditer(tok.pattern, text) if m[0]]
+def _pieces(tok, text): return tok._pieces(tok._normal(_mend(text)))
 
-def _order(tok): return {a + b: i for i, (a, b) in enumerate(tok.merges)}
+# %% ../nbs/02a_tokens.ipynb #561bbb5a
+def _order(tok):
+    "A function: the number of the merge that joins two parts, found by what they make or, if a file insists, by the pair"
+    if tok.rules.pairs is None:
+        made = {a + b: i for i, (a, b) in enumerate(tok.merges)}
+        return lambda a, b: made.get(a + b)
+    pairs = {pair: i for i, pair in enumerate(tok.merges)}
+    return lambda a, b: pairs.get((a, b))
 
-# %% ../nbs/02a_tokens.ipynb #fd0c3665
 def _fall(piece, order, n=None):
     "`(parts, numbers of the merges applied)` of one piece under the first n merges"
-    parts, used, limit = [piece[i:i+1] for i in range(len(piece))], [], len(order) if n is None else n
-    while len(parts) > 1:
-        i, k = min((order.get(a + b, limit), k) for k, (a, b) in enumerate(zip(parts, parts[1:])))
-        if i >= limit: break
+    parts, used = [piece[i:i+1] for i in range(len(piece))], []
+    while True:
+        pairs = [(i, k) for k, (a, b) in enumerate(zip(parts, parts[1:])) if (i := order(a, b)) is not None]
+        i, k = min(pairs, default=(None, 0))
+        if i is None or n is not None and i >= n: return parts, used
         parts[k:k+2] = [parts[k] + parts[k+1]]
         used.append(i)
-    return parts, used
 
-# %% ../nbs/02a_tokens.ipynb #0104483b
+# %% ../nbs/02a_tokens.ipynb #dc8a3b47
 class Explorer:
     "A live view of a text falling from bytes to tokens"
     def __init__(self,
@@ -137,9 +144,9 @@ class Explorer:
     ):
         if not hasattr(tok, 'merges'):
             raise UserError(f'{tok} has no merges to watch: expected a BPE tokenizer')
-        self.tok, self.text = tok, text
+        self.tok, self.text, self.ids = tok, text, {t: i for i, t in tok._ordinary.items()}
 
-# %% ../nbs/02a_tokens.ipynb #8ce7669c
+# %% ../nbs/02a_tokens.ipynb #1b926502
 @patch
 def html(self: Explorer,
     text: str, # a text
@@ -150,7 +157,7 @@ def html(self: Explorer,
     last = f', the last of them {" + ".join(map(_quoted, merges[n - 1]))}' if n else ''
     per = f': {len(text.encode())/len(parts):.2f} bytes per token' if parts else ''
     numbers = f'{n:,} of {len(merges):,} merges{html.escape(last)}; {len(parts)} tokens{per}'
-    return f'<div>{numbers}</div>{_pre([(self.tok.ranks[p], p) for p in parts])}'
+    return f'<div>{numbers}</div>{_pre([(self.ids[p], p) for p in parts])}'
 
 @patch
 def static(self: Explorer,
