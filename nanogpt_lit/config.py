@@ -321,7 +321,7 @@ class SampleConfig:
         for k in ('num_samples', 'max_new_tokens'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
 
-# %% ../nbs/00a_config.ipynb #3050c47b
+# %% ../nbs/00a_config.ipynb #0ad58a4c
 @dataclass
 class ImportConfig:
     "Knobs of `nanogpt-import`"
@@ -340,7 +340,7 @@ class ExportConfig:
     run: str = 'runs/quickstart'     # run folder, or anything else that nanogpt-sample takes
     out_dir: str = 'hf'              # folder to make
     dtype: Literal['float32', 'bfloat16', 'float16'] = 'float32' # of the numbers in the file
-    max_shard_gb: float = 5.         # split the weights into files of at most this size, in 10**9 bytes
+    max_shard_gb: float = 5.         # split the weights into files of at most this size, in gigabytes
     overwrite: bool = False          # replace a model that is already in out_dir
 
     def __post_init__(self):
