@@ -116,9 +116,9 @@ def used_merges(
 
 def _pieces(tok, text): return tok._pieces(tok._normal(_mend(text)))
 
-# %% ../nbs/02a_tokens.ipynb #561bbb5a
+# %% ../nbs/02a_tokens.ipynb #cea314c6
 def _order(tok):
-    "A function: the number of the merge that joins two parts, found by what they make or, if a file insists, by the pair"
+    "Finds the number of the merge that joins two parts: by what they make or, if a file insists, by the pair"
     if tok.rules.pairs is None:
         made = {a + b: i for i, (a, b) in enumerate(tok.merges)}
         return lambda a, b: made.get(a + b)
@@ -269,7 +269,7 @@ def only_in(
     own = [t for t in ordinary_tokens(a) if t not in other]
     return sorted(own, key=lambda t: (not has_letter(t), -len(t), t))[:top]
 
-# %% ../nbs/02a_tokens.ipynb #0ebdb014
+# %% ../nbs/02a_tokens.ipynb #5a9564fa
 def compared(
     toks: dict,  # `{name: tokenizer}`, two or more
     text: str,   # text to compare them on
@@ -281,7 +281,8 @@ def compared(
     for name, b in others:
         ta, tb = {*ordinary_tokens(a)}, {*ordinary_tokens(b)}
         both = len(ta & tb)
-        lines += ['', f'{first} and {name} share {both:,} tokens, {both/len(ta):.0%} and {both/len(tb):.0%} of theirs']
+        shares_of = f'{both/len(ta):.0%} and {both/len(tb):.0%} of theirs'
+        lines += ['', f'{first} and {name} share {both:,} tokens, {shares_of}']
         lines += _one_way(first, a, name, b, text, top) + _one_way(name, b, first, a, text, top)
     return '\n'.join(lines)
 
@@ -316,13 +317,13 @@ def compare_html(
     columns = ''.join(column(name, _tokens(t, text)) for name, t in toks.items())
     return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{columns}</div>'
 
-# %% ../nbs/02a_tokens.ipynb #b6b918c9
+# %% ../nbs/02a_tokens.ipynb #ac53bd68
 def html_page(
     title: str, # title of the page
     body: str,  # HTML
 ) -> str:
     "A complete HTML page that needs nothing else"
-    style = 'body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em;background:#fff;color:#111}'
+    style = 'body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#111;background:#fff}'
     title = html.escape(title)
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
     return (f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head>\n'
@@ -414,7 +415,7 @@ def _names(words):
     if twice: raise UserError(f'{twice[0]} is given twice: expected different tokenizers')
     return names, words[n:]
 
-# %% ../nbs/02a_tokens.ipynb #81ef32fb
+# %% ../nbs/02a_tokens.ipynb #68e6615a
 def ids_dtype(
     tok,               # the tokenizer
     dtype: str='auto', # a number type, or 'auto' for the smallest that holds every id
@@ -429,9 +430,14 @@ def check_ids_path(
 ):
     "`UserError` if it isn't named .npy or .bin, or can't be written"
     path = Path(path)
-    if path.suffix not in ('.npy', '.bin'): raise UserError(f'{path}: expected a name that ends in .npy or .bin')
+    _check_suffix(path)
     if path.is_dir(): raise UserError(f'{path} is a folder: expected a file')
-    if not path.parent.is_dir(): raise UserError(f'{path} cannot be written: the folder {path.parent} does not exist')
+    if not path.parent.is_dir():
+        raise UserError(f'{path} cannot be written: the folder {path.parent} does not exist')
+
+def _check_suffix(path):
+    if path.suffix in ('.npy', '.bin'): return
+    raise UserError(f'{path}: expected a name that ends in .npy or .bin')
 
 # %% ../nbs/02a_tokens.ipynb #ad157637
 def write_ids(
@@ -456,7 +462,7 @@ def _fitting(ids, dtype):
     if not len(ids) or 0 <= ids.min() and ids.max() <= np.iinfo(dtype).max: return ids.astype(dtype)
     raise UserError(f'an id does not fit into {dtype.name}: use a larger dtype')
 
-# %% ../nbs/02a_tokens.ipynb #5b36cfc5
+# %% ../nbs/02a_tokens.ipynb #b0795fdf
 def read_ids(
     path,              # a .npy or .bin file
     tok,               # the tokenizer, for the number type of a .bin
@@ -465,12 +471,14 @@ def read_ids(
     "The ids in a file, mapped rather than read. `UserError` if the file isn't one of ids"
     path = Path(path)
     if path.is_dir() or not path.exists():
-        raise UserError(f'{path} {"is a folder" if path.is_dir() else "does not exist"}: expected a .npy or .bin file')
-    if path.suffix not in ('.npy', '.bin'): raise UserError(f'{path}: expected a name that ends in .npy or .bin')
+        what = 'is a folder' if path.is_dir() else 'does not exist'
+        raise UserError(f'{path} {what}: expected a .npy or .bin file')
+    _check_suffix(path)
     if not path.stat().st_size: raise UserError(f'{path} is empty: expected ids')
     bare = ids_dtype(tok, dtype).newbyteorder('<')
     try: ids = np.load(path, mmap_mode='r') if path.suffix == '.npy' else np.memmap(path, bare, 'r')
-    except (ValueError, EOFError, OSError) as e: raise UserError(f'{path} is not a file of ids: {_why(e)}') from None
+    except (ValueError, EOFError, OSError) as e:
+        raise UserError(f'{path} is not a file of ids: {_why(e)}') from None
     if ids.ndim == 1 and ids.dtype.kind in 'iu': return ids
     raise UserError(f'{path} holds {ids.dtype} of shape {ids.shape}: expected one row of whole numbers')
 
