@@ -59,7 +59,7 @@ class GPTConfig:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if self.act == 'swiglu' else 4*self.n_embd
 
-# %% ../nbs/00a_config.ipynb #8b0642cf
+# %% ../nbs/00a_config.ipynb #9da27aa8
 @dataclass
 class DataConfig:
     "What to train on, and how it is cut into batches"
@@ -73,7 +73,7 @@ class DataConfig:
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
     tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
     text_field: str = 'text'         # field of a JSONL record that holds the text
-    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, put � in their place, or leave the file out
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
     val_fraction: float = .1         # share of the text held out for validation
     max_data_size: int = 0           # use at most this many documents; 0 = all
     shard_size: int = 100_000_000    # tokens per shard file
@@ -183,7 +183,7 @@ PRESETS = {
     'gpt2-xl': dict(act='gelu_tanh', n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl', tokenizer='gpt2'),
 }
 
-# %% ../nbs/00a_config.ipynb #d1672b99
+# %% ../nbs/00a_config.ipynb #9dbd9d66
 @dataclass
 class TokenizerConfig:
     "Knobs of `nanogpt-tokenizer train`"
@@ -196,7 +196,7 @@ class TokenizerConfig:
     pattern: str = 'gpt2'            # split pattern: a name such as gpt2 or gpt4, or a regular expression
     max_data_size: int = 0           # read at most this many documents; 0 = all
     tokenizer_samples: int = 0       # learn from at most this many of them, spread over all; 0 = all
-    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, put � in their place, or leave the file out
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU
 
     def __post_init__(self):
@@ -212,7 +212,7 @@ class AddConfig:
     special_tokens: list[str] = field(default_factory=list) # texts that get the next ids; none = only convert
     out_dir: str|None = None         # folder to write tokenizer.json to
 
-# %% ../nbs/00a_config.ipynb #b6011c4e
+# %% ../nbs/00a_config.ipynb #f3757073
 @dataclass
 class EncodeConfig:
     "Knobs of `nanogpt-tokenizer encode`"
@@ -220,7 +220,7 @@ class EncodeConfig:
     tokenizer: str = 'tokenizer'     # tokenizer folder or file, or gpt2
     vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
     merges_path: str|None = None     # and its merges.txt
-    input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a dataset
+    input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a dataset; /dev/stdin = a pipe
     text_field: str = 'text'         # field of a JSONL record that holds the text
     output: str|None = None          # .npy or .bin file for the ids; None = print them
     dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of the ids in the file; auto = the smallest that holds the vocabulary
@@ -228,7 +228,7 @@ class EncodeConfig:
     allow_special: bool|None = None  # let text such as <|endoftext|> become its special token; None = only with --vocab_path, as CS336 does
     separate: bool|None = None       # end-of-text token after each document; None = if there may be several (not for a single text file)
     max_data_size: int = 0           # use at most this many documents; 0 = all
-    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, put � in their place, or leave the file out
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU where the text is worth it
 
 @dataclass
@@ -265,7 +265,7 @@ class CompareConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/00a_config.ipynb #a87b755c
+# %% ../nbs/00a_config.ipynb #066dfd99
 @dataclass
 class PrepareConfig:
     "Knobs of `nanogpt-prepare`"
@@ -281,7 +281,7 @@ class PrepareConfig:
     dedup: bool = False              # leave out documents whose text has occurred before
     dataset_config: str|None = None  # configuration of a Hugging Face dataset
     dataset_split: str = 'train'     # its split
-    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, put � in their place, or leave the file out
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
     val_fraction: float = .1         # share of the text held out for validation
     shard_size: int|None = None      # tokens per shard file; None = 1e8, for chats and instructions 1e7
     max_data_size: int = 0           # use at most this many documents; 0 = all
