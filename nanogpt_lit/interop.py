@@ -386,15 +386,16 @@ def _until(new, eot, ids):
     "`ids` and what was generated up to the end of the text"
     return ids + (new[:new.index(eot)] if eot in new else new)
 
-# %% ../nbs/12_interop.ipynb #dc19e94e
+# %% ../nbs/12_interop.ipynb #c61f0a2c
 def sample_command(cfg: SampleConfig):
     "Target of `nanogpt-sample`"
     set_threads(cfg.num_threads)
     source = cfg.out_dir if cfg.init_from == 'resume' else cfg.init_from
     run = load_run(source, cfg.device)
-    tok, note = run.tokenizer, f' ({run.note})' if run.note else ''
+    tok = run.tokenizer
     if tok is None:
-        raise UserError(f'{source} has no tokenizer folder: put the one that the training data was made with there{note}')
+        raise UserError(f'{source} has no tokenizer that can be used here: '
+                        + (run.note or 'put the folder that its training data was made with beside it, named tokenizer'))
     if tok.vocab_size < run.model.cfg.vocab_size: crop_vocab(run.model, tok.vocab_size)
     if cfg.compile: run.model.compile()
     prompt = read_text(cfg.start[5:]) if cfg.start.startswith('FILE:') else cfg.start
