@@ -8,7 +8,7 @@ __all__ = ['PAGE', 'visible', 'tokens_html', 'show_tokens', 'tokens_ansi', 'want
            'compare_html', 'html_page', 'tokenizer_of', 'describe', 'inspect_command', 'compare_command', 'ids_dtype',
            'check_ids_path', 'write_ids', 'read_ids', 'decode_command', 'folder_for', 'add_command']
 
-# %% ../nbs/02a_tokens.ipynb #e61822f2
+# %% ../nbs/02a_tokens.ipynb #0f70cf80
 import codecs, html, os, re, sys, unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import regex
 from fastcore.basics import patch
-from .bpe import _mend
+from .bpe import PATTERNS, _mend
 from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig
 from .core import UserError, atomic_open, atomic_write, check_writable, human, read_text
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
@@ -345,7 +345,7 @@ def _text_of(cfg):
     if cfg.text and cfg.input: raise UserError('give either a text or --input FILE')
     return ' '.join(cfg.text) if cfg.text else read_text(cfg.input) if cfg.input else ''
 
-# %% ../nbs/02a_tokens.ipynb #a946aab4
+# %% ../nbs/02a_tokens.ipynb #f4e7f506
 def describe(
     tok,          # any tokenizer
     top: int=20,  # how many of the longest tokens
@@ -354,10 +354,16 @@ def describe(
     "What a tokenizer is, in a few lines"
     longest = sorted(ordinary_tokens(tok), key=lambda t: (-len(t), t))[:top]
     kinds = ', '.join(f'{v:.1%} {k}' for k, v in shares(tok).items())
-    lines = [str(tok), f'hash {tok.hash}', f'of its tokens {kinds}']
+    lines = [str(tok), f'hash {tok.hash}', f'split {_split_name(tok)}', f'of its tokens {kinds}']
     if longest: lines.append('longest: ' + '  '.join(map(_quoted, longest)))
     if text: lines.append(_on_text(text, measure(tok, text)))
     return '\n'.join(lines)
+
+def _split_name(tok):
+    "How a tokenizer splits a text, in a few words"
+    if isinstance(tok, CharTokenizer): return 'after every character'
+    if tok.rules.steps: return 'in several steps'
+    return next((f'as {name}' for name, p in PATTERNS.items() if p == tok.pattern), f'by {tok.pattern}')
 
 def _on_text(text, m):
     return (f'on {human(len(text.encode("utf-8", "replace")))} bytes of text: {m["tokens"]:,} tokens, '
