@@ -321,7 +321,7 @@ class SampleConfig:
         for k in ('num_samples', 'max_new_tokens'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
 
-# %% ../nbs/00a_config.ipynb #0ad58a4c
+# %% ../nbs/00a_config.ipynb #e5c2246d
 @dataclass
 class ImportConfig:
     "Knobs of `nanogpt-import`"
@@ -337,7 +337,7 @@ class ImportConfig:
 @dataclass
 class ExportConfig:
     "Knobs of `nanogpt-export`"
-    run: str = 'runs/quickstart'     # run folder, or anything else that nanogpt-sample takes
+    run: str = ''                    # run folder, or anything else that nanogpt-sample takes
     out_dir: str = 'hf'              # folder to make
     dtype: Literal['float32', 'bfloat16', 'float16'] = 'float32' # of the numbers in the file
     max_shard_gb: float = 5.         # split the weights into files of at most this size, in gigabytes
@@ -417,7 +417,7 @@ COMMANDS |= {
         positional='input'),
 }
 
-# %% ../nbs/00a_config.ipynb #8d492314
+# %% ../nbs/00a_config.ipynb #2b26dc15
 COMMANDS |= {
     'nanogpt-import': Command('nanogpt-import', ImportConfig, 'nanogpt_lit.interop:import_command',
         'Turn a model of another code base into a run folder.',
@@ -425,7 +425,7 @@ COMMANDS |= {
          'nanogpt-import log/model_19072.pt --tokenizer gpt2'), positional='source'),
     'nanogpt-export': Command('nanogpt-export', ExportConfig, 'nanogpt_lit.interop:export_command',
         'Write a trained model as a Hugging Face folder (GPT-2, Llama, Qwen3 or Arcee).',
-        ('nanogpt-export runs/quickstart --out_dir hf', 'nanogpt-export runs/quickstart/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
+        ('nanogpt-export runs/shakespeare_char --out_dir hf', 'nanogpt-export runs/mine/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
 }
 
 # %% ../nbs/00a_config.ipynb #2c6e2de9

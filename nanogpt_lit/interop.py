@@ -443,10 +443,11 @@ def write_run(
     atomic_write(folder/'latest', path.name + '\n')
     return path
 
-# %% ../nbs/12_interop.ipynb #5f5692a1
+# %% ../nbs/12_interop.ipynb #0569bee0
 def export_command(cfg: ExportConfig):
     "Target of `nanogpt-export`"
     out = Path(cfg.out_dir)
+    if not cfg.run: raise UserError('nothing to export: give a run folder or a checkpoint')
     if (out/'config.json').exists() and not cfg.overwrite:
         raise UserError(f'{out} already holds a model: give another --out_dir, or --overwrite')
     run = load_run(cfg.run, 'cpu')
