@@ -43,7 +43,7 @@ def open_data(
     if d.dataset: return _opened(d, _prepared_dataset(d))
     raise UserError('nothing to train on: give --input FILE.txt, --dataset FOLDER or --train_data FILE.bin')
 
-# %% ../nbs/15_pretrain.ipynb #d9d666a5
+# %% ../nbs/15_pretrain.ipynb #059d2d6c
 def _opened(d, path, val_path=None):
     "`(train, val, tokenizer)` of a folder or of token files"
     how = dict(dtype=None if d.data_dtype == 'auto' else d.data_dtype, documents=d.align_documents)
@@ -69,8 +69,8 @@ def _mixture(d):
         if not name: raise UserError(f'--mix {entry}: expected NAME=WEIGHT, such as pystdlib=0.3')
         opened[entry] = *_opened(d, name if Path(name).is_file() else _prepared_dataset(replace(d, dataset=name))), weight
     tok = next((tok for _, _, tok, _ in opened.values() if tok), None)
-    for train, *_ in opened.values():
-        if tok: train.check_tokenizer(tok)
+    for name, (_, _, other, _) in opened.items():
+        if other and other.hash != tok.hash: raise UserError(f'--mix {name} was made with another tokenizer than {d.mix[0]}: prepare it with --tokenizer of the first')
     vals = {val: w for _, val, _, w in opened.values() if val is not None}
     return mix({train: w for train, _, _, w in opened.values()}), mix(vals) if vals else None, tok
 
