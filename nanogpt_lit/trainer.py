@@ -20,9 +20,9 @@ from .loader import eval_batches
 from .model import flops_per_token
 from .optim import clip_grad_norm, lr_factor, set_lr
 
-# %% ../nbs/09_trainer.ipynb #ebda3f9b
+# %% ../nbs/09_trainer.ipynb #e63c078d
 def micro_shares(
-    batches, # micro-batches of one step, each (ids_BT, targets_BT) or (ids_BT, targets_BT, loss_mask_BT)
+    batches, # micro-batches of one step, each (ids_BT, targets_BT) or (ids_BT, targets_BT, loss_mask_BT, …)
 ) -> list:
     "The weight of each micro-batch's mean loss, such that their sum is the mean loss over the whole batch"
     if len(batches[0]) == 2: return [1/len(batches)]*len(batches)
@@ -70,11 +70,11 @@ class Callback:
 
 EVENTS = tuple(k for k in vars(Callback) if k.startswith('on_'))
 
-# %% ../nbs/09_trainer.ipynb #a655a8fc
+# %% ../nbs/09_trainer.ipynb #62bcd5f8
 class Trainer:
     "Trains `model` on `plan`; everything beyond the updates themselves is a callback"
     def __init__(self,
-        model: nn.Module,       # called as model(ids_BT, targets_BT[, loss_mask_BT]) -> (logits, loss)
+        model: nn.Module,       # called as model(ids_BT, targets_BT[, loss_mask_BT[, segments_BT]]) -> (logits, loss)
         plan,                   # `BatchPlan` with the global batch
         optimizers: list,       # from `make_optimizers`
         optim_cfg: OptimConfig, # the schedule and clipping
@@ -205,7 +205,7 @@ def _remedy(self: Trainer):
     fp16 = ', or --dtype bfloat16' if self.strategy.dtype == 'float16' else ''
     return f'{kept}; try a lower --learning_rate, more --warmup_steps, or --grad_clip 1{fp16}'
 
-# %% ../nbs/09_trainer.ipynb #c6a1a500
+# %% ../nbs/09_trainer.ipynb #6ba03c3f
 @torch.no_grad()
 def mean_loss(
     model: nn.Module,     # called as model(ids_BT, targets_BT, loss_mask_BT)
@@ -219,8 +219,8 @@ def mean_loss(
     s, was_training = strategy or SingleDevice('cpu', 'float32'), model.training
     total, count = torch.zeros((), dtype=torch.float64), 0
     model.eval()
-    for x_BT, y_BT, mask_BT in eval_batches(data, batch_size, block_size, max_batches):
-        tokens, batch = int(mask_BT.sum()), (x_BT, y_BT) if mask_BT.all() else (x_BT, y_BT, mask_BT)
+    for x_BT, y_BT, mask_BT, *segments in eval_batches(data, batch_size, block_size, max_batches):
+        tokens, batch = int(mask_BT.sum()), (x_BT, y_BT) if mask_BT.all() and not segments else (x_BT, y_BT, mask_BT, *segments)
         with s.autocast(): loss = model(*s.put(batch))[1]
         total, count = total + loss.double().cpu()*tokens, count + tokens
     model.train(was_training)
