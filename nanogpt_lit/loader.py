@@ -6,7 +6,7 @@
 __all__ = ['open_tokens', 'TokenData', 'NoSplit', 'find_tokenizer', 'permute', 'BatchPlan', 'eval_batches', 'document_starts',
            'pack_lengths', 'Packing', 'DocumentPlan', 'MixedPlan', 'mix', 'make_plan', 'Prefetcher', 'read_ahead']
 
-# %% ../nbs/07_loader.ipynb #6da9304c
+# %% ../nbs/07_loader.ipynb #e5c53576
 import glob
 from bisect import bisect_left, insort
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from fastcore.basics import patch
 from .core import UserError
 from .data import load_manifest, mix64
@@ -72,7 +73,7 @@ def _guess(path, size):
     if not low.any() or high.max() > 3 or high.any() and low.max() < 256: return np.uint16
     return np.int64 if size % 8 == 0 and not groups[:, 2:].any() else np.int32
 
-# %% ../nbs/07_loader.ipynb #fb4a46f4
+# %% ../nbs/07_loader.ipynb #40817c91
 class TokenData:
     "One split of a token data set as a single row of ids, memory-mapped"
     sources = None # of a mixture: its parts with their weights (`mix`)
@@ -94,7 +95,8 @@ class TokenData:
     def __len__(self): return int(self.ends[-1])
     def __repr__(self): return f'TokenData({self.path.name!r}, {self.split!r}: {len(self):,} tokens in {len(self.shards)} file{"s"*(len(self.shards) > 1)})'
     def _join(self, shards):
-        self.shards, self.ends, self._packed = shards, np.cumsum([len(s) for s in shards]), {}
+        self.shards, self.ends = shards, np.cumsum([len(s) for s in shards])
+        self._views, self._packed = {}, {} # made on demand: windows of a length, and packings of documents
 
 # %% ../nbs/07_loader.ipynb #7877f0a9
 class NoSplit(UserError):
@@ -183,7 +185,7 @@ def check_tokenizer(self:TokenData,
         raise UserError(f'{self.path} was made with another tokenizer (hash {self.tokenizer_hash[:8]}, not {tokenizer.hash[:8]}): '
                         'prepare the text again with this tokenizer, or use the one in the data folder')
 
-# %% ../nbs/07_loader.ipynb #4b21aed9
+# %% ../nbs/07_loader.ipynb #0a2720b1
 @patch
 def gather(self:TokenData,
     starts,       # int64 (B,): where the windows begin
@@ -191,7 +193,9 @@ def gather(self:TokenData,
 ) -> np.ndarray:
     "int64 (B, length): the windows `data[start:start + length]`"
     starts = np.asarray(starts, np.int64)
-    if len(self.shards) == 1: return self.shards[0][starts[:, None] + np.arange(length)].astype(np.int64)
+    if len(self.shards) == 1:
+        if length not in self._views: self._views[length] = sliding_window_view(self.shards[0], length)
+        return self._views[length][starts].astype(np.int64)
     out, which = np.empty((len(starts), length), np.int64), np.searchsorted(self.ends, starts, 'right').tolist()
     for row, k, i in zip(out, which, starts.tolist()):
         shard, end = self.shards[k], int(self.ends[k])
