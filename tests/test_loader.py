@@ -60,6 +60,7 @@ def test_any_number_of_ranks_sees_the_same_batches(tmp_path, ids, kind, n_shards
             if prefetch: p.close()
         for got, want in zip(zip(*(b for rank in shares for b in rank)), whole, strict=True): assert torch.equal(torch.cat(got), want)
         x, y = whole[:2]
+        if not documents and not mixed: assert np.array_equal(x, ids[plan().starts(step)[:, None] + np.arange(T)])
         follow = (x != 0) & (y != 0) & (whole[2] if documents else True)
         assert (y[follow] == x[follow] % 251 + 1).all() # a target is what really came next
 

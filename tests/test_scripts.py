@@ -13,6 +13,12 @@ def test_tokenizer_benchmark_compares_the_merges():
     agreement = [line for line in r.stdout.splitlines() if 'merges are the same' in line]
     assert agreement and not [line for line in agreement if 'NOT a tie' in line], r.stdout
 
+def test_loader_benchmark_takes_only_the_function(tmp_path):
+    (tmp_path/'train.py').write_text("raise SystemExit('never run')\ndef get_batch(split):\n    data = np.memmap(os.path.join(data_dir, 'train.bin'), np.uint16, 'r')\n"
+                                     "    return torch.from_numpy(data[:block_size].astype(np.int64))\n")
+    r = subprocess.run([sys.executable, str(SCRIPTS/'bench_loader.py'), '--peer', str(tmp_path), '--rounds', '1', '--mb', '1'], capture_output=True, text=True, timeout=120)
+    assert r.returncode == 0 and r.stdout.count('four shards') == 3, r.stderr[-2000:]
+
 def test_step_benchmark_explains_itself():
     r = subprocess.run([sys.executable, str(SCRIPTS/'bench_step.py'), '--help'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and '--peer' in r.stdout, r.stderr[-2000:]
