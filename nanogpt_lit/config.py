@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample', 'nanogpt_tokenizer', 'nanogpt_prepare',
-           'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig',
-           'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig', 'InspectConfig',
-           'CompareConfig', 'PrepareConfig', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'PlotConfig',
+           'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan', 'GPTConfig', 'DataConfig', 'OptimConfig',
+           'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig', 'InspectConfig',
+           'CompareConfig', 'PrepareConfig', 'PlanConfig', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'PlotConfig',
            'QuickstartConfig']
 
 # %% ../nbs/00a_config.ipynb #4dd1f94c
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from .core import Command, UserError, run_command
 
-# %% ../nbs/00a_config.ipynb #a2617de7
+# %% ../nbs/00a_config.ipynb #ebe40427
 @dataclass
 class GPTConfig:
     "Shape and options of a `GPT`"
@@ -33,10 +33,18 @@ class GPTConfig:
     norm_eps: float = 1e-5           # added to the variance
     act: Literal['gelu', 'gelu_tanh', 'relu2', 'swiglu'] = 'gelu'        # non-linearity of the MLP
     bias: bool = True                # biases in linear layers and LayerNorm
-    qk_norm: bool = False            # RMS-normalise queries and keys per head
+    qk_norm: bool = False            # normalise queries and keys per head
+    qk_norm_kind: Literal['rmsnorm', 'layernorm'] = 'rmsnorm'            # how qk_norm does it
+    window: int|None = None          # each position sees this many of the newest tokens, itself included; None = all
+    window_pattern: str = 'L'        # layers with the window (L) and without it (G), repeated over the depth; LG = in turn
+    attn_impl: Literal['auto', 'sdpa', 'eager'] = 'auto'                 # torch's attention, or written out; auto = by a measured rule
+    norm_embed: bool = False         # normalise the embedding too
+    taps: int = 0                    # causal taps: each channel adds its own past, h[t] + w1·h[t-1] + … this many back; 0 = none
+    taps_at: Literal['all', 'embedding', 'sublayers'] = 'all'            # where the taps sit
     tie_embeddings: bool = True      # output layer shares the token embedding's weights
     logit_softcap: float = 0.        # squash logits into ±this with tanh; 0 = off
     zero_init: bool = False          # residual projections (and an untied output layer) start at zero
+    init_std: float = .02            # standard deviation of fresh weights; 0 = 0.5/√n_embd
     dropout: float = 0.              # probability of dropping an activation in training
 
     def __post_init__(self):
@@ -49,7 +57,15 @@ class GPTConfig:
         if self.pos == 'rotary' and self.head_size % 2:
             raise UserError(f'rotary positions turn pairs of channels, but the head size is {self.head_size}, which is odd')
         if not 0 <= self.dropout < 1: raise UserError(f'dropout={self.dropout}: expected a probability below 1')
+        if self.window is not None and self.window < 1: raise UserError(f'window={self.window}: expected at least 1 token, or None for all')
+        if not self.window_pattern or {*self.window_pattern} - {*'LG'}:
+            raise UserError(f'window_pattern={self.window_pattern!r}: expected letters L (window) and G (everything), such as LG')
+        for k in ('taps', 'init_std'):
+            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
 
+    def layer_window(self, layer: int) -> int|None:
+        "The window of a layer; None = it sees everything"
+        return self.window if self.window_pattern[layer % len(self.window_pattern)] == 'L' else None
     @property
     def head_size(self): return self.head_dim or self.n_embd//self.n_head
     @property
@@ -118,15 +134,16 @@ class OptimConfig:
         for k in ('beta1', 'beta2', 'muon_momentum'):
             if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/00a_config.ipynb #1bf066bc
+# %% ../nbs/00a_config.ipynb #2435b3ac
 @dataclass
 class TrainConfig:
     "The loop: how long, on what, and what is written when"
     out_dir: str = 'runs/train'      # the run folder: config, tokenizer, metrics, checkpoints, plots, report
     max_steps: int = 2000            # optimizer steps
     minutes: float = 0.              # time budget; 0 = none. The schedule then follows the clock instead of the step
-    batch_size: int = 12             # sequences per micro-step
+    batch_size: int = 12             # sequences per micro-step; auto = the same as --auto_batch
     grad_accum_steps: int = 1        # micro-steps per optimizer step
+    auto_batch: bool = False         # cut a step's sequences (batch_size·grad_accum_steps) into the largest micro-steps that fit into memory
     seed: int = 1337                 # of the weights, the dropout and the order of the data
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
     dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products; weights stay float32
@@ -181,6 +198,44 @@ PRESETS = {
     'gpt2-medium': dict(act='gelu_tanh', n_layer=24, n_head=16, n_embd=1024, learning_rate=3e-4, out_dir='runs/gpt2-medium', tokenizer='gpt2'),
     'gpt2-large': dict(act='gelu_tanh', n_layer=36, n_head=20, n_embd=1280, learning_rate=2.5e-4, out_dir='runs/gpt2-large', tokenizer='gpt2'),
     'gpt2-xl': dict(act='gelu_tanh', n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl', tokenizer='gpt2'),
+}
+
+# %% ../nbs/00a_config.ipynb #071a0a2d
+PRESETS['speedrun'] = dict(
+    tokenizer='char', out_dir='runs/speedrun', n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=200,
+    pos='learned', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm', act='relu2', bias=False,
+    tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,
+    optimizer='muon', learning_rate=.02, min_lr=0., muon_lr=.03, muon_momentum=.9, muon_steps=3, beta1=.8, weight_decay=0., grad_clip=0.,
+    schedule='wsd', cooldown_fraction=.7, warmup_steps=5, eval_interval=200, checkpoint_interval=200)
+
+# %% ../nbs/00a_config.ipynb #33bd35be
+_cs336 = dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=False, tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999,
+              grad_clip=1., learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100, checkpoint_interval=5000)
+_minimind = dict(pos='rotary', rope_theta=1e6, norm='rmsnorm', act='swiglu', bias=False, n_head=8, n_kv_head=2, block_size=512, tokenizer='bpe', grad_clip=1.,
+                 plot_loss=True, checkpoint_interval=400)
+
+PRESETS |= {
+    'build-nanogpt': dict(
+        act='gelu_tanh', vocab_size=50304, tokenizer='gpt2', out_dir='runs/build-nanogpt', batch_size=64, grad_accum_steps=8, max_steps=19073,
+        warmup_steps=715, learning_rate=6e-4, min_lr=6e-5, weight_decay=.1, eval_interval=250, generate_interval=250, checkpoint_interval=5000),
+    'chinese-news': dict(
+        tokenizer='char', sampling='random', out_dir='runs/chinese-news', n_layer=40, n_head=8, n_embd=512, block_size=256, dropout=.4, bias=False,
+        batch_size=32, max_steps=30_000, learning_rate=2e-5, warmup_steps=100, eval_interval=2000, eval_iters=200),
+    'cs336-small': dict(
+        **_cs336, out_dir='runs/cs336-small', tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4, n_embd=256, d_ff=1024, block_size=512,
+        batch_size=16, max_steps=10_000),
+    'cs336-medium': dict(
+        **_cs336, out_dir='runs/cs336-medium', tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12, n_head=12, n_embd=768, d_ff=3072, block_size=512,
+        batch_size=32, max_steps=100_000),
+    'cs336-large': dict(
+        **_cs336, out_dir='runs/cs336-large', tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24, n_head=16, n_embd=1024, d_ff=4096, block_size=512,
+        batch_size=64, max_steps=500_000),
+    'minigpt-small': dict(
+        **_minimind, out_dir='runs/minigpt-small', tokenizer_vocab_size=15_000, n_layer=8, n_embd=512, batch_size=8, max_steps=3000, learning_rate=3e-4,
+        warmup_steps=100),
+    'minigpt-medium': dict(
+        **_minimind, out_dir='runs/minigpt-medium', tokenizer_vocab_size=20_000, n_layer=16, n_embd=768, batch_size=2, max_steps=8000, learning_rate=3e-5,
+        warmup_steps=800),
 }
 
 # %% ../nbs/00a_config.ipynb #9dbd9d66
@@ -296,6 +351,17 @@ class PrepareConfig:
         if self.shard_size is not None and self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
         for k in ('min_chars', 'max_data_size', 'tokenizer_samples'):
             if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
+
+# %% ../nbs/00a_config.ipynb #eefa02fb
+@dataclass
+class PlanConfig:
+    "Knobs of `nanogpt-plan`"
+    memory: str|None = None          # plan for this much memory, such as 24GB; None = what the device has free
+    measure: bool = True             # time training steps on the device, for some seconds
+    model: GPTConfig = field(default_factory=GPTConfig)      # the network
+    data: DataConfig = field(default_factory=DataConfig)     # what it reads
+    optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
+    train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
 # %% ../nbs/00a_config.ipynb #c9987e09
 @dataclass
@@ -428,7 +494,14 @@ COMMANDS |= {
         ('nanogpt-export runs/shakespeare_char --out_dir hf', 'nanogpt-export runs/mine/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
 }
 
-# %% ../nbs/00a_config.ipynb #2c6e2de9
+# %% ../nbs/00a_config.ipynb #13b4c0fb
+COMMANDS |= {
+    'nanogpt-plan': Command('nanogpt-plan', PlanConfig, 'nanogpt_lit.model:plan_command',
+        'What a training run needs: parameters, arithmetic, memory by part, the batch that fits, tokens worth training on, time.',
+        ('nanogpt-plan gpt2', 'nanogpt-plan build-nanogpt --memory 24GB --dtype bfloat16 --no-measure', 'nanogpt-plan tiny --n_layer 8 --device cpu'), PRESETS),
+}
+
+# %% ../nbs/00a_config.ipynb #b2b805d7
 def _entry(name):
     def main(argv=None): return run_command(COMMANDS[name], argv)
     main.__doc__ = f'Entry point of `{name}`'
@@ -436,4 +509,4 @@ def _entry(name):
 
 nanogpt_quickstart, nanogpt_train, nanogpt_sample = map(_entry, ('nanogpt-quickstart', 'nanogpt-train', 'nanogpt-sample'))
 nanogpt_tokenizer, nanogpt_prepare, nanogpt_plot = map(_entry, ('nanogpt-tokenizer', 'nanogpt-prepare', 'nanogpt-plot'))
-nanogpt_import, nanogpt_export = map(_entry, ('nanogpt-import', 'nanogpt-export'))
+nanogpt_import, nanogpt_export, nanogpt_plan = map(_entry, ('nanogpt-import', 'nanogpt-export', 'nanogpt-plan'))
