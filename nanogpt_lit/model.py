@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['RMSNorm', 'make_norm', 'MLP', 'Block', 'GPT', 'segment_layout', 'param_table', 'flops_per_token']
 
-# %% ../nbs/04_model.ipynb #34d229d4
+# %% ../nbs/04_model.ipynb #b3c78179
 import math
 import torch
 import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
-from .attention import CausalSelfAttention, KVCache, causal_mask, rms_norm, rotary_tables
+from .attention import CausalSelfAttention, KVCache, Taps, causal_mask, rms_norm, rotary_tables
 from .config import GPTConfig
 from .core import UserError
 
@@ -56,7 +56,7 @@ class MLP(nn.Module):
         else: h = F.silu(self.gate(x_BTC))*h
         return self.down(h)
 
-# %% ../nbs/04_model.ipynb #bd45f76b
+# %% ../nbs/04_model.ipynb #182a1f53
 class Block(nn.Module):
     "Attention, then MLP: each reads a normalised copy of the residual stream and adds to the stream"
     def __init__(self,
@@ -66,13 +66,18 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.attn = make_norm(cfg), CausalSelfAttention(cfg, layer_idx)
         self.norm2, self.mlp = make_norm(cfg), MLP(cfg)
-        self.drop = nn.Dropout(cfg.dropout)
+        self.drop, tapped = nn.Dropout(cfg.dropout), cfg.taps and cfg.taps_at != 'embedding'
+        self.taps1, self.taps2 = (Taps(cfg.taps, cfg.n_embd, 2*layer_idx + i) if tapped else None for i in (1, 2))
 
-    def forward(self, x_BTC, cos_sin=None, cache=None, attn_mask=None):
-        x_BTC = x_BTC + self.drop(self.attn(self.norm1(x_BTC), cos_sin, cache, attn_mask))
-        return x_BTC + self.drop(self.mlp(self.norm2(x_BTC)))
+    def forward(self, x_BTC, cos_sin=None, cache=None, attn_mask=None, pos_BT=None):
+        h_BTC = self.norm1(x_BTC)
+        if self.taps1 is not None: h_BTC = self.taps1(h_BTC, cache, pos_BT)
+        x_BTC = x_BTC + self.drop(self.attn(h_BTC, cos_sin, cache, attn_mask))
+        h_BTC = self.norm2(x_BTC)
+        if self.taps2 is not None: h_BTC = self.taps2(h_BTC, cache, pos_BT)
+        return x_BTC + self.drop(self.mlp(h_BTC))
 
-# %% ../nbs/04_model.ipynb #2f8bb2cf
+# %% ../nbs/04_model.ipynb #98502624
 class GPT(nn.Module):
     "A decoder-only transformer: token ids in, a score for every possible next token out"
     def __init__(self,
@@ -82,6 +87,8 @@ class GPT(nn.Module):
         self.cfg = cfg
         self.wte = nn.Embedding(cfg.vocab_size, cfg.n_embd)
         if cfg.pos == 'learned': self.wpe = nn.Embedding(cfg.block_size, cfg.n_embd)
+        self.norm_e = make_norm(cfg) if cfg.norm_embed else None
+        self.taps_e = Taps(cfg.taps, cfg.n_embd) if cfg.taps and cfg.taps_at != 'sublayers' else None
         self.drop = nn.Dropout(cfg.dropout)
         self.blocks = nn.ModuleList([Block(cfg, i) for i in range(cfg.n_layer)])
         self.norm_f = make_norm(cfg)
@@ -92,17 +99,19 @@ class GPT(nn.Module):
                 self.register_buffer(name, table, persistent=False)
         self.init_weights()
 
-# %% ../nbs/04_model.ipynb #2548be09
+# %% ../nbs/04_model.ipynb #45098668
 @patch
 @torch.no_grad()
 def init_weights(self: GPT):
-    "Draw fresh weights: N(0, 0.02²); those that write into the stream ÷ √(2·n_layer), or zero (Radford et al. 2019)"
-    cfg, small = self.cfg, .02/math.sqrt(2*self.cfg.n_layer)
+    "Draw fresh weights: N(0, init_std²); those that write into the stream ÷ √(2·n_layer), or zero (Radford et al. 2019)"
+    cfg = self.cfg
+    std = cfg.init_std or .5/math.sqrt(cfg.n_embd)
+    small = std/math.sqrt(2*cfg.n_layer)
     for name, m in self.named_modules():
         if not isinstance(m, (nn.Linear, nn.Embedding)) or name == 'head' and cfg.tie_embeddings: continue
         into_stream = name.endswith(('attn.proj', 'mlp.down'))
         if cfg.zero_init and (into_stream or name == 'head'): nn.init.zeros_(m.weight)
-        else: nn.init.normal_(m.weight, std=small if into_stream else .02)
+        else: nn.init.normal_(m.weight, std=small if into_stream else std)
         if getattr(m, 'bias', None) is not None: nn.init.zeros_(m.bias)
 
 # %% ../nbs/04_model.ipynb #d8f5cb58
@@ -131,9 +140,11 @@ def _positions(self: GPT, ids_BT, start, pad_B, segments_BT=None):
     mask_BTS = causal_mask(T, start + T, device) & real_BS[:, None] | itself_TS
     return (pos_T - pad_B[:, None]).clamp(min=0), mask_BTS[:, None]
 
-# %% ../nbs/04_model.ipynb #5afb1619
+# %% ../nbs/04_model.ipynb #47339980
 @patch
 def _check_ids(self: GPT, ids, start=0, what='ids'):
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise UserError(f'{what} are {ids.dtype}: expected whole numbers, such as torch.int64 (what the tokenizer returns)')
     if ids.ndim != 2: raise UserError(f'{what} of shape {[*ids.shape]}: expected a batch of sequences, (B, T)')
     T, limit, V = start + ids.shape[1], self.cfg.block_size, self.cfg.vocab_size
     if T > limit:
@@ -144,7 +155,7 @@ def _check_ids(self: GPT, ids, start=0, what='ids'):
         raise UserError(f'{what} contain {low if low < 0 else high}; expected 0 … {V - 1} (vocab_size={V}): '
                         'encode with the tokenizer that the model was trained with')
 
-# %% ../nbs/04_model.ipynb #5dec5f3c
+# %% ../nbs/04_model.ipynb #859a6ffe
 @patch
 def hidden(self: GPT,
     ids_BT,      # token ids
@@ -162,8 +173,11 @@ def hidden(self: GPT,
     if self.cfg.pos == 'learned': x_BTC = x_BTC + self.wpe(pos)
     if self.cfg.pos == 'rotary':
         cos_sin = [o[pos] if pos.ndim == 1 else o[pos][:, None] for o in (self.cos_TD, self.sin_TD)]
+    own_pos = pos if pos.ndim == 2 else None             # taps stop at the beginning of a row's own text
+    if self.norm_e is not None: x_BTC = self.norm_e(x_BTC)
+    if self.taps_e is not None: x_BTC = self.taps_e(x_BTC, cache, own_pos)
     x_BTC = self.drop(x_BTC)
-    for block in self.blocks: x_BTC = block(x_BTC, cos_sin, cache, mask)
+    for block in self.blocks: x_BTC = block(x_BTC, cos_sin, cache, mask, own_pos)
     if cache is not None: cache.advance(ids_BT.shape[1])
     return self.norm_f(x_BTC)
 
@@ -206,7 +220,7 @@ def num_params(self: GPT,
     if self.cfg.pos == 'learned': n -= self.wpe.weight.numel()
     return n if self.cfg.tie_embeddings else n - self.wte.weight.numel()
 
-# %% ../nbs/04_model.ipynb #47b14bf2
+# %% ../nbs/04_model.ipynb #c572d202
 def param_table(
     model, # a `GPT`, or a `GPTConfig` (counted without allocating anything)
 ) -> dict[str, int]: # part → parameters
@@ -214,12 +228,12 @@ def param_table(
     if isinstance(model, GPTConfig):
         with torch.device('meta'): model = GPT(model)
     parts = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms',
-             'head': 'output layer'}
+             'taps': 'taps', 'head': 'output layer'}
     table = dict.fromkeys(parts.values(), 0)
     for name, p in model.named_parameters():
         word = name.split('.')[2 if name.startswith('blocks') else 0]
-        table[parts['norm' if word.startswith('norm') else word]] += p.numel()
-    return table
+        table[next(v for k, v in parts.items() if word.startswith(k))] += p.numel()
+    return {k: n for k, n in table.items() if n or k != 'taps'}
 
 # %% ../nbs/04_model.ipynb #8e3d8947
 def flops_per_token(
