@@ -625,7 +625,7 @@ def _honest_disk(out):
     except OSError as e:
         raise UserError(f'{out} could not be written ({e.strerror or e}): mend it and run the same command again, it continues') from None
 
-# %% ../nbs/06_data.ipynb #2f46af48
+# %% ../nbs/06_data.ipynb #241f588e
 def document_lengths(
     folder,           # a folder made by `prepare`
     split='train',    # 'train' or 'val'
@@ -635,12 +635,12 @@ def document_lengths(
     m = load_manifest(folder)
     if m['eot_id'] is None: return np.zeros(0, np.int64)
     ends, n = [np.array([-1])], 0
+    size = np.dtype(m['dtype']).itemsize
     for o in m['splits'][split]['files']:
-        ids = np.memmap(Path(folder)/o['name'], m['dtype'], mode='r')
-        for block in (ids[i:i + 2**22] for i in range(0, min(len(ids), most - n), 2**22)):
+        for i in range(0, min(o['tokens'], most - n), 2**22): # read rather than mapped: mapped pages count as memory of the process
+            block = np.fromfile(Path(folder)/o['name'], m['dtype'], min(2**22, most - n), offset=i*size)
             ends.append(np.flatnonzero(block == m['eot_id']) + n)
             n += len(block)
-        if n >= most: break
     return np.diff(np.concatenate(ends)) - 1
 
 # %% ../nbs/06_data.ipynb #7e647a54
