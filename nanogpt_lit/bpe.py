@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['GPT2_PATTERN', 'GPT4_PATTERN', 'PATTERNS', 'BATCH_CHARS', 'SMALL_BATCHES', 'Words', 'every_second', 'no_collector',
-           'train_bpe', 'char_classes', 'classes_of', 'token_starts', 'count_spans', 'count_gpt2', 'count_documents',
-           'special_regex', 'safe_edge', 'cut_place', 'chunks', 'file_blocks', 'documents', 'batches',
-           'count_pretokens', 'cpu_count']
+           'train_bpe', 'char_classes', 'classes_of', 'token_starts', 'count_spans', 'count_arrays', 'gpt4_starts',
+           'plain_pattern', 'fast_starts', 'count_documents', 'special_regex', 'safe_edge', 'cut_place', 'chunks',
+           'file_blocks', 'documents', 'batches', 'in_threads', 'helpers', 'count_pretokens', 'cpu_count']
 
-# %% ../nbs/01_bpe.ipynb #ace9ccb5
+# %% ../nbs/01_bpe.ipynb #f9eee12d
 import gc, heapq, os, pickle, subprocess, sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial, reduce
 from itertools import chain, islice
 from pathlib import Path
 import numpy as np
@@ -82,7 +82,7 @@ def next_level(self: Words):
     self.ready = [(self.order[a] + self.order[b], a, b, places) for a, b, places in self.later.pop(self.count)]
     heapq.heapify(self.ready)
 
-# %% ../nbs/01_bpe.ipynb #104a8422
+# %% ../nbs/01_bpe.ipynb #20f45357
 @patch
 def add_pairs(self: Words,
     at: np.ndarray, # where the second symbols of pairs begin
@@ -90,7 +90,7 @@ def add_pairs(self: Words,
     "Queue the pairs at `at`, each with its count and its places"
     if not len(at): return
     pairs = self.sym[at - 1].astype(np.int64) << 32 | self.sym[at]
-    order = np.argsort(pairs, kind='stable')
+    order = np.argsort(pairs)
     pairs, at = pairs[order], at[order]
     first = np.flatnonzero(np.diff(pairs, prepend=-1))
     counts = np.add.reduceat(self.weight[at], first).tolist()
@@ -154,7 +154,7 @@ def replace_many(self: Words, a, b, at, new):
     self.add_pairs(np.concatenate([first[(left >= 0) & (left != new)], after[self.sym[after] >= 0]]))
     return int(self.weight[at].sum())
 
-# %% ../nbs/01_bpe.ipynb #c83009ff
+# %% ../nbs/01_bpe.ipynb #355dd431
 @patch
 def merge(self: Words):
     "Make one merge: `(left token, right token, occurrences replaced)`, or None if nothing is left to merge"
@@ -162,7 +162,7 @@ def merge(self: Words):
     if not found: return
     a, b, at = found
     pair, new = (self.tokens[a], self.tokens[b]), len(self.tokens)
-    if a == b: at = every_second(np.array(at), len(pair[0]))
+    if a == b: at = every_second(np.sort(at), len(pair[0]))
     if a == b and len(at) <= _FEW: at = at.tolist()
     self.tokens.append(b''.join(pair))
     self.order.append(_descending(self.tokens[new]))
@@ -178,7 +178,7 @@ def no_collector():
     finally:
         if was_on: gc.enable()
 
-# %% ../nbs/01_bpe.ipynb #4f95d68c
+# %% ../nbs/01_bpe.ipynb #1314d4bd
 def train_bpe(
     pretoken_counts: dict[bytes, int], # how often each pre-token occurs
     n_merges: int,                     # merges to learn
@@ -191,10 +191,11 @@ def train_bpe(
         for _ in progress_bar(range(n_merges), desc='merges', disable=not progress):
             if not (found := words.merge()): break
             merges.append(found[:2])
+        del words  # while the collector is off: it would walk through all the lists once more
     return merges
 
-# %% ../nbs/01_bpe.ipynb #4c01c37f
-_SPACE, _LETTER, _NUMBER, _OTHER, _BREAK = range(5)
+# %% ../nbs/01_bpe.ipynb #7e386d5b
+_SPACE, _LETTER, _NUMBER, _OTHER, _BREAK, _LINE = range(6)
 _PLANES = 0x40000 # beyond this code point Unicode has neither letters nor numbers nor white space
 
 @cache
@@ -202,7 +203,7 @@ def char_classes() -> np.ndarray:
     "The class of each code point. The zero character is a class of its own: we use it to hold documents apart"
     table = np.full(0x110000, _OTHER, np.uint8)
     for lo, hi in ((1, 0xd800), (0xe000, _PLANES)):    # between them: halves of surrogate pairs, which aren't characters
-        chars = ''.join(map(chr, range(lo, hi)))
+        chars = np.arange(lo, hi, dtype='<u4').tobytes().decode('utf-32-le')
         for cls, pattern in ((_SPACE, r'\s+'), (_LETTER, r'\p{L}+'), (_NUMBER, r'\p{N}+')):
             for m in regex.finditer(pattern, chars): table[lo + m.start():lo + m.end()] = cls
     table[0] = _BREAK
@@ -240,36 +241,104 @@ def _contractions(units, start):
     start[at[short | long] + 1] = start[at[long] + 2] = False
     start[at[short] + 2] = start[at[long] + 3] = True
 
-# %% ../nbs/01_bpe.ipynb #28e42757
-def count_spans(
-    data: bytes,        # text in UTF-8
-    starts: np.ndarray, # first byte of each pre-token
-    ends: np.ndarray,   # the byte after its last
-) -> Counter:
-    "How often each pre-token occurs"
-    size = ends - starts
-    short = size < 8
-    eight = np.ndarray(len(data) + 1, '<u8', data + bytes(8), strides=1)  # the 8 bytes that begin at each position
-    n = size[short].astype(np.uint64)
-    number = eight[starts[short]] & ((np.uint64(1) << n*np.uint64(8)) - np.uint64(1)) | n << np.uint64(56)
-    numbers, counts = np.unique(number, return_counts=True)
-    out = Counter([data[i:j] for i, j in zip(starts[~short].tolist(), ends[~short].tolist())])
-    dict.update(out, ((k.to_bytes(8, 'little')[:k >> 56], n) for k, n in zip(numbers.tolist(), counts.tolist())))
-    return out
+# %% ../nbs/01_bpe.ipynb #cb904829
+_KEEP = np.array([(1 << 8*n) - 1 for n in range(8)] + [0], np.uint64)  # blanks out all but the first n bytes; of 8 or more all
+_SIZE = np.array([n << 56 for n in range(8)] + [0], np.uint64)         # the length in the last byte
+_MIX = np.uint64(0x9e3779b97f4a7c15), np.uint64(0xc2b2ae3d27d4eb4f)    # any odd numbers
 
-# %% ../nbs/01_bpe.ipynb #07b7000b
-def count_gpt2(
-    text: str, # any text; zero characters separate documents and are left out
-) -> Counter:
-    "The pre-tokens of `GPT2_PATTERN` and their counts, without a regular expression"
+def count_spans(
+    data: bytes,    # text in UTF-8
+    at: np.ndarray, # where each pre-token begins, and the end
+) -> dict[bytes, int]:
+    "How often each pre-token occurs; those that begin with a zero character are left out"
+    eight = np.ndarray(len(data) + 1, '<u8', data + bytes(8), strides=1)  # the 8 bytes that begin at each position
+    size = np.diff(at)
+    short = np.minimum(size, 8)
+    numbers, counts = np.unique(eight[at[:-1]] & _KEEP[short] | _SIZE[short], return_counts=True)
+    out = {k.to_bytes(8, 'little')[:k >> 56]: n for k, n in zip(numbers.tolist(), counts.tolist()) if k & 255}
+    medium, long = np.flatnonzero((size > 7) & (size < 17)), np.flatnonzero(size > 16)
+    _count_medium(data, eight, at[medium], size[medium], out)
+    return out | Counter([data[i:j] for i, j in zip(at[long].tolist(), at[long + 1].tolist()) if data[i]])
+
+def _count_medium(data, eight, i, size, out):
+    a, z = eight[i], eight[i + size - 8]
+    order = np.argsort(a*_MIX[0] + z*_MIX[1] + size.astype(np.uint64))
+    i, size, a, z = i[order], size[order], a[order], z[order]
+    first = np.flatnonzero(np.append(len(i) > 0, (a[1:] != a[:-1]) | (z[1:] != z[:-1]) | (size[1:] != size[:-1])))
+    for i, j, n in zip(i[first].tolist(), (i + size)[first].tolist(), np.diff(first, append=len(i)).tolist()):
+        if data[i]: out[data[i:j]] = out.get(data[i:j], 0) + n
+
+# %% ../nbs/01_bpe.ipynb #0b9ed5a6
+def count_arrays(
+    text: str,           # any text; zero characters separate documents and are left out
+    starts=token_starts, # says where pre-tokens begin
+) -> dict[bytes, int]:
+    "Pre-tokens and their counts, without a regular expression"
     data = text.encode()
     units = np.frombuffer(data, np.uint8) if text.isascii() else np.frombuffer(text.encode('utf-32-le'), '<u4')
-    at = np.flatnonzero(token_starts(units))
-    real = units[at[:-1]] != 0
+    at = np.flatnonzero(starts(units))
     if not text.isascii(): at = np.append(0, np.cumsum(1 + (units >= 0x80) + (units >= 0x800) + (units >= 0x10000)))[at]
-    return count_spans(data, at[:-1][real], at[1:][real])
+    return count_spans(data, at)
 
-# %% ../nbs/01_bpe.ipynb #3a90be57
+# %% ../nbs/01_bpe.ipynb #b07fb39a
+def gpt4_starts(
+    units: np.ndarray, # code points of a text
+    digits: int=3,     # how many digits may stay together
+) -> np.ndarray:
+    "As `token_starts` for `GPT4_PATTERN` and its relatives"
+    cls = classes_of(units).copy()
+    cls[(units == ord('\n')) | (units == ord('\r'))] = _LINE
+    at = np.append(0, np.flatnonzero(cls[1:] != cls[:-1]) + 1)[:len(units)]
+    size, run = np.diff(at, append=len(units)), np.append(cls[at], [_BREAK]*2)
+    before, before2, after = np.roll(run, 1), np.roll(run, 2), np.roll(run, -1)
+    own = np.ones(len(run), bool)
+    own[(run == _LINE) & ((before == _SPACE) | (before == _OTHER))] = False
+    own[(run == _SPACE) & (before == _LINE) & (after == _LINE) & (before2 != _OTHER)] = False
+    blank = np.flatnonzero((run == _SPACE) & (after != _LINE) & (after != _BREAK))
+    last = at[blank] + size[blank] - 1
+    own[blank + 1] = np.where(run[blank + 1] == _OTHER, units[last] != ord(' '), run[blank + 1] != _LETTER)
+    sign = np.flatnonzero((run[:-2] == _OTHER) & (size == 1) & own[:-2] & (after[:-2] == _LETTER))
+    own[sign + 1] = False
+    start = np.zeros(len(units) + 1, bool)
+    start[at[own[:-2]]] = start[last] = start[-1] = True
+    _digits(start, at, size, run[:-2] == _NUMBER, digits)
+    _any_contractions(units, start, at[sign][units[at[sign]] == ord("'")])
+    return start
+
+def _digits(start, at, size, number, digits):
+    at, size = at[number], size[number]
+    within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+    start[(np.repeat(at, size) + within)[within % digits == 0]] = True
+
+def _any_contractions(units, start, at):
+    one, two = (np.where(at + k < len(units), units.take(at + k, mode='clip'), 0) for k in (1, 2))
+    def among(chars, letters): return np.isin(chars, [*map(ord, letters)])
+    start[at[among(one, 'sdmtSDMTſ')] + 2] = True
+    long = among(one, 'lL') & among(two, 'lL') | among(one, 'vVrR') & among(two, 'eE')
+    start[at[long] + 3] = True
+
+# %% ../nbs/01_bpe.ipynb #f6ed93e8
+_SPELLINGS = {r'[\p{L}]': r'\p{L}', r'[\p{N}]': r'\p{N}', r'\s*[\r\n]+': r'\s*[\r\n]', r'\s+$|\s+(?!\S)|\s': r'\s+(?!\S)|\s+'}
+
+def plain_pattern(
+    pattern: str, # a split pattern
+) -> str:
+    "The same pattern in a spelling that is easier to compare"
+    plain = regex.sub(r'([+*?]|\d\})\+', r'\1', pattern)
+    plain = regex.sub(r"^(\(\?i:)?'s\|'t\|'re\|'ve\|'m\|'ll\|'d(?(1)\))\|", lambda m: f"'(?{'i' if m[1] else ''}:[sdmt]|ll|ve|re)|", plain)
+    return reduce(lambda text, kv: text.replace(*kv), _SPELLINGS.items(), plain)
+
+@cache
+def fast_starts(
+    pattern: str, # a split pattern
+):
+    "The function that finds this pattern's pre-tokens on arrays; None if there is none"
+    plain = plain_pattern(pattern)
+    if plain == plain_pattern(GPT2_PATTERN): return token_starts
+    for digits, spelling in enumerate((r'\p{N}', r'\p{N}{1,2}', r'\p{N}{1,3}'), 1):
+        if plain == plain_pattern(GPT4_PATTERN.replace(r'\p{N}{1,3}', spelling)): return partial(gpt4_starts, digits=digits)
+
+# %% ../nbs/01_bpe.ipynb #2064e506
 def count_documents(
     docs: list[str],    # documents, or parts of them cut where it does no harm
     pattern: str,       # how to split them
@@ -277,9 +346,9 @@ def count_documents(
 ) -> Counter:
     "Pre-tokens of all `docs` and their counts"
     docs, special = [_mend(d) for d in docs], special_regex(special_tokens)
-    if pattern == GPT2_PATTERN and not any('\0' in d for d in docs):
+    if fast_starts(pattern) and not any('\0' in d for d in docs):
         text = '\0'.join(docs)
-        return count_gpt2(special.sub('\0', text) if special else text)
+        return count_arrays(special.sub('\0', text) if special else text, fast_starts(pattern))
     parts = chain.from_iterable(special.split(d) if special else [d] for d in docs)
     counts = Counter(chain.from_iterable((m[0] for m in regex.finditer(pattern, p)) for p in parts))
     return Counter({k.encode(): n for k, n in counts.items() if k})
@@ -301,20 +370,20 @@ def _mend(text):
     except UnicodeEncodeError: return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
     return text
 
-# %% ../nbs/01_bpe.ipynb #b7613add
+# %% ../nbs/01_bpe.ipynb #ddc2c432
 _WORD = r'[[\p{L}\p{N}]&&[\x00-\u024f\u0400-\u052f\u0904-\u0939\u0e01-\u0e30\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3]]'
 _SIGN = r'[[^\p{L}\p{N}]&&[\x00-\xff\u2010-\u203a\u3000-\u3003\u3008-\u3011\uff01-\uff20]]'
 _EDGE, _EDGE_O200K = (regex.compile('(?V1r)' + _WORD + sign) for sign in (_SIGN, f"(?!'){_SIGN}"))  # r: search from the end
-_HARMLESS = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'(?:[sdmt]|ll|ve|re)", "'(?i:[sdmt]|ll|ve|re)",
-    r' ?\p{L}+', r' ?\p{N}+', r'[^\r\n\p{L}\p{N}]?\p{L}+', r'\p{N}', r'\p{N}{1,2}', r'\p{N}{1,3}', r' ?[^\s\p{L}\p{N}]+',
-    r' ?[^\s\p{L}\p{N}]+[\r\n]*', r' ?[^\s\p{L}\p{N}]+[\r\n/]*', r'\s*[\r\n]+', r'\s*[\r\n]', r'\s+(?!\S)', r'\s+$', r'\s+', r'\s'}
+_HARMLESS = {"'(?:[sdmt]|ll|ve|re)", "'(?i:[sdmt]|ll|ve|re)", r' ?\p{L}+', r'[^\r\n\p{L}\p{N}]?\p{L}+', r' ?\p{N}+', r'\p{N}',
+    r'\p{N}{1,2}', r'\p{N}{1,3}', r' ?[^\s\p{L}\p{N}]+', r' ?[^\s\p{L}\p{N}]+[\r\n]*', r' ?[^\s\p{L}\p{N}]+[\r\n/]*',
+    r'\s*[\r\n]', r'\s+(?!\S)', r'\s+$', r'\s+', r'\s'}
 
 @cache
 def safe_edge(
     pattern: str, # a split pattern
 ):
     "A compiled expression for two characters between which a text can be cut without changing a token; None if unknown"
-    plain = regex.sub(r'([+*?]|\d\})\+', r'\1', pattern).replace(r'[\p{L}]', r'\p{L}').replace(r'[\p{N}]', r'\p{N}')
+    plain = plain_pattern(pattern)
     parts = regex.findall(r'(?:\((?:\\.|[^()])*\)|\\.|[^|()\\])+', plain)
     if '|'.join(parts) != plain or not _HARMLESS.union(_O200K_WORDS).issuperset(parts) or not parts: return
     return _EDGE if _HARMLESS.issuperset(parts) else _EDGE_O200K
@@ -384,8 +453,8 @@ def documents(
     "All documents one after another, long ones in chunks"
     for s in sources: yield from chunks(file_blocks(s) if isinstance(s, Path) else [s], **kw)
 
-# %% ../nbs/01_bpe.ipynb #b771f743
-BATCH_CHARS, SMALL_BATCHES = 1_000_000, 16  # characters per batch; so many batches are counted without helpers
+# %% ../nbs/01_bpe.ipynb #c7e1cf27
+BATCH_CHARS, SMALL_BATCHES = 1_000_000, 16  # characters per batch; so many batches are counted without helper processes
 
 def batches(
     docs: Iterable[str], # documents or parts of them
@@ -400,60 +469,73 @@ def batches(
         if size[k] > BATCH_CHARS: yield open_[k]; open_[k], size[k] = [], 0
     yield from filter(None, open_.values())
 
-# %% ../nbs/01_bpe.ipynb #a1075215
+# %% ../nbs/01_bpe.ipynb #30f01d0e
+def in_threads(
+    run,                    # a function
+    tasks: Iterable[tuple], # its arguments, time after time
+    workers: int,           # threads
+) -> Iterator:
+    "The result for each task, in order"
+    pending = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for task in tasks:
+            if len(pending) > workers: yield pending.popleft().result()
+            pending.append(pool.submit(run, *task))
+        while pending: yield pending.popleft().result()
+
+# %% ../nbs/01_bpe.ipynb #0727c38d
 def _serve():
-    "What a worker does: count one batch after another until the pipe is closed"
+    "What a helper does: count one batch after another until the pipe is closed"
     while True:
         try: task = pickle.load(sys.stdin.buffer)
         except EOFError: return
         pickle.dump(count_documents(*task), sys.stdout.buffer)
         sys.stdout.buffer.flush()
 
-def _start_worker():
+def _start_helper():
     env = os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, sys.path)), OMP_NUM_THREADS='1')
     command = [sys.executable, '-c', 'from nanogpt_lit.bpe import _serve; _serve()']
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
 
-def _ask(idle, task):
-    worker = idle.pop()
-    pickle.dump(task, worker.stdin)
-    worker.stdin.flush()
-    answer = pickle.load(worker.stdout)
-    idle.append(worker)
+def _ask(idle, *task):
+    helper = idle.pop()
+    pickle.dump(task, helper.stdin)
+    helper.stdin.flush()
+    answer = pickle.load(helper.stdout)
+    idle.append(helper)
     return answer
 
-# %% ../nbs/01_bpe.ipynb #ce756d2f
-def _parallel(
-    tasks: Iterable[tuple], # arguments for `count_documents`
-    workers: int,           # processes
-) -> Iterator[Counter]:
-    "The result for each task, in order"
-    crew = [_start_worker() for _ in range(workers)]
-    idle, pending = deque(crew), deque()
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            for task in tasks:
-                if len(pending) > workers: yield pending.popleft().result()
-                pending.append(pool.submit(_ask, idle, task))
-            while pending: yield pending.popleft().result()
+@contextmanager
+def helpers(
+    n: int, # processes
+):
+    "A function that does what `count_documents` does, in one of `n` processes"
+    crew = [_start_helper() for _ in range(n)]
+    try: yield partial(_ask, deque(crew))
     finally:
-        for w in crew: w.kill(); w.wait(); w.stdin.close(); w.stdout.close()
+        for h in crew: h.kill(); h.wait(); h.stdin.close(); h.stdout.close()
 
-# %% ../nbs/01_bpe.ipynb #849844af
+# %% ../nbs/01_bpe.ipynb #734e7056
+def _counted(todo, pattern, workers):
+    if fast_starts(pattern): return in_threads(count_documents, todo, min(workers, 4))
+    head = [*islice(todo, SMALL_BATCHES)]
+    if workers == 1 or len(head) < SMALL_BATCHES: return (count_documents(*task) for task in chain(head, todo))
+    return _with_helpers(chain(head, todo), workers)
+
+def _with_helpers(todo, workers):
+    with helpers(workers) as count: yield from in_threads(count, todo, workers)
+
+# %% ../nbs/01_bpe.ipynb #4e2382fe
 def count_pretokens(
     texts: Iterable,           # documents: strings, or paths of files
     pattern: str=GPT2_PATTERN, # split pattern
     special_tokens=(),         # texts that are never merged with their surroundings
-    workers: int|None=None,    # processes; None = one per CPU, and only if there is much to do
+    workers: int|None=None,    # threads, or processes for a pattern that needs `regex`; None = one per CPU
     progress: bool=False,      # show a progress bar
 ) -> dict[bytes, int]:
     "How often each pre-token occurs. Memory grows with the number of different ones, not with the text"
     docs = documents(texts, pattern=pattern, special_tokens=special_tokens)
-    todo = ((b, pattern, special_tokens) for b in batches(docs))
-    head = [*islice(todo, SMALL_BATCHES)]
-    workers = cpu_count() if workers is None else workers
-    many = workers > 1 and len(head) == SMALL_BATCHES
-    results = _parallel(chain(head, todo), workers) if many else (count_documents(*t) for t in chain(head, todo))
+    results = _counted(((b, pattern, special_tokens) for b in batches(docs)), pattern, workers or cpu_count())
     total = {}
     for counts in progress_bar(results, desc='counting words', unit=' MB', disable=not progress):
         for k, n in counts.items(): total[k] = total.get(k, 0) + n
