@@ -324,7 +324,7 @@ def _json(corpus, line, where):
     try: return json.loads(text)
     except (ValueError, RecursionError): raise ValueError('not JSON') from None
 
-# %% ../nbs/05a_corpus.ipynb #cd817bd1
+# %% ../nbs/05a_corpus.ipynb #485583ba
 @reader
 def read_json(corpus, path):
     blocks = read_blocks(path, errors=_policy(corpus), tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n))
@@ -337,6 +337,7 @@ def read_json(corpus, path):
         try: yield where, record_text(record, corpus.text_field)
         except ValueError as e: corpus.skip(str(e), where)
 
+# %% ../nbs/05a_corpus.ipynb #3906050f
 def _array_items(path, blocks, most=2**28):
     "The items of a JSON array whose `[` has been read"
     decode, held, n = json.JSONDecoder().raw_decode, '', 0
@@ -356,7 +357,7 @@ def _at_least(blocks, size):
     while sum(map(len, out)) <= size and (block := next(blocks, '')): out.append(block)
     return ''.join(out)
 
-# %% ../nbs/05a_corpus.ipynb #5b9ef796
+# %% ../nbs/05a_corpus.ipynb #40e36ad9
 @reader
 def read_csv(corpus, path):
     csv.field_size_limit(2**28)
@@ -373,6 +374,7 @@ def read_csv(corpus, path):
             if row: yield where, record_text(dict(zip(columns, row)), corpus.text_field)
         except (ValueError, csv.Error) as e: corpus.skip(str(e) if isinstance(e, ValueError) else 'not CSV', where)
 
+# %% ../nbs/05a_corpus.ipynb #8eb06593
 def _text_lines(corpus, path):
     held = ''
     for block in read_blocks(path, errors=_policy(corpus), tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n)):
@@ -384,7 +386,7 @@ def _check_columns(path, columns, name):
     known = {name, name.split('.')[0], 'conversations', 'messages', 'instruction', 'prompt'}
     if not known & {*columns}: raise UserError(f'{path} has no column {name!r} (it has {", ".join(columns)}): name one with --text_field')
 
-# %% ../nbs/05a_corpus.ipynb #68600e03
+# %% ../nbs/05a_corpus.ipynb #499444c2
 @reader
 def read_table(corpus, path):
     import pyarrow
@@ -400,6 +402,7 @@ def read_table(corpus, path):
     except (pyarrow.ArrowException, OSError) as e:
         raise BadFile(path, f'is damaged or cut short ({str(e).splitlines()[0][:80]})', _GET_AGAIN) from None
 
+# %% ../nbs/05a_corpus.ipynb #c50d3210
 _COLUMNS = ('conversations', 'messages', 'instruction', 'input', 'context', 'prompt', 'output', 'response', 'completion')
 
 def _batches(path, name):
@@ -456,7 +459,7 @@ class Seen:
 
 _FREE = bytes(16)
 
-# %% ../nbs/05a_corpus.ipynb #3ecd6e52
+# %% ../nbs/05a_corpus.ipynb #165221f0
 def _held_back(pieces, digest, most=2**22):
     "Read all `pieces` into `digest`; returns them again, from memory if they are few"
     held, size = [], 0
@@ -468,10 +471,12 @@ def _held_back(pieces, digest, most=2**22):
 
 def _spooled(held, pieces, digest):
     f = tempfile.TemporaryFile('w+', encoding='utf-8')
-    for k, text in enumerate(chain(held, pieces)):
-        if k >= len(held): digest.update(text.encode('utf-8', 'surrogatepass'))
-        f.write(json.dumps([isinstance(text, Marker), text]) + '\n')
-    f.seek(0)
+    try:
+        for k, text in enumerate(chain(held, pieces)):
+            if k >= len(held): digest.update(text.encode('utf-8', 'surrogatepass'))
+            f.write(json.dumps([isinstance(text, Marker), text]) + '\n')
+        f.seek(0)
+    except OSError as e: raise UserError(f'a temporary file could not be written ({e.strerror}): free some space or set TMPDIR') from None
     return (Marker(text) if marker else text for marker, text in map(json.loads, f))
 
 # %% ../nbs/05a_corpus.ipynb #05d01ae1
@@ -488,7 +493,7 @@ def _wanted(self:Corpus, where, blocks, seen):
     kept = _held_back(chain(head, pieces), digest := hashlib.blake2b(digest_size=16))
     return kept if seen.add(digest.digest()) else self.skip('duplicate', where)
 
-# %% ../nbs/05a_corpus.ipynb #39a3ec72
+# %% ../nbs/05a_corpus.ipynb #624dc787
 class Piece(NamedTuple):
     "A piece of a document"
     index: int     # number of its document
@@ -497,6 +502,7 @@ class Piece(NamedTuple):
     split: str     # 'train' or 'val' if its source was given as one, else ''
     again: bool    # whether the document was there before
 
+# %% ../nbs/05a_corpus.ipynb #9009d35c
 @patch
 def texts(self:Corpus) -> Iterator[Piece]:
     "All pieces of all documents, in order; what is left out is counted in `skipped`"
@@ -508,7 +514,7 @@ def texts(self:Corpus) -> Iterator[Piece]:
         for turn in range(ceil(s.weight)):
             yield from self._first_turn(s, seen, dropped) if turn == 0 else self._repeated(s, turn, first, dropped)
 
-# %% ../nbs/05a_corpus.ipynb #97ecbf8b
+# %% ../nbs/05a_corpus.ipynb #9ddc2c82
 @patch
 def _first_turn(self:Corpus, s, seen, dropped):
     limit = self.max_documents + sum(o.documents for o in self.sources if o.split == 'val') if s.split != 'val' and self.max_documents else None
@@ -522,6 +528,7 @@ def _first_turn(self:Corpus, s, seen, dropped):
             yield Piece(self.documents, text, ends, s.split, False)
         self.documents += 1; s.documents += 1
 
+# %% ../nbs/05a_corpus.ipynb #33f1409f
 @patch
 def _repeated(self:Corpus, s, turn, index, dropped):
     taken = replace(self, skipped=Counter(), examples=[], noted=Counter()) # the accounts of the first turn stand
@@ -533,7 +540,7 @@ def _repeated(self:Corpus, s, turn, index, dropped):
             s.repeats += 1
         index += 1
 
-# %% ../nbs/05a_corpus.ipynb #cc0ff683
+# %% ../nbs/05a_corpus.ipynb #fbbb3f4a
 @patch
 def _documents(self:Corpus, s):
     "`(place, blocks)` of each document of a source; damaged files are left out if `errors` says so"
@@ -541,6 +548,7 @@ def _documents(self:Corpus, s):
         if self.errors == 'skip' and (flaw := self._flaw(name, what)): self.skip(flaw.kind, flaw.where)
         else: yield from READERS[name](self, what)
 
+# %% ../nbs/05a_corpus.ipynb #e689f7de
 @patch
 def _flaw(self:Corpus, name, what):
     "Why a file can't be read to its end, or None"
@@ -548,6 +556,7 @@ def _flaw(self:Corpus, name, what):
     try: [deque(blocks, 0) for _, blocks in READERS[name](replace(self, skipped=Counter(), examples=[]), what)]
     except BadFile as e: return e
 
+# %% ../nbs/05a_corpus.ipynb #ad5482cb
 @patch
 def _note(self:Corpus, text):
     if n := text.count('\0'): self.noted['NUL characters'] += n
@@ -569,7 +578,7 @@ def pieces(self:Corpus) -> Iterator[tuple[int, str]]:
     "`(number of the document, piece of its text)` in order"
     for p in self.texts(): yield p.index, p.text
 
-# %% ../nbs/05a_corpus.ipynb #2eab4b73
+# %% ../nbs/05a_corpus.ipynb #a7882138
 @dataclass
 class Recipe:
     "A data set that isn't a local file: where it is and what it is"
@@ -580,6 +589,7 @@ class Recipe:
     large: bool = True     # too large to be read twice
     advice: str = ''       # how to get it, where no program can
 
+# %% ../nbs/05a_corpus.ipynb #654e5534
 _URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
 _SHAKESPEARE = dict(path='text', sample_by='document', data_files=_URL)
 _PLAYS = '1.1 MB of Shakespeare\'s plays, as collected for char-rnn'
@@ -597,7 +607,7 @@ RECIPES = dict(
     thucnews=Recipe('740,000 Chinese news of 2005 to 2011 (Tsinghua University)', None, tokenizer='char',
                     advice='ask for it at http://thuctc.thunlp.org, unpack it and give the folder'))
 
-# %% ../nbs/05a_corpus.ipynb #f855fba4
+# %% ../nbs/05a_corpus.ipynb #2fe834e1
 @reader
 def read_hub(corpus, recipe):
     name = recipe.args and (recipe.args.get('name') or Path(recipe.args['path']).name)
@@ -608,6 +618,7 @@ def read_hub(corpus, recipe):
             corpus.skip(str(e), f'{name} row {n}')
             if n == 1: _check_columns(corpus.name, [*row], column)
 
+# %% ../nbs/05a_corpus.ipynb #d738746d
 def _rows(recipe, name):
     instead = f'or give it as a file: nanogpt-prepare FILE --out_dir data/{name.replace("/", "_")}'
     if recipe.args is None: raise UserError(f'{name} cannot be fetched by a program: {recipe.advice}, {instead}')
@@ -636,7 +647,7 @@ def _explained(e, args, name, instead):
         return UserError(f'{name} wants to be asked differently ({said}): see --dataset_config and --dataset_split')
     return UserError(f'{name} could not be read from the network ({type(e).__name__}): go online and run the same command again, {instead}')
 
-# %% ../nbs/05a_corpus.ipynb #24dac1ef
+# %% ../nbs/05a_corpus.ipynb #3e4960a1
 _READER_OF = {'.jsonl': 'jsonl', '.ndjson': 'jsonl', '.json': 'json', '.csv': 'csv', '.tsv': 'csv',
               '.parquet': 'table', '.arrow': 'table', '.feather': 'table'}
 TEXT_SUFFIXES = ('.txt', '.text', '.md', '.rst', '.tex', '.py', *(o for o in _READER_OF if o != '.json'))
@@ -646,6 +657,7 @@ def _kind(path):
     path = Path(path)
     return Path(path.stem if path.suffix.lower() in _PACKED else path).suffix.lower()
 
+# %% ../nbs/05a_corpus.ipynb #69133957
 def find_files(
     path, # a file, a folder (its text files and tables, at any depth), or a pattern with * or **
 ) -> list[Path]:
@@ -700,7 +712,7 @@ def _of_hub(path, weight, split, hub):
     about = f'{path} of the Hugging Face Hub' + ''.join(f', {k} {v}' for k, v in hub.items())
     return Source(path.replace('/', '_'), [('hub', Recipe(about, dict(path=path) | hub))], weight, split, about)
 
-# %% ../nbs/05a_corpus.ipynb #3809d4c1
+# %% ../nbs/05a_corpus.ipynb #80a53202
 def open_corpus(
     sources,                 # path, folder, pattern, name of a data set, list of `Path`s and `Source`s, or list of documents (str)
     text_field: str='text',  # field of a record that holds the text
@@ -718,6 +730,7 @@ def open_corpus(
     train, val = _sources(sources, 'train' if val_sources else ''), _sources(val_sources, 'val') if val_sources else []
     return Corpus(_name_of(sources, train), val + train, **options)
 
+# %% ../nbs/05a_corpus.ipynb #98db0a65
 def _sources(sources, split):
     if isinstance(sources, (str, Path, Source)): sources = [sources if not isinstance(sources, str) else source_of(sources, split)]
     sources = list(sources)
