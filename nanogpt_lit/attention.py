@@ -209,7 +209,7 @@ class KVCache:
         self.past = [torch.zeros(batch_size, cfg.taps, cfg.n_embd, device=device, dtype=dtype)]*(1 + 2*cfg.n_layer)*(cfg.taps > 0)
         self.length, self.pad_B = 0, None
 
-# %% ../nbs/03_attention.ipynb #0f641212
+# %% ../nbs/03_attention.ipynb #01a5a284
 @patch(as_prop=True)
 def nbytes(self: KVCache) -> int: return sum(o.nbytes for o in (self.k_LBKSD, self.v_LBKSD, *self.past))
 
@@ -240,3 +240,8 @@ def update(self: KVCache,
 def advance(self: KVCache, T: int):
     "Count T more positions as known, after all layers have written theirs"
     self.length += T
+
+@patch
+def clear(self: KVCache):
+    "Forget everything: as if new, in the same memory"
+    self.length, self.pad_B, self.past = 0, None, [torch.zeros_like(o) for o in self.past]
