@@ -75,11 +75,12 @@ class GPTConfig:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if self.act == 'swiglu' else 4*self.n_embd
 
-# %% ../nbs/00a_config.ipynb #9da27aa8
+# %% ../nbs/00a_config.ipynb #f1305f94
 @dataclass
 class DataConfig:
     "What to train on, and how it is cut into batches"
     input: list[str] = field(default_factory=list)   # text files, folders or globs to prepare and train on (UTF-8)
+    val_input: list[str] = field(default_factory=list) # the same, to validate on; none = hold out val_fraction of the input
     dataset: str|None = None         # a prepared folder, or a named dataset: pystdlib, shakespeare, …
     train_data: str|None = None      # token file to train on as it is (.bin, .npy), a folder of them, or a pattern in quotes
     val_data: str|None = None        # the same to validate on; None = what belongs to the folder, else no validation
@@ -89,6 +90,9 @@ class DataConfig:
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
     tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
     text_field: str = 'text'         # field of a JSONL record that holds the text
+    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \n\n; None = a file is one document
+    min_chars: int = 0               # leave out documents of fewer characters
+    dedup: bool = False              # leave out documents whose text has occurred before
     errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
     val_fraction: float = .1         # share of the text held out for validation
     max_data_size: int = 0           # use at most this many documents; 0 = all
@@ -102,7 +106,7 @@ class DataConfig:
         if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
         if (self.dataloader_workers or 0) < 0: raise UserError(f'dataloader_workers={self.dataloader_workers}: expected 0 (none) or more')
-        for k in ('tokenizer_samples', 'max_data_size'):
+        for k in ('tokenizer_samples', 'max_data_size', 'min_chars'):
             if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 (all) or more')
         if self.tokenizer_vocab_size < 257:
             raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: expected at least 257 (the 256 bytes and <|endoftext|>)')
@@ -320,7 +324,7 @@ class CompareConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/00a_config.ipynb #066dfd99
+# %% ../nbs/00a_config.ipynb #8b4fc5ce
 @dataclass
 class PrepareConfig:
     "Knobs of `nanogpt-prepare`"
@@ -331,7 +335,7 @@ class PrepareConfig:
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
     tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
     text_field: str = 'text'         # field or column that holds the text (a.b: inside another); chat and instruction records need none
-    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \\n\\n; None = a file is one document
+    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \n\n; None = a file is one document
     min_chars: int = 0               # leave out documents of fewer characters
     dedup: bool = False              # leave out documents whose text has occurred before
     dataset_config: str|None = None  # configuration of a Hugging Face dataset
