@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MANY', 'READING', 'BPE_SAMPLE', 'Survey', 'survey', 'mix64', 'split_key', 'held_out', 'split_rule', 'routed',
            'batches', 'Encoder', 'in_order', 'ShardWriter', 'workshop', 'load_manifest', 'verify', 'card', 'spread',
-           'prepare', 'document_lengths', 'packed_size', 'describe', 'left_out', 'draw', 'expand_sources',
+           'prepare', 'document_lengths', 'packed_size', 'describe', 'left_out', 'draw', 'expand_sources', 'reading_of',
            'prepare_command', 'tokenizer_command', 'split_pattern', 'encoded', 'encode_command']
 
 # %% ../nbs/06_data.ipynb #335bec6f
@@ -734,18 +734,27 @@ def _draw_lengths(ax, lengths):
     ax.set_xscale('log')
     ax.legend()
 
-# %% ../nbs/06_data.ipynb #413f3c7e
+# %% ../nbs/06_data.ipynb #07743d54
 def expand_sources(
     words: list[str], # as typed: files, folders, patterns, names of data sets, each perhaps with =WEIGHT
 ) -> list[Source]:
     "What `prepare` takes as its sources"
     return [source_of(o) for o in words]
 
-def _corpus_of(words, cfg):
+def reading_of(
+    cfg, # the flags of a command
+) -> dict:
+    "What the flags say about reading, as arguments of `open_corpus`"
+    flags, hub = vars(cfg), _hub_of(cfg)
+    return dict(val_sources=[source_of(o, 'val', hub) for o in flags.get('val_input', [])], separator=_unescaped(flags.get('separator')),
+                text_field=cfg.text_field, errors=cfg.errors, min_chars=flags.get('min_chars', 0), dedup=flags.get('dedup', False))
+
+def _hub_of(cfg):
     flags = vars(cfg)
-    hub = {k: v for k, v in dict(name=flags.get('dataset_config'), split=flags.get('dataset_split')).items() if v}
-    corpus = open_corpus([source_of(o, hub=hub) for o in words], cfg.text_field, cfg.max_data_size, cfg.errors,
-        [source_of(o, hub=hub) for o in flags.get('val_input', [])], _unescaped(flags.get('separator')), flags.get('min_chars', 0), flags.get('dedup', False))
+    return {k: v for k, v in dict(name=flags.get('dataset_config'), split=flags.get('dataset_split')).items() if v}
+
+def _corpus_of(words, cfg):
+    corpus = open_corpus([source_of(o, hub=_hub_of(cfg)) for o in words], max_documents=cfg.max_data_size, **reading_of(cfg))
     if any(reader == 'hub' for reader, _ in corpus.parts): print(f'reading {corpus.name} from the network …')
     return corpus
 
