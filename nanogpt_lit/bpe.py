@@ -97,7 +97,7 @@ def add_pairs(self: Words,
     for pair, n, i, j in zip(pairs[first].tolist(), counts, first.tolist(), [*first[1:].tolist(), len(at)]):
         self.push(n, pair >> 32, pair & 0xffffffff, at[i:j] if j - i > _FEW else at[i:j].tolist())
 
-# %% ../nbs/01_bpe.ipynb #05de80bf
+# %% ../nbs/01_bpe.ipynb #1f82fd5f
 @patch
 def pop(self: Words):
     "`(a, b, places)` of the most frequent pair; None if no two symbols stand side by side any more"
@@ -105,15 +105,11 @@ def pop(self: Words):
     while self.ready or self.levels:
         if not self.ready: self.next_level()
         _, a, b, at = heapq.heappop(self.ready)
-        if isinstance(at, list):
-            at = [i for i in at if sym[i] == b and sym[i - 1] == a]
-            n = sum([weight[i] for i in at])
-        else:
-            at = at[(self.sym[at] == b) & (self.sym[at - 1] == a)]
-            n = int(self.weight[at].sum())
-            if len(at) <= _FEW: at = at.tolist()
-        if n == self.count: return a, b, at
-        if n: self.push(n, a, b, at)
+        few = isinstance(at, list)
+        still = [i for i in at if sym[i] == b and sym[i - 1] == a] if few else at[(self.sym[at] == b) & (self.sym[at - 1] == a)]
+        if len(still) == len(at): return a, b, at
+        n = sum([weight[i] for i in still]) if few else int(self.weight[still].sum())
+        if n: self.push(n, a, b, still if few or len(still) > _FEW else still.tolist())
 
 # %% ../nbs/01_bpe.ipynb #083a837f
 def every_second(
@@ -125,10 +121,10 @@ def every_second(
     head = np.append(True, np.diff(at) != step)
     return at[(i - np.maximum.accumulate(np.where(head, i, 0))) % 2 == 0]
 
-# %% ../nbs/01_bpe.ipynb #f92eb426
+# %% ../nbs/01_bpe.ipynb #1a16d231
 @patch
 def replace_few(self: Words, a, b, at, new):
-    "Merge the pair at the listed places one by one; returns how many occurrences in the text that were"
+    "Merge the pair at the listed places, one by one"
     sym, weight = self.views
     back, forward = len(self.tokens[a]), len(self.tokens[b])
     for i in at:
@@ -141,9 +137,8 @@ def replace_few(self: Words, a, b, at, new):
         if right >= 0: rights.setdefault(right, []).append(i + forward)
     for x, places in lefts.items(): self.push(sum([weight[i] for i in places]), x, new, places)
     for x, places in rights.items(): self.push(sum([weight[i] for i in places]), new, x, places)
-    return sum([weight[i] for i in at])
 
-# %% ../nbs/01_bpe.ipynb #84e6ae5b
+# %% ../nbs/01_bpe.ipynb #0e4663e4
 @patch
 def replace_many(self: Words, a, b, at, new):
     "As `replace_few`, for a long array of places"
@@ -152,22 +147,23 @@ def replace_many(self: Words, a, b, at, new):
     self.sym[first] = self.sym[after - 1] = new
     left = self.sym[first - 1]
     self.add_pairs(np.concatenate([first[(left >= 0) & (left != new)], after[self.sym[after] >= 0]]))
-    return int(self.weight[at].sum())
 
-# %% ../nbs/01_bpe.ipynb #355dd431
+# %% ../nbs/01_bpe.ipynb #875b1b78
 @patch
 def merge(self: Words):
     "Make one merge: `(left token, right token, occurrences replaced)`, or None if nothing is left to merge"
     found = self.pop()
     if not found: return
     a, b, at = found
-    pair, new = (self.tokens[a], self.tokens[b]), len(self.tokens)
-    if a == b: at = every_second(np.sort(at), len(pair[0]))
-    if a == b and len(at) <= _FEW: at = at.tolist()
+    pair, new, n = (self.tokens[a], self.tokens[b]), len(self.tokens), self.count
+    if a == b:
+        at = every_second(np.sort(at), len(pair[0]))
+        n = int(self.weight[at].sum())
+        if len(at) <= _FEW: at = at.tolist()
     self.tokens.append(b''.join(pair))
     self.order.append(_descending(self.tokens[new]))
-    replace = self.replace_few if isinstance(at, list) else self.replace_many
-    return *pair, replace(a, b, at, new)
+    (self.replace_few if isinstance(at, list) else self.replace_many)(a, b, at, new)
+    return *pair, n
 
 @contextmanager
 def no_collector():

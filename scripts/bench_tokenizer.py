@@ -3,6 +3,7 @@
     python scripts/bench_tokenizer.py --quick                     # 1 and 12 MB, one round: a few minutes
     python scripts/bench_tokenizer.py --mb 1 12 100 --vocab 1k 10k 32k --rounds 3
     python scripts/bench_tokenizer.py --file my.txt --vocab 10k --no-encode
+    python scripts/bench_tokenizer.py --mb 12 --pattern gpt4      # or llama3, qwen2, o200k
 
 Every training is a process of its own, and the engines take turns, so that a busy machine disturbs all alike. All get the
 same list of files, one document each, and read them within the time measured; imports are outside. Reported are medians:
@@ -53,29 +54,34 @@ def corpus(mb, file, folder):
 # ---- one measurement, in a process of its own
 def read(paths): return (Path(p).read_bytes().decode('utf-8-sig') for p in paths)
 
-def ours():
-    from nanogpt_lit.bpe import count_pretokens, train_bpe
-    def train(paths, vocab): return train_bpe(count_pretokens(map(Path, paths)), vocab - 256)
+def ours(pattern):
+    from nanogpt_lit.bpe import PATTERNS, count_pretokens, train_bpe
+    def train(paths, vocab): return train_bpe(count_pretokens(map(Path, paths), PATTERNS[pattern]), vocab - 256)
     return train, lambda merges: [a + b for a, b in merges]
 
-def hf():
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+def hf(pattern):
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+    from nanogpt_lit.bpe import PATTERNS
     from nanogpt_lit.tokenizer import from_printable
+    def splitter():
+        if pattern == 'gpt2': return pre_tokenizers.ByteLevel(add_prefix_space=False)  # it knows this pattern, and is faster so
+        split = pre_tokenizers.Split(Regex(PATTERNS['llama3' if pattern == 'gpt4' else pattern]), 'isolated')
+        return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     def train(paths, vocab):
         tok = Tokenizer(models.BPE())
-        tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tok.pre_tokenizer = splitter()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         tok.train_from_iterator(read(paths), trainers.BpeTrainer(vocab_size=vocab, initial_alphabet=alphabet, show_progress=False))
         return tok
     def tokens(tok): return [from_printable(''.join(pair)) for pair in json.loads(tok.to_str())['model']['merges']]
     return train, tokens
 
-def rustbpe():
+def rustbpe(pattern):
     import rustbpe
-    from nanogpt_lit.bpe import GPT2_PATTERN
+    from nanogpt_lit.bpe import PATTERNS
     def train(paths, vocab):
         tok = rustbpe.Tokenizer()
-        tok.train_from_iterator(read(paths), vocab, pattern=GPT2_PATTERN)
+        tok.train_from_iterator(read(paths), vocab, pattern=PATTERNS[pattern])
         return tok
     return train, lambda tok: [t for t, i in sorted(tok.get_mergeable_ranks(), key=lambda r: r[1])[256:]]
 
@@ -85,8 +91,8 @@ def clock():
     t = os.times()
     return time.perf_counter(), t.user + t.system + t.children_user + t.children_system
 
-def child_train(engine, paths, vocab):
-    train, tokens = TRAINERS[engine]()
+def child_train(engine, paths, vocab, pattern):
+    train, tokens = TRAINERS[engine](pattern)
     start = clock()
     result = train(paths, vocab)
     wall, cpu = (b - a for a, b in zip(start, clock()))
@@ -176,21 +182,22 @@ def first_difference(words, ours, theirs):
             f'{shared:.1%} of all tokens in common')
 
 # ---- the two benchmarks
-def bench_training(name, paths, vocabs, rounds, engines):
+def bench_training(name, paths, vocabs, rounds, engines, pattern):
     size = sum(Path(p).stat().st_size for p in paths)
-    print(f'\n## Training on {name}: {len(paths):,} files, {size/1e6:.1f} MB')
+    print(f'\n## Training on {name}: {len(paths):,} files, {size/1e6:.1f} MB, split pattern {pattern}')
     rows, tokens = [], {}
     for vocab in vocabs:
         results = {e: [] for e in engines}
         for i in range(rounds):
-            for e in engines[i % len(engines):] + engines[:i % len(engines)]: results[e].append(measure('train', e, [*map(str, paths)], vocab))
+            for e in engines[i % len(engines):] + engines[:i % len(engines)]:
+                results[e].append(measure('train', e, [*map(str, paths)], vocab, pattern))
         tokens[vocab] = {e: [bytes.fromhex(t) for t in r[0]['tokens']] for e, r in results.items()}
         wall, cpu = ({e: median(r, key) for e, r in results.items()} for key in ('wall', 'cpu'))
         rows += [[f'{vocab:,} {ENGINES[e]}', f'{wall[e]:.2f}', f'{cpu[e]:.2f}', f'{wall[e]/wall["ours"]:.1f}', f'{cpu[e]/cpu["ours"]:.1f}',
                   f'{median(results[e], "peak"):.0f}'] for e in engines]
     table(rows, ['vocabulary, trainer', 'wall s', 'CPU s', 'wall / ours', 'CPU / ours', 'peak MB'])
-    from nanogpt_lit.bpe import count_pretokens
-    words = count_pretokens(map(Path, paths))
+    from nanogpt_lit.bpe import PATTERNS, count_pretokens
+    words = count_pretokens(map(Path, paths), PATTERNS[pattern])
     for vocab in vocabs:
         for e in engines:
             if e != 'ours': print(f'{vocab:,}, {ENGINES[e]}:', first_difference(words, tokens[vocab]['ours'], tokens[vocab][e]))
@@ -217,6 +224,7 @@ def main():
     p.add_argument('--vocab', type=number, nargs='+', default=[1000, 10000, 32000], help='vocabulary sizes')
     p.add_argument('--rounds', type=int, default=3, help='trainings of each kind; medians are shown')
     p.add_argument('--engines', nargs='+', choices=[*ENGINES], default=[*ENGINES], help='trainers')
+    p.add_argument('--pattern', choices=['gpt2', 'gpt4', 'llama3', 'qwen2', 'o200k'], default='gpt2', help='how text is split')
     p.add_argument('--encode', action=argparse.BooleanOptionalAction, default=True, help='measure encoding too')
     p.add_argument('--quick', action='store_true', help='1 and 12 MB, vocabulary 10k, one round')
     p.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
@@ -230,7 +238,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         for mb in [0] if a.file else a.mb:
             name, paths = corpus(mb, a.file, Path(tmp))
-            bench_training(name, paths, a.vocab, a.rounds, engines)
-            if a.encode and mb <= 12: bench_encoding(name, paths, min(a.vocab, key=lambda v: abs(v - 10000)), a.rounds, Path(tmp)/'tok')
+            bench_training(name, paths, a.vocab, a.rounds, engines, a.pattern)
+            if a.encode and mb <= 12 and a.pattern == 'gpt2': bench_encoding(name, paths, min(a.vocab, key=lambda v: abs(v - 10000)), a.rounds, Path(tmp)/'tok')
 
 if __name__ == '__main__': main()
