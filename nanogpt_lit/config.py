@@ -367,7 +367,7 @@ class PlanConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/00a_config.ipynb #c9987e09
+# %% ../nbs/00a_config.ipynb #8ae4df37
 @dataclass
 class SampleConfig:
     "Knobs of `nanogpt-sample`"
@@ -380,7 +380,12 @@ class SampleConfig:
     top_k: int|None = 200            # keep only the k likeliest tokens; None = all
     top_p: float|None = None         # keep the likeliest tokens that together have this probability
     min_p: float|None = None         # drop tokens less likely than this share of the likeliest
-    seed: int = 1337                 # the same seed gives the same texts
+    repetition_penalty: float = 1.   # above 1 pushes down tokens that the text already has (1.2 is common)
+    stop: list[str] = field(default_factory=list)    # texts that end a sample, and are not shown: \n works
+    prompts: str|None = None         # file with one prompt per line, instead of start; each gets num_samples texts
+    logprobs: int|None = None        # show each token with its probability, and this many of the likeliest beside it
+    stream: bool|None = None         # print tokens as they come; None = if there is one text and a terminal
+    seed: int = 1337                 # the same seed gives the same texts, whatever else is in the batch
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
     dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products
     compile: bool = False            # torch.compile the model
@@ -388,6 +393,8 @@ class SampleConfig:
 
     def __post_init__(self):
         if self.temperature < 0: raise UserError(f'temperature={self.temperature}: expected 0 or more')
+        if self.repetition_penalty <= 0: raise UserError(f'repetition_penalty={self.repetition_penalty}: expected more than 0; 1 = none')
+        if self.logprobs is not None and self.logprobs < 0: raise UserError(f'logprobs={self.logprobs}: expected 0 or more')
         for k in ('num_samples', 'max_new_tokens'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
 
