@@ -8,7 +8,7 @@ __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'f
            'environment', 'command_for', 'write_report', 'train_command', 'step_ms', 'fastest_setting',
            'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #9ed26ad5
+# %% ../nbs/15_pretrain.ipynb #2c549b7c
 import html, io, json, os, platform, shlex, shutil, sys, time
 from base64 import b64encode
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from .core import (UserError, atomic_write, build, check_writable, duration, fla
 from .config import PRESETS, DataConfig, QuickstartConfig, RunConfig
 from .tokenizer import load_tokenizer
 from .model import GPT
-from .data import RECIPES, expand_sources, left_out, prepare
+from .data import RECIPES, expand_sources, left_out, prepare, reading_of
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_line, outcome
@@ -74,7 +74,7 @@ def _mixture(d):
     vals = {val: w for _, val, _, w in opened.values() if val is not None}
     return mix({train: w for train, _, _, w in opened.values()}), mix(vals) if vals else None, tok
 
-# %% ../nbs/15_pretrain.ipynb #1f8dd652
+# %% ../nbs/15_pretrain.ipynb #3c7ca604
 def _prepared_dataset(d):
     "The folder of a dataset that is prepared or known by name; one known by name is prepared at first use"
     for home in (Path(d.dataset), Path('data')/d.dataset):
@@ -88,7 +88,7 @@ def _prepared(sources, home, d):
     "Prepare `sources` in `home`; `prepare` itself returns at once if that has been done"
     m = prepare(sources, home, tokenizer=d.tokenizer or 'bpe', vocab_size=d.tokenizer_vocab_size, val_fraction=d.val_fraction,
                 shard_size=d.shard_size, workers=d.workers, max_documents=d.max_data_size, overwrite=True,
-                text_field=d.text_field, samples=d.tokenizer_samples, errors=d.errors)
+                samples=d.tokenizer_samples, **reading_of(d))
     for o in left_out(m['skipped'], m['skipped_examples']): warn(f'left out or mended: {o}')
     return home
 
