@@ -7,7 +7,7 @@ __all__ = ['next_token_probs', 'penalise', 'draw', 'sample_next', 'row_seeds', '
            'Predictor', 'Stopper', 'Step', 'steps', 'stream', 'Generated', 'generate', 'prompt_ids', 'stream_text',
            'Playground', 'playground']
 
-# %% ../nbs/05_generate.ipynb #e0eec37b
+# %% ../nbs/05_generate.ipynb #5b4e3554
 import codecs, html, math
 from dataclasses import fields
 from functools import cached_property
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from .attention import CausalSelfAttention, KVCache, apply_rotary, rms_norm
+from .attention import CausalSelfAttention, KVCache, Taps, apply_rotary, rms_norm
 from .core import UserError
 from .model import GPT, MLP, Block, RMSNorm
 
@@ -107,15 +107,15 @@ def darts(
         u_NB = torch.stack([torch.rand(64, generator=g, dtype=torch.float64) for g in rngs], 1)
         yield from u_NB.to(device, dtype)
 
-# %% ../nbs/05_generate.ipynb #4b4c6814
+# %% ../nbs/05_generate.ipynb #5b5818b4
 def window_start(
     n: int,          # tokens in the text so far
     block_size: int, # the model's context
-    slide: int=None, # tokens dropped at once when the context is full; None = a quarter of it
+    slide: int=None, # tokens dropped at once when the context is full; None = half of it
 ) -> int: # index of the first token that the model still sees
     "Where the window begins: 0 while the text fits, then moved on in strides of `slide`"
     if n <= block_size: return 0
-    slide = slide or max(1, block_size//4)
+    slide = slide or max(1, block_size//2)
     return -(-(n - block_size)//slide)*slide
 
 # %% ../nbs/05_generate.ipynb #fbf4c510
@@ -172,24 +172,25 @@ def _mlp(m):
     bend = {'gelu': _gelu, 'gelu_tanh': lambda h: F.gelu(h, approximate='tanh'), 'relu2': lambda h: h.relu_().square_()}[m.act]
     return lambda x_BC: down(bend(up(x_BC)))
 
-# %% ../nbs/05_generate.ipynb #6c41de5b
+# %% ../nbs/05_generate.ipynb #b718fa05
 def _attention(m, cache):
     "An attention layer with its cache as a function of one new position"
     (H, K, D), cfg, qkv_of, proj = m.heads, m.cfg, _linear(m.qkv), _linear(m.proj)
     k_BKSD, v_BKSD = cache.k_LBKSD[m.layer_idx], cache.v_LBKSD[m.layer_idx]
-    gain = None if m.q_gain is None else torch.cat([m.q_gain.expand(H, D), m.k_gain.expand(K, D)])
+    gain = 1. if m.q_gain is None else torch.cat([m.q_gain.expand(H, D), m.k_gain.expand(K, D)])
     def attention(x_BC, t, cos_sin, mask):
         qkv = qkv_of(x_BC).view(-1, H + 2*K, D)
         qk, v = qkv[:, :H+K], qkv[:, H+K:]
-        if cfg.qk_norm: qk = rms_norm(qk, gain, cfg.norm_eps)
+        if cfg.qk_norm: qk = m.norm_head(qk)*gain
         if cos_sin is not None: qk = apply_rotary(qk, *cos_sin)
         k_BKSD[:, :, t], v_BKSD[:, :, t] = qk[:, H:], v
-        q_BKGD = qk[:, :H].reshape(-1, K, H//K, D)
-        y = F.scaled_dot_product_attention(q_BKGD, k_BKSD[:, :, :t+1], v_BKSD[:, :, :t+1], mask)
+        q_BKGD, seen = qk[:, :H].reshape(-1, K, H//K, D), slice(max(0, t + 1 - (m.window or t + 1)), t + 1)
+        if mask is not None: mask = mask[..., seen]
+        y = F.scaled_dot_product_attention(q_BKGD, k_BKSD[:, :, seen], v_BKSD[:, :, seen], mask)
         return proj(y.reshape(-1, H*D))
     return attention
 
-# %% ../nbs/05_generate.ipynb #566afdcb
+# %% ../nbs/05_generate.ipynb #059ebe98
 class DecodeStep:
     "One new token for every row: the arithmetic of `GPT.forward` with a cache, without its machinery"
     @torch.no_grad()
@@ -198,7 +199,8 @@ class DecodeStep:
         cache: KVCache, # read and written
     ):
         self.model, self.cache, cfg = model, cache, model.cfg
-        self.blocks = [(_norm(b.norm1, cfg), _attention(b.attn, cache), _norm(b.norm2, cfg), _mlp(b.mlp)) for b in model.blocks]
+        self.blocks = [(_norm(b.norm1, cfg), b.taps1, _attention(b.attn, cache), _norm(b.norm2, cfg), b.taps2, _mlp(b.mlp)) for b in model.blocks]
+        self.norm_e = _norm(model.norm_e, cfg) if cfg.norm_embed else None
         self.norm_f, self.head = _norm(model.norm_f, cfg), _linear(model.head)
 
     def positions(self, pad_B):
@@ -207,7 +209,12 @@ class DecodeStep:
         if pad_B is None: return t, None
         return t - pad_B, (torch.arange(t + 1, device=pad_B.device) >= pad_B[:, None])[:, None, None]
 
-# %% ../nbs/05_generate.ipynb #7cfe6052
+    def tapped(self, x_BC, taps, pos, mask):
+        "x with its taps, if there are any"
+        if taps is None: return x_BC
+        return taps(x_BC[:, None], self.cache, None if mask is None else pos[:, None])[:, 0]
+
+# %% ../nbs/05_generate.ipynb #e2ef817b
 @patch
 @torch.inference_mode()
 def __call__(self: DecodeStep,
@@ -219,25 +226,28 @@ def __call__(self: DecodeStep,
     x_BC, cos_sin = F.embedding(ids_B, m.wte.weight), None
     if m.cfg.pos == 'learned': x_BC = x_BC + m.wpe.weight[pos]
     if m.cfg.pos == 'rotary': cos_sin = [o[pos] if mask is None else o[pos][:, None] for o in (m.cos_TD, m.sin_TD)]
-    for norm1, attention, norm2, mlp in self.blocks:
-        x_BC = x_BC + attention(norm1(x_BC), t, cos_sin, mask)
-        x_BC = x_BC + mlp(norm2(x_BC))
+    if self.norm_e is not None: x_BC = self.norm_e(x_BC)
+    x_BC = self.tapped(x_BC, m.taps_e, pos, mask)
+    for norm1, taps1, attention, norm2, taps2, mlp in self.blocks:
+        x_BC = x_BC + attention(self.tapped(norm1(x_BC), taps1, pos, mask), t, cos_sin, mask)
+        x_BC = x_BC + mlp(self.tapped(norm2(x_BC), taps2, pos, mask))
     self.cache.advance(1)
     y_BV = self.head(self.norm_f(x_BC))
     return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
 
-# %% ../nbs/05_generate.ipynb #6585295b
-_PLAIN = {GPT, Block, CausalSelfAttention, MLP, RMSNorm, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList}
+# %% ../nbs/05_generate.ipynb #5ce0c995
+_PLAIN = {GPT, Block, CausalSelfAttention, MLP, RMSNorm, Taps, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList, nn.ParameterList}
 
 _KNOWN = {*("""vocab_size block_size n_layer n_head n_kv_head n_embd head_dim d_ff pos rope_theta norm norm_affine norm_eps
-             act bias qk_norm tie_embeddings logit_softcap zero_init dropout""").split()}
+             act bias qk_norm qk_norm_kind window window_pattern attn_impl norm_embed taps taps_at tie_embeddings
+             logit_softcap zero_init init_std dropout""").split()}
 
 def is_plain(model) -> bool:
     "Whether `DecodeStep` may stand in for the model: only our own layers, no hooks, no option that it doesn't know"
     unknown = [f.name for f in fields(model.cfg) if f.name not in _KNOWN and getattr(model.cfg, f.name) != f.default]
     return not unknown and all(type(m) in _PLAIN and not (m._forward_hooks or m._forward_pre_hooks) for m in model.modules())
 
-# %% ../nbs/05_generate.ipynb #2b0a6cdb
+# %% ../nbs/05_generate.ipynb #b960dbf1
 class Predictor:
     "Scores of the next token for texts that grow, by the cheapest exact way"
     def __init__(self, model, room=None, use_cache=True, slide=None):
@@ -249,7 +259,7 @@ class Predictor:
         if self.cache is None:
             c = self.cache = self.model.new_cache(B, self.room)
             self.step = DecodeStep(self.model, c) if is_plain(self.model) else lambda ids_B: _last_logits(self.model, ids_B[:, None], c)
-        self.cache.length, self.cache.pad_B = 0, None
+        self.cache.clear()
 
     def __call__(self, texts) -> torch.Tensor: # logits_BV
         device, old = self.model.wte.weight.device, self.starts
