@@ -704,7 +704,7 @@ def left_out(
     such = {why: next((f' (such as {o.removesuffix(": " + why)})' for o in examples if o.endswith(why)), '') for why in skipped}
     return [f'{n:,} × {why}{such[why]}' for why, n in skipped.items()]
 
-# %% ../nbs/06_data.ipynb #1c75f595
+# %% ../nbs/06_data.ipynb #5a3f3568
 def draw(
     folder, # a folder made by `prepare`
 ):
@@ -727,7 +727,7 @@ def draw(
     return fig
 
 def _draw_lengths(ax, lengths):
-    ax.set(title=f'Lengths of {len(lengths):,} documents' if len(lengths) else 'One text, no documents to tell apart', xlabel='tokens', ylabel='documents')
+    ax.set(title=f'Lengths of {len(lengths):,} documents' if len(lengths) else 'No token marks where documents end', xlabel='tokens', ylabel='documents')
     if not len(lengths): return
     ax.hist(np.maximum(lengths, 1), bins=np.geomspace(1, max(2, lengths.max()), 50))
     ax.axvline(np.median(lengths), color='C3', lw=1, label=f'median {int(np.median(lengths)):,}')
