@@ -209,7 +209,7 @@ class KVCache:
         self.past = [torch.zeros(batch_size, cfg.taps, cfg.n_embd, device=device, dtype=dtype)]*(1 + 2*cfg.n_layer)*(cfg.taps > 0)
         self.length, self.pad_B = 0, None
 
-# %% ../nbs/03_attention.ipynb #01a5a284
+# %% ../nbs/03_attention.ipynb #abe30b71
 @patch(as_prop=True)
 def nbytes(self: KVCache) -> int: return sum(o.nbytes for o in (self.k_LBKSD, self.v_LBKSD, *self.past))
 
@@ -219,7 +219,8 @@ def look_back(self: KVCache,
     x_BTC: torch.Tensor, # the newest inputs of these taps
 ) -> torch.Tensor: # them, with the last few before them in front
     "Remember the newest inputs of one set of taps, and return them behind those that were remembered"
-    longer = torch.cat([self.past[site].to(x_BTC.dtype), x_BTC], 1)
+    past = self.past[site] if self.length else torch.zeros_like(self.past[site])   # a cache that is used again begins anew
+    longer = torch.cat([past.to(x_BTC.dtype), x_BTC], 1)
     self.past[site] = longer[:, -self.past[site].shape[1]:]
     return longer
 
@@ -232,6 +233,8 @@ def update(self: KVCache,
     "Write the newest keys and values of one layer. Raises `UserError` when there is no room"
     end, room = self.length + k_BKTD.shape[2], self.k_LBKSD.shape[3]
     if end > room: raise UserError(f'the cache has room for {room} tokens, got {end}: make it with a larger max_len')
+    if len(k_BKTD) != self.k_LBKSD.shape[1]:
+        raise UserError(f'the cache was made for {self.k_LBKSD.shape[1]} sequences, got {len(k_BKTD)}: make it with batch_size={len(k_BKTD)}')
     k, v = self.k_LBKSD[layer], self.v_LBKSD[layer]
     k[:, :, self.length:end], v[:, :, self.length:end] = k_BKTD, v_BKTD
     return k[:, :, :end], v[:, :, :end]

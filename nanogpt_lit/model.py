@@ -140,11 +140,12 @@ def _positions(self: GPT, ids_BT, start, pad_B, segments_BT=None):
     mask_BTS = causal_mask(T, start + T, device) & real_BS[:, None] | itself_TS
     return (pos_T - pad_B[:, None]).clamp(min=0), mask_BTS[:, None]
 
-# %% ../nbs/04_model.ipynb #47339980
+# %% ../nbs/04_model.ipynb #1171506d
 @patch
 def _check_ids(self: GPT, ids, start=0, what='ids'):
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise UserError(f'{what} are {ids.dtype}: expected whole numbers, such as torch.int64 (what the tokenizer returns)')
+    if not isinstance(ids, torch.Tensor): raise UserError(f'{what} are a {type(ids).__name__}: expected a tensor, so torch.tensor({what})')
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise UserError(f'{what} are {ids.dtype}: expected whole numbers in torch.int64 (what the tokenizer returns) or int32')
     if ids.ndim != 2: raise UserError(f'{what} of shape {[*ids.shape]}: expected a batch of sequences, (B, T)')
     T, limit, V = start + ids.shape[1], self.cfg.block_size, self.cfg.vocab_size
     if T > limit:
@@ -155,7 +156,15 @@ def _check_ids(self: GPT, ids, start=0, what='ids'):
         raise UserError(f'{what} contain {low if low < 0 else high}; expected 0 … {V - 1} (vocab_size={V}): '
                         'encode with the tokenizer that the model was trained with')
 
-# %% ../nbs/04_model.ipynb #859a6ffe
+# %% ../nbs/04_model.ipynb #b6566acf
+@patch
+def _check_shapes(self: GPT, ids, **others):
+    for what, o in others.items():
+        want = [*ids.shape[:1 if what == 'pad_B' else 2]]
+        if o is not None and [*o.shape] != want:
+            raise UserError(f'{what} of shape {[*o.shape]} with ids of shape {[*ids.shape]}: expected {want}')
+
+# %% ../nbs/04_model.ipynb #aee3b36f
 @patch
 def hidden(self: GPT,
     ids_BT,      # token ids
@@ -166,6 +175,7 @@ def hidden(self: GPT,
     "The residual stream after all blocks and the last norm. Raises `UserError` for wrong ids or too many of them"
     start = 0 if cache is None else cache.length
     self._check_ids(ids_BT, start)
+    self._check_shapes(ids_BT, segments_BT=segments_BT, pad_B=pad_B)
     if cache is not None: pad_B = cache.pad_B = cache.pad_B if pad_B is None else pad_B
     if cache is not None and segments_BT is not None: raise UserError('segments_BT and a cache exclude each other: generate texts in rows of their own')
     pos, mask = self._positions(ids_BT, start, pad_B, segments_BT)
@@ -190,7 +200,7 @@ def logits(self: GPT,
     y, cap = self.head(x_BTC), self.cfg.logit_softcap
     return cap*torch.tanh(y.float()/cap) if cap else y
 
-# %% ../nbs/04_model.ipynb #5ad40b25
+# %% ../nbs/04_model.ipynb #250fa51b
 @patch
 def forward(self: GPT,
     ids_BT,            # token ids
@@ -204,7 +214,8 @@ def forward(self: GPT,
     logits_BTV = self.logits(self.hidden(ids_BT, cache, pad_B, segments_BT))
     if targets_BT is None: return logits_BTV, None
     self._check_ids(targets_BT, what='targets')
-    scores, targets = logits_BTV.flatten(0, 1).float(), targets_BT.flatten()
+    self._check_shapes(ids_BT, targets=targets_BT, loss_mask=loss_mask_BT)
+    scores, targets = logits_BTV.flatten(0, 1).float(), targets_BT.flatten().long()
     if loss_mask_BT is None: return logits_BTV, F.cross_entropy(scores, targets)
     keep = loss_mask_BT.flatten().float()
     return logits_BTV, (F.cross_entropy(scores, targets, reduction='none')*keep).sum()/keep.sum().clamp(min=1)
