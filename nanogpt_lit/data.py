@@ -203,7 +203,7 @@ class Encoder:
             if ends and self.eot is not None: ids.append([self.eot])
         return {split: (np.concatenate(ids).astype(self.dtype), count) for split, (ids, count) in out.items()}
 
-# %% ../nbs/06_data.ipynb #b6d518d9
+# %% ../nbs/06_data.ipynb #8f401c76
 def in_order(
     batches,        # an iterable of batches
     encoder,        # an `Encoder`
@@ -214,7 +214,7 @@ def in_order(
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning) # fork beside threads: our workers use none of them
-        pool, waiting = ProcessPoolExecutor(workers, context, _start_worker, (encoder,)), deque()
+        pool, waiting = ProcessPoolExecutor(workers, context, _start_worker, (encoder, os.getpid())), deque()
         try:
             for batch in batches:
                 waiting.append(pool.submit(_work, batch))
@@ -222,10 +222,10 @@ def in_order(
             while waiting: yield waiting.popleft().result()
         finally: pool.shutdown(cancel_futures=True)
 
-def _start_worker(encoder):
+def _start_worker(encoder, parent): # asking for the parent here would be too late if it has been killed already
     global _encoder
     signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C is for the parent, which ends its workers
-    _encoder, parent = encoder, os.getppid()
+    _encoder = encoder
     def watch():
         while os.getppid() == parent: time.sleep(.5)
         os._exit(1)
