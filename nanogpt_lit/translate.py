@@ -120,7 +120,7 @@ def to_ours(
     if cfg.tie_embeddings and 'wte.weight' in out: out['head.weight'] = out['wte.weight']
     return _join(out, cfg, layout.pairs)
 
-# %% ../nbs/11a_translate.ipynb #c58bdcfc
+# %% ../nbs/11a_translate.ipynb #0d351be6
 @dataclass(frozen=True)
 class Family:
     "A kind of network that `transformers` knows, and which of our options it can express"
@@ -130,7 +130,7 @@ class Family:
     can: dict         # `{our option: values that it can express}`
 
 SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'd_ff', 'norm_eps') # any value will do
-EITHER = ('norm_affine', 'dropout', 'zero_init', 'tie_embeddings') # all can be expressed, or matter in training only
+EITHER = ('norm_affine', 'dropout', 'zero_init', 'init_std', 'attn_impl', 'tie_embeddings') # all can be expressed, or matter in training only
 
 # %% ../nbs/11a_translate.ipynb #700cc700
 _GPT2_KEYS = dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_head='n_head', n_embd='n_embd',
