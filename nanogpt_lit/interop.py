@@ -7,8 +7,9 @@ __all__ = ['HARMLESS', 'HUB_NAME', 'Record', 'read_pickle', 'save_tensors', 'rea
            'hub_folder', 'from_hf', 'to_hf', 'find_checkpoint', 'find_tokenizer', 'LoadedRun', 'load_run', 'crop_vocab',
            'sample_texts', 'sample_command', 'import_command', 'write_run', 'export_command']
 
-# %% ../nbs/12_interop.ipynb #4712a3db
-import json, os, pickle, re, warnings
+# %% ../nbs/12_interop.ipynb #b75dfb9f
+import json, math, os, pickle, re, sys, warnings
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 import torch
@@ -21,7 +22,7 @@ from .core import (UserError, atomic_write, build, check_writable, flat_values, 
 from .config import ExportConfig, ImportConfig, RunConfig, SampleConfig
 from .tokenizer import load_tokenizer
 from .model import GPT, GPTConfig
-from .generate import generate
+from .generate import generate, prompt_ids, row_seeds, stream_text
 from .checkpoint import bare_name, fit_weights, latest_checkpoint, save_checkpoint, verified
 from .translate import (CS336, FAMILIES, NANOGPT, READABLE, family_of, gpt_config, hf_config, tidy, to_ours,
                                    to_theirs)
@@ -360,49 +361,81 @@ def crop_vocab(
     head = model.wte.weight if model.cfg.tie_embeddings else nn.Parameter(model.head.weight.detach()[:n].clone())
     model.head.weight, model.head.out_features = head, n
 
-# %% ../nbs/12_interop.ipynb #bf5aa25f
+# %% ../nbs/12_interop.ipynb #bd1b3ec7
+def _shown(tokenizer, prompt, new, stop):
+    "The text of a sample: prompt and continuation, up to the end of the document or a stop text"
+    eot = tokenizer.eot_id
+    data = tokenizer.decode_bytes(new[:new.index(eot)] if eot in new else new)
+    end = min((at for s in stop if (at := data.find(s.encode())) >= 0), default=len(data))
+    return ((b'' if prompt == [eot] else tokenizer.decode_bytes(prompt)) + data[:end]).decode('utf-8', 'replace')
+
+def _samples(model, tokenizer, prompts, num_samples, max_new_tokens, seed, dtype, stop, kw):
+    "Yield (text, new ids, their log-probabilities, the likeliest there) for each sample, 64 rows at a time"
+    rows = [ids for p in prompts for ids in [prompt_ids(tokenizer, p)]*num_samples]
+    if dtype != 'float32': model = deepcopy(model).to(getattr(torch, dtype))
+    ends, seeds = [*stop, *([] if tokenizer.eot_id is None else [tokenizer.eot_id])], row_seeds(seed, len(rows))
+    for i in range(0, len(rows), 64):
+        part = rows[i:i+64]
+        out = generate(model, part, max_new_tokens, stop=ends, seed=seeds[i:i+64], tokenizer=tokenizer, **dict(logprobs=0) | kw)
+        for prompt, ids, *rest in zip(part, *out): yield _shown(tokenizer, prompt, ids[len(prompt):], stop), ids[len(prompt):], *rest
+
+# %% ../nbs/12_interop.ipynb #5221b45b
 def sample_texts(
     model: GPT,              # in evaluation mode or not
     tokenizer,               # that it was trained with
-    prompt: str='\n',        # text to continue
-    num_samples: int=1,      # how many continuations
+    prompt: str='\n',        # text to continue, or a list of texts
+    num_samples: int=1,      # how many continuations of each
     max_new_tokens: int=200, # length of each
     seed: int=None,          # the same seed gives the same texts
-    dtype: str='float32',    # of matrix products
-    **kw,                    # `temperature`, `top_k`, `top_p`, `min_p` of `generate`
+    dtype: str='float32',    # of weights and arithmetic
+    stop=(),                 # texts that end a sample; they aren't part of it
+    **kw,                    # `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty` of `generate`
 ) -> list[str]:
-    "Continuations of `prompt`, the prompt included; each ends at its end-of-text token, if it comes to one"
-    eot, device = tokenizer.eot_id, next(model.parameters()).device
-    special = eot is not None and tokenizer.decode([eot])
-    ids = [eot] if prompt == special else tokenizer.encode(prompt)
-    if not ids: raise UserError('the prompt is empty: give at least one character with --start')
-    ids_BT = torch.tensor([ids]*num_samples, device=device)
-    with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != 'float32'):
-        out_BT = generate(model, ids_BT, max_new_tokens, stop=() if eot is None else (eot,), seed=seed, **kw)
-    return [tokenizer.decode(_until(row[len(ids):], eot, ids if prompt != special else [])) for row in out_BT.tolist()]
+    "Continuations of `prompt`, the prompt included; each ends at its end-of-text token or before a stop text, if it comes to one"
+    prompts, stop = [prompt] if isinstance(prompt, str) else prompt, [stop] if isinstance(stop, str) else stop
+    return [o[0] for o in _samples(model, tokenizer, prompts, num_samples, max_new_tokens, seed, dtype, stop, kw)]
 
-# %% ../nbs/12_interop.ipynb #e87df14f
-def _until(new, eot, ids):
-    "`ids` and what was generated up to the end of the text"
-    return ids + (new[:new.index(eot)] if eot in new else new)
+# %% ../nbs/12_interop.ipynb #b44665e9
+def _token_lines(tokenizer, ids, logprobs, top):
+    "One line per token: its probability, and those of the likeliest"
+    def name(i): return repr(tokenizer.token_bytes(i).decode('utf-8', 'replace'))
+    for i, p, others in zip(ids, logprobs, top):
+        yield f'{math.exp(p):7.1%} {p:8.3f}  {name(i):16}' + '  '.join(f'{name(j)} {math.exp(q):.1%}' for j, q in others)
 
-# %% ../nbs/12_interop.ipynb #c61f0a2c
+def _prompts(cfg):
+    "The prompts that the flags ask for"
+    if cfg.prompts is None: return [read_text(cfg.start[5:]) if cfg.start.startswith('FILE:') else cfg.start]
+    return [line for line in read_text(cfg.prompts).splitlines() if line]
+
+# %% ../nbs/12_interop.ipynb #8c9e20ad
+def _load_for_sampling(cfg):
+    "Model and tokenizer, ready to sample"
+    source = cfg.out_dir if cfg.init_from == 'resume' else cfg.init_from
+    run = load_run(source, cfg.device)
+    if run.tokenizer is None:
+        raise UserError(f'{source} has no tokenizer that can be used here: '
+                        + (run.note or 'put the folder that its training data was made with beside it, named tokenizer'))
+    if run.tokenizer.vocab_size < run.model.cfg.vocab_size: crop_vocab(run.model, run.tokenizer.vocab_size)
+    if cfg.compile: run.model.compile()
+    return run.model, run.tokenizer
+
 def sample_command(cfg: SampleConfig):
     "Target of `nanogpt-sample`"
     set_threads(cfg.num_threads)
-    source = cfg.out_dir if cfg.init_from == 'resume' else cfg.init_from
-    run = load_run(source, cfg.device)
-    tok = run.tokenizer
-    if tok is None:
-        raise UserError(f'{source} has no tokenizer that can be used here: '
-                        + (run.note or 'put the folder that its training data was made with beside it, named tokenizer'))
-    if tok.vocab_size < run.model.cfg.vocab_size: crop_vocab(run.model, tok.vocab_size)
-    if cfg.compile: run.model.compile()
-    prompt = read_text(cfg.start[5:]) if cfg.start.startswith('FILE:') else cfg.start
-    dtype = pick_dtype(pick_device(cfg.device), cfg.dtype)
-    for text in sample_texts(run.model, tok, prompt, cfg.num_samples, cfg.max_new_tokens, cfg.seed, dtype,
-                             temperature=cfg.temperature, top_k=cfg.top_k, top_p=cfg.top_p, min_p=cfg.min_p):
+    model, tok = _load_for_sampling(cfg)
+    prompts, dtype = _prompts(cfg), pick_dtype(pick_device(cfg.device), cfg.dtype)
+    stop = [s.replace('\\n', '\n').replace('\\t', '\t') for s in cfg.stop]
+    kw = {k: getattr(cfg, k) for k in ('temperature', 'top_k', 'top_p', 'min_p', 'repetition_penalty')}
+    single = len(prompts)*cfg.num_samples == 1 and cfg.logprobs is None
+    if single and (sys.stdout.isatty() if cfg.stream is None else cfg.stream):
+        print(prompts[0], end='', flush=True)
+        model = model if dtype == 'float32' else model.to(getattr(torch, dtype))
+        for piece in stream_text(model, tok, prompts[0], cfg.max_new_tokens, stop, seed=cfg.seed, **kw): print(piece, end='', flush=True)
+        return print('\n---------------')
+    if cfg.logprobs is not None: kw['logprobs'] = cfg.logprobs
+    for text, *tokens in _samples(model, tok, prompts, cfg.num_samples, cfg.max_new_tokens, cfg.seed, dtype, stop, kw):
         print(text)
+        if cfg.logprobs is not None: print(*_token_lines(tok, *tokens), sep='\n')
         print('---------------')
 
 # %% ../nbs/12_interop.ipynb #598623d5
