@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['GPT2_PATTERN', 'GPT4_PATTERN', 'PATTERNS', 'BATCH_CHARS', 'SMALL_BATCHES', 'Words', 'every_second', 'no_collector',
-           'train_bpe', 'char_classes', 'classes_of', 'token_starts', 'count_spans', 'count_arrays', 'gpt4_starts',
-           'plain_pattern', 'fast_starts', 'count_documents', 'special_regex', 'safe_edge', 'cut_place', 'chunks',
-           'file_blocks', 'documents', 'batches', 'in_threads', 'helpers', 'count_pretokens', 'cpu_count']
+           'give_back', 'train_bpe', 'char_classes', 'classes_of', 'token_starts', 'count_spans', 'count_arrays',
+           'gpt4_starts', 'plain_pattern', 'fast_starts', 'count_documents', 'special_regex', 'safe_edge', 'cut_place',
+           'chunks', 'file_blocks', 'documents', 'batches', 'in_threads', 'helpers', 'count_pretokens', 'cpu_count']
 
-# %% ../nbs/01_bpe.ipynb #f9eee12d
-import gc, heapq, os, pickle, subprocess, sys
+# %% ../nbs/01_bpe.ipynb #dff24e5a
+import ctypes, gc, heapq, os, pickle, subprocess, sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,7 @@ _O200K_WORDS = tuple(r'[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]' + big 
 PATTERNS = dict(gpt2=GPT2_PATTERN, gpt4=GPT4_PATTERN, llama3=_LLAMA.replace('DIGITS', '{1,3}'), qwen2=_LLAMA.replace('DIGITS', ''),
     o200k='|'.join([*_O200K_WORDS, r'\p{N}{1,3}', r' ?[^\s\p{L}\p{N}]+[\r\n/]*', r'\s*[\r\n]+', r'\s+(?!\S)', r'\s+']))
 
-# %% ../nbs/01_bpe.ipynb #317c2a67
+# %% ../nbs/01_bpe.ipynb #1b675c6f
 _GAP, _DEAD = -1, -2  # in place of a symbol: between words; where two symbols were joined
 _FEW = 64             # a list of at most so many places is handled one by one
 
@@ -49,7 +49,7 @@ class Words:
         inside[0] = inside[np.cumsum(size + 1)] = False
         self.sym = np.full(n, _GAP, np.int32)
         self.sym[inside] = np.frombuffer(bytearray().join(counts), np.uint8)
-        self.weight = np.append(0, np.repeat(np.fromiter(counts.values(), np.int64, len(size)), size + 1))
+        self.weight = np.repeat(np.fromiter(chain([0], counts.values()), np.int64, len(size) + 1), np.append(1, size + 1))
         self.views = memoryview(self.sym), memoryview(self.weight)
         self.tokens = [bytes([i]) for i in range(256)]
         self.order = [_descending(t) for t in self.tokens]
@@ -82,7 +82,7 @@ def next_level(self: Words):
     self.ready = [(self.order[a] + self.order[b], a, b, places) for a, b, places in self.later.pop(self.count)]
     heapq.heapify(self.ready)
 
-# %% ../nbs/01_bpe.ipynb #20f45357
+# %% ../nbs/01_bpe.ipynb #04561471
 @patch
 def add_pairs(self: Words,
     at: np.ndarray, # where the second symbols of pairs begin
@@ -92,6 +92,7 @@ def add_pairs(self: Words,
     pairs = self.sym[at - 1].astype(np.int64) << 32 | self.sym[at]
     order = np.argsort(pairs)
     pairs, at = pairs[order], at[order]
+    del order
     first = np.flatnonzero(np.diff(pairs, prepend=-1))
     counts = np.add.reduceat(self.weight[at], first).tolist()
     for pair, n, i, j in zip(pairs[first].tolist(), counts, first.tolist(), [*first[1:].tolist(), len(at)]):
@@ -148,7 +149,7 @@ def replace_many(self: Words, a, b, at, new):
     left = self.sym[first - 1]
     self.add_pairs(np.concatenate([first[(left >= 0) & (left != new)], after[self.sym[after] >= 0]]))
 
-# %% ../nbs/01_bpe.ipynb #875b1b78
+# %% ../nbs/01_bpe.ipynb #54b8d028
 @patch
 def merge(self: Words):
     "Make one merge: `(left token, right token, occurrences replaced)`, or None if nothing is left to merge"
@@ -174,7 +175,12 @@ def no_collector():
     finally:
         if was_on: gc.enable()
 
-# %% ../nbs/01_bpe.ipynb #1314d4bd
+def give_back():
+    "Hand memory that is free, but kept for later, back to the system, where the C library can (glibc)"
+    try: ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError): pass
+
+# %% ../nbs/01_bpe.ipynb #ebad88e3
 def train_bpe(
     pretoken_counts: dict[bytes, int], # how often each pre-token occurs
     n_merges: int,                     # merges to learn
@@ -184,6 +190,7 @@ def train_bpe(
     merges = []
     with no_collector():
         words = Words(pretoken_counts)
+        give_back()
         for _ in progress_bar(range(n_merges), desc='merges', disable=not progress):
             if not (found := words.merge()): break
             merges.append(found[:2])
@@ -449,13 +456,13 @@ def documents(
     "All documents one after another, long ones in chunks"
     for s in sources: yield from chunks(file_blocks(s) if isinstance(s, Path) else [s], **kw)
 
-# %% ../nbs/01_bpe.ipynb #c7e1cf27
-BATCH_CHARS, SMALL_BATCHES = 1_000_000, 16  # characters per batch; so many batches are counted without helper processes
+# %% ../nbs/01_bpe.ipynb #96e73041
+BATCH_CHARS, SMALL_BATCHES = 500_000, 32  # characters per batch; so many batches are counted without helper processes
 
 def batches(
     docs: Iterable[str], # documents or parts of them
 ) -> Iterator[list[str]]:
-    "Documents in lists of about a million characters. Pure ASCII, which is quicker, is kept apart from the rest"
+    "Documents in lists of about half a million characters. Pure ASCII, which is quicker, is kept apart from the rest"
     open_ = {True: [], False: []}
     size = {True: 0, False: 0}
     for doc in docs:
@@ -521,7 +528,7 @@ def _counted(todo, pattern, workers):
 def _with_helpers(todo, workers):
     with helpers(workers) as count: yield from in_threads(count, todo, workers)
 
-# %% ../nbs/01_bpe.ipynb #4e2382fe
+# %% ../nbs/01_bpe.ipynb #aa343693
 def count_pretokens(
     texts: Iterable,           # documents: strings, or paths of files
     pattern: str=GPT2_PATTERN, # split pattern
@@ -533,7 +540,7 @@ def count_pretokens(
     docs = documents(texts, pattern=pattern, special_tokens=special_tokens)
     results = _counted(((b, pattern, special_tokens) for b in batches(docs)), pattern, workers or cpu_count())
     total = {}
-    for counts in progress_bar(results, desc='counting words', unit=' MB', disable=not progress):
+    for counts in progress_bar(results, desc='counting words', unit=' batches', disable=not progress):
         for k, n in counts.items(): total[k] = total.get(k, 0) + n
     return total
 
