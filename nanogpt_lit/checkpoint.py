@@ -145,8 +145,8 @@ def verified(
         raise UserError(f'{path} has format {state["format"]}, this version reads up to {FORMAT}: update nanogpt_lit')
     return state
 
-# %% ../nbs/11_checkpoint.ipynb #baa761d5
-MAY_DIFFER = ('dropout', 'zero_init', 'block_size', 'rope_theta') # the same weights still make sense
+# %% ../nbs/11_checkpoint.ipynb #8c7c425a
+MAY_DIFFER = ('dropout', 'zero_init', 'init_std', 'attn_impl', 'block_size', 'rope_theta') # the same weights still make sense
 
 def effective(
     cfg: GPTConfig, # shape and options
