@@ -146,7 +146,7 @@ def _last_logits(model, ids_BT, cache=None, pad_B=None):
     finally:
         if training: model.train()
 
-# %% ../nbs/05_generate.ipynb #c74ca45a
+# %% ../nbs/05_generate.ipynb #bd2f347a
 def _linear(m):
     "A linear layer as a function; small matrices are laid out for it"
     W, b = m.weight, m.bias
@@ -161,7 +161,7 @@ def _norm(m, cfg):
     return lambda x_BC: torch.layer_norm(x_BC, size, w, b, eps)
 
 def _gelu(h):
-    return F.gelu(h) if h.is_cuda else (h*.5**.5).erf_().add_(1).mul_(h).mul_(.5)
+    return F.gelu(h) if h.is_cuda else torch.addcmul(h, h, (h*.5**.5).erf_()).mul_(.5)
 
 def _mlp(m):
     "An MLP as a function"
@@ -172,21 +172,25 @@ def _mlp(m):
     bend = {'gelu': _gelu, 'gelu_tanh': lambda h: F.gelu(h, approximate='tanh'), 'relu2': lambda h: h.relu_().square_()}[m.act]
     return lambda x_BC: down(bend(up(x_BC)))
 
-# %% ../nbs/05_generate.ipynb #b718fa05
+# %% ../nbs/05_generate.ipynb #07bca748
 def _attention(m, cache):
     "An attention layer with its cache as a function of one new position"
     (H, K, D), cfg, qkv_of, proj = m.heads, m.cfg, _linear(m.qkv), _linear(m.proj)
-    k_BKSD, v_BKSD = cache.k_LBKSD[m.layer_idx], cache.v_LBKSD[m.layer_idx]
+    k_BKSD, v_BKSD, places = cache.k_LBKSD[m.layer_idx], cache.v_LBKSD[m.layer_idx], {}
     gain = 1. if m.q_gain is None else torch.cat([m.q_gain.expand(H, D), m.k_gain.expand(K, D)])
+    def place(t):
+        "Where position t goes, and what it sees"
+        seen = slice(max(0, t + 1 - (m.window or t + 1)), t + 1)
+        places[t] = k_BKSD[:, :, t], v_BKSD[:, :, t], k_BKSD[:, :, seen], v_BKSD[:, :, seen], seen
+        return places[t]
     def attention(x_BC, t, cos_sin, mask):
-        qkv = qkv_of(x_BC).view(-1, H + 2*K, D)
-        qk, v = qkv[:, :H+K], qkv[:, H+K:]
+        qk, v = qkv_of(x_BC).view(-1, H + 2*K, D).split([H + K, K], 1)
         if cfg.qk_norm: qk = m.norm_head(qk)*gain
         if cos_sin is not None: qk = apply_rotary(qk, *cos_sin)
-        k_BKSD[:, :, t], v_BKSD[:, :, t] = qk[:, H:], v
-        q_BKGD, seen = qk[:, :H].reshape(-1, K, H//K, D), slice(max(0, t + 1 - (m.window or t + 1)), t + 1)
-        if mask is not None: mask = mask[..., seen]
-        y = F.scaled_dot_product_attention(q_BKGD, k_BKSD[:, :, seen], v_BKSD[:, :, seen], mask)
+        q, k = qk.split([H, K], 1)
+        k_now, v_now, k_seen, v_seen, seen = places.get(t) or place(t)
+        k_now.copy_(k), v_now.copy_(v)
+        y = F.scaled_dot_product_attention(q.reshape(-1, K, H//K, D), k_seen, v_seen, None if mask is None else mask[..., seen])
         return proj(y.reshape(-1, H*D))
     return attention
 
