@@ -8,8 +8,8 @@ __all__ = ['GPT2_PATTERN', 'GPT4_PATTERN', 'PATTERNS', 'BATCH_CHARS', 'SMALL_BAT
            'gpt4_starts', 'plain_pattern', 'fast_starts', 'count_documents', 'special_regex', 'safe_edge', 'cut_place',
            'chunks', 'file_blocks', 'documents', 'batches', 'in_threads', 'helpers', 'count_pretokens', 'cpu_count']
 
-# %% ../nbs/01_bpe.ipynb #dff24e5a
-import ctypes, gc, heapq, os, pickle, subprocess, sys
+# %% ../nbs/01_bpe.ipynb #cc9e24dc
+import ctypes, gc, heapq, os, pickle, signal, subprocess, sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -486,9 +486,10 @@ def in_threads(
             pending.append(pool.submit(run, *task))
         while pending: yield pending.popleft().result()
 
-# %% ../nbs/01_bpe.ipynb #0727c38d
+# %% ../nbs/01_bpe.ipynb #7f3e053d
 def _serve():
-    "What a helper does: count one batch after another until the pipe is closed"
+    "What a helper does: count one batch after another until the pipe is closed. Ctrl-C is for its parent to answer"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try: task = pickle.load(sys.stdin.buffer)
         except EOFError: return
