@@ -22,7 +22,7 @@ from .attention import CausalSelfAttention, KVCache, Taps, apply_rotary, rms_nor
 from .core import UserError
 from .model import GPT, MLP, Block, RMSNorm
 
-# %% ../nbs/05_generate.ipynb #008ddc26
+# %% ../nbs/05_generate.ipynb #1dcafb8a
 def next_token_probs(
     logits_BV: torch.Tensor, # scores of the next token
     temperature: float=1.,   # divides the scores: below 1 favours the likely, above 1 is more random, 0 = the likeliest only
@@ -37,6 +37,7 @@ def next_token_probs(
     if top_k is not None and top_k < logits_BV.shape[-1]:
         logits_BV = logits_BV.masked_fill(logits_BV < logits_BV.topk(top_k).values[..., -1:], -math.inf)
     probs_BV = logits_BV.softmax(-1)
+    if (top_p is None or top_p == 1) and not min_p: return probs_BV
     if top_p is not None and top_p < 1:
         ranked, order = probs_BV.sort(descending=True, stable=True)
         keep = ranked.cumsum(-1) - ranked < top_p          # what the better ones leave: the favourite always stays
@@ -172,7 +173,7 @@ def _mlp(m):
     bend = {'gelu': _gelu, 'gelu_tanh': lambda h: F.gelu(h, approximate='tanh'), 'relu2': lambda h: h.relu_().square_()}[m.act]
     return lambda x_BC: down(bend(up(x_BC)))
 
-# %% ../nbs/05_generate.ipynb #07bca748
+# %% ../nbs/05_generate.ipynb #1001efdb
 def _attention(m, cache):
     "An attention layer with its cache as a function of one new position"
     (H, K, D), cfg, qkv_of, proj = m.heads, m.cfg, _linear(m.qkv), _linear(m.proj)
@@ -184,10 +185,10 @@ def _attention(m, cache):
         places[t] = k_BKSD[:, :, t], v_BKSD[:, :, t], k_BKSD[:, :, seen], v_BKSD[:, :, seen], seen
         return places[t]
     def attention(x_BC, t, cos_sin, mask):
-        qk, v = qkv_of(x_BC).view(-1, H + 2*K, D).split([H + K, K], 1)
+        qk, v = qkv_of(x_BC).view(-1, H + 2*K, D).split_with_sizes([H + K, K], 1)
         if cfg.qk_norm: qk = m.norm_head(qk)*gain
         if cos_sin is not None: qk = apply_rotary(qk, *cos_sin)
-        q, k = qk.split([H, K], 1)
+        q, k = qk.split_with_sizes([H, K], 1)
         k_now, v_now, k_seen, v_seen, seen = places.get(t) or place(t)
         k_now.copy_(k), v_now.copy_(v)
         y = F.scaled_dot_product_attention(q.reshape(-1, K, H//K, D), k_seen, v_seen, None if mask is None else mask[..., seen])
@@ -309,7 +310,7 @@ def _judged(logits_BV, ids_B, n):
     top = [[*zip(i, p)] for i, p in zip(best.indices.tolist(), best.values.tolist())]
     return logp_BV.gather(1, ids_B[:, None])[:, 0].tolist(), top
 
-# %% ../nbs/05_generate.ipynb #4447b1da
+# %% ../nbs/05_generate.ipynb #1686a0c5
 def steps(
     model: GPT,           # the network; dropout is off while it predicts
     prompts,              # ids_BT, or a list of B lists of ids of any lengths; of a long one the model sees the end (`window_start`)
@@ -333,7 +334,7 @@ def steps(
     for u_B in islice(darts(row_seeds(seed, len(texts)), device), max_new_tokens):
         logits_BV = predict(texts)
         shaped_BV = logits_BV if seen_BV is None else penalise(logits_BV, seen_BV, repetition_penalty)
-        ids_B = sample_next(shaped_BV, **knobs, u_B=u_B)
+        ids_B = draw(next_token_probs(shaped_BV, **knobs), u_B) if temperature else shaped_BV.argmax(-1)
         if seen_BV is not None: seen_BV.scatter_(1, ids_B[:, None], True)
         ids = [texts[i][-1] if done[i] else o for i, o in enumerate(ids_B.tolist())]
         for i in rows: texts[i].append(ids[i])
@@ -357,7 +358,7 @@ def stream(
     "Yield the next `ids_B` until every row has stopped; a row that has stopped repeats its stop id"
     for s in steps(model, prompts, max_new_tokens, **kwargs): yield torch.tensor(s.ids)
 
-# %% ../nbs/05_generate.ipynb #3fe286c5
+# %% ../nbs/05_generate.ipynb #d09f8f5c
 class Generated(NamedTuple):
     "What `generate` gives if it is asked for log-probabilities"
     ids: object          # as without them
@@ -378,7 +379,7 @@ def generate(
     rounds = [*steps(model, prompts, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, use_cache, **kwargs)]
     n_B = [1 + sum(not s.done[i] for s in rounds[:-1]) if rounds else 0 for i in range(len(prompts))]
     if isinstance(prompts, torch.Tensor):
-        ids = torch.cat([prompts, *(torch.tensor(s.ids, device=prompts.device)[:, None] for s in rounds)], 1)
+        ids = torch.cat([prompts, torch.tensor([s.ids for s in rounds], device=prompts.device).reshape(len(rounds), -1).T.to(prompts.dtype)], 1) if rounds else prompts
     else: ids = [[*map(int, p), *(s.ids[i] for s in rounds[:n])] for i, (p, n) in enumerate(zip(prompts, n_B))]
     if kwargs.get('logprobs') is None: return ids
     return Generated(ids, *([[getattr(s, name)[i] for s in rounds[:n]] for i, n in enumerate(n_B)] for name in ('logprobs', 'top')))
