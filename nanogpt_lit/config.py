@@ -505,9 +505,9 @@ COMMANDS |= {
         ('nanogpt-export runs/shakespeare_char --out_dir hf', 'nanogpt-export runs/mine/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
 }
 
-# %% ../nbs/00a_config.ipynb #13b4c0fb
+# %% ../nbs/00a_config.ipynb #af6f456f
 COMMANDS |= {
-    'nanogpt-plan': Command('nanogpt-plan', PlanConfig, 'nanogpt_lit.model:plan_command',
+    'nanogpt-plan': Command('nanogpt-plan', PlanConfig, 'nanogpt_lit.pretrain:plan_command',
         'What a training run needs: parameters, arithmetic, memory by part, the batch that fits, tokens worth training on, time.',
         ('nanogpt-plan gpt2', 'nanogpt-plan build-nanogpt --memory 24GB --dtype bfloat16 --no-measure', 'nanogpt-plan tiny --n_layer 8 --device cpu'), PRESETS),
 }
