@@ -48,7 +48,7 @@ def test_a_reader_that_leaves_early_is_no_error_message(work):
     assert len(r.stdout) == 20 and r.stderr == ''
 
 @pytest.mark.parametrize('line, hint', [
-    ('train cover.png', 'PNG picture'), ('train text.gz', 'gzip'), ('train latin.txt', 'offset 1'), ('train empty.txt', 'no text'),
+    ('train cover.png', 'PNG picture'), ('train text.gz', 'damaged or cut short'), ('train latin.txt', 'offset 1'), ('train empty.txt', 'no text'),
     ('train folder', 'holds no text files'), ('train nowhere.txt', 'does not exist'), ('train text.txt --vocab_size 40000', 'merges, so at most'),
     ('train text.txt --special_tokens a a', 'given 2 times'), ('train text.txt --special_tokens=', 'at least one character'),
     ('train text.txt --out_dir text.txt/x', 'cannot be written'), ('train text.txt --pattern gpt22', 'unknown split pattern'),
