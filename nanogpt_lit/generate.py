@@ -108,15 +108,16 @@ def darts(
         u_NB = torch.stack([torch.rand(64, generator=g, dtype=torch.float64) for g in rngs], 1)
         yield from u_NB.to(device, dtype)
 
-# %% ../nbs/05_generate.ipynb #5b5818b4
+# %% ../nbs/05_generate.ipynb #491be884
 def window_start(
     n: int,          # tokens in the text so far
     block_size: int, # the model's context
     slide: int=None, # tokens dropped at once when the context is full; None = half of it
 ) -> int: # index of the first token that the model still sees
     "Where the window begins: 0 while the text fits, then moved on in strides of `slide`"
+    slide = max(1, block_size//2) if slide is None else slide
+    if not 1 <= slide <= block_size: raise UserError(f'slide={slide}: expected 1 … {block_size} (block_size), or None for half of it')
     if n <= block_size: return 0
-    slide = slide or max(1, block_size//2)
     return -(-(n - block_size)//slide)*slide
 
 # %% ../nbs/05_generate.ipynb #fbf4c510
@@ -147,11 +148,12 @@ def _last_logits(model, ids_BT, cache=None, pad_B=None):
     finally:
         if training: model.train()
 
-# %% ../nbs/05_generate.ipynb #bd2f347a
+# %% ../nbs/05_generate.ipynb #34080573
 def _linear(m):
     "A linear layer as a function; small matrices are laid out for it"
     W, b = m.weight, m.bias
-    if W.is_cuda or W.numel() > 2**20: return lambda x_BC: F.linear(x_BC, W, b)
+    if W.is_cuda: return lambda x_BC: F.linear(x_BC, W, b)
+    if W.numel() > 2**20: return (lambda x_BC: torch.mm(W, x_BC.t()).t()) if b is None else lambda x_BC: torch.addmm(b[:, None], W, x_BC.t()).t()
     W = W.t().contiguous()
     return (lambda x_BC: torch.mm(x_BC, W)) if b is None else lambda x_BC: torch.addmm(b, x_BC, W)
 
@@ -173,7 +175,7 @@ def _mlp(m):
     bend = {'gelu': _gelu, 'gelu_tanh': lambda h: F.gelu(h, approximate='tanh'), 'relu2': lambda h: h.relu_().square_()}[m.act]
     return lambda x_BC: down(bend(up(x_BC)))
 
-# %% ../nbs/05_generate.ipynb #1001efdb
+# %% ../nbs/05_generate.ipynb #68c5390f
 def _attention(m, cache):
     "An attention layer with its cache as a function of one new position"
     (H, K, D), cfg, qkv_of, proj = m.heads, m.cfg, _linear(m.qkv), _linear(m.proj)
@@ -185,7 +187,7 @@ def _attention(m, cache):
         places[t] = k_BKSD[:, :, t], v_BKSD[:, :, t], k_BKSD[:, :, seen], v_BKSD[:, :, seen], seen
         return places[t]
     def attention(x_BC, t, cos_sin, mask):
-        qk, v = qkv_of(x_BC).view(-1, H + 2*K, D).split_with_sizes([H + K, K], 1)
+        qk, v = qkv_of(x_BC).reshape(-1, H + 2*K, D).split_with_sizes([H + K, K], 1)
         if cfg.qk_norm: qk = m.norm_head(qk)*gain
         if cos_sin is not None: qk = apply_rotary(qk, *cos_sin)
         q, k = qk.split_with_sizes([H, K], 1)
@@ -219,7 +221,7 @@ class DecodeStep:
         if taps is None: return x_BC
         return taps(x_BC[:, None], self.cache, None if mask is None else pos[:, None])[:, 0]
 
-# %% ../nbs/05_generate.ipynb #e2ef817b
+# %% ../nbs/05_generate.ipynb #3b004c70
 @patch
 @torch.inference_mode()
 def __call__(self: DecodeStep,
@@ -237,7 +239,7 @@ def __call__(self: DecodeStep,
         x_BC = x_BC + attention(self.tapped(norm1(x_BC), taps1, pos, mask), t, cos_sin, mask)
         x_BC = x_BC + mlp(self.tapped(norm2(x_BC), taps2, pos, mask))
     self.cache.advance(1)
-    y_BV = self.head(self.norm_f(x_BC))
+    y_BV = self.head(self.norm_f(x_BC)).contiguous()
     return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
 
 # %% ../nbs/05_generate.ipynb #5ce0c995

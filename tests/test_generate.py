@@ -1,0 +1,59 @@
+"Generation on random configurations: the same tokens with and without a cache, alone and in company, in one go and in two"
+import torch
+from hypothesis import given, settings, strategies as st
+from nanogpt_lit.generate import DecodeStep, Predictor, generate, is_plain, row_seeds
+from nanogpt_lit.model import GPT, GPTConfig
+
+V = 40
+
+@st.composite
+def models(draw):
+    "A small model of any kind, its weights large enough that every token matters"
+    heads = draw(st.sampled_from([(1, 1), (2, 1), (4, 2), (3, 3)]))
+    cfg = GPTConfig(vocab_size=V, block_size=draw(st.integers(1, 20)), n_layer=draw(st.integers(1, 3)), n_head=heads[0], n_kv_head=heads[1],
+                    n_embd=12*heads[0], pos=draw(st.sampled_from(['learned', 'rotary', 'none'])), norm=draw(st.sampled_from(['layernorm', 'rmsnorm'])),
+                    norm_affine=draw(st.booleans()), bias=draw(st.booleans()), act=draw(st.sampled_from(['gelu', 'gelu_tanh', 'relu2', 'swiglu'])),
+                    qk_norm=draw(st.booleans()), qk_norm_kind=draw(st.sampled_from(['rmsnorm', 'layernorm'])), tie_embeddings=draw(st.booleans()),
+                    window=draw(st.sampled_from([None, 1, 3, 8])), window_pattern=draw(st.sampled_from(['L', 'LG', 'GL'])),
+                    taps=draw(st.integers(0, 2)), taps_at=draw(st.sampled_from(['all', 'embedding', 'sublayers'])), norm_embed=draw(st.booleans()),
+                    logit_softcap=draw(st.sampled_from([0., 10.])), dropout=.5)
+    torch.manual_seed(draw(st.integers(0, 9)))
+    model = GPT(cfg)
+    for p in model.parameters(): torch.nn.init.normal_(p, std=.3)
+    return model.double()      # so that rounding decides nothing
+
+prompts = st.lists(st.lists(st.integers(0, V - 1), min_size=1, max_size=30), min_size=1, max_size=4)
+knobs = st.fixed_dictionaries(dict(temperature=st.sampled_from([0., .7, 1.5])), optional=dict(
+    top_k=st.integers(1, 50), top_p=st.floats(.1, 1.), min_p=st.floats(0., .5), repetition_penalty=st.floats(.7, 2.), slide=st.integers(1, 20)))
+few = settings(max_examples=60, deadline=None)
+
+def fit(kw, model): return kw | {k: min(v, model.cfg.block_size) for k, v in kw.items() if k == 'slide'}
+
+@few
+@given(models(), prompts, knobs, st.integers(0, 30), st.sets(st.integers(0, V - 1), max_size=3))
+def test_the_cache_changes_nothing(model, rows, kw, n, stop):
+    assert is_plain(model)
+    kw = fit(kw, model)
+    assert generate(model, rows, n, seed=5, stop=stop, **kw) == generate(model, rows, n, seed=5, stop=stop, use_cache=False, **kw)
+    assert model.training
+
+@few
+@given(models(), prompts, knobs, st.integers(0, 30))
+def test_a_row_does_not_notice_its_neighbours(model, rows, kw, n):
+    kw = fit(kw, model)
+    alone = [generate(model, [row], n, seed=s, **kw)[0] for row, s in zip(rows, row_seeds(11, len(rows)))]
+    assert generate(model, rows, n, seed=11, **kw) == alone
+
+@few
+@given(models(), prompts, st.integers(0, 15), st.integers(0, 15))
+def test_two_helpings_are_as_good_as_one(model, rows, a, b):
+    assert generate(model, generate(model, rows, a, 0), b, 0) == generate(model, rows, a + b, 0)
+
+@few
+@given(models(), prompts)
+def test_the_step_gives_the_scores_of_the_module(model, rows):
+    texts, fast, slow = [list(r) for r in rows], Predictor(model), Predictor(model, use_cache=False)
+    for i in range(25):
+        torch.testing.assert_close(fast(texts), slow(texts), rtol=1e-6, atol=1e-6)
+        assert isinstance(fast.step, DecodeStep)
+        for t in texts: t.append((7*i + len(t)) % V)
