@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'find_resume', 'resumed_config', 'check_tokenizer',
-           'set_aside', 'Samples', 'EvalLines', 'Run', 'run_folder', 'pretrain', 'auto_threads', 'make_trainer',
-           'environment', 'command_for', 'write_report', 'train_command', 'step_ms', 'fastest_setting',
-           'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
+           'set_aside', 'Samples', 'EvalLines', 'Run', 'run_folder', 'pretrain', 'auto_batch', 'safe', 'auto_threads',
+           'make_trainer', 'environment', 'command_for', 'write_report', 'train_command', 'plan_command', 'step_ms',
+           'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #2c549b7c
+# %% ../nbs/15_pretrain.ipynb #154d6221
 import html, io, json, os, platform, shlex, shutil, sys, time
 from base64 import b64encode
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from .core import (UserError, atomic_write, build, check_writable, duration, fla
 from .config import PRESETS, DataConfig, QuickstartConfig, RunConfig
 from .tokenizer import load_tokenizer
 from .model import GPT
+from .sizing import available_memory, explain_memory, fit_batch_size, plan, size
 from .data import RECIPES, expand_sources, left_out, prepare, reading_of
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .optim import make_optimizers
@@ -212,7 +213,7 @@ def run_folder(
         if made: shutil.rmtree(made, ignore_errors=True)
         raise
 
-# %% ../nbs/15_pretrain.ipynb #18f97ada
+# %% ../nbs/15_pretrain.ipynb #43d7f14c
 def pretrain(
     cfg: RunConfig,    # all settings
     origin: dict=None, # where they came from (from `resolve`); None: all of them were meant
@@ -222,7 +223,7 @@ def pretrain(
     "Train a GPT as `cfg` says. Raises `UserError` for what the user can mend, before anything is written if possible"
     origin = dict.fromkeys(flat_values(cfg), 'flag') | {'vocab_size': None} if origin is None else origin
     ckpt, ckpt_path = find_resume(cfg)
-    if ckpt: cfg, changed = resumed_config(cfg, ckpt['config'], origin); origin = origin | {'vocab_size': 'checkpoint'}
+    if ckpt: cfg.train.auto_batch = False; cfg, changed = resumed_config(cfg, ckpt['config'], origin); origin = origin | {'vocab_size': 'checkpoint'}
     pick_device(cfg.train.device)
     with run_folder(cfg.train.out_dir) as folder:
         train, val, tok = open_data(cfg.data, folder)
@@ -231,15 +232,17 @@ def pretrain(
         for data in (train, val):
             for o in [] if data is None else dict(data.sources or {data: 1}):
                 if o.manifest is None: o.check_ids(cfg.model.vocab_size) # bare token files: nobody else vouches for them
-        plan = _plan(cfg, train)
+        if cfg.train.auto_batch: auto_batch(cfg)
+        batches = _plan(cfg, train)
     if val is None: print('no validation data: nothing is held out, and there will be no validation loss (--val_data FILE)')
     if not ckpt and (old := set_aside(folder)): print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
     _write_down(cfg, folder, tok, origin, quiet)
-    trainer = make_trainer(cfg, plan, val, tok, folder, callbacks, quiet)
-    if ckpt: _continue(trainer, ckpt, ckpt_path, changed)
-    try: trainer.fit()
-    finally:
-        if isinstance(plan, Prefetcher): plan.close()
+    with explain_memory(cfg, pick_device(cfg.train.device), lambda: safe(folder), optimizers=make_optimizers):
+        trainer = make_trainer(cfg, batches, val, tok, folder, callbacks, quiet)
+        if ckpt: _continue(trainer, ckpt, ckpt_path, changed)
+        try: trainer.fit()
+        finally:
+            if isinstance(batches, Prefetcher): batches.close()
     run = Run(folder, cfg, trainer.raw_model.eval(), tok, train, val, trainer)
     if val is not None and run.finished and len(val) <= 20_000_000: run.evaluation = evaluate_loss(run.model, val, dtype=trainer.strategy.dtype)
     return run
@@ -251,6 +254,25 @@ def _plan(cfg, train):
     plan = make_plan(train, c.batch_size*c.grad_accum_steps, cfg.model.block_size, seed=c.seed, sampling=d.sampling)
     if isinstance(plan, DocumentPlan): print(f'{plan.n_windows:,} windows of whole documents, {plan.padding:.1%} padding')
     return read_ahead(plan, d.dataloader_workers, pick_device(c.device))
+
+# %% ../nbs/15_pretrain.ipynb #9c55fbf2
+def auto_batch(
+    cfg: RunConfig,    # with the vocabulary size known; changed in place: `batch_size` and `grad_accum_steps`
+    memory: int=None,  # bytes; None = what the device has free
+):
+    "Cut a step's sequences into the fewest micro-steps that fit. Raises `UserError` if not even one sequence does"
+    t, device = cfg.train, pick_device(cfg.train.device)
+    memory = memory or available_memory(device)
+    t.batch_size, t.grad_accum_steps = fit_batch_size(cfg, memory, device, optimizers=make_optimizers)
+    t.auto_batch = False
+    print(f'batch size: a step of {t.batch_size*t.grad_accum_steps} sequences as {t.grad_accum_steps} x {t.batch_size}, the largest that fit into {size(memory)}')
+
+def safe(
+    folder: Path, # of the run
+) -> str:
+    "What is left of a run that ended without memory"
+    path = latest_checkpoint(folder, say=warn)
+    return f'everything up to {path} is saved, --auto_resume continues from there' if path else 'no checkpoint had been written yet'
 
 # %% ../nbs/15_pretrain.ipynb #7820759a
 def auto_threads(
@@ -373,6 +395,12 @@ def train_command(cfg, origin):
     samples = sample_texts(run.model, run.tokenizer, _first_prompt(run.tokenizer), 1, 400, seed=cfg.train.seed) if run.tokenizer and run.finished else []
     report = write_report(run, samples=samples)
     print(f'report: {report}' + (f'\nwrite with it: nanogpt-sample {shlex.quote(str(run.folder))}' if run.tokenizer else ''))
+
+# %% ../nbs/15_pretrain.ipynb #d1191c4c
+def plan_command(cfg, origin):
+    "Target of `nanogpt-plan`"
+    set_threads(cfg.train.num_threads)
+    plan(cfg, origin, make_optimizers)
 
 # %% ../nbs/15_pretrain.ipynb #fc009fde
 def step_ms(
