@@ -8,7 +8,7 @@ __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'f
            'make_trainer', 'environment', 'command_for', 'write_report', 'train_command', 'plan_command', 'step_ms',
            'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #154d6221
+# %% ../nbs/15_pretrain.ipynb #56d047ee
 import html, io, json, os, platform, shlex, shutil, sys, time
 from base64 import b64encode
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from .core import (UserError, atomic_write, build, check_writable, duration, fla
 from .config import PRESETS, DataConfig, QuickstartConfig, RunConfig
 from .tokenizer import load_tokenizer
 from .model import GPT
-from .sizing import available_memory, explain_memory, fit_batch_size, plan, size
+from .sizing import available_memory, check_weights_fit, explain_memory, fit_batch_size, free_memory, plan, size
 from .data import RECIPES, expand_sources, left_out, prepare, reading_of
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .optim import make_optimizers
@@ -213,7 +213,7 @@ def run_folder(
         if made: shutil.rmtree(made, ignore_errors=True)
         raise
 
-# %% ../nbs/15_pretrain.ipynb #43d7f14c
+# %% ../nbs/15_pretrain.ipynb #cc118869
 def pretrain(
     cfg: RunConfig,    # all settings
     origin: dict=None, # where they came from (from `resolve`); None: all of them were meant
@@ -232,12 +232,13 @@ def pretrain(
         for data in (train, val):
             for o in [] if data is None else dict(data.sources or {data: 1}):
                 if o.manifest is None: o.check_ids(cfg.model.vocab_size) # bare token files: nobody else vouches for them
+        check_weights_fit(cfg, free_memory(device := pick_device(cfg.train.device)), device)
         if cfg.train.auto_batch: auto_batch(cfg)
         batches = _plan(cfg, train)
     if val is None: print('no validation data: nothing is held out, and there will be no validation loss (--val_data FILE)')
     if not ckpt and (old := set_aside(folder)): print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
     _write_down(cfg, folder, tok, origin, quiet)
-    with explain_memory(cfg, pick_device(cfg.train.device), lambda: safe(folder), optimizers=make_optimizers):
+    with explain_memory(cfg, device, lambda: safe(folder), optimizers=make_optimizers):
         trainer = make_trainer(cfg, batches, val, tok, folder, callbacks, quiet)
         if ckpt: _continue(trainer, ckpt, ckpt_path, changed)
         try: trainer.fit()

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'SPARE', 'PEAK_TFLOPS', 'TOKENS_PER_PARAMETER', 'FITS', 'param_table', 'flops_table', 'flops_per_token',
-           'Ledger', 'Rehearsal', 'rehearse', 'size', 'training_memory', 'inference_memory', 'available_memory',
-           'parse_bytes', 'largest_batch', 'step_peak', 'fit_batch_size', 'too_large', 'is_out_of_memory',
-           'memory_advice', 'explain_memory', 'peak_flops', 'trial_size', 'micro_step_s', 'update_s', 'Speed',
-           'measure', 'expected_loss', 'optimal_tokens', 'planned_vocabulary', 'plan_lines', 'batch_line', 'time_lines',
-           'plan']
+           'Ledger', 'Rehearsal', 'rehearse', 'size', 'training_memory', 'inference_memory', 'free_memory',
+           'available_memory', 'parse_bytes', 'largest_batch', 'step_peak', 'fit_batch_size', 'too_large',
+           'check_weights_fit', 'is_out_of_memory', 'memory_advice', 'explain_memory', 'peak_flops', 'trial_size',
+           'micro_step_s', 'update_s', 'Speed', 'measure', 'expected_loss', 'optimal_tokens', 'planned_vocabulary',
+           'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
 
 # %% ../nbs/04a_sizing.ipynb #7248618f
 import json, math, time, weakref
@@ -188,7 +188,7 @@ def inference_memory(
     return {'weights': sum(o.nbytes for o in (*weights.parameters(), *weights.buffers())), 'keys and values': cache.nbytes,
             'scores': 4*batch_size*cfg.vocab_size}
 
-# %% ../nbs/04a_sizing.ipynb #211c57ea
+# %% ../nbs/04a_sizing.ipynb #9308b06e
 SPARE = {'cuda': .9, 'mps': .7, 'cpu': .6}     # the share of free memory that a run may plan with
 
 def _container_bytes(root='/sys/fs/cgroup'):
@@ -199,15 +199,20 @@ def _container_bytes(root='/sys/fs/cgroup'):
         return math.inf if limit == 'max' else int(limit) - int(used) + int(stat.get('inactive_file', 0))
     except (OSError, ValueError): return math.inf
 
+def free_memory(
+    device: str='cpu', # a torch device name
+) -> int:
+    "Bytes that are free now on `device`, as far as it can be known"
+    kind = device.split(':')[0]
+    if kind == 'cuda': return torch.cuda.mem_get_info(device)[0]
+    if kind == 'mps': return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return int(min(psutil.virtual_memory().available, _container_bytes()))
+
 def available_memory(
     device: str='cpu', # a torch device name
 ) -> int:
-    "Bytes that a run on `device` may plan with: a share (`SPARE`) of what is free now"
-    kind = device.split(':')[0]
-    if kind == 'cuda': free = torch.cuda.mem_get_info(device)[0]
-    elif kind == 'mps': free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    else: free = min(psutil.virtual_memory().available, _container_bytes())
-    return int(SPARE[kind]*free)
+    "Bytes that a run may plan with: a share (`SPARE`) of what is free now"
+    return int(SPARE[device.split(':')[0]]*free_memory(device))
 
 # %% ../nbs/04a_sizing.ipynb #3af74c4c
 _UNITS = {'': 1, 'K': 1e3, 'M': 1e6, 'G': 1e9, 'T': 1e12, 'Ki': 2**10, 'Mi': 2**20, 'Gi': 2**30, 'Ti': 2**40}
@@ -269,14 +274,14 @@ def fit_batch_size(
     pieces = next(n for n in range(-(-total//fits), total + 1) if total % n == 0)
     return total//pieces, pieces
 
-# %% ../nbs/04a_sizing.ipynb #2661b28a
+# %% ../nbs/04a_sizing.ipynb #41c6d193
 def too_large(
     cfg: RunConfig, # settings of a run
     need: int,      # bytes for a batch of one
     memory: int,    # bytes that there are
 ) -> str:
     "One sentence: by how much it doesn't fit, and what would"
-    states = 8 if cfg.optim.optimizer == 'adamw' else 6
+    states = 8 if cfg.optim.optimizer == 'adamw' else 6  # Muon: 4 for matrices, 8 for the rest
     fixed = (8 + states)*sum(param_table(cfg.model).values())
     shorter = ({'block_size': cfg.model.block_size//2**i} for i in range(1, 8) if cfg.model.block_size//2**i >= 8 and fixed < memory)
     flatter = ({'n_layer': cfg.model.n_layer*k//4} for k in (3, 2, 1) if cfg.model.n_layer*k//4)
@@ -288,6 +293,15 @@ def too_large(
 def _peak_of(cfg, **change):
     "Peak memory of one sequence with a changed model"
     return rehearse(replace(cfg.model, **change), 1, pick_dtype('cpu', cfg.train.dtype), 'cpu', cfg.train.grad_accum_steps > 1).peak
+
+def check_weights_fit(
+    cfg: RunConfig,    # settings of a run, `vocab_size` known
+    memory: int,       # all bytes that are free
+    device: str='cpu', # where it would run
+):
+    "`UserError` if weights, gradients and optimiser states alone are too large: a system that lends memory which it hasn't got would kill the run later"
+    if (14 if cfg.optim.optimizer == 'muon' else 16)*sum(param_table(cfg.model).values()) > memory:
+        raise UserError(too_large(cfg, step_peak(cfg, device)(1), memory))
 
 # %% ../nbs/04a_sizing.ipynb #e866e528
 def is_out_of_memory(
@@ -489,7 +503,7 @@ def plan_lines(
             *_rows(f'memory to train on {t.batch_size} × {m.block_size} tokens at a time, {dtype} on {device}', {k: size(v) for k, v in need.items()}),
             *_rows('memory to write one full context, float32', {k: size(v) for k, v in inference_memory(m).items()})]
 
-# %% ../nbs/04a_sizing.ipynb #1047d4d3
+# %% ../nbs/04a_sizing.ipynb #f35f51a1
 def batch_line(
     cfg: RunConfig,    # settings, `vocab_size` known
     device: str,       # a torch device name
@@ -502,6 +516,13 @@ def batch_line(
     verdict = 'more than fits is set: take these, or --batch_size auto' if b < t.batch_size else 'what is set fits'
     return f'a step has {b*pieces} sequences, {b*pieces*m.block_size:,} tokens; the largest pieces that fit into {size(memory)}: --batch_size {b} --grad_accum_steps {pieces} ({verdict})'
 
+def long_time(
+    seconds: float, # length of time in seconds
+) -> str:
+    "Days and years where hours would be too many to grasp"
+    days = seconds/86400
+    return duration(seconds) if days < 3 else f'{days:.0f} days' if days < 1000 else f'{days/365.25:.0f} years'
+
 def time_lines(
     cfg: RunConfig,    # settings, `vocab_size` known
     speed: Speed=None, # from `measure`; None = don't speak of time
@@ -510,7 +531,7 @@ def time_lines(
     t, flops, n = cfg.train, flops_per_token(cfg.model), sum(param_table(cfg.model).values())
     runs = {f'{t.max_steps:,} steps, as set': t.max_steps*t.batch_size*t.grad_accum_steps*cfg.model.block_size, '20 tokens per parameter': optimal_tokens(n),
             'optimal by Hoffmann et al. 2022': optimal_tokens(n, 'hoffmann'), 'optimal by Besiroglu et al. 2024': optimal_tokens(n, 'besiroglu')}
-    rows = {k: f'{human(d)} tokens, {flops*d:.1e} operations' + (f', {duration(d/speed.tokens_per_s)}' if speed else '') for k, d in runs.items()}
+    rows = {k: f'{human(d)} tokens, {flops*d:.1e} operations' + (f', {long_time(d/speed.tokens_per_s)}' if speed else '') for k, d in runs.items()}
     end = f'speed: {human(round(speed.tokens_per_s))} tokens/s, {1000*speed.step_s:.0f} ms per step, MFU {speed.mfu:.0%}; {speed.said}' if speed else 'time: not measured'
     return ['', 'how much to train', *(f'  {k:<36}{v}' for k, v in rows.items()), '', end]
 
