@@ -1,0 +1,56 @@
+"""Memory as a shell sees it: a run under a hard limit, a model that no machine can hold, a batch size left to the machine, a plan."""
+import argparse, os, subprocess, sys
+from pathlib import Path
+import pytest
+
+BIN = Path(sys.executable).parent
+SMALL = ['tiny', '--tokenizer', 'char', '--device', 'cpu', '--num_threads', '1', '--eval_interval', '0', '--out_dir', 'run']
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path/'text.txt').write_text(Path(argparse.__file__).read_text(encoding='utf-8')[:20_000], encoding='utf-8')
+    return tmp_path
+
+def run(*words, cwd, limit=None):
+    "A command, with at most `limit` bytes of address space"
+    def set_limit():
+        import resource
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return subprocess.run([str(BIN/words[0]), *map(str, words[1:])], capture_output=True, text=True, cwd=cwd, timeout=300, stdin=subprocess.DEVNULL,
+                          preexec_fn=set_limit if limit else None, env=os.environ | {'OMP_NUM_THREADS': '1'})
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs a limit on the address space')
+def test_out_of_memory_is_one_sentence_and_what_was_saved_is_good(here):
+    train = ['nanogpt-train', *SMALL, '--input', 'text.txt', '--checkpoint_interval', '5', '--n_layer', '4']
+    r = run(*train, '--max_steps', '10', cwd=here)
+    assert r.returncode == 0, r.stderr
+    r = run(*train, '--auto_resume', '--max_steps', '20', '--batch_size', '20000', cwd=here, limit=8*10**9)
+    assert r.returncode == 1, (r.returncode, r.stderr[-2000:])
+    err = r.stderr.strip().splitlines()[-1]
+    assert err.startswith('error: out of memory on cpu') and 'Traceback' not in r.stderr
+    for words in ('activations', '--batch_size 10000 --grad_accum_steps 2', 'model_00010.pt'): assert words in err, err
+    r = run(*train, '--auto_resume', '--max_steps', '20', '--batch_size', '8', cwd=here)
+    assert r.returncode == 0 and (here/'run'/'model_00020.pt').exists(), r.stderr
+
+@pytest.mark.parametrize('more', [[], ['--batch_size', 'auto']], ids=['given', 'auto'])
+def test_a_model_that_no_machine_holds_is_refused_at_once(here, more):
+    r = run('nanogpt-train', *SMALL, '--input', 'text.txt', '--n_embd', '65536', '--n_layer', '64', *more, cwd=here)
+    assert r.returncode == 1 and r.stderr.startswith('error: the model needs') and 'too much' in r.stderr, r.stderr
+    assert not (here/'run').exists()
+
+def test_the_batch_that_was_found_is_in_the_settings_of_the_run(here):
+    r = run('nanogpt-train', *SMALL, '--input', 'text.txt', '--batch_size=auto', '--max_steps', '2', cwd=here)
+    assert r.returncode == 0 and 'batch size: a step of 8 sequences as 1 x 8' in r.stdout, (r.stdout[-1000:], r.stderr)
+    saved = (here/'run'/'config.toml').read_text(encoding='utf-8')
+    assert 'batch_size = 8' in saved and 'auto_batch = true' not in saved
+
+@pytest.mark.parametrize('words, said', [(['--memory', 'plenty'], 'expected a size such as 24GB'), (['--memory', '1MB', '--n_embd', '256'], 'too much'), (['--dropout', '2'], 'dropout')])
+def test_a_plan_that_cannot_be(here, words, said):
+    r = run('nanogpt-plan', 'tiny', '--device', 'cpu', '--no-measure', *words, cwd=here)
+    assert r.returncode == 1 and said in r.stderr and len(r.stderr.strip().splitlines()) == 1, r.stderr
+
+def test_a_plan_leaves_nothing_behind(here):
+    before = sorted(here.iterdir())
+    r = run('nanogpt-plan', 'tiny', '--device', 'cpu', cwd=here)
+    assert r.returncode == 0 and 'tokens/s' in r.stdout and 'parameters' in r.stdout, r.stderr
+    assert sorted(here.iterdir()) == before
