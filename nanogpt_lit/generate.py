@@ -86,12 +86,12 @@ def _check_knobs(temperature=1., top_k=None, top_p=None, min_p=None, repetition_
     for name, n in dict(max_new_tokens=max_new_tokens, logprobs=logprobs or 0).items():
         if n < 0: raise UserError(f'{name}={n}: expected 0 or more')
 
-# %% ../nbs/05_generate.ipynb #ce7baeaa
+# %% ../nbs/05_generate.ipynb #53907635
 def row_seeds(
     seed,   # an int, one int for each row, or None = from torch's global generator
     B: int, # rows
 ) -> list[int]:
-    "A seed for every row: row 0 has `seed` itself, row i is i golden sections of 2**64 away"
+    "A seed for every row: row 0 has `seed` itself, row i is i golden sections of 2⁶⁴ away"
     if seed is None: return torch.randint(2**63 - 1, (B,)).tolist()
     if isinstance(seed, int): return [(seed + i*0x9E3779B97F4A7C15) % 2**64 for i in range(B)]
     if len(seed) != B: raise UserError(f'got {len(seed)} seeds for {B} rows: give one seed, or one for each row')
