@@ -246,18 +246,18 @@ def largest_batch(
         fits, beyond = (b, beyond) if at[b] <= memory else (fits, b)
     return fits
 
-# %% ../nbs/04a_sizing.ipynb #e9d2aac3
+# %% ../nbs/04a_sizing.ipynb #2ae0d7c5
 def step_peak(
     cfg: RunConfig, # settings of a run, `vocab_size` known
     device: str,    # a torch device name
     **kw,           # as for `rehearse`: optimizers
 ):
-    "A function from the batch size to the peak memory of a training step, in bytes"
-    dtype, accumulate = pick_dtype(device, cfg.train.dtype), cfg.train.grad_accum_steps > 1
+    "A function from the size of a micro-step to the peak memory of a training step, in bytes; less than the whole step means accumulation"
+    dtype, total = pick_dtype(device, cfg.train.dtype), cfg.train.batch_size*cfg.train.grad_accum_steps
     seen = {}
     def peak(batch_size):
         if batch_size not in seen:
-            seen[batch_size] = rehearse(cfg.model, batch_size, dtype, device, accumulate, cfg.optim, **kw).peak
+            seen[batch_size] = rehearse(cfg.model, batch_size, dtype, device, batch_size < total, cfg.optim, **kw).peak
         return seen[batch_size]
     return peak
 
