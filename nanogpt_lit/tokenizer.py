@@ -6,7 +6,7 @@
 __all__ = ['CHAT_TOKENS', 'as_document', 'source_list', 'training_texts', 'record_text', 'numbered', 'rank_order',
            'CharTokenizer', 'read_meta_pkl', 'load_tokenizer']
 
-# %% ../nbs/02_tokenizer.ipynb #9e3ffe5b
+# %% ../nbs/02_tokenizer.ipynb #23330af8
 import base64, binascii, hashlib, io, json, os, pickle, re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ import numpy as np
 import regex
 import tiktoken
 from fastcore.basics import patch
-from .bpe import GPT2_PATTERN, GPT4_PATTERN, chunks, count_pretokens, file_blocks, train_bpe
+from .bpe import GPT2_PATTERN, GPT4_PATTERN, PATTERNS, chunks, count_pretokens, file_blocks, train_bpe
 from .encode import Rules, Tokenizer, _ENGINE_PATTERN, _id_list, _reduce, apply_steps, byte_alphabet
 from .encode import check_special, from_printable, split_text, to_printable
 from .core import UserError, atomic_write, check_writable, read_bytes, read_text, warn
@@ -413,12 +413,12 @@ def from_files(cls: Tokenizer,
         special = {s: vocab[s] if s in vocab else max(vocab.values()) + 1 + new.index(s) for s in names}
         return cls._from_parts(vocab, merges, special, pattern, Rules())
 
-# %% ../nbs/02_tokenizer.ipynb #c05a998e
+# %% ../nbs/02_tokenizer.ipynb #1265abe4
 @patch(cls_method=True)
 def from_ranks(cls: Tokenizer,
     path,                                # a tiktoken rank file
     special_tokens=None,                 # special tokens, which get the next ids; None = as in OpenAI's file of that size
-    pattern: str|None=None,              # how text is split; None = GPT-2's for up to 60,000 tokens, else GPT-4's
+    pattern: str|None=None,              # how text is split; None = as the known files of this size are split
 ):
     "Read a rank file such as `r50k_base.tiktoken`. Raises `UserError` with the line that is wrong"
     ordinary = {}
@@ -432,12 +432,14 @@ def from_ranks(cls: Tokenizer,
         if rank in ordinary or not 0 <= rank < 2**31:
             raise UserError(f'{path} line {n}: rank {rank} occurs twice or is out of range')
         ordinary[rank] = token
-    pattern = pattern or (GPT2_PATTERN if len(ordinary) < 60_000 else GPT4_PATTERN)
+    pattern = pattern or PATTERNS[next(name for limit, name in _USUAL if len(ordinary) < limit)]
     known = _OPENAI.get(len(ordinary), {'<|endoftext|>': max(ordinary, default=0) + 1})
     special = known if special_tokens is None else check_special(special_tokens)
     if not isinstance(special, dict): special = {s: max(ordinary) + 1 + i for i, s in enumerate(special)}
     with _reading(path): return cls(ordinary, special, pattern)
 
+# r50k and p50k; cl100k and Llama 3's; Qwen's 151,643; o200k
+_USUAL = (60_000, 'gpt2'), (150_000, 'gpt4'), (190_000, 'qwen2'), (2**31, 'o200k')
 _OPENAI = {50280: {'<|endoftext|>': 50256}, # p50k_base, cl100k_base, o200k_base: none has its end-of-text token just behind
            199998: {'<|endoftext|>': 199999, '<|endofprompt|>': 200018},
            100256: {'<|endoftext|>': 100257, '<|fim_prefix|>': 100258, '<|fim_middle|>': 100259, '<|fim_suffix|>': 100260,
