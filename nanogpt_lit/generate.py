@@ -148,14 +148,22 @@ def _last_logits(model, ids_BT, cache=None, pad_B=None):
     finally:
         if training: model.train()
 
-# %% ../nbs/05_generate.ipynb #34080573
-def _linear(m):
-    "A linear layer as a function; small matrices are laid out for it"
+# %% ../nbs/05_generate.ipynb #30232bb7
+def _small(W):
+    "Is the matrix worth a copy that is laid out for one new token?"
+    return not W.is_cuda and W.numel() <= 2**20
+
+def _linear(m, gain=1., bias_gain=1.):
+    "A linear layer as a function of x and of what its result is added to (`r_BC`)"
     W, b = m.weight, m.bias
-    if W.is_cuda: return lambda x_BC: F.linear(x_BC, W, b)
-    if W.numel() > 2**20: return (lambda x_BC: torch.mm(W, x_BC.t()).t()) if b is None else lambda x_BC: torch.addmm(b[:, None], W, x_BC.t()).t()
-    W = W.t().contiguous()
-    return (lambda x_BC: torch.mm(x_BC, W)) if b is None else lambda x_BC: torch.addmm(b, x_BC, W)
+    if not _small(W):
+        apply = torch.mm if b is None else lambda W, x_CB: torch.addmm(b[:, None], W, x_CB)
+        f = (lambda x_BC: F.linear(x_BC, W, b)) if W.is_cuda else lambda x_BC: apply(W, x_BC.t()).t()
+        return lambda x_BC, r_BC=None: f(x_BC) if r_BC is None else r_BC + f(x_BC)
+    W = W.t().contiguous()*gain
+    if b is None: return lambda x_BC, r_BC=None: torch.mm(x_BC, W) if r_BC is None else torch.addmm(r_BC, x_BC, W)
+    b = b*bias_gain
+    return lambda x_BC, r_BC=None: torch.addmm(b if r_BC is None else r_BC + b, x_BC, W)
 
 def _norm(m, cfg):
     "A norm as a function"
@@ -163,19 +171,23 @@ def _norm(m, cfg):
     if cfg.norm == 'rmsnorm': return lambda x_BC: rms_norm(x_BC, w, eps)
     return lambda x_BC: torch.layer_norm(x_BC, size, w, b, eps)
 
-def _gelu(h):
-    return F.gelu(h) if h.is_cuda else torch.addcmul(h, h, (h*.5**.5).erf_()).mul_(.5)
+# %% ../nbs/05_generate.ipynb #324334c1
+def _bend(m):
+    "(a function for the bend of an MLP, what goes into the matrix before it, into the matrix after it)"
+    if m.act == 'gelu' and _small(m.up.weight) and m.up.weight.dtype == torch.float32:
+        return lambda h: torch.addcmul(h, h, h.erf()), .5**.5, .5**.5
+    return {'gelu': F.gelu, 'gelu_tanh': lambda h: F.gelu(h, approximate='tanh'), 'relu2': lambda h: h.relu_().square_()}[m.act], 1., 1.
 
 def _mlp(m):
-    "An MLP as a function"
-    up, down = _linear(m.up), _linear(m.down)
+    "An MLP as a function of x and of what its result is added to"
     if m.act == 'swiglu':
-        gate = _linear(m.gate)
-        return lambda x_BC: down(F.silu(gate(x_BC)).mul_(up(x_BC)))
-    bend = {'gelu': _gelu, 'gelu_tanh': lambda h: F.gelu(h, approximate='tanh'), 'relu2': lambda h: h.relu_().square_()}[m.act]
-    return lambda x_BC: down(bend(up(x_BC)))
+        gate, up, down = map(_linear, (m.gate, m.up, m.down))
+        return lambda x_BC, r_BC=None: down(F.silu(gate(x_BC)).mul_(up(x_BC)), r_BC)
+    bend, before, after = _bend(m)
+    up, down = _linear(m.up, before, before), _linear(m.down, after)
+    return lambda x_BC, r_BC=None: down(bend(up(x_BC)), r_BC)
 
-# %% ../nbs/05_generate.ipynb #68c5390f
+# %% ../nbs/05_generate.ipynb #87ff5371
 def _attention(m, cache):
     "An attention layer with its cache as a function of one new position"
     (H, K, D), cfg, qkv_of, proj = m.heads, m.cfg, _linear(m.qkv), _linear(m.proj)
@@ -186,7 +198,7 @@ def _attention(m, cache):
         seen = slice(max(0, t + 1 - (m.window or t + 1)), t + 1)
         places[t] = k_BKSD[:, :, t], v_BKSD[:, :, t], k_BKSD[:, :, seen], v_BKSD[:, :, seen], seen
         return places[t]
-    def attention(x_BC, t, cos_sin, mask):
+    def attention(x_BC, r_BC, t, cos_sin, mask):
         qk, v = qkv_of(x_BC).reshape(-1, H + 2*K, D).split_with_sizes([H + K, K], 1)
         if cfg.qk_norm: qk = m.norm_head(qk)*gain
         if cos_sin is not None: qk = apply_rotary(qk, *cos_sin)
@@ -194,7 +206,7 @@ def _attention(m, cache):
         k_now, v_now, k_seen, v_seen, seen = places.get(t) or place(t)
         k_now.copy_(k), v_now.copy_(v)
         y = F.scaled_dot_product_attention(q.reshape(-1, K, H//K, D), k_seen, v_seen, None if mask is None else mask[..., seen])
-        return proj(y.reshape(-1, H*D))
+        return proj(y.reshape(-1, H*D), r_BC)
     return attention
 
 # %% ../nbs/05_generate.ipynb #059ebe98
@@ -221,7 +233,7 @@ class DecodeStep:
         if taps is None: return x_BC
         return taps(x_BC[:, None], self.cache, None if mask is None else pos[:, None])[:, 0]
 
-# %% ../nbs/05_generate.ipynb #3b004c70
+# %% ../nbs/05_generate.ipynb #17407323
 @patch
 @torch.inference_mode()
 def __call__(self: DecodeStep,
@@ -236,8 +248,8 @@ def __call__(self: DecodeStep,
     if self.norm_e is not None: x_BC = self.norm_e(x_BC)
     x_BC = self.tapped(x_BC, m.taps_e, pos, mask)
     for norm1, taps1, attention, norm2, taps2, mlp in self.blocks:
-        x_BC = x_BC + attention(self.tapped(norm1(x_BC), taps1, pos, mask), t, cos_sin, mask)
-        x_BC = x_BC + mlp(self.tapped(norm2(x_BC), taps2, pos, mask))
+        x_BC = attention(self.tapped(norm1(x_BC), taps1, pos, mask), x_BC, t, cos_sin, mask)
+        x_BC = mlp(self.tapped(norm2(x_BC), taps2, pos, mask), x_BC)
     self.cache.advance(1)
     y_BV = self.head(self.norm_f(x_BC)).contiguous()
     return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
