@@ -9,7 +9,8 @@ __all__ = ['PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogp
            'CompareConfig', 'PrepareConfig', 'PlanConfig', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'PlotConfig',
            'QuickstartConfig']
 
-# %% ../nbs/00a_config.ipynb #4dd1f94c
+# %% ../nbs/00a_config.ipynb #979f646c
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 from .core import Command, UserError, run_command
@@ -111,7 +112,7 @@ class DataConfig:
         if self.tokenizer_vocab_size < 257:
             raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: expected at least 257 (the 256 bytes and <|endoftext|>)')
 
-# %% ../nbs/00a_config.ipynb #e84dd9bd
+# %% ../nbs/00a_config.ipynb #16284160
 @dataclass
 class OptimConfig:
     "How gradients become updates, and how fast at which step"
@@ -120,6 +121,8 @@ class OptimConfig:
     min_lr: float|None = None        # learning rate at the end; None = learning_rate/10
     schedule: Literal['cosine', 'linear', 'wsd', 'constant'] = 'cosine' # shape after the warm-up; wsd = warm-up, stable, decay
     warmup_steps: int = 0            # steps of linear warm-up
+    warmup_tokens: int = 0           # the same as a number of tokens; replaces warmup_steps
+    warmup_epochs: float = 0.        # the same as a number of passes over the training data; replaces warmup_steps
     lr_decay_steps: int|None = None  # step at which min_lr is reached; None = max_steps
     cooldown_fraction: float = .4    # wsd: the last share of the run in which the rate falls linearly
     weight_decay: float = .1         # decoupled decay of matrices (vectors are never decayed)
@@ -130,20 +133,30 @@ class OptimConfig:
     muon_lr: float = .02             # peak learning rate of Muon
     muon_momentum: float = .95       # Muon: memory of the gradient (Nesterov)
     muon_steps: int = 5              # Muon: Newton–Schulz iterations
+    muon_polynomial: Literal['jordan', 'polar'] = 'jordan' # Muon: the same polynomial each time, or Polar Express's best one for each
+    muon_nesterov: bool = True       # Muon: look one step ahead
+    muon_scale: Literal['original', 'match_rms_adamw'] = 'original' # Muon: tall matrices step further, or all step as far as AdamW would
 
     def __post_init__(self):
         if self.min_lr is None: self.min_lr = float(f'{self.learning_rate/10:.12g}') # 6e-05, not 5.9999999999999995e-05
-        for k in ('learning_rate', 'min_lr', 'muon_lr', 'weight_decay', 'grad_clip', 'warmup_steps'):
-            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
+        for k in ('learning_rate', 'min_lr', 'muon_lr', 'weight_decay', 'grad_clip', 'warmup_steps', 'warmup_tokens', 'warmup_epochs'):
+            if not 0 <= getattr(self, k) < math.inf: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
+        if self.muon_steps < 1: raise UserError(f'muon_steps={self.muon_steps}: expected at least 1')
+        if not 0 <= self.cooldown_fraction <= 1: raise UserError(f'cooldown_fraction={self.cooldown_fraction}: expected a share between 0 and 1')
+        if self.lr_decay_steps is not None and self.lr_decay_steps < 1: raise UserError(f'lr_decay_steps={self.lr_decay_steps}: expected at least 1')
+        if self.warmup_tokens and self.warmup_epochs:
+            raise UserError('the warm-up was given twice: use --warmup_tokens or --warmup_epochs (0 switches one off)')
         for k in ('beta1', 'beta2', 'muon_momentum'):
             if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/00a_config.ipynb #2435b3ac
+# %% ../nbs/00a_config.ipynb #32e3d76a
 @dataclass
 class TrainConfig:
     "The loop: how long, on what, and what is written when"
     out_dir: str = 'runs/train'      # the run folder: config, tokenizer, metrics, checkpoints, plots, report
     max_steps: int = 2000            # optimizer steps
+    max_tokens: int = 0              # the length of the run in tokens instead of steps; 0 = max_steps decides
+    max_epochs: float = 0.           # the length of the run in passes over the training data; 0 = max_steps decides
     minutes: float = 0.              # time budget; 0 = none. The schedule then follows the clock instead of the step
     batch_size: int = 12             # sequences per micro-step; auto = the same as --auto_batch
     grad_accum_steps: int = 1        # micro-steps per optimizer step
@@ -151,11 +164,20 @@ class TrainConfig:
     seed: int = 1337                 # of the weights, the dropout and the order of the data
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
     dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products; weights stay float32
+    tf32: bool = True                # GPU: products of float32 matrices with 10 binary digits, several times faster
     compile: bool = False            # torch.compile the model
+    compile_mode: Literal['auto', 'default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs'] = 'auto' # auto = by device
+    deterministic: bool = False      # refuse operations whose result may differ from one run to the next (GPU; slower)
+    overfit_batch: bool = False      # debugging: train on the first batch only, and say whether it was learned by heart
     num_threads: int|None = None     # CPU threads; None = torch's choice
     log_interval: int = 10           # steps between log lines
     eval_interval: int = 250         # steps between validation losses
     eval_iters: int = 0              # batches per validation loss; 0 = the whole validation split
+    patience: int = 0                # stop early after so many evaluations without a better validation loss; 0 = never
+    min_delta: float = 0.            # by how much a validation loss must be lower to count as better, nats per token
+    track: Literal['tensorboard', 'wandb']|None = None # send the metrics there too; they are always in metrics.jsonl
+    track_offline: bool = False      # Weights & Biases: write into the run folder only (wandb sync uploads it later)
+    track_project: str = 'nanogpt_lit' # Weights & Biases: the project
     generate_interval: int = 0       # steps between text samples; 0 = none
     checkpoint_interval: int = 500   # steps between checkpoints
     keep_last_n_checkpoints: int = -1 # how many to keep besides the best; -1 = all
@@ -170,8 +192,9 @@ class TrainConfig:
         if self.resume and not self.checkpoint_path: raise UserError('--resume needs --checkpoint_path FILE (or use --auto_resume)')
         for k in ('max_steps', 'batch_size', 'grad_accum_steps', 'log_interval'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
-        for k in ('eval_iters', 'minutes', 'generate_interval'):
-            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
+        if self.max_tokens and self.max_epochs: raise UserError('the length of the run was given twice: use --max_tokens or --max_epochs (0 switches one off)')
+        for k in ('eval_iters', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs', 'patience', 'min_delta'):
+            if not 0 <= getattr(self, k) < math.inf: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
 
 # %% ../nbs/00a_config.ipynb #4952ffb2
 @dataclass
