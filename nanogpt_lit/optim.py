@@ -88,7 +88,7 @@ def step(self: Muon, closure=None):
         for (shape, _), ps in banks.items(): self._step_bank(group, ps, max(1, shape[0]/shape[1])**.5)
     return loss
 
-# %% ../nbs/08_optim.ipynb #889f8db7
+# %% ../nbs/08_optim.ipynb #eeae5ff0
 @patch
 def _step_bank(self: Muon, group, ps, scale):
     for p in ps:
@@ -96,9 +96,11 @@ def _step_bank(self: Muon, group, ps, scale):
     grads, bufs = [p.grad for p in ps], [self.state[p]['momentum_buffer'] for p in ps]
     torch._foreach_lerp_(bufs, grads, 1 - group['momentum'])
     ahead = torch._foreach_lerp(grads, bufs, group['momentum'])
-    updates = newton_schulz(torch.stack(ahead), group['ns_steps']).unbind()
+    updates = self.orthogonalise(torch.stack(ahead), group['ns_steps']).unbind()
     if group['weight_decay']: torch._foreach_mul_(ps, 1 - group['lr']*group['weight_decay'])
     torch._foreach_add_(ps, updates, alpha=-group['lr']*scale)
+
+Muon.orthogonalise = staticmethod(newton_schulz)         # several processes share this work: they bring their own
 
 # %% ../nbs/08_optim.ipynb #5291f17c
 def make_optimizers(
@@ -152,7 +154,7 @@ def lr_at(
     "AdamW's learning rate for the next update"
     return cfg.learning_rate*lr_factor(step, cfg, max_steps, progress)
 
-# %% ../nbs/08_optim.ipynb #aa5f1641
+# %% ../nbs/08_optim.ipynb #565df9ab
 def clip_grad_norm(
     params,         # parameters whose gradients are scaled together
     max_norm: float, # longest gradient allowed; 0 = measure only
@@ -160,6 +162,7 @@ def clip_grad_norm(
     "Scale the gradients to a joint length of at most `max_norm`; returns the length before, without waiting for the device"
     params = [p for p in params if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in params])
+    if hasattr(norm, 'full_tensor'): norm = norm.full_tensor()      # of parameters that are spread over processes
     if max_norm: torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm)
     return norm
 

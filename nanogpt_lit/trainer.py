@@ -20,16 +20,18 @@ from .loader import eval_batches
 from .optim import clip_grad_norm, lr_factor, set_lr
 from .sizing import flops_per_token, peak_flops
 
-# %% ../nbs/09_trainer.ipynb #e63c078d
+# %% ../nbs/09_trainer.ipynb #0d367488
 def micro_shares(
-    batches, # micro-batches of one step, each (ids_BT, targets_BT) or (ids_BT, targets_BT, loss_mask_BT, …)
+    batches,       # micro-batches of one step, each (ids_BT, targets_BT) or (ids_BT, targets_BT, loss_mask_BT, …)
+    strategy=None, # several processes: the counted tokens of all of them matter
 ) -> list:
-    "The weight of each micro-batch's mean loss, such that their sum is the mean loss over the whole batch"
+    "The weight of each micro-batch's mean loss, such that their sum (averaged over processes) is the mean over the whole batch"
     if len(batches[0]) == 2: return [1/len(batches)]*len(batches)
-    counts = [b[2].sum() for b in batches]
-    return [c/sum(counts).clamp(min=1) for c in counts]
+    counts, s = [b[2].sum() for b in batches], strategy
+    total = (s.sum(sum(counts)) if s else sum(counts)).clamp(min=1)
+    return [c*(s.world_size if s else 1)/total for c in counts]
 
-# %% ../nbs/09_trainer.ipynb #31740dcc
+# %% ../nbs/09_trainer.ipynb #cd4c5efc
 class SingleDevice:
     "How a step is spread over devices: here, not at all. A distributed strategy overrides these"
     rank, world_size, is_main = 0, 1, True
@@ -44,8 +46,14 @@ class SingleDevice:
 
     def wrap(self, model): return model                   # DDP wraps here
     def accumulate(self, model, last): return nullcontext()  # DDP: no gradient exchange before the last micro-batch
+    def optimizers(self, optimizers): return optimizers   # processes share the work of Muon
+    def begin(self, step): pass                           # each process draws dropout of its own
+    def share(self, items): return ((o, True) for o in items)  # (item, does it count?) for this process to work on
     def mean(self, value): return value                   # average a number over processes
+    def sum(self, tensor): return tensor                  # add up a tensor over processes
+    def same(self, value): return value                   # the main process's number
     def any(self, flag): return flag                      # does any process say so?
+    def reason(self, text): return text                   # why to stop: what the first process says that says something
     def autocast(self):
         "The context for forward passes"
         if self.dtype == 'float32': return nullcontext()
@@ -70,7 +78,7 @@ class Callback:
 
 EVENTS = tuple(k for k in vars(Callback) if k.startswith('on_'))
 
-# %% ../nbs/09_trainer.ipynb #62bcd5f8
+# %% ../nbs/09_trainer.ipynb #23336347
 class Trainer:
     "Trains `model` on `plan`; everything beyond the updates themselves is a callback"
     def __init__(self,
@@ -87,12 +95,12 @@ class Trainer:
         set_threads(train_cfg.num_threads)
         self.strategy = strategy or SingleDevice(train_cfg.device, train_cfg.dtype)
         self.raw_model = model.to(self.strategy.device)       # what is saved: never the compiled or wrapped one
-        self.model = self.strategy.wrap(self.raw_model)       # what is called
+        self.model = self.raw_model if train_cfg.compile else self.strategy.wrap(self.raw_model)  # what is called
         self.params = [p for p in model.parameters() if p.requires_grad]
-        self.plan, self.optimizers, self.optim_cfg, self.cfg = plan, optimizers, optim_cfg, train_cfg
+        self.plan, self.optimizers, self.optim_cfg, self.cfg = plan, self.strategy.optimizers(optimizers), optim_cfg, train_cfg
         self.callbacks, self.val_data, self.eval_fn = sorted(callbacks, key=lambda o: o.order), val_data, eval_fn
         self.n_micro = max(1, train_cfg.grad_accum_steps//self.strategy.world_size)
-        self.say = lambda text: print(text, flush=True)       # a progress bar replaces it, to print above itself
+        self.say = lambda text: print(text, flush=True) if self.strategy.is_main else None # a progress bar replaces it
         self._init_state()
 
 # %% ../nbs/09_trainer.ipynb #a26f3e98
@@ -139,7 +147,7 @@ def tokens_per_step(self: Trainer):
     "Tokens of the global batch: the same for any number of processes"
     return self.plan.batch_size*self.plan.block_size
 
-# %% ../nbs/09_trainer.ipynb #ae5d338f
+# %% ../nbs/09_trainer.ipynb #85321211
 @patch(as_prop=True)
 def eta_s(self: Trainer):
     "Seconds left, judged by the pace of this session, evaluation included; None before the first step"
@@ -157,20 +165,23 @@ def stop(
 @patch
 def done(self: Trainer) -> bool:
     "Is the run over, by its limits or by request?"
-    return self.strategy.any(self._finished or self.stop_reason is not None)
+    over = self.strategy.any(self._finished or self.stop_reason is not None)
+    if over: self.stop_reason = self.strategy.reason(self.stop_reason)
+    return over
 
-# %% ../nbs/09_trainer.ipynb #ad9769d7
+# %% ../nbs/09_trainer.ipynb #3cbc32a4
 @patch
 def train_step(self: Trainer):
     "One update from the batch that belongs to `self.step`; sets `self.loss` and `self.grad_norm`, still on the device"
     s = self.strategy
-    set_lr(self.optimizers, self.lr_share)
+    s.begin(self.step)
+    set_lr(self.optimizers, s.same(self.lr_share) if self.cfg.minutes else self.lr_share) # clocks differ
     batches = [s.put(self.plan.batch(self.step, s.rank, s.world_size, i, self.n_micro)) for i in range(self.n_micro)]
     total = None
-    for i, (batch, share) in enumerate(zip(batches, micro_shares(batches))):
+    for i, (batch, share) in enumerate(zip(batches, micro_shares(batches, s))):
         with s.accumulate(self.model, last=i == self.n_micro - 1):
             with s.autocast(): loss = self.model(*batch)[1]
-            if self.n_micro > 1: loss = loss*share
+            if self.n_micro > 1 or len(batch) > 2: loss = loss*share
             s.scaler.scale(loss).backward()
         total = loss.detach() if total is None else total + loss.detach()
     self.loss = total
@@ -205,7 +216,7 @@ def _remedy(self: Trainer):
     fp16 = ', or --dtype bfloat16' if self.strategy.dtype == 'float16' else ''
     return f'{kept}; try a lower --learning_rate, more --warmup_steps, or --grad_clip 1{fp16}'
 
-# %% ../nbs/09_trainer.ipynb #6ba03c3f
+# %% ../nbs/09_trainer.ipynb #657917ef
 @torch.no_grad()
 def mean_loss(
     model: nn.Module,     # called as model(ids_BT, targets_BT, loss_mask_BT)
@@ -219,11 +230,13 @@ def mean_loss(
     s, was_training = strategy or SingleDevice('cpu', 'float32'), model.training
     total, count = torch.zeros((), dtype=torch.float64), 0
     model.eval()
-    for x_BT, y_BT, mask_BT, *segments in eval_batches(data, batch_size, block_size, max_batches):
-        tokens, batch = int(mask_BT.sum()), (x_BT, y_BT) if mask_BT.all() and not segments else (x_BT, y_BT, mask_BT, *segments)
+    for (x_BT, y_BT, mask_BT, *segments), counts in s.share(eval_batches(data, batch_size, block_size, max_batches)):
+        tokens = int(mask_BT.sum()) if counts else 0
+        batch = (x_BT, y_BT) if mask_BT.all() and not segments else (x_BT, y_BT, mask_BT, *segments)
         with s.autocast(): loss = model(*s.put(batch))[1]
         total, count = total + loss.double().cpu()*tokens, count + tokens
     model.train(was_training)
+    total, count = s.sum(torch.stack([total, torch.tensor(count, dtype=torch.float64)]))
     return (total/count).item()
 
 # %% ../nbs/09_trainer.ipynb #2f24f39c
@@ -244,7 +257,7 @@ def _eval_due(self: Trainer, last):
     every = self.cfg.eval_interval
     return (self.val_data is not None or self.eval_fn is not None) and every > 0 and (last or self.step % every == 0)
 
-# %% ../nbs/09_trainer.ipynb #d6aa97df
+# %% ../nbs/09_trainer.ipynb #87ec34f0
 @patch
 def make_record(self: Trainer) -> dict:
     "Read the numbers of the present step from the device. Raises `UserError` if a loss or gradient wasn't finite"
@@ -258,12 +271,12 @@ def make_record(self: Trainer) -> dict:
     if steps:
         rate = steps*self.tokens_per_step/seconds
         r |= dict(dt_ms=1e3*seconds/steps, tokens_per_s=rate)
-        if self._flops: r['mfu'] = self._flops*rate/self._peak
+        if self._flops: r['mfu'] = self._flops*rate/(self._peak*self.strategy.world_size)
     r |= dict(tokens=self.tokens_seen, elapsed_s=self.elapsed_s)
     if self.strategy.device.startswith('cuda'): r['memory_gb'] = torch.cuda.max_memory_allocated()/1e9
     return r
 
-# %% ../nbs/09_trainer.ipynb #cf6df89c
+# %% ../nbs/09_trainer.ipynb #8047acf7
 SIGNALS = [getattr(signal, s) for s in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, s)]
 
 @patch
@@ -273,7 +286,7 @@ def catch_signals(self: Trainer):
     def handler(number, frame):
         if self.stop_reason: raise KeyboardInterrupt
         self.stop(signal.Signals(number).name)
-        os.write(2, b'\nfinishing this step, then saving (once more: stop at once)\n')
+        if self.strategy.is_main: os.write(2, b'\nfinishing this step, then saving (once more: stop at once)\n')
     if threading.current_thread() is not threading.main_thread(): yield; return
     before = {s: signal.signal(s, handler) for s in SIGNALS}
     try: yield
@@ -325,12 +338,13 @@ def fit(self: Trainer):
         finally: self._elapsed_before, self._start = self.elapsed_s, None
     return self
 
-# %% ../nbs/09_trainer.ipynb #87145d48
+# %% ../nbs/09_trainer.ipynb #033d0b65
 @patch
 def _after_step(self: Trainer, start):
     "Evaluate, log and announce what is due after a step that began at `start`"
-    last = self._finished = self.progress >= 1            # asked once: the clock must not strike between two questions
-    evaluating = self._eval_due(last)
+    last = self.progress >= 1                             # asked once: the clock must not strike between two questions
+    if self.cfg.minutes: last = self.strategy.same(last)
+    self._finished, evaluating = last, self._eval_due(last)
     logging = evaluating or last or self.step == 1 or self.step % self.cfg.log_interval == 0
     if logging: self.loss.item()                          # the device's time belongs to the step, not to the evaluation
     self._window = [self._window[0] + 1, self._window[1] + time.perf_counter() - start]
@@ -345,7 +359,7 @@ def _log(self: Trainer, evaluated=True):
     self._window = [0, 0.]
     self.fire('on_log')
 
-# %% ../nbs/09_trainer.ipynb #e7cf072f
+# %% ../nbs/09_trainer.ipynb #eeff952e
 @patch
 def _prepare(self: Trainer):
     "What happens once, before the first step"
@@ -355,7 +369,8 @@ def _prepare(self: Trainer):
     if self.cfg.compile and self.model is self.raw_model:
         self.say('compiling the model: this can take a minute or two, and is not counted as training time')
         batch = s.put(self.plan.batch(self.step, s.rank, s.world_size, 0, self.n_micro))
-        self.model = try_compile(self.raw_model, batch, s, self.say)
+        compiled = try_compile(self.raw_model, batch, s, self.say)
+        self.model = s.wrap(self.raw_model if s.any(compiled is self.raw_model) else compiled)
     self._flops = flops_per_token(cfg) if cfg is not None else None
     self._peak = peak_flops(s.device, s.dtype) if self._flops else None
     self.stop_reason, self._start = None, time.perf_counter()
