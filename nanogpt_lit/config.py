@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample', 'nanogpt_tokenizer', 'nanogpt_prepare',
-           'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan', 'GPTConfig', 'DataConfig', 'OptimConfig',
-           'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig', 'InspectConfig',
-           'CompareConfig', 'PrepareConfig', 'PlanConfig', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'PlotConfig',
-           'QuickstartConfig']
+           'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan', 'nanogpt_consolidate', 'GPTConfig',
+           'DataConfig', 'OptimConfig', 'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig',
+           'DecodeConfig', 'InspectConfig', 'CompareConfig', 'PrepareConfig', 'PlanConfig', 'SampleConfig',
+           'ImportConfig', 'ExportConfig', 'PlotConfig', 'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig',
+           'nanogpt_launch']
 
-# %% ../nbs/00a_config.ipynb #979f646c
-import math
+# %% ../nbs/00a_config.ipynb #28991220
+import math, sys
 from dataclasses import dataclass, field
 from typing import Literal
-from .core import Command, UserError, run_command
+from .core import Command, UserError, canonical, flat_fields, run_command
 
 # %% ../nbs/00a_config.ipynb #ebe40427
 @dataclass
@@ -149,7 +150,7 @@ class OptimConfig:
         for k in ('beta1', 'beta2', 'muon_momentum'):
             if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/00a_config.ipynb #32e3d76a
+# %% ../nbs/00a_config.ipynb #f4cca77e
 @dataclass
 class TrainConfig:
     "The loop: how long, on what, and what is written when"
@@ -186,6 +187,9 @@ class TrainConfig:
     resume: bool = False             # continue from --checkpoint_path
     checkpoint_path: str|None = None # checkpoint for --resume
     load_checkpoint: str|None = None # the same as --resume --checkpoint_path FILE
+    strategy: Literal['auto', 'ddp', 'fsdp'] = 'auto' # under torchrun: the whole model in every process (auto, ddp), or its parameters sharded (fsdp)
+    activation_checkpointing: bool = False # forget activations and compute them again going backwards: less memory, a third more arithmetic
+    dist_timeout: float = 600.       # seconds of silence after which another process counts as lost
 
     def __post_init__(self):
         if self.load_checkpoint: self.resume, self.checkpoint_path = True, self.load_checkpoint
@@ -528,14 +532,47 @@ COMMANDS |= {
         ('nanogpt-export runs/shakespeare_char --out_dir hf', 'nanogpt-export runs/mine/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
 }
 
-# %% ../nbs/00a_config.ipynb #af6f456f
+# %% ../nbs/00a_config.ipynb #188701b7
+@dataclass
+class LaunchConfig:
+    "Knobs of `nanogpt-launch`"
+    nproc: int|None = None           # processes on this machine; None = one per GPU
+    nnodes: int = 1                  # machines
+    node_rank: int|None = None       # number of this machine, from 0; None = whichever comes, they agree at master_addr
+    master_addr: str|None = None     # address of machine 0
+    master_port: int = 29500         # a free port there
+    max_restarts: int = 0            # start all processes again this many times after one has died
+    shutdown_timeout: int = 120      # seconds for saving after Ctrl-C or SIGTERM
+    sbatch: str|None = None          # write a SLURM script of this name instead of running anything
+    dry_run: bool = False            # print torchrun's command line and do nothing
+    command: list[str] = field(default_factory=list) # train, finetune, … and its own flags
+
+    def __post_init__(self):
+        if self.nproc is not None and self.nproc < 1: raise UserError(f'nproc={self.nproc}: expected at least 1 process')
+        if self.nnodes < 1: raise UserError(f'nnodes={self.nnodes}: expected at least 1 machine')
+        if self.nnodes > 1 and not self.master_addr and not self.sbatch:
+            raise UserError(f'nnodes={self.nnodes}: the machines meet at --master_addr ADDRESS of the first one, which is missing')
+
+@dataclass
+class ConsolidateConfig:
+    "Knobs of `nanogpt-consolidate`"
+    source: str = ''                 # sharded checkpoint (model_00500.dcp), or a run folder: its newest
+    output: str|None = None          # file to write; None = model_00500.pt beside it
+
+# %% ../nbs/00a_config.ipynb #12a992a3
 COMMANDS |= {
     'nanogpt-plan': Command('nanogpt-plan', PlanConfig, 'nanogpt_lit.pretrain:plan_command',
         'What a training run needs: parameters, arithmetic, memory by part, the batch that fits, tokens worth training on, time.',
         ('nanogpt-plan gpt2', 'nanogpt-plan build-nanogpt --memory 24GB --dtype bfloat16 --no-measure', 'nanogpt-plan tiny --n_layer 8 --device cpu'), PRESETS),
+    'nanogpt-launch': Command('nanogpt-launch', LaunchConfig, 'nanogpt_lit.distributed:launch_command',
+        'Run another command as several processes: prints the torchrun command line and runs it.',
+        ('nanogpt-launch --nproc 4 train gpt2 --dataset data/mine', 'nanogpt-launch --nproc 8 --nnodes 2 --node_rank 0 --master_addr 10.0.0.1 train gpt2',
+         'nanogpt-launch --nproc 8 --nnodes 4 --sbatch job.sbatch train gpt2 --dataset data/mine --auto_resume'), positional='command'),
+    'nanogpt-consolidate': Command('nanogpt-consolidate', ConsolidateConfig, 'nanogpt_lit.sharded:consolidate_command',
+        'Turn a sharded checkpoint into a single file.', ('nanogpt-consolidate runs/large/model_00500.dcp', 'nanogpt-consolidate runs/large'), positional='source'),
 }
 
-# %% ../nbs/00a_config.ipynb #b2b805d7
+# %% ../nbs/00a_config.ipynb #8048d2d9
 def _entry(name):
     def main(argv=None): return run_command(COMMANDS[name], argv)
     main.__doc__ = f'Entry point of `{name}`'
@@ -544,3 +581,15 @@ def _entry(name):
 nanogpt_quickstart, nanogpt_train, nanogpt_sample = map(_entry, ('nanogpt-quickstart', 'nanogpt-train', 'nanogpt-sample'))
 nanogpt_tokenizer, nanogpt_prepare, nanogpt_plot = map(_entry, ('nanogpt-tokenizer', 'nanogpt-prepare', 'nanogpt-plot'))
 nanogpt_import, nanogpt_export, nanogpt_plan = map(_entry, ('nanogpt-import', 'nanogpt-export', 'nanogpt-plan'))
+nanogpt_consolidate = _entry('nanogpt-consolidate')
+
+def nanogpt_launch(argv=None):
+    "Entry point of `nanogpt-launch`: its own flags end where the other command begins"
+    argv, knobs, at = list(sys.argv[1:] if argv is None else argv), flat_fields(LaunchConfig), 0
+    while at < len(argv) and argv[at].startswith('-') and argv[at] != '--':
+        flag, eq, _ = argv[at].partition('=')
+        switch = flag in ('-h', '--debug') or getattr(knobs.get(canonical(flag, knobs)), 'base', bool) is bool
+        at += 1 if eq or switch else 2
+    head, tail = argv[:at], argv[at:]
+    if {'-h', '--help'} & {*tail} and (cmd := COMMANDS.get(f'nanogpt-{tail[0]}')): return run_command(cmd, tail[1:])
+    return run_command(COMMANDS['nanogpt-launch'], [*head, '--', *(tail[1:] if tail[:1] == ['--'] else tail)])

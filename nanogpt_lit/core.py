@@ -300,7 +300,7 @@ def _integer(value):
     if number != int(number): raise ValueError
     return int(number)
 
-# %% ../nbs/00_core.ipynb #8b829e5d
+# %% ../nbs/00_core.ipynb #8f069cc2
 ALIASES = dict(
     # nanoGPT
     max_iters='max_steps', warmup_iters='warmup_steps', lr_decay_iters='lr_decay_steps', gradient_accumulation_steps='grad_accum_steps',
@@ -312,6 +312,8 @@ ALIASES = dict(
     max_lr='learning_rate', grad_accumulation_steps='grad_accum_steps', data_dir='dataset',
     # MiniGPT
     save_steps='checkpoint_interval', output_dir='out_dir', enable_compile='compile', data_files='input', tokenizer_vocab_size='vocab_size',
+    # torchrun
+    nproc_per_node='nproc',
     # Hugging Face
     hidden_size='n_embd', num_hidden_layers='n_layer', num_attention_heads='n_head', num_key_value_heads='n_kv_head',
     intermediate_size='d_ff', max_position_embeddings='block_size', tie_word_embeddings='tie_embeddings', lr='learning_rate',
@@ -348,7 +350,7 @@ def _word(name, value, knobs):
     means = WORDS.get((name, value)) if isinstance(value, str) else None
     return means if means and means.keys() <= {*knobs} else value
 
-# %% ../nbs/00_core.ipynb #12a84188
+# %% ../nbs/00_core.ipynb #f751196d
 def parse_argv(
     argv: list[str],        # the words after the command's name
     knobs: dict[str, Knob], # what may be set
@@ -357,6 +359,7 @@ def parse_argv(
     words, values, queue = [], {}, list(argv)
     while queue:
         word = queue.pop(0)
+        if word == '--': return words + queue, values     # what follows belongs to another command
         if not word.startswith('--'): words.append(word); continue
         flag, eq, text = word.partition('=')
         name, value = _flag(flag, text if eq else None, queue, knobs)
