@@ -7,7 +7,7 @@ __all__ = ['next_token_probs', 'penalise', 'draw', 'sample_next', 'row_seeds', '
            'Predictor', 'Stopper', 'Step', 'steps', 'stream', 'Generated', 'generate', 'prompt_ids', 'stream_text',
            'Playground', 'playground']
 
-# %% ../nbs/05_generate.ipynb #5b4e3554
+# %% ../nbs/05_generate.ipynb #e3318055
 import codecs, html, math
 from dataclasses import fields
 from functools import cached_property
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from .attention import CausalSelfAttention, KVCache, Taps, apply_rotary, rms_norm
+from .attention import CausalSelfAttention, KVCache, Taps, apply_rotary, attend, causal_mask, rms_norm
 from .core import UserError
 from .model import GPT, MLP, Block, RMSNorm
 
@@ -148,7 +148,7 @@ def _last_logits(model, ids_BT, cache=None, pad_B=None):
     finally:
         if training: model.train()
 
-# %% ../nbs/05_generate.ipynb #30232bb7
+# %% ../nbs/05_generate.ipynb #1cb50842
 def _small(W):
     "Is the matrix worth a copy that is laid out for one new token?"
     return not W.is_cuda and W.numel() <= 2**20
@@ -158,7 +158,7 @@ def _linear(m, gain=1., bias_gain=1.):
     W, b = m.weight, m.bias
     if not _small(W):
         apply = torch.mm if b is None else lambda W, x_CB: torch.addmm(b[:, None], W, x_CB)
-        f = (lambda x_BC: F.linear(x_BC, W, b)) if W.is_cuda else lambda x_BC: apply(W, x_BC.t()).t()
+        f = lambda x_BC: F.linear(x_BC, W, b) if W.is_cuda or len(x_BC) > 32 else apply(W, x_BC.t()).t()
         return lambda x_BC, r_BC=None: f(x_BC) if r_BC is None else r_BC + f(x_BC)
     W = W.t().contiguous()*gain
     if b is None: return lambda x_BC, r_BC=None: torch.mm(x_BC, W) if r_BC is None else torch.addmm(r_BC, x_BC, W)
@@ -187,7 +187,7 @@ def _mlp(m):
     up, down = _linear(m.up, before, before), _linear(m.down, after)
     return lambda x_BC, r_BC=None: down(bend(up(x_BC)), r_BC)
 
-# %% ../nbs/05_generate.ipynb #87ff5371
+# %% ../nbs/05_generate.ipynb #0f0a4182
 def _attention(m, cache):
     "An attention layer with its cache as a function of one new position"
     (H, K, D), cfg, qkv_of, proj = m.heads, m.cfg, _linear(m.qkv), _linear(m.proj)
@@ -198,18 +198,28 @@ def _attention(m, cache):
         seen = slice(max(0, t + 1 - (m.window or t + 1)), t + 1)
         places[t] = k_BKSD[:, :, t], v_BKSD[:, :, t], k_BKSD[:, :, seen], v_BKSD[:, :, seen], seen
         return places[t]
-    def attention(x_BC, r_BC, t, cos_sin, mask):
-        qk, v = qkv_of(x_BC).reshape(-1, H + 2*K, D).split_with_sizes([H + K, K], 1)
+    def heads(x, cos_sin, gain):
+        "q, k, v from the product, their heads on axis 1"
+        qk, v = x.split_with_sizes([H + K, K], 1)
         if cfg.qk_norm: qk = m.norm_head(qk)*gain
         if cos_sin is not None: qk = apply_rotary(qk, *cos_sin)
-        q, k = qk.split_with_sizes([H, K], 1)
+        return *qk.split_with_sizes([H, K], 1), v
+    def attention(x_BC, r_BC, t, cos_sin, mask):
+        q, k, v = heads(qkv_of(x_BC).reshape(-1, H + 2*K, D), cos_sin, gain)
         k_now, v_now, k_seen, v_seen, seen = places.get(t) or place(t)
         k_now.copy_(k), v_now.copy_(v)
         y = F.scaled_dot_product_attention(q.reshape(-1, K, H//K, D), k_seen, v_seen, None if mask is None else mask[..., seen])
         return proj(y.reshape(-1, H*D), r_BC)
-    return attention
+    def first(x_NC, r_NC, T, cos_sin):
+        "The same for the first T positions of every row at once"
+        x = qkv_of(x_NC).reshape(-1, T, H + 2*K, D).transpose(1, 2)
+        q, k, v = heads(x, cos_sin, gain if m.q_gain is None else gain[:, None])
+        k_BKSD[:, :, :T], v_BKSD[:, :, :T] = k, v
+        y = attend(q, k, v, causal_mask(T, window=m.window, device=x.device) if m.window and m.window < T else None)
+        return proj(y.transpose(1, 2).reshape(-1, H*D), r_NC)
+    return attention, first
 
-# %% ../nbs/05_generate.ipynb #059ebe98
+# %% ../nbs/05_generate.ipynb #db098241
 class DecodeStep:
     "One new token for every row: the arithmetic of `GPT.forward` with a cache, without its machinery"
     @torch.no_grad()
@@ -221,6 +231,7 @@ class DecodeStep:
         self.blocks = [(_norm(b.norm1, cfg), b.taps1, _attention(b.attn, cache), _norm(b.norm2, cfg), b.taps2, _mlp(b.mlp)) for b in model.blocks]
         self.norm_e = _norm(model.norm_e, cfg) if cfg.norm_embed else None
         self.norm_f, self.head = _norm(model.norm_f, cfg), _linear(model.head)
+        self.wte, self.wpe = model.wte.weight, model.wpe.weight if cfg.pos == 'learned' else None
 
     def positions(self, pad_B):
         "Where the new token stands in each row, and the mask that hides the padding"
@@ -228,31 +239,58 @@ class DecodeStep:
         if pad_B is None: return t, None
         return t - pad_B, (torch.arange(t + 1, device=pad_B.device) >= pad_B[:, None])[:, None, None]
 
+    def embed(self, ids, pos):
+        "The vectors that enter the first block, and the rotary tables at these positions"
+        m, x = self.model, F.embedding(ids, self.wte)
+        if m.cfg.pos == 'learned': x = x + self.wpe[pos]
+        if self.norm_e is not None: x = self.norm_e(x)
+        return x, [m.cos_TD[pos], m.sin_TD[pos]] if m.cfg.pos == 'rotary' else None
+
+    def scores(self, x_BC):
+        "From the last block's output to logits_BV"
+        cap, y_BV = self.model.cfg.logit_softcap, self.head(self.norm_f(x_BC)).contiguous()
+        return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
+
     def tapped(self, x_BC, taps, pos, mask):
         "x with its taps, if there are any"
         if taps is None: return x_BC
         return taps(x_BC[:, None], self.cache, None if mask is None else pos[:, None])[:, 0]
 
-# %% ../nbs/05_generate.ipynb #17407323
+# %% ../nbs/05_generate.ipynb #d68427ac
 @patch
 @torch.inference_mode()
 def __call__(self: DecodeStep,
     ids_B: torch.Tensor, # the newest token of each row
 ) -> torch.Tensor: # logits_BV
     "Scores of the token after this one. The cache must have room for one more position"
-    m, cap, t = self.model, self.model.cfg.logit_softcap, self.cache.length
-    pos, mask = self.positions(self.cache.pad_B)
-    x_BC, cos_sin = F.embedding(ids_B, m.wte.weight), None
-    if m.cfg.pos == 'learned': x_BC = x_BC + m.wpe.weight[pos]
-    if m.cfg.pos == 'rotary': cos_sin = [o[pos] if mask is None else o[pos][:, None] for o in (m.cos_TD, m.sin_TD)]
-    if self.norm_e is not None: x_BC = self.norm_e(x_BC)
-    x_BC = self.tapped(x_BC, m.taps_e, pos, mask)
-    for norm1, taps1, attention, norm2, taps2, mlp in self.blocks:
+    t, (pos, mask) = self.cache.length, self.positions(self.cache.pad_B)
+    x_BC, cos_sin = self.embed(ids_B, pos)
+    if cos_sin and mask is not None: cos_sin = [o[:, None] for o in cos_sin]
+    x_BC = self.tapped(x_BC, self.model.taps_e, pos, mask)
+    for norm1, taps1, (attention, _), norm2, taps2, mlp in self.blocks:
         x_BC = attention(self.tapped(norm1(x_BC), taps1, pos, mask), x_BC, t, cos_sin, mask)
         x_BC = mlp(self.tapped(norm2(x_BC), taps2, pos, mask), x_BC)
     self.cache.advance(1)
-    y_BV = self.head(self.norm_f(x_BC)).contiguous()
-    return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
+    return self.scores(x_BC)
+
+# %% ../nbs/05_generate.ipynb #586d29d1
+@patch
+@torch.inference_mode()
+def fill(self: DecodeStep,
+    ids_BT: torch.Tensor, # the whole text so far, all rows of one length
+) -> torch.Tensor: # logits_BV
+    "Scores of the token after these. The cache must be empty, with room for T positions"
+    B, T = ids_BT.shape
+    x_BTC, cos_sin = self.embed(ids_BT, slice(T))
+    def tapped(x_NC, taps): return x_NC if taps is None else taps(x_NC.view(B, T, -1), self.cache).flatten(0, 1)
+    x_NC = tapped(x_BTC.flatten(0, 1), self.model.taps_e)
+    for norm1, taps1, (_, first), norm2, taps2, mlp in self.blocks:
+        x_NC = first(tapped(norm1(x_NC), taps1), x_NC, T, cos_sin)
+        h_NC = tapped(norm2(x_NC), taps2)
+        if mlp is self.blocks[-1][-1]: h_NC, x_NC = h_NC[T-1::T], x_NC[T-1::T]
+        x_NC = mlp(h_NC, x_NC)
+    self.cache.advance(T)
+    return self.scores(x_NC)
 
 # %% ../nbs/05_generate.ipynb #5ce0c995
 _PLAIN = {GPT, Block, CausalSelfAttention, MLP, RMSNorm, Taps, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList, nn.ParameterList}
@@ -266,7 +304,7 @@ def is_plain(model) -> bool:
     unknown = [f.name for f in fields(model.cfg) if f.name not in _KNOWN and getattr(model.cfg, f.name) != f.default]
     return not unknown and all(type(m) in _PLAIN and not (m._forward_hooks or m._forward_pre_hooks) for m in model.modules())
 
-# %% ../nbs/05_generate.ipynb #b960dbf1
+# %% ../nbs/05_generate.ipynb #facd0bfd
 class Predictor:
     "Scores of the next token for texts that grow, by the cheapest exact way"
     def __init__(self, model, room=None, use_cache=True, slide=None):
@@ -286,6 +324,7 @@ class Predictor:
         if self.use_cache and self.starts == old: return self.step(torch.tensor([t[-1] for t in texts], device=device))
         if self.use_cache: self.prepare(len(texts))
         ids_BT, pad_B = _left_padded([t[s:] for t, s in zip(texts, self.starts)], device)
+        if self.use_cache and pad_B is None and isinstance(self.step, DecodeStep): return self.step.fill(ids_BT)
         return _last_logits(self.model, ids_BT, self.cache, pad_B)
 
 # %% ../nbs/05_generate.ipynb #ab09d6c5
