@@ -10,8 +10,8 @@ __all__ = ['PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogp
            'ImportConfig', 'ExportConfig', 'PlotConfig', 'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig',
            'nanogpt_launch']
 
-# %% ../nbs/00a_config.ipynb #28991220
-import math, sys
+# %% ../nbs/00a_config.ipynb #c1eb06f0
+import math, re, sys
 from dataclasses import dataclass, field
 from typing import Literal
 from .core import Command, UserError, canonical, flat_fields, run_command
@@ -77,7 +77,7 @@ class GPTConfig:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if self.act == 'swiglu' else 4*self.n_embd
 
-# %% ../nbs/00a_config.ipynb #f1305f94
+# %% ../nbs/00a_config.ipynb #80f6f64a
 @dataclass
 class DataConfig:
     "What to train on, and how it is cut into batches"
@@ -89,6 +89,8 @@ class DataConfig:
     data_dtype: Literal['auto', 'uint8', 'uint16', 'uint32', 'int32', 'int64'] = 'auto' # of ids in .bin files without a header; auto = looked at
     mix: list[str] = field(default_factory=list)     # several datasets with weights: NAME=WEIGHT NAME=WEIGHT …
     tokenizer: str|None = None       # char, gpt2, bpe (trained on the input) or a tokenizer folder; None = char for a preset that says so, else bpe
+    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
+    merges_path: str|None = None     # and its merges.txt
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
     tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
     text_field: str = 'text'         # field of a JSONL record that holds the text
@@ -150,7 +152,7 @@ class OptimConfig:
         for k in ('beta1', 'beta2', 'muon_momentum'):
             if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/00a_config.ipynb #f4cca77e
+# %% ../nbs/00a_config.ipynb #4b43065d
 @dataclass
 class TrainConfig:
     "The loop: how long, on what, and what is written when"
@@ -180,8 +182,11 @@ class TrainConfig:
     track_offline: bool = False      # Weights & Biases: write into the run folder only (wandb sync uploads it later)
     track_project: str = 'nanogpt_lit' # Weights & Biases: the project
     generate_interval: int = 0       # steps between text samples; 0 = none
-    checkpoint_interval: int = 500   # steps between checkpoints
+    checkpoint_interval: int = 500   # steps between checkpoints; -1 = only at the end, however it comes, and the best
     keep_last_n_checkpoints: int = -1 # how many to keep besides the best; -1 = all
+    strip_checkpoints: bool = False  # keep only the weights in all but the newest checkpoint: a third of the disk, but no resuming from those
+    checkpoint_name: str = 'model_{step:05d}.pt' # file name of a checkpoint, with {step} right before .pt
+    final_name: str = ''             # a second name for the last checkpoint of a finished run, such as final_model.pt; {index} = the last step counted from 0
     plot_loss: bool = False          # keep a loss-curve picture at every checkpoint
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
     resume: bool = False             # continue from --checkpoint_path
@@ -194,6 +199,10 @@ class TrainConfig:
     def __post_init__(self):
         if self.load_checkpoint: self.resume, self.checkpoint_path = True, self.load_checkpoint
         if self.resume and not self.checkpoint_path: raise UserError('--resume needs --checkpoint_path FILE (or use --auto_resume)')
+        if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d+d)?\}\.pt', self.checkpoint_name):
+            raise UserError(f'checkpoint_name={self.checkpoint_name!r}: expected a name such as model_{{step:05d}}.pt, with {{step}} right before .pt')
+        if not re.fullmatch(r'([\w.-]|\{(step|index)(:0\d+d)?\})*', self.final_name):
+            raise UserError(f'final_name={self.final_name!r}: expected a file name such as final_model.pt')
         for k in ('max_steps', 'batch_size', 'grad_accum_steps', 'log_interval'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
         if self.max_tokens and self.max_epochs: raise UserError('the length of the run was given twice: use --max_tokens or --max_epochs (0 switches one off)')
@@ -239,18 +248,18 @@ PRESETS['speedrun'] = dict(
     optimizer='muon', learning_rate=.02, min_lr=0., muon_lr=.03, muon_momentum=.9, muon_steps=3, beta1=.8, weight_decay=0., grad_clip=0.,
     schedule='wsd', cooldown_fraction=.7, warmup_steps=5, eval_interval=200, checkpoint_interval=200)
 
-# %% ../nbs/00a_config.ipynb #33bd35be
-_cs336 = dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=False, tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999,
+# %% ../nbs/00a_config.ipynb #1d27a80c
+_cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False, tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999,
               grad_clip=1., learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100, checkpoint_interval=5000)
-_minimind = dict(pos='rotary', rope_theta=1e6, norm='rmsnorm', act='swiglu', bias=False, n_head=8, n_kv_head=2, block_size=512, tokenizer='bpe', grad_clip=1.,
+_minimind = dict(checkpoint_name='checkpoint_step_{step}.pt', final_name='final_model.pt', pos='rotary', rope_theta=1e6, norm='rmsnorm', act='swiglu', bias=False, n_head=8, n_kv_head=2, block_size=512, tokenizer='bpe', grad_clip=1.,
                  plot_loss=True, checkpoint_interval=400)
 
 PRESETS |= {
     'build-nanogpt': dict(
-        act='gelu_tanh', vocab_size=50304, tokenizer='gpt2', out_dir='runs/build-nanogpt', batch_size=64, grad_accum_steps=8, max_steps=19073,
+        act='gelu_tanh', vocab_size=50304, final_name='model_{index:05d}.pt', tokenizer='gpt2', out_dir='runs/build-nanogpt', batch_size=64, grad_accum_steps=8, max_steps=19073,
         warmup_steps=715, learning_rate=6e-4, min_lr=6e-5, weight_decay=.1, eval_interval=250, generate_interval=250, checkpoint_interval=5000),
     'chinese-news': dict(
-        tokenizer='char', sampling='random', out_dir='runs/chinese-news', n_layer=40, n_head=8, n_embd=512, block_size=256, dropout=.4, bias=False,
+        tokenizer='char', sampling='random', out_dir='runs/chinese-news', final_name='ckpt.pt', n_layer=40, n_head=8, n_embd=512, block_size=256, dropout=.4, bias=False,
         batch_size=32, max_steps=30_000, learning_rate=2e-5, warmup_steps=100, eval_interval=2000, eval_iters=200),
     'cs336-small': dict(
         **_cs336, out_dir='runs/cs336-small', tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4, n_embd=256, d_ff=1024, block_size=512,
