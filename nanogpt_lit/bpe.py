@@ -8,7 +8,7 @@ __all__ = ['GPT2_PATTERN', 'GPT4_PATTERN', 'PATTERNS', 'BATCH_CHARS', 'SMALL_BAT
            'gpt4_starts', 'plain_pattern', 'fast_starts', 'count_documents', 'special_regex', 'safe_edge', 'cut_place',
            'chunks', 'file_blocks', 'documents', 'batches', 'in_threads', 'helpers', 'count_pretokens', 'cpu_count']
 
-# %% ../nbs/01_bpe.ipynb #cc9e24dc
+# %% ../nbs/01_bpe.ipynb #5a336a35
 import ctypes, gc, heapq, os, pickle, signal, subprocess, sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import regex
 from fastcore.basics import patch
-from .core import UserError, progress as progress_bar, read_text
+from .core import progress as progress_bar, read_text
+from .reading import read_blocks
 
 # %% ../nbs/01_bpe.ipynb #b0725e2d
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -434,20 +435,15 @@ def chunks(
         waiting, n = [text[cut:]], 0
     if rest := ''.join(waiting): yield rest
 
-# %% ../nbs/01_bpe.ipynb #11cc7bcb
+# %% ../nbs/01_bpe.ipynb #191a2879
 def file_blocks(
     path,                 # a text file in UTF-8
     errors: str='strict', # 'replace' puts U+FFFD for bytes that aren't UTF-8
 ) -> Iterator[str]:
-    "The text of a file, a megabyte at a time. Raises `UserError` as `read_text` does"
-    size = 0
-    try:
-        with open(path, encoding='utf-8-sig', newline='', errors=errors) as f:
-            while block := f.read(2**20):
-                size += len(block)
-                yield block
-    except (OSError, UnicodeDecodeError): read_text(path)   # it raises a better message
-    if not size: read_text(path)
+    "The text of a file, a megabyte at a time. Raises `UserError` if it isn't UTF-8, or empty"
+    empty = True
+    for block in read_blocks(path, 2**20, errors): yield block; empty = False
+    if empty: read_text(path) # it raises a good message
 
 def documents(
     sources: Iterable, # texts (str) and files (Path), one document each

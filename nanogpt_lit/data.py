@@ -8,7 +8,7 @@ __all__ = ['MANY', 'READING', 'BPE_SAMPLE', 'Survey', 'survey', 'mix64', 'split_
            'prepare', 'document_lengths', 'packed_size', 'describe', 'left_out', 'draw', 'expand_sources', 'reading_of',
            'prepare_command', 'tokenizer_command', 'split_pattern', 'encoded', 'encode_command']
 
-# %% ../nbs/06_data.ipynb #335bec6f
+# %% ../nbs/06_data.ipynb #c69e12ce
 import hashlib, json, lzma, multiprocessing, os, re
 import shutil, signal, sys, threading, time, warnings, zlib
 from array import array
@@ -23,13 +23,14 @@ import numpy as np
 import regex
 from fastcore.basics import patch
 from . import __version__
-from .bpe import GPT2_PATTERN, PATTERNS, chunks, cpu_count
+from .bpe import GPT2_PATTERN, PATTERNS, cpu_count
 from .config import EncodeConfig, PrepareConfig, TokenizerConfig
 from .core import UserError, atomic_write, check_writable, duration, human, read_text, sha256_file, warn
 from .core import progress as progress_bar
-from .corpus import RECIPES, BadBytes, Corpus, Marker, Recipe, Source, find_files, open_corpus
-from .corpus import pystdlib_documents, pystdlib_files, read_blocks, render_chat, source_of
-from .tokenizer import CHAT_TOKENS, CharTokenizer, Tokenizer, load_tokenizer
+from .corpus import RECIPES, Corpus, Source, open_corpus, source_of
+from .corpus import pystdlib_documents, pystdlib_files # for those who look for them here
+from .reading import CHAT_TOKENS, Marker
+from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 from .tokens import check_ids_path, folder_for, ids_dtype, tokenizer_of, write_ids
 
 # %% ../nbs/06_data.ipynb #dd45e88b
