@@ -65,7 +65,7 @@ def draw(
     ends_BV = probs_BV.cumsum(-1, dtype=u_B.dtype)
     return torch.searchsorted(ends_BV, u_B[:, None]*ends_BV[:, -1:], right=True)[:, 0]
 
-# %% ../nbs/05_generate.ipynb #d48faa89
+# %% ../nbs/05_generate.ipynb #bc51cb27
 def sample_next(
     logits_BV: torch.Tensor, # scores of the next token
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
@@ -82,7 +82,8 @@ def _check_knobs(temperature=1., top_k=None, top_p=None, min_p=None, repetition_
     if top_k is not None and top_k < 1: raise UserError(f'top_k={top_k}: expected at least 1, or None for all tokens')
     for name, p in dict(top_p=top_p, min_p=min_p).items():
         if p is not None and not 0 <= p <= 1: raise UserError(f'{name}={p}: expected a share between 0 and 1')
-    if not repetition_penalty > 0: raise UserError(f'repetition_penalty={repetition_penalty}: expected a number above 0; 1 = no penalty')
+    if not repetition_penalty > 0:
+        raise UserError(f'repetition_penalty={repetition_penalty}: expected a number above 0; 1 = no penalty')
     for name, n in dict(max_new_tokens=max_new_tokens, logprobs=logprobs or 0).items():
         if n < 0: raise UserError(f'{name}={n}: expected 0 or more')
 
@@ -108,7 +109,7 @@ def darts(
         u_NB = torch.stack([torch.rand(64, generator=g, dtype=torch.float64) for g in rngs], 1)
         yield from u_NB.to(device, dtype)
 
-# %% ../nbs/05_generate.ipynb #491be884
+# %% ../nbs/05_generate.ipynb #1a1ee038
 def window_start(
     n: int,          # tokens in the text so far
     block_size: int, # the model's context
@@ -116,11 +117,12 @@ def window_start(
 ) -> int: # index of the first token that the model still sees
     "Where the window begins: 0 while the text fits, then moved on in strides of `slide`"
     slide = max(1, block_size//2) if slide is None else slide
-    if not 1 <= slide <= block_size: raise UserError(f'slide={slide}: expected 1 … {block_size} (block_size), or None for half of it')
+    if not 1 <= slide <= block_size:
+        raise UserError(f'slide={slide}: expected 1 … {block_size} (block_size), or None for half of it')
     if n <= block_size: return 0
     return -(-(n - block_size)//slide)*slide
 
-# %% ../nbs/05_generate.ipynb #fbf4c510
+# %% ../nbs/05_generate.ipynb #24273581
 def _prompt_lists(prompts, vocab_size=math.inf):
     "The prompts as lists of ints, checked"
     rows = prompts.tolist() if hasattr(prompts, 'tolist') else [p.tolist() if hasattr(p, 'tolist') else p for p in prompts]
@@ -136,7 +138,8 @@ def _left_padded(rows, device):
     "(ids_BT, pad_B); pad_B is None where all rows have the same length"
     T = max(map(len, rows))
     pad_B = torch.tensor([T - len(r) for r in rows], device=device)
-    return torch.tensor([[0]*(T - len(r)) + r for r in rows], device=device), pad_B if len({*map(len, rows)}) > 1 else None
+    ids_BT = torch.tensor([[0]*(T - len(r)) + r for r in rows], device=device)
+    return ids_BT, pad_B if len({*map(len, rows)}) > 1 else None
 
 # %% ../nbs/05_generate.ipynb #ded3c7d9
 @torch.no_grad()
@@ -171,12 +174,13 @@ def _norm(m, cfg):
     if cfg.norm == 'rmsnorm': return lambda x_BC: rms_norm(x_BC, w, eps)
     return lambda x_BC: torch.layer_norm(x_BC, size, w, b, eps)
 
-# %% ../nbs/05_generate.ipynb #324334c1
+# %% ../nbs/05_generate.ipynb #83f63199
 def _bend(m):
     "(a function for the bend of an MLP, what goes into the matrix before it, into the matrix after it)"
     if m.act == 'gelu' and _small(m.up.weight) and m.up.weight.dtype == torch.float32:
         return lambda h: torch.addcmul(h, h, h.erf()), .5**.5, .5**.5
-    return {'gelu': F.gelu, 'gelu_tanh': lambda h: F.gelu(h, approximate='tanh'), 'relu2': lambda h: h.relu_().square_()}[m.act], 1., 1.
+    bends = dict(gelu=F.gelu, gelu_tanh=lambda h: F.gelu(h, approximate='tanh'), relu2=lambda h: h.relu_().square_())
+    return bends[m.act], 1., 1.
 
 def _mlp(m):
     "An MLP as a function of x and of what its result is added to"
@@ -187,7 +191,7 @@ def _mlp(m):
     up, down = _linear(m.up, before, before), _linear(m.down, after)
     return lambda x_BC, r_BC=None: down(bend(up(x_BC)), r_BC)
 
-# %% ../nbs/05_generate.ipynb #0f0a4182
+# %% ../nbs/05_generate.ipynb #cea18352
 def _attention(m, cache):
     "An attention layer with its cache as a function of one new position"
     (H, K, D), cfg, qkv_of, proj = m.heads, m.cfg, _linear(m.qkv), _linear(m.proj)
@@ -208,18 +212,20 @@ def _attention(m, cache):
         q, k, v = heads(qkv_of(x_BC).reshape(-1, H + 2*K, D), cos_sin, gain)
         k_now, v_now, k_seen, v_seen, seen = places.get(t) or place(t)
         k_now.copy_(k), v_now.copy_(v)
-        y = F.scaled_dot_product_attention(q.reshape(-1, K, H//K, D), k_seen, v_seen, None if mask is None else mask[..., seen])
+        may_look = None if mask is None else mask[..., seen]
+        y = F.scaled_dot_product_attention(q.reshape(-1, K, H//K, D), k_seen, v_seen, may_look)
         return proj(y.reshape(-1, H*D), r_BC)
     def first(x_NC, r_NC, T, cos_sin):
         "The same for the first T positions of every row at once"
         x = qkv_of(x_NC).reshape(-1, T, H + 2*K, D).transpose(1, 2)
         q, k, v = heads(x, cos_sin, gain if m.q_gain is None else gain[:, None])
         k_BKSD[:, :, :T], v_BKSD[:, :, :T] = k, v
-        y = attend(q, k, v, causal_mask(T, window=m.window, device=x.device) if m.window and m.window < T else None)
+        near = causal_mask(T, window=m.window, device=x.device) if m.window and m.window < T else None
+        y = attend(q, k, v, near)
         return proj(y.transpose(1, 2).reshape(-1, H*D), r_NC)
     return attention, first
 
-# %% ../nbs/05_generate.ipynb #db098241
+# %% ../nbs/05_generate.ipynb #f9d436be
 class DecodeStep:
     "One new token for every row: the arithmetic of `GPT.forward` with a cache, without its machinery"
     @torch.no_grad()
@@ -228,7 +234,8 @@ class DecodeStep:
         cache: KVCache, # read and written
     ):
         self.model, self.cache, cfg = model, cache, model.cfg
-        self.blocks = [(_norm(b.norm1, cfg), b.taps1, _attention(b.attn, cache), _norm(b.norm2, cfg), b.taps2, _mlp(b.mlp)) for b in model.blocks]
+        self.blocks = [(_norm(b.norm1, cfg), b.taps1, _attention(b.attn, cache),
+                        _norm(b.norm2, cfg), b.taps2, _mlp(b.mlp)) for b in model.blocks]
         self.norm_e = _norm(model.norm_e, cfg) if cfg.norm_embed else None
         self.norm_f, self.head = _norm(model.norm_f, cfg), _linear(model.head)
         self.wte, self.wpe = model.wte.weight, model.wpe.weight if cfg.pos == 'learned' else None
@@ -292,8 +299,9 @@ def fill(self: DecodeStep,
     self.cache.advance(T)
     return self.scores(x_NC)
 
-# %% ../nbs/05_generate.ipynb #5ce0c995
-_PLAIN = {GPT, Block, CausalSelfAttention, MLP, RMSNorm, Taps, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList, nn.ParameterList}
+# %% ../nbs/05_generate.ipynb #1433a40f
+_PLAIN = {GPT, Block, CausalSelfAttention, MLP, RMSNorm, Taps, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout,
+          nn.ModuleList, nn.ParameterList}
 
 _KNOWN = {*("""vocab_size block_size n_layer n_head n_kv_head n_embd head_dim d_ff pos rope_theta norm norm_affine norm_eps
              act bias qk_norm qk_norm_kind window window_pattern attn_impl norm_embed taps taps_at tie_embeddings
@@ -302,9 +310,10 @@ _KNOWN = {*("""vocab_size block_size n_layer n_head n_kv_head n_embd head_dim d_
 def is_plain(model) -> bool:
     "Whether `DecodeStep` may stand in for the model: only our own layers, no hooks, no option that it doesn't know"
     unknown = [f.name for f in fields(model.cfg) if f.name not in _KNOWN and getattr(model.cfg, f.name) != f.default]
-    return not unknown and all(type(m) in _PLAIN and not (m._forward_hooks or m._forward_pre_hooks) for m in model.modules())
+    hooked = (m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    return not unknown and not any(hooked) and all(type(m) in _PLAIN for m in model.modules())
 
-# %% ../nbs/05_generate.ipynb #facd0bfd
+# %% ../nbs/05_generate.ipynb #a70e6a26
 class Predictor:
     "Scores of the next token for texts that grow, by the cheapest exact way"
     def __init__(self, model, room=None, use_cache=True, slide=None):
@@ -315,19 +324,22 @@ class Predictor:
         "A cache for B rows, and the quickest way to use it"
         if self.cache is None:
             c = self.cache = self.model.new_cache(B, self.room)
-            self.step = DecodeStep(self.model, c) if is_plain(self.model) else lambda ids_B: _last_logits(self.model, ids_B[:, None], c)
+            slow = lambda ids_B: _last_logits(self.model, ids_B[:, None], c)
+            self.step = DecodeStep(self.model, c) if is_plain(self.model) else slow
         self.cache.clear()
 
     def __call__(self, texts) -> torch.Tensor: # logits_BV
         device, old = self.model.wte.weight.device, self.starts
         self.starts = [window_start(len(t), self.model.cfg.block_size, self.slide) for t in texts]
-        if self.use_cache and self.starts == old: return self.step(torch.tensor([t[-1] for t in texts], device=device))
+        if self.use_cache and self.starts == old:
+            return self.step(torch.tensor([t[-1] for t in texts], device=device))
         if self.use_cache: self.prepare(len(texts))
         ids_BT, pad_B = _left_padded([t[s:] for t, s in zip(texts, self.starts)], device)
-        if self.use_cache and pad_B is None and isinstance(self.step, DecodeStep): return self.step.fill(ids_BT)
+        if self.use_cache and pad_B is None and isinstance(self.step, DecodeStep):
+            return self.step.fill(ids_BT)
         return _last_logits(self.model, ids_BT, self.cache, pad_B)
 
-# %% ../nbs/05_generate.ipynb #ab09d6c5
+# %% ../nbs/05_generate.ipynb #bd269c72
 class Stopper:
     "Tells when a row has come to a stop: at an id, or at a text wherever its bytes begin and end"
     def __init__(self,
@@ -337,9 +349,11 @@ class Stopper:
         stop = [stop] if isinstance(stop, (int, str)) else [*stop]
         self.ids, self.tails, self.tokenizer = {o for o in stop if isinstance(o, int)}, {}, tokenizer
         self.texts = [o.encode() for o in stop if isinstance(o, str)]
-        if self.texts and tokenizer is None: raise UserError('stop contains a text: give the tokenizer too, or the id of a token')
+        if self.texts and tokenizer is None:
+            raise UserError('stop contains a text: give the tokenizer too, or the id of a token')
         if b'' in self.texts: raise UserError('stop contains an empty text: expected at least one character')
-        if odd := [o for o in stop if not isinstance(o, (int, str))]: raise UserError(f'stop contains {odd[0]!r}: expected ids and texts')
+        if odd := [o for o in stop if not isinstance(o, (int, str))]:
+            raise UserError(f'stop contains {odd[0]!r}: expected ids and texts')
 
     def __call__(self, row: int, id: int) -> bool:
         "Whether `row` stops with this new token"
@@ -363,7 +377,7 @@ def _judged(logits_BV, ids_B, n):
     top = [[*zip(i, p)] for i, p in zip(best.indices.tolist(), best.values.tolist())]
     return logp_BV.gather(1, ids_B[:, None])[:, 0].tolist(), top
 
-# %% ../nbs/05_generate.ipynb #1686a0c5
+# %% ../nbs/05_generate.ipynb #e4bcf783
 def steps(
     model: GPT,           # the network; dropout is off while it predicts
     prompts,              # ids_BT, or a list of B lists of ids of any lengths; of a long one the model sees the end (`window_start`)
@@ -380,7 +394,8 @@ def steps(
     "Yield a `Step` for each round until every row has stopped"
     knobs = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     _check_knobs(**knobs, repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens, logprobs=logprobs)
-    texts, device, stopped = _prompt_lists(prompts, model.cfg.vocab_size), model.wte.weight.device, Stopper(stop, tokenizer)
+    texts, device = _prompt_lists(prompts, model.cfg.vocab_size), model.wte.weight.device
+    stopped = Stopper(stop, tokenizer)
     rows, done = range(len(texts)), [False]*len(texts)
     predict = Predictor(model, max(map(len, texts)) + max_new_tokens, use_cache, slide)
     seen_BV = _seen(texts, model.cfg.vocab_size, device) if repetition_penalty != 1 else None
@@ -411,7 +426,7 @@ def stream(
     "Yield the next `ids_B` until every row has stopped; a row that has stopped repeats its stop id"
     for s in steps(model, prompts, max_new_tokens, **kwargs): yield torch.tensor(s.ids)
 
-# %% ../nbs/05_generate.ipynb #d09f8f5c
+# %% ../nbs/05_generate.ipynb #58529069
 class Generated(NamedTuple):
     "What `generate` gives if it is asked for log-probabilities"
     ids: object          # as without them
@@ -423,7 +438,7 @@ def generate(
     prompts,              # ids_BT, or a list of B lists of ids of any lengths
     max_new_tokens: int,  # at most this many tokens per row
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
-    stop=(),              # ids and texts that end a row (for texts, give `tokenizer=` too); what stops it is part of the result
+    stop=(),              # ids and texts that end a row, and stay in it (for texts, give `tokenizer=` too)
     seed=None,            # an int, or one for each row; None = torch's global state
     use_cache: bool=True, # keep keys and values; the tokens are the same either way
     **kwargs,             # `repetition_penalty`, `tokenizer`, `slide` and `logprobs` of `steps`
@@ -432,12 +447,14 @@ def generate(
     rounds = [*steps(model, prompts, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, use_cache, **kwargs)]
     n_B = [1 + sum(not s.done[i] for s in rounds[:-1]) if rounds else 0 for i in range(len(prompts))]
     if isinstance(prompts, torch.Tensor):
-        ids = torch.cat([prompts, torch.tensor([s.ids for s in rounds], device=prompts.device).reshape(len(rounds), -1).T.to(prompts.dtype)], 1) if rounds else prompts
+        new_NB = torch.tensor([s.ids for s in rounds], device=prompts.device).reshape(len(rounds), len(prompts))
+        ids = torch.cat([prompts, new_NB.T.to(prompts.dtype)], 1)
     else: ids = [[*map(int, p), *(s.ids[i] for s in rounds[:n])] for i, (p, n) in enumerate(zip(prompts, n_B))]
     if kwargs.get('logprobs') is None: return ids
-    return Generated(ids, *([[getattr(s, name)[i] for s in rounds[:n]] for i, n in enumerate(n_B)] for name in ('logprobs', 'top')))
+    def told(name): return [[getattr(s, name)[i] for s in rounds[:n]] for i, n in enumerate(n_B)]
+    return Generated(ids, told('logprobs'), told('top'))
 
-# %% ../nbs/05_generate.ipynb #a613fff3
+# %% ../nbs/05_generate.ipynb #302b9eb4
 def prompt_ids(
     tokenizer,   # that the model was trained with
     prompt: str, # text; the name of the end-of-text token alone, or nothing at all, begins a document
@@ -445,14 +462,16 @@ def prompt_ids(
     "The ids of a prompt. Raises `UserError` where there are none"
     eot = tokenizer.eot_id
     if eot is not None and prompt in ('', tokenizer.decode([eot])): return [eot]
-    if not prompt: raise UserError('the prompt is empty, and this tokenizer has no token that begins a document: give at least one character')
+    if not prompt:
+        raise UserError('the prompt is empty, and this tokenizer has no token that begins a document: '
+                        'give at least one character')
     return tokenizer.encode(prompt)
 
 def _held_back(text, stops):
     "How many characters at the end of `text` may be the beginning of a stop text"
     return max((n for s in stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
 
-# %% ../nbs/05_generate.ipynb #6fcfcee9
+# %% ../nbs/05_generate.ipynb #bc6b9f42
 @delegates(steps)
 def stream_text(
     model: GPT,                # the network
@@ -466,7 +485,8 @@ def stream_text(
     stop, eot = [stop] if isinstance(stop, (int, str)) else [*stop], tokenizer.eot_id
     quiet, texts = {o for o in stop if isinstance(o, int)} | {eot}, [o for o in stop if isinstance(o, str)]
     utf8, held = codecs.getincrementaldecoder('utf-8')('replace'), ''
-    rounds = steps(model, [prompt_ids(tokenizer, prompt)], max_new_tokens, stop=stop + [eot]*(eot is not None), tokenizer=tokenizer, **kwargs)
+    rounds = steps(model, [prompt_ids(tokenizer, prompt)], max_new_tokens, stop=stop + [eot]*(eot is not None),
+                   tokenizer=tokenizer, **kwargs)
     for s in rounds:
         if s.ids[0] not in quiet: held += utf8.decode(tokenizer.token_bytes(s.ids[0]))
         ends = [at for t in texts if (at := held.find(t)) >= 0]
@@ -497,9 +517,10 @@ class Playground:
 
     def label(self, id): return repr(self.tok.token_bytes(id).decode('utf-8', 'replace'))[1:-1].replace(' ', '␣')
 
-# %% ../nbs/05_generate.ipynb #7d61c32c
-_BAR = ('<div style="display:flex;gap:6px;align-items:center;font-family:monospace;line-height:1.25">{name}<div style="width:14em;background:#8882">'
-        '<div style="width:{raw:.0f}%;height:5px;background:#888"></div><div style="width:{p:.0f}%;height:8px;background:#1f77b4"></div></div>{p:.1f} %</div>')
+# %% ../nbs/05_generate.ipynb #fbb723c5
+_BAR = ('<div style="display:flex;gap:6px;align-items:center;font-family:monospace;line-height:1.25">{name}'
+        '<div style="width:14em;background:#8882"><div style="width:{raw:.0f}%;height:5px;background:#888"></div>'
+        '<div style="width:{p:.0f}%;height:8px;background:#1f77b4"></div></div>{p:.1f} %</div>')
 
 @patch
 def bar(self: Playground, id, raw, p, name=True):
@@ -515,7 +536,8 @@ def static(self: Playground,
     ids, page = prompt_ids(self.tok, self.start['prompt']), ''
     for _ in range(n_steps):
         bars = self.next(ids, self.start['temperature'], self.start['top_p'])
-        page += f'<div style="margin:4px 20px 12px 0"><code>{html.escape(self.tok.decode(ids))}▏</code>{"".join(self.bar(*b) for b in bars)}</div>'
+        text, chart = html.escape(self.tok.decode(ids)), ''.join(self.bar(*b) for b in bars)
+        page += f'<div style="margin:4px 20px 12px 0"><code>{text}▏</code>{chart}</div>'
         ids = ids + [bars[0][0]]
     return f'<div style="display:flex;flex-wrap:wrap">{page}</div>'
 
