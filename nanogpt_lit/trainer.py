@@ -45,7 +45,7 @@ class Together:
     def zero_grad(self):
         for o in self.optimizers: o.zero_grad(set_to_none=True)
 
-# %% ../nbs/09_trainer.ipynb #cd4c5efc
+# %% ../nbs/09_trainer.ipynb #ca8903d6
 class SingleDevice:
     "How a step is spread over devices: here, not at all. A distributed strategy overrides these"
     rank, world_size, is_main = 0, 1, True
@@ -58,6 +58,7 @@ class SingleDevice:
         self.scaler = torch.amp.GradScaler(self.device.split(':')[0], enabled=self.dtype == 'float16')
         self.queued = self.device != 'cpu'                    # does reading a number mean waiting for a queue?
 
+    def micro_steps(self, batch_size, grad_accum_steps): return grad_accum_steps  # several processes share them
     def wrap(self, model): return model                   # DDP wraps here
     def accumulate(self, model, last): return nullcontext()  # DDP: no gradient exchange before the last micro-batch
     def optimizers(self, optimizers): return optimizers   # processes share the work of Muon
@@ -117,7 +118,7 @@ class OneBatch:
         if share not in self.kept: self.kept[share] = self.plan.batch(0, *share)
         return self.kept[share]
 
-# %% ../nbs/09_trainer.ipynb #792dc280
+# %% ../nbs/09_trainer.ipynb #a463d881
 EXTRAS = {}                              # setting -> makes the callback that belongs to it, from the configuration
 
 class Trainer:
@@ -144,7 +145,7 @@ class Trainer:
         self.cfg, self.optim_cfg = in_steps(train_cfg, optim_cfg, plan)
         self.callbacks = sorted([*callbacks, *(make(train_cfg) for flag, make in EXTRAS.items() if getattr(train_cfg, flag))], key=lambda o: o.order)
         self.val_data, self.eval_fn = val_data, eval_fn
-        self.n_micro = max(1, train_cfg.grad_accum_steps//self.strategy.world_size)
+        self.n_micro = self.strategy.micro_steps(train_cfg.batch_size, train_cfg.grad_accum_steps)
         self.say = lambda text: print(text, flush=True) if self.strategy.is_main else None # a progress bar replaces it
         self._init_state()
 
