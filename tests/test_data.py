@@ -70,7 +70,10 @@ def test_every_kind_of_source(quiet):
     assert m['skipped']['not JSON'] == 1 and m['skipped']['duplicate'] >= 50 and m['skipped_examples'][0].startswith('plain.jsonl line')
     long = [len(o) >= 150 for o in lines]
     assert sources['plain.jsonl']['documents'] == sum(long[:200]) and sources['packed.jsonl.gz']['documents'] == sum(long[200:400])
-    assert sources['stories.txt.xz']['documents'] == sources['stories.txt.xz']['repeats'] == sum(long[400:600])
+    twice = sources['stories.txt.xz']
+    assert twice['documents'] == sum(long[400:600]) and twice['train']['documents'] == 2*(twice['documents'] - twice['val']['documents'])
+    for split, counted in m['splits'].items(): # what the sources gave adds up
+        for k in ('tokens', 'documents', 'characters', 'bytes'): assert counted[k] == sum(o[split][k] for o in m['sources']), (split, k)
     assert sources['one.txt.bz2']['documents'] == 0 and 30 < sources['more.txt.zst']['documents'] < 70
     assert sources['rows.csv']['documents'] == sum(long[900:1000]) and sources['chats.json']['documents'] > 50
     from nanogpt_lit.loader import TokenData
@@ -98,6 +101,82 @@ def test_validation_files(kinds, tmp_path):
     m = meta(tmp_path/'out')
     assert (m['splits']['val']['documents'], m['splits']['train']['documents']) == (200, 200) # the copies in the training file are left out
     assert m['skipped']['duplicate'] == 50 and 'given as such' in (tmp_path/'out'/'README.md').read_text(encoding='utf-8'), r.stdout
+
+def test_tokens_of_each_source_by_hand(tmp_path):
+    "Two sources, one of them twice: what the manifest says about each is what is in the shards"
+    import numpy as np
+    (tmp_path/'ab.jsonl').write_text(''.join(json.dumps(dict(text='ab'*n)) + '\n' for n in range(1, 31)))
+    (tmp_path/'xy.txt').write_text('\n'.join('xy'*n for n in range(1, 31)))
+    good(prepare('ab.jsonl=2', 'xy.txt', '--separator', r'\n', '--tokenizer', 'char', '--val_fraction', .2, '--out_dir', 'out', cwd=tmp_path))
+    ab, xy = meta(tmp_path/'out')['sources']
+    from nanogpt_lit.loader import TokenData
+    for split in ('train', 'val'):
+        data = TokenData(tmp_path/'out', split)
+        lines = data.tokenizer().decode(data[:]).splitlines()
+        for source, letters in ((ab, 'ab'), (xy, 'xy')):
+            mine = [o for o in lines if o[0] in letters]
+            got = dict(documents=len(mine), characters=sum(map(len, mine)), bytes=sum(map(len, mine)), tokens=sum(map(len, mine)) + len(mine))
+            assert source[split] == got, (split, letters)
+    assert (ab['documents'], xy['documents']) == (30, 30) and ab['train']['documents'] == 2*(30 - ab['val']['documents'])
+    assert '| ab.jsonl | 2 | 30 |' in (tmp_path/'out'/'README.md').read_text(encoding='utf-8')
+
+# --- data sets of the Hub, without a network ------------------------------------------------------------------------
+
+FAKE = '''
+"Stands for the `datasets` library: rows of a made-up hub, streamed; says what it was asked for"
+import json, os
+class DatasetNotFoundError(FileNotFoundError): pass
+def load_dataset(path, name=None, split=None, streaming=False, **kw):
+    with open('asked.jsonl', 'a') as f: f.write(json.dumps(dict(path=path, name=name, split=split, streaming=streaming) | kw) + chr(10))
+    if 'gone' in path: raise DatasetNotFoundError(f"Dataset '{path}' doesn't exist on the Hub or cannot be accessed.")
+    if name is None and 'many' in path: raise ValueError("Config name is missing. Please pick one among: ['en', 'de']")
+    for i in range(300):
+        if i == 250 and os.environ.get('BREAKS'): raise ConnectionError('peer closed the connection')
+        yield dict(id=i, text=f'story {i} of {path} ' * 9, story=dict(body=f'body {i}'))
+'''
+
+@pytest.fixture
+def hub(tmp_path):
+    "A folder with a made-up `datasets` library, and the environment in which it is found"
+    lib = tmp_path/'lib'/'datasets'
+    (lib/'utils').mkdir(parents=True)
+    (lib/'__init__.py').write_text(FAKE)
+    (lib/'utils'/'__init__.py').touch()
+    (lib/'utils'/'logging.py').write_text('def disable_progress_bar(): pass')
+    return os.environ | dict(PYTHONPATH=str(tmp_path/'lib'), HF_HUB_OFFLINE='1', NANOGPT_LIT_JOURNAL_S='0')
+
+@pytest.mark.parametrize('words, asked', [
+    (['tinystories'], dict(path='roneneldan/TinyStories', name=None)), (['openwebtext'], dict(path='Skylion007/openwebtext', name=None)),
+    (['fineweb_edu'], dict(path='HuggingFaceFW/fineweb-edu', name='sample-10BT')), (['shakespeare_char'], dict(path='text', sample_by='document')),
+    (['hf:owner/many', '--dataset_config', 'de', '--dataset_split', 'test'], dict(path='owner/many', name='de', split='test')),
+    (['hf:plain'], dict(path='plain'))], ids=lambda o: o[0] if isinstance(o, list) else '')
+def test_a_data_set_of_the_hub_is_streamed(hub, tmp_path, words, asked):
+    good(prepare(*words, '--max_data_size', 200, '--tokenizer', 'char', '--out_dir', 'out', cwd=tmp_path, env=hub))
+    said = json.loads((tmp_path/'asked.jsonl').read_text().splitlines()[-1])
+    assert said.items() >= (dict(streaming=True, split='train') | asked).items(), said
+    m = meta(tmp_path/'out')
+    assert sum(s['documents'] for s in m['splits'].values()) == 200 and .05 < m['splits']['val']['documents']/200 < .15
+
+def test_a_field_inside_a_row(hub, tmp_path):
+    good(prepare('hf:o/n', '--text_field', 'story.body', '--tokenizer', 'char', '--out_dir', 'out', cwd=tmp_path, env=hub))
+    assert sum(s['characters'] for s in meta(tmp_path/'out')['splits'].values()) == sum(len(f'body {i}') for i in range(300))
+
+def test_a_stream_that_breaks_off_is_gone_on_with(hub, tmp_path):
+    words = ['hf:o/n', '--tokenizer', 'gpt2-like', '--shard_size', 2000, '--out_dir', 'out', '--workers', 1]
+    from nanogpt_lit.tokenizer import Tokenizer
+    Tokenizer.train(['story of body '*99], 262, progress=False).save(tmp_path/'gpt2-like')
+    refused(prepare(*words, cwd=tmp_path, env=hub | dict(BREAKS='1')), 'could not be read from the network', 'run the same command again')
+    assert not (tmp_path/'out').exists()
+    good(prepare(*words, cwd=tmp_path, env=hub))
+    words[-3] = 'whole'
+    good(prepare(*words, cwd=tmp_path, env=hub))
+    assert fingerprint(tmp_path/'out') == fingerprint(tmp_path/'whole')
+
+@pytest.mark.parametrize('words, hints', [(['hf:o/gone'], ['there is no data set o/gone', 'check its name']), (['hf:o/many'], ['--dataset_config', "['en', 'de']"]),
+                                          (['hf:o/n', '--text_field', 'body'], ["no column 'body' (it has id, text, story)"])])
+def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path, words, hints):
+    refused(prepare(*words, '--tokenizer', 'char', cwd=tmp_path, env=hub), *hints)
+    assert not (tmp_path/'data').exists()
 
 # --- kills ----------------------------------------------------------------------------------------------------------
 
