@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample', 'nanogpt_tokenizer', 'nanogpt_prepare',
-           'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan', 'nanogpt_consolidate', 'GPTConfig',
-           'DataConfig', 'OptimConfig', 'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig',
-           'DecodeConfig', 'InspectConfig', 'CompareConfig', 'PrepareConfig', 'PlanConfig', 'SampleConfig',
-           'ImportConfig', 'ExportConfig', 'PlotConfig', 'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig',
-           'nanogpt_launch']
+           'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan', 'nanogpt_consolidate', 'nanogpt_eval',
+           'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig',
+           'EncodeConfig', 'DecodeConfig', 'InspectConfig', 'CompareConfig', 'PrepareConfig', 'PlanConfig',
+           'SampleConfig', 'ImportConfig', 'ExportConfig', 'EvalConfig', 'PlotConfig', 'QuickstartConfig',
+           'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
 
 # %% ../nbs/00a_config.ipynb #c1eb06f0
 import math, re, sys
@@ -77,7 +77,11 @@ class GPTConfig:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if self.act == 'swiglu' else 4*self.n_embd
 
-# %% ../nbs/00a_config.ipynb #80f6f64a
+# %% ../nbs/00a_config.ipynb #f952e840
+def _not_negative(cfg, *names):
+    for k in names:
+        if (getattr(cfg, k) or 0) < 0: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
+
 @dataclass
 class DataConfig:
     "What to train on, and how it is cut into batches"
@@ -110,8 +114,7 @@ class DataConfig:
         if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
         if (self.dataloader_workers or 0) < 0: raise UserError(f'dataloader_workers={self.dataloader_workers}: expected 0 (none) or more')
-        for k in ('tokenizer_samples', 'max_data_size', 'min_chars'):
-            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 (all) or more')
+        _not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
         if self.tokenizer_vocab_size < 257:
             raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: expected at least 257 (the 256 bytes and <|endoftext|>)')
 
@@ -152,7 +155,7 @@ class OptimConfig:
         for k in ('beta1', 'beta2', 'muon_momentum'):
             if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/00a_config.ipynb #4b43065d
+# %% ../nbs/00a_config.ipynb #32950682
 @dataclass
 class TrainConfig:
     "The loop: how long, on what, and what is written when"
@@ -182,6 +185,8 @@ class TrainConfig:
     track_offline: bool = False      # Weights & Biases: write into the run folder only (wandb sync uploads it later)
     track_project: str = 'nanogpt_lit' # Weights & Biases: the project
     generate_interval: int = 0       # steps between text samples; 0 = none
+    hellaswag_interval: int = 0      # steps between HellaSwag scores; 0 = none
+    hellaswag: str|None = None       # its questions: hellaswag_val.jsonl, or another multiple-choice file; None = through datasets
     checkpoint_interval: int = 500   # steps between checkpoints; -1 = only at the end, however it comes, and the best
     keep_last_n_checkpoints: int = -1 # how many to keep besides the best; -1 = all
     strip_checkpoints: bool = False  # keep only the weights in all but the newest checkpoint: a third of the disk, but no resuming from those
@@ -278,12 +283,15 @@ PRESETS |= {
         warmup_steps=800),
 }
 
-# %% ../nbs/00a_config.ipynb #9dbd9d66
+# %% ../nbs/00a_config.ipynb #fb20957c
 @dataclass
 class TokenizerConfig:
     "Knobs of `nanogpt-tokenizer train`"
     input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a dataset: pystdlib, …
     text_field: str = 'text'         # field of a JSONL record that holds the text; chat records (conversations) need none
+    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \n\n; None = a file is one document
+    min_chars: int = 0               # leave out documents of fewer characters
+    dedup: bool = False              # leave out documents whose text has occurred before
     out_dir: str = 'tokenizer'       # folder to write tokenizer.json to
     kind: Literal['bpe', 'char'] = 'bpe' # byte-level BPE, or one id per character
     vocab_size: int = 4096           # ids in all, special tokens included (bpe)
@@ -294,9 +302,7 @@ class TokenizerConfig:
     errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU
 
-    def __post_init__(self):
-        for k in ('tokenizer_samples', 'max_data_size'):
-            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 (all) or more')
+    def __post_init__(self): _not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
 
 @dataclass
 class AddConfig:
@@ -307,7 +313,7 @@ class AddConfig:
     special_tokens: list[str] = field(default_factory=list) # texts that get the next ids; none = only convert
     out_dir: str|None = None         # folder to write tokenizer.json to
 
-# %% ../nbs/00a_config.ipynb #f3757073
+# %% ../nbs/00a_config.ipynb #bacb485b
 @dataclass
 class EncodeConfig:
     "Knobs of `nanogpt-tokenizer encode`"
@@ -317,6 +323,9 @@ class EncodeConfig:
     merges_path: str|None = None     # and its merges.txt
     input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a dataset; /dev/stdin = a pipe
     text_field: str = 'text'         # field of a JSONL record that holds the text
+    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \n\n; None = a file is one document
+    min_chars: int = 0               # leave out documents of fewer characters
+    dedup: bool = False              # leave out documents whose text has occurred before
     output: str|None = None          # .npy or .bin file for the ids; None = print them
     dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of the ids in the file; auto = the smallest that holds the vocabulary
     method: Literal['auto', 'streaming', 'memory'] = 'auto' # piece by piece in constant memory, or all at once; the ids are the same
@@ -325,6 +334,8 @@ class EncodeConfig:
     max_data_size: int = 0           # use at most this many documents; 0 = all
     errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU where the text is worth it
+
+    def __post_init__(self): _not_negative(self, 'max_data_size', 'min_chars', 'workers')
 
 @dataclass
 class DecodeConfig:
@@ -360,7 +371,7 @@ class CompareConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/00a_config.ipynb #8b4fc5ce
+# %% ../nbs/00a_config.ipynb #7b1ac336
 @dataclass
 class PrepareConfig:
     "Knobs of `nanogpt-prepare`"
@@ -389,8 +400,7 @@ class PrepareConfig:
     def __post_init__(self):
         if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size is not None and self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
-        for k in ('min_chars', 'max_data_size', 'tokenizer_samples'):
-            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
+        _not_negative(self, 'min_chars', 'max_data_size', 'tokenizer_samples', 'workers')
 
 # %% ../nbs/00a_config.ipynb #eefa02fb
 @dataclass
@@ -458,6 +468,28 @@ class ExportConfig:
 
     def __post_init__(self):
         if self.max_shard_gb <= 0: raise UserError(f'max_shard_gb={self.max_shard_gb}: expected a positive number')
+
+# %% ../nbs/00a_config.ipynb #12b8030f
+@dataclass
+class EvalConfig:
+    "Knobs of `nanogpt-eval`"
+    run: str = ''                    # run folder, checkpoint, or Hugging Face folder or name
+    tasks: list[str] = field(default_factory=lambda: ['loss', 'cloze']) # loss, cloze, hellaswag, FILE.jsonl (ctx, endings, label), harness:NAME
+    data: str|None = None            # text for loss and cloze: prepared folder, token file or text file; None = what the run was trained on
+    split: str = 'val'               # of a prepared folder
+    hellaswag: str|None = None       # hellaswag_val.jsonl; None = through datasets
+    tokenizer: str|None = None       # gpt2, or a tokenizer folder; None = the model's own
+    limit: int = 0                   # at most this many questions of each kind; 0 = all (cloze: 200)
+    batch_size: int = 8              # questions at a time
+    out_dir: str|None = None         # where answers and results go; None = RUN/eval
+    seed: int = 1337                 # of the cloze questions
+    device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
+    dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products
+    num_threads: int|None = None     # CPU threads; None = torch's choice
+
+    def __post_init__(self):
+        if not self.tasks: raise UserError('no tasks: expected at least one of loss, cloze, hellaswag, a .jsonl file, harness:NAME')
+        if self.limit < 0 or self.batch_size < 1: raise UserError(f'limit={self.limit}, batch_size={self.batch_size}: expected limit at least 0, batch_size at least 1')
 
 # %% ../nbs/00a_config.ipynb #4438e007
 @dataclass
@@ -581,7 +613,15 @@ COMMANDS |= {
         'Turn a sharded checkpoint into a single file.', ('nanogpt-consolidate runs/large/model_00500.dcp', 'nanogpt-consolidate runs/large'), positional='source'),
 }
 
-# %% ../nbs/00a_config.ipynb #8048d2d9
+# %% ../nbs/00a_config.ipynb #89e38f1c
+COMMANDS |= {
+    'nanogpt-eval': Command('nanogpt-eval', EvalConfig, 'nanogpt_lit.benchmarks:eval_command',
+        'Measure a model: loss on a whole split, perplexity, bits per byte, and multiple-choice questions.',
+        ('nanogpt-eval runs/quickstart', 'nanogpt-eval gpt2 --tasks loss hellaswag --data book.txt --hellaswag hellaswag_val.jsonl',
+         'nanogpt-eval hf/ --tasks questions.jsonl harness:arc_easy --limit 500'), positional='run'),
+}
+
+# %% ../nbs/00a_config.ipynb #35a14432
 def _entry(name):
     def main(argv=None): return run_command(COMMANDS[name], argv)
     main.__doc__ = f'Entry point of `{name}`'
@@ -590,7 +630,7 @@ def _entry(name):
 nanogpt_quickstart, nanogpt_train, nanogpt_sample = map(_entry, ('nanogpt-quickstart', 'nanogpt-train', 'nanogpt-sample'))
 nanogpt_tokenizer, nanogpt_prepare, nanogpt_plot = map(_entry, ('nanogpt-tokenizer', 'nanogpt-prepare', 'nanogpt-plot'))
 nanogpt_import, nanogpt_export, nanogpt_plan = map(_entry, ('nanogpt-import', 'nanogpt-export', 'nanogpt-plan'))
-nanogpt_consolidate = _entry('nanogpt-consolidate')
+nanogpt_consolidate, nanogpt_eval = map(_entry, ('nanogpt-consolidate', 'nanogpt-eval'))
 
 def nanogpt_launch(argv=None):
     "Entry point of `nanogpt-launch`: its own flags end where the other command begins"
