@@ -8,7 +8,7 @@ __all__ = ['PER_CALL', 'RUN_FILES', 'PROMPTS', 'open_data', 'fit_vocabulary', 'f
            'make_trainer', 'environment', 'command_for', 'write_report', 'train_command', 'plan_command', 'step_ms',
            'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #56d047ee
+# %% ../nbs/15_pretrain.ipynb #c975212e
 import html, io, json, os, platform, shlex, shutil, sys, time
 from base64 import b64encode
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ import torch
 from . import __version__
 from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human, keep_memory, pick_device,
                               resolve, seed_everything, set_threads, show_config, to_toml, warn)
-from .config import PRESETS, DataConfig, QuickstartConfig, RunConfig
+from .config import PRESETS, DataConfig, QuickstartConfig, RunConfig, nanogpt_train
 from .tokenizer import load_tokenizer
 from .model import GPT
 from .sizing import available_memory, check_weights_fit, explain_memory, fit_batch_size, free_memory, plan, size
@@ -30,6 +30,8 @@ from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_
 from .monitor import NanWatch, OverfitWatch, PlotLoss, plot_losses, read_metrics
 from .checkpoint import CheckpointCallback, latest_checkpoint, load_checkpoint, restore
 from .interop import sample_texts
+from .distributed import as_one, claim_folder, restarted
+from .sharded import strategy_for
 from .evaluate import baseline_table, baselines, evaluate_loss, plot_baselines
 
 # %% ../nbs/15_pretrain.ipynb #27daa365
@@ -213,7 +215,7 @@ def run_folder(
         if made: shutil.rmtree(made, ignore_errors=True)
         raise
 
-# %% ../nbs/15_pretrain.ipynb #cc118869
+# %% ../nbs/15_pretrain.ipynb #d3398669
 def pretrain(
     cfg: RunConfig,    # all settings
     origin: dict=None, # where they came from (from `resolve`); None: all of them were meant
@@ -222,39 +224,42 @@ def pretrain(
 ) -> Run:
     "Train a GPT as `cfg` says. Raises `UserError` for what the user can mend, before anything is written if possible"
     origin = dict.fromkeys(flat_values(cfg), 'flag') | {'vocab_size': None} if origin is None else origin
+    s = strategy_for(cfg.train)
+    s.check_same(flat_values(cfg))
+    if restarted(cfg.train.out_dir): cfg.train.auto_resume, cfg.train.resume = True, False
     ckpt, ckpt_path = find_resume(cfg)
     if ckpt: cfg.train.auto_batch = False; cfg, changed = resumed_config(cfg, ckpt['config'], origin); origin = origin | {'vocab_size': 'checkpoint'}
-    pick_device(cfg.train.device)
-    with run_folder(cfg.train.out_dir) as folder:
+    s.check_batch(cfg.train.batch_size, cfg.train.grad_accum_steps)
+    with s.in_turn(), run_folder(cfg.train.out_dir) as folder:
         train, val, tok = open_data(cfg.data, folder)
         if ckpt: check_tokenizer(ckpt, ckpt_path, tok)
         fit_vocabulary(cfg, tok or train, origin)
         for data in (train, val):
             for o in [] if data is None else dict(data.sources or {data: 1}):
                 if o.manifest is None: o.check_ids(cfg.model.vocab_size) # bare token files: nobody else vouches for them
-        check_weights_fit(cfg, free_memory(device := pick_device(cfg.train.device)), device)
+        check_weights_fit(cfg, free_memory(s.device), s.device)
         if cfg.train.auto_batch: auto_batch(cfg)
-        batches = _plan(cfg, train)
+        batches = _plan(cfg, train, s.device)
     if val is None: print('no validation data: nothing is held out, and there will be no validation loss (--val_data FILE)')
-    if not ckpt and (old := set_aside(folder)): print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
-    _write_down(cfg, folder, tok, origin, quiet)
-    with explain_memory(cfg, device, lambda: safe(folder), optimizers=make_optimizers):
-        trainer = make_trainer(cfg, batches, val, tok, folder, callbacks, quiet)
+    if not ckpt and s.is_main and (old := set_aside(folder)): print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
+    if s.is_main: _write_down(cfg, folder, tok, origin, quiet); claim_folder(folder)
+    with explain_memory(cfg, s.device, lambda: safe(folder), optimizers=make_optimizers):
+        trainer = make_trainer(cfg, batches, val, tok, folder, callbacks, quiet, s)
         if ckpt: _continue(trainer, ckpt, ckpt_path, changed)
         try: trainer.fit()
         finally:
             if isinstance(batches, Prefetcher): batches.close()
     run = Run(folder, cfg, trainer.raw_model.eval(), tok, train, val, trainer)
-    if val is not None and run.finished and len(val) <= 20_000_000: run.evaluation = evaluate_loss(run.model, val, dtype=trainer.strategy.dtype)
+    if val is not None and run.finished and len(val) <= 20_000_000: run.evaluation = evaluate_loss(run.model, val, dtype=s.dtype, strategy=s)
     return run
 
-# %% ../nbs/15_pretrain.ipynb #fa23cfdf
-def _plan(cfg, train):
+# %% ../nbs/15_pretrain.ipynb #c96ffd08
+def _plan(cfg, train, device):
     "Which windows each step sees, read ahead if that was asked for"
     c, d = cfg.train, cfg.data
     plan = make_plan(train, c.batch_size*c.grad_accum_steps, cfg.model.block_size, seed=c.seed, sampling=d.sampling)
     if isinstance(plan, DocumentPlan): print(f'{plan.n_windows:,} windows of whole documents, {plan.padding:.1%} padding')
-    return read_ahead(plan, d.dataloader_workers, pick_device(c.device))
+    return read_ahead(plan, d.dataloader_workers, device)
 
 # %% ../nbs/15_pretrain.ipynb #9c55fbf2
 def auto_batch(
@@ -285,18 +290,19 @@ def auto_threads(
     small = 6*n_params*t.batch_size*cfg.model.block_size < 1e10 # about six operations per parameter and token (Kaplan et al., 2020)
     return t.num_threads or (1 if small and pick_device(t.device) == 'cpu' else None)
 
-# %% ../nbs/15_pretrain.ipynb #fd0f1538
-def make_trainer(cfg, plan, val, tok, folder, callbacks=(), quiet=False) -> Trainer:
+# %% ../nbs/15_pretrain.ipynb #1fcf6067
+def make_trainer(cfg, plan, val, tok, folder, callbacks=(), quiet=False, strategy=None) -> Trainer:
     "The trainer with the callbacks that belong to a run folder"
     seed_everything(cfg.train.seed)
     keep_memory()
-    model = GPT(cfg.model).to(pick_device(cfg.train.device))
+    s = strategy or strategy_for(cfg.train)
+    model = GPT(cfg.model).to(s.device)
     set_threads(auto_threads(cfg, model.num_params()))
     cbs = [CheckpointCallback(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), *callbacks]
     if not quiet: cbs.append(LogLines())
     elif not sys.stderr.isatty(): cbs.append(EvalLines())
     if tok: cbs.append(Samples(tok, folder, prompt=_first_prompt(tok)))
-    return Trainer(model, plan, make_optimizers(model, cfg.optim, pick_device(cfg.train.device)), cfg.optim, cfg.train, cbs, val)
+    return Trainer(model, plan, make_optimizers(model, cfg.optim, s.device), cfg.optim, cfg.train, cbs, val, strategy=s)
 
 def _first_prompt(tok):
     "A newline where the vocabulary has one, else its first token"
@@ -385,10 +391,14 @@ def write_report(
     atomic_write(path, _PAGE.format(title=html.escape(f'Run {run.folder.name}'), body='\n'.join(parts)))
     return path
 
-# %% ../nbs/15_pretrain.ipynb #8c200f56
+# %% ../nbs/15_pretrain.ipynb #e8ceaa80
 def train_command(cfg, origin):
     "Target of `nanogpt-train`"
+    with as_one(): _train(cfg, origin)
+
+def _train(cfg, origin):
     run = pretrain(cfg, origin)
+    if not run.trainer.strategy.is_main: return
     if run.evaluation:
         e = run.evaluation
         print(f'loss on the whole validation split: {e.nats_per_token:.4f} nats per token, perplexity {e.perplexity:.2f}'
@@ -396,6 +406,10 @@ def train_command(cfg, origin):
     samples = sample_texts(run.model, run.tokenizer, _first_prompt(run.tokenizer), 1, 400, seed=cfg.train.seed) if run.tokenizer and run.finished else []
     report = write_report(run, samples=samples)
     print(f'report: {report}' + (f'\nwrite with it: nanogpt-sample {shlex.quote(str(run.folder))}' if run.tokenizer else ''))
+
+# %% ../nbs/15_pretrain.ipynb #c8d27fba
+#| eval: false
+if __name__ == '__main__': sys.exit(nanogpt_train())
 
 # %% ../nbs/15_pretrain.ipynb #d1191c4c
 def plan_command(cfg, origin):
