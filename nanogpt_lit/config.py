@@ -253,11 +253,11 @@ PRESETS['speedrun'] = dict(
     optimizer='muon', learning_rate=.02, min_lr=0., muon_lr=.03, muon_momentum=.9, muon_steps=3, beta1=.8, weight_decay=0., grad_clip=0.,
     schedule='wsd', cooldown_fraction=.7, warmup_steps=5, eval_interval=200, checkpoint_interval=200)
 
-# %% ../nbs/00a_config.ipynb #1d27a80c
+# %% ../nbs/00a_config.ipynb #d35f5eab
 _cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False, tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999,
               grad_clip=1., learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100, checkpoint_interval=5000)
-_minimind = dict(checkpoint_name='checkpoint_step_{step}.pt', final_name='final_model.pt', pos='rotary', rope_theta=1e6, norm='rmsnorm', act='swiglu', bias=False, n_head=8, n_kv_head=2, block_size=512, tokenizer='bpe', grad_clip=1.,
-                 plot_loss=True, checkpoint_interval=400)
+_minigpt = dict(checkpoint_name='checkpoint_step_{step}.pt', final_name='final_model.pt', pos='rotary', norm='rmsnorm', norm_eps=1e-6, act='swiglu', bias=False, dropout=.1,
+                block_size=1024, n_kv_head=3, tokenizer='bpe', grad_clip=1., plot_loss=True, checkpoint_interval=400)
 
 PRESETS |= {
     'build-nanogpt': dict(
@@ -276,11 +276,11 @@ PRESETS |= {
         **_cs336, out_dir='runs/cs336-large', tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24, n_head=16, n_embd=1024, d_ff=4096, block_size=512,
         batch_size=64, max_steps=500_000),
     'minigpt-small': dict(
-        **_minimind, out_dir='runs/minigpt-small', tokenizer_vocab_size=15_000, n_layer=8, n_embd=512, batch_size=8, max_steps=3000, learning_rate=3e-4,
-        warmup_steps=100),
+        **_minigpt, out_dir='runs/minigpt-small', tokenizer_vocab_size=15_000, n_layer=18, n_head=9, n_embd=288, d_ff=1152, batch_size=8, max_steps=3000,
+        learning_rate=3e-4, warmup_steps=100),
     'minigpt-medium': dict(
-        **_minimind, out_dir='runs/minigpt-medium', tokenizer_vocab_size=20_000, n_layer=16, n_embd=768, batch_size=2, max_steps=8000, learning_rate=3e-5,
-        warmup_steps=800),
+        **_minigpt, out_dir='runs/minigpt-medium', tokenizer_vocab_size=20_000, n_layer=20, n_head=12, n_embd=384, d_ff=1536, batch_size=2, max_steps=8000,
+        learning_rate=3e-5, warmup_steps=800),
 }
 
 # %% ../nbs/00a_config.ipynb #fb20957c
