@@ -22,3 +22,7 @@ def test_loader_benchmark_takes_only_the_function(tmp_path):
 def test_step_benchmark_explains_itself():
     r = subprocess.run([sys.executable, str(SCRIPTS/'bench_step.py'), '--help'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and '--peer' in r.stdout, r.stderr[-2000:]
+
+def test_loop_benchmark_does_the_same_updates():
+    r = subprocess.run([sys.executable, str(SCRIPTS/'bench_loop.py'), '--steps', '20', '--chunk', '5', '--layers', '1', '--width', '32'], capture_output=True, text=True, timeout=120)
+    assert r.returncode == 0 and 'the same weights at the end: True' in r.stdout, r.stderr[-2000:]
