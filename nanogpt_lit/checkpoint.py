@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'MAY_DIFFER', 'ONLY_TO_RESUME', 'RUN_FILES', 'rng_state', 'set_rng_state', 'plain', 'checksum',
            'trainer_state', 'save_checkpoint', 'n_bytes', 'load_checkpoint', 'peek', 'verified', 'effective',
-           'differing', 'fit_weights', 'bare_name', 'restore', 'step_of', 'checkpoints', 'newest_good',
+           'differing', 'check_fit', 'fit_weights', 'bare_name', 'restore', 'step_of', 'checkpoints', 'newest_good',
            'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'CheckpointCallback']
 
 # %% ../nbs/11_checkpoint.ipynb #13736b81
@@ -195,23 +195,28 @@ def differing(
     old = effective(build(GPTConfig, theirs))
     return {k: (old[k], v) for k, v in effective(mine).items() if old[k] != v}
 
-# %% ../nbs/11_checkpoint.ipynb #a9e53ff4
-def fit_weights(
-    model,                   # a `GPT` to fill
+# %% ../nbs/11_checkpoint.ipynb #0a03ee7b
+def check_fit(
+    model,                   # a `GPT` to fill; its shapes are enough, so it may be on the `meta` device
     weights: dict,           # `{parameter name: tensor}`
     source='the checkpoint', # what to call them in an error
     config: dict=None,       # flat settings that were saved with them
 ):
-    "Load `weights` into `model`. `UserError` lists the settings that differ, or else the tensors"
-    weights, own = {bare_name(k): v for k, v in weights.items()}, model.state_dict()
+    "`UserError` if `weights` aren't those of `model`; it lists the settings that differ, or else the tensors"
     fields = differing(model.cfg, config)
-    there, here = ({k: [*v.shape] for k, v in o.items()} for o in (weights, own))
+    there, here = ({bare_name(k): [*v.shape] for k, v in o.items()} for o in (weights, model.state_dict()))
     wrong = [f'{k} is {there.get(k, "absent")} there and {here.get(k, "absent")} here'
              for k in {**there, **here} if there.get(k) != here.get(k)]
     if wrong or fields.keys() - {*MAY_DIFFER}:
-        why = [f'{k} is {a} there and {b} here' for k, (a, b) in fields.items()] or wrong[:3] + [f'{len(wrong) - 3} more']*(len(wrong) > 3)
+        why = [f'{k} is {a} there and {b} here' for k, (a, b) in fields.items()] or _first_three(wrong)
         raise UserError(f'{source} does not fit the model: {"; ".join(why)}. Use the settings that it was trained with')
-    model.load_state_dict(weights)
+
+def _first_three(texts): return texts[:3] + [f'{len(texts) - 3} more']*(len(texts) > 3)
+
+def fit_weights(model, weights: dict, source='the checkpoint', config: dict=None):
+    "Load `weights` into `model` if they fit; the arguments are those of `check_fit`"
+    check_fit(model, weights, source, config)
+    model.load_state_dict({bare_name(k): v for k, v in weights.items()})
 
 # %% ../nbs/11_checkpoint.ipynb #28301f03
 def bare_name(name):
@@ -326,7 +331,7 @@ def _is_ahead(path, step):
     try: return path.exists() and peek(path, mmap=True)['step'] > step
     except (UserError, KeyError): return True
 
-# %% ../nbs/11_checkpoint.ipynb #0c627abc
+# %% ../nbs/11_checkpoint.ipynb #cdab14b9
 class CheckpointCallback(Callback):
     "Saves the trainer at intervals and at the end; keeps the best weights and the last few checkpoints"
     order = 50                                          # after everybody else has seen the step
@@ -342,7 +347,7 @@ class CheckpointCallback(Callback):
         if not t.strategy.is_main: return
         check_writable(self.out_dir)
         for p in self.out_dir.glob('.*.part'): p.unlink()              # a save that was killed
-        set_aside(self.out_dir, after=t.step)
+        if moved := set_aside(self.out_dir, after=t.step): t.say(f'checkpoints later than step {t.step} were moved to {moved.name} in the run folder')
         if kept := checkpoints(self.out_dir): t.last_checkpoint, self.saved_step = kept[-1], step_of(kept[-1])
 
     def on_step_end(self, t):
