@@ -174,11 +174,15 @@ def _tokenizer_json(added, pre_tokenizer, decoder, model):
     return dict(version='1.0', truncation=None, padding=None, added_tokens=added, normalizer=None, pre_tokenizer=pre_tokenizer,
                 post_processor=None, decoder=decoder, model=model)
 
-# %% ../nbs/02_tokenizer.ipynb #790f008b
+# %% ../nbs/02_tokenizer.ipynb #d98a8c8d
 def _save(tok, folder):
     folder = check_writable(folder)
     names = tok.token_names if hasattr(tok, 'token_names') else {}
     config = dict(tokenizer_class='PreTrainedTokenizerFast', model_max_length=10**30, clean_up_tokenization_spaces=False) | names
+    (folder/'chat_template.jinja').unlink(missing_ok=True)
+    if template := getattr(tok, 'chat_template', None):           # see "How a chat is written down"
+        config['chat_template'] = template
+        atomic_write(folder/'chat_template.jinja', template)
     atomic_write(folder/'tokenizer_config.json', json.dumps(config, indent=1) + '\n')
     atomic_write(folder/'tokenizer.json', json.dumps(tok.to_json(), ensure_ascii=False, indent=1) + '\n')
     return folder
@@ -453,7 +457,7 @@ def from_tiktoken(cls: Tokenizer,
     kind = 'gpt2' if name in ('gpt2', 'r50k_base') else 'bpe'
     return cls({i: t for t, i in enc._mergeable_ranks.items()}, enc._special_tokens, pattern, kind)
 
-# %% ../nbs/02_tokenizer.ipynb #3754be90
+# %% ../nbs/02_tokenizer.ipynb #8eda0ccf
 @patch
 def add_special(self: Tokenizer,
     names=CHAT_TOKENS, # special tokens to add; those already there are left alone
@@ -461,7 +465,9 @@ def add_special(self: Tokenizer,
     "A tokenizer with further special tokens, which get the next ids"
     new = [s for s in check_special(names) if s not in self.special_tokens]
     special = self.special_tokens | {s: self.vocab_size + i for i, s in enumerate(new)}
-    return Tokenizer(self._ordinary, special, self.pattern, self.kind, self.__dict__.get('merges'), self.rules)
+    out = Tokenizer(self._ordinary, special, self.pattern, self.kind, self.__dict__.get('merges'), self.rules)
+    out.chat_template = getattr(self, 'chat_template', None)
+    return out
 
 # %% ../nbs/02_tokenizer.ipynb #230bfcf5
 class CharTokenizer:
@@ -592,7 +598,7 @@ def read_meta_pkl(
     if not isinstance(itos, dict) or {*itos} != {*range(len(itos))}: raise UserError(f'{path} holds no itos table with the ids 0, 1, …: expected nanoGPT\'s meta.pkl')
     with _reading(path): return CharTokenizer([itos[i] for i in range(len(itos))])
 
-# %% ../nbs/02_tokenizer.ipynb #dfe07423
+# %% ../nbs/02_tokenizer.ipynb #3551300b
 def load_tokenizer(
     source, # a name such as 'gpt2', a folder, or a file: tokenizer.json, *.tiktoken, vocab.json beside merges.txt, meta.pkl
 ):
@@ -609,7 +615,16 @@ def load_tokenizer(
     if path.name in _PAIRS and merges.exists(): return Tokenizer.from_files(path, merges)
     model = _load_json(path).get('model')
     char = isinstance(model, dict) and model.get('type') == 'WordLevel'
-    return (CharTokenizer if char else Tokenizer).from_json(path)
+    tok = (CharTokenizer if char else Tokenizer).from_json(path)
+    tok.chat_template = _template_beside(path)
+    return tok
+
+def _template_beside(path):
+    "The chat template that lies beside a tokenizer.json, or None"
+    file, config = path.parent/'chat_template.jinja', path.parent/'tokenizer_config.json'
+    if file.exists(): return read_text(file)
+    told = _load_json(config).get('chat_template') if config.exists() else None
+    return told if isinstance(told, str) else None
 
 _PAIRS = {'vocab.json': 'merges.txt', 'tokenizer.vocab': 'tokenizer.merges', 'encoder.json': 'vocab.bpe'}
 
