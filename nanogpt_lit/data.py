@@ -8,13 +8,12 @@ __all__ = ['MANY', 'COUNTED', 'READING', 'BPE_SAMPLE', 'Survey', 'survey', 'mix6
            'spread', 'prepare', 'document_lengths', 'packed_size', 'describe', 'left_out', 'draw', 'expand_sources',
            'reading_of', 'prepare_command', 'tokenizer_command', 'split_pattern', 'encoded', 'encode_command']
 
-# %% ../nbs/06_data.ipynb #7f1bf1d9
+# %% ../nbs/06_data.ipynb #1191dd2f
 import hashlib, json, lzma, multiprocessing, os, re
-import shutil, signal, sys, threading, time, warnings, zlib
+import shutil, signal, sys, time, warnings, zlib
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -69,6 +68,9 @@ def survey(
     why = ''.join(f' ({o})' for o in corpus.examples[:1])
     if not s.documents: raise UserError(f'{corpus.name} is empty: expected some text{why}')
     return s
+
+# %% ../nbs/06_data.ipynb #f020b167
+#| export
 
 # %% ../nbs/06_data.ipynb #aefd344b
 def _new_document(s, p):
@@ -143,7 +145,7 @@ def _is_held_out(seen, val_fraction, seed):
     below = int(val_fraction*2**64)
     return lambda index: int(split_key(index, seed)[0]) < below
 
-# %% ../nbs/06_data.ipynb #9210a23a
+# %% ../nbs/06_data.ipynb #86d0136d
 class Item(NamedTuple):
     "A piece of text on its way into a split"
     split: str      # 'train' or 'val'
@@ -151,6 +153,7 @@ class Item(NamedTuple):
     ends: bool      # whether a document ends here, or the part of it that belongs to this split
     source: int = 0 # number of its source
 
+# %% ../nbs/06_data.ipynb #54e0d3a2
 def routed(
     corpus: Corpus,        # what to read
     seen: Survey|None,     # its survey, if there was one
@@ -224,7 +227,7 @@ def _ids(self:Encoder, text, ends):
     if ends and self.eot is not None: ids = np.append(ids, self.eot)
     return np.asarray(ids).astype(self.dtype, copy=False)
 
-# %% ../nbs/06_data.ipynb #8f401c76
+# %% ../nbs/06_data.ipynb #720ead19
 def in_order(
     batches,        # an iterable of batches
     encoder,        # an `Encoder`
@@ -232,27 +235,50 @@ def in_order(
 ) -> Iterator[dict]:
     "`encoder(batch)` for each batch, in order, computed by `workers` processes"
     if workers <= 1: yield from map(encoder, batches); return
+    crew, n = [_hire(encoder) for _ in range(workers)], 0
+    try:
+        for n, batch in enumerate(batches, 1):
+            pipe, result = crew[(n - 1) % workers][0], None
+            if n > workers: result = _answer(pipe)
+            _ask(pipe, batch)
+            if result: yield result
+        for k in range(max(0, n - workers), n): yield _answer(crew[k % workers][0])
+    finally:
+        for pipe, process in crew: pipe.close(); process.kill(); process.join()
+
+# %% ../nbs/06_data.ipynb #3fa52a98
+_DIED = 'a worker process was killed, probably for want of memory: run the same command again with fewer --workers, it continues'
+
+def _ask(pipe, batch):
+    try: pipe.send(batch)
+    except OSError: raise UserError(_DIED) from None
+
+def _answer(pipe):
+    try: result = pipe.recv()
+    except (EOFError, OSError): raise UserError(_DIED) from None
+    if isinstance(result, Exception): raise result
+    return result
+
+# %% ../nbs/06_data.ipynb #6cfc5e4f
+def _hire(encoder):
+    "A new worker: our end of its pipe, and the process"
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, encoder), daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning) # fork beside threads: our workers use none of them
-        pool, waiting = ProcessPoolExecutor(workers, context, _start_worker, (encoder, os.getpid())), deque()
-        try:
-            for batch in batches:
-                waiting.append(pool.submit(_work, batch))
-                if len(waiting) > 2*workers: yield waiting.popleft().result()
-            while waiting: yield waiting.popleft().result()
-        finally: pool.shutdown(cancel_futures=True)
+        process.start()
+    theirs.close()
+    return ours, process
 
-def _start_worker(encoder, parent): # asking for the parent here would be too late if it has been killed already
-    global _encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C is for the parent, which ends its workers
-    _encoder = encoder
-    def watch():
-        while os.getppid() == parent: time.sleep(.5)
-        os._exit(1)
-    threading.Thread(target=watch, daemon=True).start()
+def _serve(pipe, encoder):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):
+        while True: pipe.send(_tried(encoder, pipe.recv()))
 
-def _work(batch): return _encoder(batch)
+def _tried(encoder, batch):
+    try: return encoder(batch)
+    except Exception as e: return e
 
 # %% ../nbs/06_data.ipynb #95c09233
 class ShardWriter:
@@ -272,7 +298,7 @@ class ShardWriter:
     def path(self, k): return self.folder/f'{self.split}_{k:06d}.bin'
     def paths(self): return sorted(self.folder.glob(f'{self.split}_*.bin'))
 
-# %% ../nbs/06_data.ipynb #e144d397
+# %% ../nbs/06_data.ipynb #6c93b087
 @patch
 def write(self:ShardWriter,
     ids, # 1-D array of token ids
@@ -286,6 +312,7 @@ def write(self:ShardWriter,
         self.n_tokens += len(now)
         if used + len(now) == self.shard_size: self.close()
 
+# %% ../nbs/06_data.ipynb #185b53f9
 @patch
 def sync(self:ShardWriter):
     "Make what was written durable"
@@ -297,7 +324,7 @@ def close(self:ShardWriter):
     self.sync()
     if self.file: self.file.close(); self.file = None
 
-# %% ../nbs/06_data.ipynb #34f87d02
+# %% ../nbs/06_data.ipynb #44c9bdf9
 @contextmanager
 def workshop(
     out,       # the folder to make
@@ -321,6 +348,7 @@ def workshop(
             if not (part/'journal.json').exists(): _remove(part, new) # nothing worth keeping
             raise
 
+# %% ../nbs/06_data.ipynb #f25eab2c
 def _remove(part, new):
     "A folder with what is in it, and the folders around it that were made for it"
     shutil.rmtree(part, ignore_errors=True)
@@ -329,7 +357,7 @@ def _remove(part, new):
 
 def _total(journal): return sum(o['tokens'] for o in journal['splits'].values())
 
-# %% ../nbs/06_data.ipynb #ed9867c9
+# %% ../nbs/06_data.ipynb #b75e3479
 def _journal(part):
     try: journal = json.loads((part/'journal.json').read_text())
     except (OSError, ValueError): return {}
@@ -337,13 +365,14 @@ def _journal(part):
     short = any(sizes[s] < o['tokens']*journal['itemsize'] or 'sources' not in o for s, o in journal['splits'].items())
     return {} if short or not (part/'tokenizer').is_dir() else journal
 
+# %% ../nbs/06_data.ipynb #9e2eb9ae
 def _lock(file, part):
     try: import fcntl
     except ImportError: return
     try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError: raise UserError(f'another process is preparing {part.stem}: wait for it, or choose another folder') from None
 
-# %% ../nbs/06_data.ipynb #92bb17da
+# %% ../nbs/06_data.ipynb #429f6cce
 _OURS = re.compile(r'(train|val)_\d{6}\.bin|meta\.json|tokenizer|README\.md|\.gitignore|\.gitkeep')
 
 def _room_for(out, job, overwrite):
@@ -364,6 +393,7 @@ def _room_for(out, job, overwrite):
     changed = ', '.join(k for k in job if manifest['job'].get(k) != job[k])
     raise UserError(f'{out} exists and was made with other settings or text ({changed}): use --overwrite or another --out_dir')
 
+# %% ../nbs/06_data.ipynb #8d0a7a0d
 def _install(part, out):
     for name in ('journal.json', '.lock'): (part/name).unlink(missing_ok=True)
     old = Path(f'{out}.old')
@@ -372,7 +402,7 @@ def _install(part, out):
     os.rename(part, out)
     shutil.rmtree(old, ignore_errors=True)
 
-# %% ../nbs/06_data.ipynb #c3d9b17d
+# %% ../nbs/06_data.ipynb #29b97e5f
 def _manifest(corpus, tokenizer, job, journal, writers) -> dict:
     for w in writers.values(): w.close()
     splits = {}
@@ -387,6 +417,7 @@ def _manifest(corpus, tokenizer, job, journal, writers) -> dict:
         sources=[_source(s, {k: v['sources'][j] for k, v in journal['splits'].items()}) for j, s in enumerate(corpus.sources)],
         reading={k: getattr(corpus, k) for k in READING}, job=job)
 
+# %% ../nbs/06_data.ipynb #b92f4862
 def _source(s, counts):
     "What one source has given: its different documents, and what was written of them to each split"
     return dict(name=s.name, weight=s.weight, split=s.split, documents=s.documents, characters=s.characters, **counts)
@@ -394,17 +425,13 @@ def _source(s, counts):
 COUNTED = ('tokens', 'documents', 'characters', 'bytes')
 READING = ('text_field', 'errors', 'max_documents', 'separator', 'min_chars', 'dedup') # settings of a corpus that the manifest keeps
 
-# %% ../nbs/06_data.ipynb #702945e2
+# %% ../nbs/06_data.ipynb #df5777e1
 def load_manifest(
     folder, # a folder made by `prepare`
 ) -> dict:
     "The manifest of a prepared folder, its files' sizes checked. `UserError` if the folder is absent, unfinished or damaged"
-    folder = Path(folder)
-    if not (folder/'meta.json').exists():
-        if Path(f'{folder}.partial').exists(): raise UserError(f'{folder} was never finished: run the same nanogpt-prepare again, it continues')
-        what = 'has no meta.json' if folder.is_dir() else 'does not exist'
-        raise UserError(f'{folder} {what}: expected a folder made by nanogpt-prepare')
-    again = 'prepare it again with --overwrite'
+    folder, again = Path(folder), 'prepare it again with --overwrite'
+    if not (folder/'meta.json').exists(): raise _not_ours(folder)
     try:
         manifest = json.loads(read_text(folder/'meta.json'))
         size = np.dtype(manifest['dtype']).itemsize
@@ -416,6 +443,11 @@ def load_manifest(
         got = (folder/name).stat().st_size if (folder/name).exists() else None
         if got != n_bytes: raise UserError(f'{folder/name} {"is missing" if got is None else f"has {got:,} bytes instead of {n_bytes:,}"}: {again}')
     return manifest
+
+def _not_ours(folder):
+    if Path(f'{folder}.partial').exists(): return UserError(f'{folder} was never finished: run the same nanogpt-prepare again, it continues')
+    what = 'has no meta.json' if folder.is_dir() else 'does not exist'
+    return UserError(f'{folder} {what}: expected a folder made by nanogpt-prepare')
 
 # %% ../nbs/06_data.ipynb #e70acd9a
 def verify(
@@ -453,7 +485,7 @@ ids = np.memmap('{first}', dtype=np.{dtype}, mode='r')
 or with `nanogpt_lit.loader.TokenData`, which joins the shards. `meta.json` holds counts and checksums.
 '''
 
-# %% ../nbs/06_data.ipynb #be5b2882
+# %% ../nbs/06_data.ipynb #60305163
 def card(
     manifest: dict, # from `prepare` or `load_manifest`
 ) -> str:
@@ -468,6 +500,7 @@ def card(
         between=between, split_rule=_held_out_how(job, one), skipped=f'Left out or mended: {skipped}.' if skipped else '',
         sources=_source_table(manifest), first=splits['train']['files'][0]['name'])
 
+# %% ../nbs/06_data.ipynb #dcdd5e96
 def _held_out_how(job, one):
     if job['split'] == 'given': return 'The validation text was given as such.'
     share = f'{job["val_fraction"]:.4g} of the ' + dict(position='characters', bytes='bytes', key='documents')[job['split']]
@@ -496,7 +529,7 @@ def spread(
     begin = np.arange(k + 1)*n//k
     return begin[:-1] + (split_key(np.arange(k), seed) % np.diff(begin).astype(np.uint64)).astype(np.int64)
 
-# %% ../nbs/06_data.ipynb #407dba67
+# %% ../nbs/06_data.ipynb #9e9f2b32
 BPE_SAMPLE = 200_000_000  # characters that a vocabulary is learned from, at most
 
 def _tokenizer(which, corpus, seen, job, vocab_size, samples, progress):
@@ -510,6 +543,7 @@ def _tokenizer(which, corpus, seen, job, vocab_size, samples, progress):
     special = ['<|endoftext|>', *(o for o in CHAT_TOKENS if seen and o in seen.markers)]
     return Tokenizer.train(_sample(items, chosen), vocab_size, special, progress=progress)
 
+# %% ../nbs/06_data.ipynb #3c7ce638
 def _train_documents(seen, job):
     "How many documents are not held out"
     if split_rule(seen) == 'position': return 1
@@ -522,6 +556,7 @@ def _train_documents(seen, job):
 def _char_tokenizer(seen):
     return CharTokenizer(''.join(seen.alphabet | ({'\n'} if seen.documents > 1 else set())))
 
+# %% ../nbs/06_data.ipynb #5ef5ebe2
 def _sample(items, chosen=None, left=BPE_SAMPLE):
     "The training text, or that of its `chosen` documents, up to a limit"
     n, wanted = 0, None if chosen is None else set(chosen.tolist())
@@ -533,6 +568,7 @@ def _sample(items, chosen=None, left=BPE_SAMPLE):
         n += ends
         if wanted is not None and n > chosen[-1]: return
 
+# %% ../nbs/06_data.ipynb #b1047fb7
 def _cuts(tokenizer, allowed=()):
     "Where a text may be cut without changing an id: the split pattern ('' = nowhere, None = anywhere), and texts to keep whole"
     if tokenizer == 'bpe': return dict(pattern=GPT2_PATTERN)
@@ -541,7 +577,7 @@ def _cuts(tokenizer, allowed=()):
     names = tokenizer._allowed(allowed)
     return dict(pattern=tokenizer._cut_pattern(names), special_tokens=tuple(sorted(names)))
 
-# %% ../nbs/06_data.ipynb #b4a374e1
+# %% ../nbs/06_data.ipynb #4ce63880
 def _encode_all(part, journal, encoder, items, writers, workers, bar):
     "Encode and write all items, with a journal entry every few seconds"
     every_s = float(os.environ.get('NANOGPT_LIT_JOURNAL_S', 2)) # tests set it to 0
@@ -558,6 +594,7 @@ def _encode_all(part, journal, encoder, items, writers, workers, bar):
     for split, totals in journal['splits'].items():
         if not totals['tokens']: raise UserError(f'the {split} split is empty: the text is too short for this val_fraction, or nothing is left of its sources')
 
+# %% ../nbs/06_data.ipynb #b72d62e5
 def _add(totals, j, count):
     for k, v in count.items(): totals[k] += v; totals['sources'][j][k] += v
 
@@ -621,7 +658,7 @@ def _splittable(seen, corpus, val_fraction):
     if split_rule(seen) != 'position' or 0 < int(n*(1 - val_fraction)) < n: return seen
     raise UserError(f'{corpus.name} has {n} characters: too short to be split at val_fraction={val_fraction}')
 
-# %% ../nbs/06_data.ipynb #06632e80
+# %% ../nbs/06_data.ipynb #66bb9c13
 def _job(corpus, seen, tokenizer, val_fraction, shard_size, vocab_size, seed, samples=0):
     "Everything that determines the bytes of the result"
     if tokenizer == 'bpe': name = f'bpe {vocab_size}' + f' from {samples} documents'*bool(samples)
@@ -635,6 +672,7 @@ def _unread(corpus):
     sources = [(s.name, s.weight, s.split, [p.stat().st_size for _, p in s.parts if isinstance(p, Path)]) for s in corpus.sources]
     return f'{corpus.name} {settings} {sources}'
 
+# %% ../nbs/06_data.ipynb #e702c213
 def _workers(workers, n_bytes):
     if workers is not None: return workers
     return 1 if n_bytes is not None and n_bytes < 32e6 else cpu_count()
@@ -714,7 +752,7 @@ def describe(
     lines.append('bits per byte of held-out text: ' + ', '.join(f'{k} {v:.2f}' for k, v in bits.items()))
     return '\n'.join([*lines, *_sample_lines(tok, ids, m['eot_id'])])
 
-# %% ../nbs/06_data.ipynb #3ab4532c
+# %% ../nbs/06_data.ipynb #d352a71f
 def _split_line(name, s):
     return (f'{name:<6}{s["tokens"]:>15,} tokens {s["documents"]:>9,} documents {s["bytes"]:>15,} bytes '
             f'{s["bytes"]/s["tokens"]:6.2f} bytes per token, {len(s["files"])} file{"s"*(len(s["files"]) > 1)}')
@@ -732,6 +770,7 @@ def _length_lines(lengths):
     low, half, high = (int(o) for o in np.percentile(lengths, (10, 50, 90)))
     return [f'tokens per document: median {half:,}, most of them {low:,} to {high:,}, longest {lengths.max():,}; 1, 2, 4, … : |{bars}|']
 
+# %% ../nbs/06_data.ipynb #eebecc01
 def _sample_lines(tok, ids, eot, n=3, size=60):
     "The beginnings of three documents, or of three places where there is only one"
     starts = np.flatnonzero(ids[:-1] == eot)[:n - 1] + 1 if eot is not None else []
@@ -748,7 +787,7 @@ def left_out(
     such = {why: next((f' (such as {o.removesuffix(": " + why)})' for o in examples if o.endswith(why)), '') for why in skipped}
     return [f'{n:,} × {why}{such[why]}' for why, n in skipped.items()]
 
-# %% ../nbs/06_data.ipynb #5a3f3568
+# %% ../nbs/06_data.ipynb #b57c0483
 def draw(
     folder, # a folder made by `prepare`
 ):
@@ -770,6 +809,7 @@ def draw(
     for ax in axes: ax.grid(alpha=.25); ax.spines[['top', 'right']].set_visible(False)
     return fig
 
+# %% ../nbs/06_data.ipynb #25981484
 def _draw_lengths(ax, lengths):
     ax.set(title=f'Lengths of {len(lengths):,} documents' if len(lengths) else 'No token marks where documents end', xlabel='tokens', ylabel='documents')
     if not len(lengths): return
@@ -778,13 +818,14 @@ def _draw_lengths(ax, lengths):
     ax.set_xscale('log')
     ax.legend()
 
-# %% ../nbs/06_data.ipynb #07743d54
+# %% ../nbs/06_data.ipynb #2ce824e5
 def expand_sources(
     words: list[str], # as typed: files, folders, patterns, names of data sets, each perhaps with =WEIGHT
 ) -> list[Source]:
     "What `prepare` takes as its sources"
     return [source_of(o) for o in words]
 
+# %% ../nbs/06_data.ipynb #4239e2e8
 def reading_of(
     cfg, # the flags of a command
 ) -> dict:
@@ -804,7 +845,7 @@ def _corpus_of(words, cfg):
 
 def _unescaped(separator): return (separator or '').replace('\\n', '\n').replace('\\t', '\t')
 
-# %% ../nbs/06_data.ipynb #5b263825
+# %% ../nbs/06_data.ipynb #f82e7e29
 def prepare_command(
     cfg: PrepareConfig, # the flags
     origin: dict=None,  # which of them were given
@@ -821,6 +862,7 @@ def prepare_command(
     print(describe(out))
     print(f'\n{out}: {human(n)} tokens in {duration(dt)}. Train on it: nanogpt-train tiny --dataset {out}')
 
+# %% ../nbs/06_data.ipynb #6f26bc15
 def _inspect(folder, output):
     if output and Path(output).suffix not in ('.png', '.svg', '.pdf'): raise UserError(f'{output}: expected a name that ends in .png, .svg or .pdf')
     print(describe(folder))
@@ -829,7 +871,7 @@ def _inspect(folder, output):
     draw(folder).savefig(output, dpi=120)
     print(f'\npicture written to {output}')
 
-# %% ../nbs/06_data.ipynb #b5a949e5
+# %% ../nbs/06_data.ipynb #6765d94d
 def tokenizer_command(
     cfg: TokenizerConfig, # the flags
 ):
@@ -846,6 +888,7 @@ def tokenizer_command(
     print(f'{tok}\nlearned from {n:,}{of} document{"s"*(n != 1 or bool(of))}, written to {cfg.out_dir}')
     for o in left_out(corpus.skipped, corpus.examples): warn(f'left out or mended: {o}')
 
+# %% ../nbs/06_data.ipynb #02ca7e42
 def _bpe_tokenizer(corpus, cfg):
     corpus.pattern, corpus.special_tokens, chosen = split_pattern(cfg.pattern), cfg.special_tokens, None
     if cfg.tokenizer_samples and not corpus.remote:
@@ -877,7 +920,7 @@ def _check_cover(text, pattern):
     except regex.error as e: raise UserError(f'split pattern {pattern!r} is not a regular expression: {e}') from None
     if rest: raise UserError(f'split pattern {pattern!r} leaves out {rest[:20]!r}, which would get no ids: add an alternative for the rest, such as |[\\s\\S]')
 
-# %% ../nbs/06_data.ipynb #b7850b81
+# %% ../nbs/06_data.ipynb #de2ef050
 def encoded(
     corpus: Corpus,          # what to encode
     tok,                     # any tokenizer
@@ -897,6 +940,7 @@ def encoded(
             yield ids
             bar.update(counts[0]['bytes'])
 
+# %% ../nbs/06_data.ipynb #be7285d4
 def _bytes_of(corpus):
     "Size of the files of a corpus; None if that can't be known without reading it"
     if any(reader == 'hub' for reader, _ in corpus.parts): return None

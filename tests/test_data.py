@@ -207,6 +207,21 @@ def test_killed_twenty_times_at_random_moments(kinds, quiet, tmp_path):
     print(f'{kills} kills in {rounds} rounds, {resumed} times continued')
     assert rounds > 1 and resumed >= 3, (rounds, resumed)
 
+@linux
+def test_a_killed_worker_is_reported_and_the_work_goes_on(kinds, quiet, tmp_path):
+    repeated(tmp_path/'long.txt', 8)
+    words = ['long.txt', '--tokenizer', quiet/'tokenizer', '--workers', 2, '--out_dir']
+    p = subprocess.Popen([str(BIN/'nanogpt-prepare'), *map(str, words), 'out'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+                         env=os.environ | dict(NANOGPT_LIT_JOURNAL_S='0'))
+    wait_for(tmp_path/'out.partial'/'journal.json', p)
+    os.kill(family(p.pid)[-1], signal.SIGKILL)
+    out, err = p.communicate(timeout=120)
+    refused(subprocess.CompletedProcess([], p.returncode, out, err.splitlines()[-1] + '\n'), 'worker process was killed', 'fewer --workers')
+    assert 'Traceback' not in err and not (tmp_path/'out').exists()
+    assert 'continuing' in good(prepare(*words, 'out', cwd=tmp_path)).stdout
+    good(prepare(*words, 'whole', cwd=tmp_path))
+    assert fingerprint(tmp_path/'out') == fingerprint(tmp_path/'whole')
+
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 def peak_mb(*words, cwd):
