@@ -305,7 +305,7 @@ def mean_loss(
     total, count = s.sum(torch.stack([total, torch.tensor(count, dtype=torch.float64)]))
     return (total/count).item()
 
-# %% ../nbs/09_trainer.ipynb #0027e926
+# %% ../nbs/09_trainer.ipynb #341039c0
 @patch
 def evaluate(self: Trainer) -> float:
     "Measure the validation loss, remember the best, announce `on_eval`"
@@ -323,6 +323,13 @@ def _bits_per_byte(self: Trainer):
     "The validation loss in units that don't depend on the tokenizer, where the data knows its bytes"
     if self.eval_fn or not (n := self.val_data.n_bytes): return {}
     return dict(bits_per_byte=self.val_loss/math.log(2)*(len(self.val_data) - 1)/n)
+
+@patch
+def _losses_of_sources(self: Trainer):
+    "Of a mixture, the validation loss on each of its sources"
+    parts, c = None if self.eval_fn else getattr(self.val_data, 'sources', None), self.cfg
+    return {f'val_loss/{o.path.name}': mean_loss(self.raw_model, o, c.batch_size, self.plan.block_size, c.eval_iters, self.strategy)
+            for o, _ in parts or []}
 
 @patch
 def _eval_due(self: Trainer, last):
@@ -440,7 +447,7 @@ def fit(self: Trainer):
         finally: self._elapsed_before, self._start = self.elapsed_s, None
     return self
 
-# %% ../nbs/09_trainer.ipynb #fba07c4e
+# %% ../nbs/09_trainer.ipynb #04a4c3f6
 @patch
 def _after_step(self: Trainer, start):
     "Evaluate, log and announce what is due after a step that began at `start`"
@@ -458,7 +465,7 @@ def _after_step(self: Trainer, start):
 @patch
 def _log(self: Trainer, evaluated=True):
     self.record = self.make_record()
-    if evaluated: self.record |= dict(val_loss=self.val_loss) | self._bits_per_byte()
+    if evaluated: self.record |= dict(val_loss=self.val_loss) | self._bits_per_byte() | self._losses_of_sources()
     self._window = [0, 0., 0.]
     self.fire('on_log')
 
