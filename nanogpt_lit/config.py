@@ -4,19 +4,28 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample', 'nanogpt_tokenizer', 'nanogpt_prepare',
-           'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan', 'nanogpt_consolidate', 'nanogpt_eval',
-           'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig',
-           'EncodeConfig', 'DecodeConfig', 'InspectConfig', 'CompareConfig', 'PrepareConfig', 'PlanConfig',
-           'SampleConfig', 'ImportConfig', 'ExportConfig', 'EvalConfig', 'PlotConfig', 'QuickstartConfig',
-           'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
+           'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan', 'nanogpt_monitor', 'nanogpt_report',
+           'nanogpt_consolidate', 'nanogpt_eval', 'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig', 'RunConfig',
+           'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig', 'InspectConfig', 'CompareConfig',
+           'PrepareConfig', 'PlanConfig', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'EvalConfig', 'PlotConfig',
+           'MonitorConfig', 'ReportConfig', 'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
 
-# %% ../nbs/00a_config.ipynb #c1eb06f0
+# %% ../nbs/00a_config.ipynb #c7ede687
 import math, re, sys
 from dataclasses import dataclass, field
-from typing import Literal
-from .core import Command, UserError, canonical, flat_fields, run_command
+from functools import cache
+from typing import Literal, get_type_hints
+from .core import Command, Knob, UserError, canonical, flat_fields, parse_value, run_command
 
-# %% ../nbs/00a_config.ipynb #ebe40427
+# %% ../nbs/00a_config.ipynb #9e266394
+@cache
+def _kinds(cls): return [Knob(name, kind, None, '', '') for name, kind in get_type_hints(cls).items()]
+
+def _typed(cfg):
+    "Give every field the type that it is declared with. `UserError` if that can't be"
+    for knob in _kinds(type(cfg)): setattr(cfg, knob.name, parse_value(knob, getattr(cfg, knob.name)))
+
+# %% ../nbs/00a_config.ipynb #c8729d2f
 @dataclass
 class GPTConfig:
     "Shape and options of a `GPT`"
@@ -50,8 +59,9 @@ class GPTConfig:
     dropout: float = 0.              # probability of dropping an activation in training
 
     def __post_init__(self):
-        for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd'):
-            if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
+        _typed(self)
+        for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
+            if (v := getattr(self, k)) is not None and v < 1: raise UserError(f'{k}={v}: expected at least 1')
         if self.head_dim is None and self.n_embd % self.n_head:
             raise UserError(f'n_embd={self.n_embd} is not a multiple of n_head={self.n_head}: change one of them')
         if self.kv_heads < 1 or self.n_head % self.kv_heads:
@@ -62,8 +72,9 @@ class GPTConfig:
         if self.window is not None and self.window < 1: raise UserError(f'window={self.window}: expected at least 1 token, or None for all')
         if not self.window_pattern or {*self.window_pattern} - {*'LG'}:
             raise UserError(f'window_pattern={self.window_pattern!r}: expected letters L (window) and G (everything), such as LG')
-        for k in ('taps', 'init_std'):
-            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
+        for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
+            if not 0 <= getattr(self, k) < math.inf: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
+        if not 1 < self.rope_theta < math.inf: raise UserError(f'rope_theta={self.rope_theta}: expected a number above 1')
 
     def layer_window(self, layer: int) -> int|None:
         "The window of a layer; None = it sees everything"
@@ -118,7 +129,7 @@ class DataConfig:
         if self.tokenizer_vocab_size < 257:
             raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: expected at least 257 (the 256 bytes and <|endoftext|>)')
 
-# %% ../nbs/00a_config.ipynb #16284160
+# %% ../nbs/00a_config.ipynb #56ccb9d5
 @dataclass
 class OptimConfig:
     "How gradients become updates, and how fast at which step"
@@ -144,6 +155,7 @@ class OptimConfig:
     muon_scale: Literal['original', 'match_rms_adamw'] = 'original' # Muon: tall matrices step further, or all step as far as AdamW would
 
     def __post_init__(self):
+        _typed(self)
         if self.min_lr is None: self.min_lr = float(f'{self.learning_rate/10:.12g}') # 6e-05, not 5.9999999999999995e-05
         for k in ('learning_rate', 'min_lr', 'muon_lr', 'weight_decay', 'grad_clip', 'warmup_steps', 'warmup_tokens', 'warmup_epochs'):
             if not 0 <= getattr(self, k) < math.inf: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
@@ -155,7 +167,7 @@ class OptimConfig:
         for k in ('beta1', 'beta2', 'muon_momentum'):
             if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/00a_config.ipynb #32950682
+# %% ../nbs/00a_config.ipynb #7b9ff898
 @dataclass
 class TrainConfig:
     "The loop: how long, on what, and what is written when"
@@ -176,11 +188,15 @@ class TrainConfig:
     deterministic: bool = False      # refuse operations whose result may differ from one run to the next (GPU; slower)
     overfit_batch: bool = False      # debugging: train on the first batch only, and say whether it was learned by heart
     num_threads: int|None = None     # CPU threads; None = torch's choice
+    monitoring: bool = True          # keep status.json for nanogpt-monitor, and watch the limits; --disable-monitoring switches it off
+    max_cpu: float = 0.              # percent of the machine's CPU above which the run pauses between steps; 0 = no limit
+    max_memory: float = 0.           # percent of the machine's memory above which the run saves and stops; 0 = no limit
     log_interval: int = 10           # steps between log lines
     eval_interval: int = 250         # steps between validation losses
     eval_iters: int = 0              # batches per validation loss; 0 = the whole validation split
     patience: int = 0                # stop early after so many evaluations without a better validation loss; 0 = never
     min_delta: float = 0.            # by how much a validation loss must be lower to count as better, nats per token
+    stop_on_overfit: int = 0         # stop after so many evaluations that look like overfitting; 0 = only warn
     track: Literal['tensorboard', 'wandb']|None = None # send the metrics there too; they are always in metrics.jsonl
     track_offline: bool = False      # Weights & Biases: write into the run folder only (wandb sync uploads it later)
     track_project: str = 'nanogpt_lit' # Weights & Biases: the project
@@ -202,6 +218,7 @@ class TrainConfig:
     dist_timeout: float = 600.       # seconds of silence after which another process counts as lost
 
     def __post_init__(self):
+        _typed(self)
         if self.load_checkpoint: self.resume, self.checkpoint_path = True, self.load_checkpoint
         if self.resume and not self.checkpoint_path: raise UserError('--resume needs --checkpoint_path FILE (or use --auto_resume)')
         if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d+d)?\}\.pt', self.checkpoint_name):
@@ -210,8 +227,10 @@ class TrainConfig:
             raise UserError(f'final_name={self.final_name!r}: expected a file name such as final_model.pt')
         for k in ('max_steps', 'batch_size', 'grad_accum_steps', 'log_interval'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
+        for k in ('max_cpu', 'max_memory'):
+            if not 0 <= getattr(self, k) <= 100: raise UserError(f'{k}={getattr(self, k)}: expected percent, from 0 (no limit) to 100')
         if self.max_tokens and self.max_epochs: raise UserError('the length of the run was given twice: use --max_tokens or --max_epochs (0 switches one off)')
-        for k in ('eval_iters', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs', 'patience', 'min_delta'):
+        for k in ('eval_iters', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs', 'patience', 'min_delta', 'stop_on_overfit'):
             if not 0 <= getattr(self, k) < math.inf: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
 
 # %% ../nbs/00a_config.ipynb #4952ffb2
@@ -491,14 +510,40 @@ class EvalConfig:
         if not self.tasks: raise UserError('no tasks: expected at least one of loss, cloze, hellaswag, a .jsonl file, harness:NAME')
         if self.limit < 0 or self.batch_size < 1: raise UserError(f'limit={self.limit}, batch_size={self.batch_size}: expected limit at least 0, batch_size at least 1')
 
-# %% ../nbs/00a_config.ipynb #4438e007
+# %% ../nbs/00a_config.ipynb #8aff5703
 @dataclass
 class PlotConfig:
     "Knobs of `nanogpt-plot`"
     runs: list[str] = field(default_factory=list)    # run folders to draw, compared in one picture
     output: str|None = None          # picture to write; None = plots/loss_curve_latest.png of the first run
     checkpoint_dir: str|None = None  # another way to name one run folder
-    smooth: int = 0                  # steps that the smoothed line averages over; 0 = automatic
+    smooth: int = 0                  # logged values that the smoothed line averages over; 0 = automatic
+    panels: bool = False             # further panels: learning rate, gradient norm, update ratio, tokens per second
+    x: Literal['step', 'tokens', 'time'] = 'step' # what to draw against: steps, tokens seen, or minutes of training
+    last: int = 1000                 # steps in the second panel
+
+    def __post_init__(self):
+        if self.last < 1: raise UserError(f'last={self.last}: expected at least 1 step')
+        if self.smooth < 0: raise UserError(f'smooth={self.smooth}: expected 0 (automatic) or more')
+
+# %% ../nbs/00a_config.ipynb #1140d7c6
+@dataclass
+class MonitorConfig:
+    "Knobs of `nanogpt-monitor`"
+    run: str|None = None             # run folder; None = the newest in runs/
+    checkpoint_dir: str|None = None  # another way to name the run folder
+    once: bool = False               # show it once and leave; also without a terminal
+    interval: float = 2.             # seconds between two looks
+
+    def __post_init__(self):
+        if not .1 <= self.interval < math.inf: raise UserError(f'interval={self.interval}: expected at least 0.1 seconds')
+
+@dataclass
+class ReportConfig:
+    "Knobs of `nanogpt-report`"
+    run: str|None = None             # run folder
+    checkpoint_dir: str|None = None  # another way to name the run folder
+    output: str|None = None          # file to write; None = report.html in the run folder
 
 # %% ../nbs/00a_config.ipynb #259fd06c
 @dataclass
@@ -515,7 +560,7 @@ class QuickstartConfig:
     def __post_init__(self):
         if self.minutes <= 0: raise UserError(f'minutes={self.minutes}: expected a positive number')
 
-# %% ../nbs/00a_config.ipynb #9c720e86
+# %% ../nbs/00a_config.ipynb #dce5d9c3
 COMMANDS = {
     'nanogpt-quickstart': Command('nanogpt-quickstart', QuickstartConfig, 'nanogpt_lit.pretrain:quickstart_command',
         'Train a small GPT on the sources of the Python standard library, in minutes, on any machine, without network.',
@@ -523,7 +568,8 @@ COMMANDS = {
     'nanogpt-train': Command('nanogpt-train', RunConfig, 'nanogpt_lit.pretrain:train_command',
         'Train a GPT from a preset, a configuration file and flags (later ones win).',
         ('nanogpt-train shakespeare_char --input tinyshakespeare.txt', 'nanogpt-train my.toml --max_steps 200 --device cpu',
-         'nanogpt-train config/train_TH.py --input news.txt --dropout=0.4', 'nanogpt-train tiny --dataset data/pystdlib --auto_resume'), PRESETS),
+         'nanogpt-train config/train_TH.py --input news.txt --dropout=0.4', 'nanogpt-train tiny --dataset data/pystdlib --auto_resume'), PRESETS,
+        saved='nanogpt_lit.pretrain:saved_settings'),
     'nanogpt-sample': Command('nanogpt-sample', SampleConfig, 'nanogpt_lit.interop:sample_command',
         'Continue a prompt with a trained model.',
         ('nanogpt-sample runs/quickstart --start "def read("', 'nanogpt-sample --out_dir=runs/shakespeare_char --start=FILE:prompt.txt --num_samples=3'),
@@ -531,6 +577,12 @@ COMMANDS = {
     'nanogpt-plot': Command('nanogpt-plot', PlotConfig, 'nanogpt_lit.monitor:plot_command',
         'Draw the loss curves of one or several runs.', ('nanogpt-plot runs/quickstart', 'nanogpt-plot runs/a runs/b --output compare.png'),
         positional='runs'),
+    'nanogpt-monitor': Command('nanogpt-monitor', MonitorConfig, 'nanogpt_lit.watch:monitor_command',
+        'Watch a training in the terminal while it runs, or look at one that is over. q leaves; the run is not touched.',
+        ('nanogpt-monitor', 'nanogpt-monitor runs/shakespeare_char', 'nanogpt-monitor runs/mine --once'), positional='run'),
+    'nanogpt-report': Command('nanogpt-report', ReportConfig, 'nanogpt_lit.report:report_command',
+        'Write report.html of a run: settings, data, curves, samples, how to repeat and to continue it.',
+        ('nanogpt-report runs/shakespeare_char', 'nanogpt-report runs/mine --output mine.html'), positional='run'),
 }
 
 # %% ../nbs/00a_config.ipynb #192f6d4a
@@ -621,7 +673,7 @@ COMMANDS |= {
          'nanogpt-eval hf/ --tasks questions.jsonl harness:arc_easy --limit 500'), positional='run'),
 }
 
-# %% ../nbs/00a_config.ipynb #35a14432
+# %% ../nbs/00a_config.ipynb #7caff57c
 def _entry(name):
     def main(argv=None): return run_command(COMMANDS[name], argv)
     main.__doc__ = f'Entry point of `{name}`'
@@ -630,6 +682,7 @@ def _entry(name):
 nanogpt_quickstart, nanogpt_train, nanogpt_sample = map(_entry, ('nanogpt-quickstart', 'nanogpt-train', 'nanogpt-sample'))
 nanogpt_tokenizer, nanogpt_prepare, nanogpt_plot = map(_entry, ('nanogpt-tokenizer', 'nanogpt-prepare', 'nanogpt-plot'))
 nanogpt_import, nanogpt_export, nanogpt_plan = map(_entry, ('nanogpt-import', 'nanogpt-export', 'nanogpt-plan'))
+nanogpt_monitor, nanogpt_report = map(_entry, ('nanogpt-monitor', 'nanogpt-report'))
 nanogpt_consolidate, nanogpt_eval = map(_entry, ('nanogpt-consolidate', 'nanogpt-eval'))
 
 def nanogpt_launch(argv=None):

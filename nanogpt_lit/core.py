@@ -328,7 +328,7 @@ def canonical(
     name = name.lstrip('-').replace('-', '_')
     return name if name in knobs else ALIASES.get(name, name)
 
-# %% ../nbs/00_core.ipynb #59c53ab1
+# %% ../nbs/00_core.ipynb #0f449642
 def _init_from(v):
     known = {'scratch': {}, 'resume': {'auto_resume': True}}
     if v in known: return known[v]
@@ -338,6 +338,8 @@ TRANSLATE = dict(
     decay_lr=lambda v: {} if _BOOLS[str(v).lower()] else {'schedule': 'constant'},
     retrain_tokenizer=lambda v: {'tokenizer': 'bpe'} if _BOOLS[str(v).lower()] else {},
     use_full_data=lambda v: {'input': list(FULL_DATA)} if _BOOLS[str(v).lower()] else {},
+    disable_monitoring=lambda v: {'monitoring': False} if _BOOLS[str(v).lower()] else {},
+    disable_optimizations=lambda v: {'compile': False, 'tf32': False, 'dataloader_workers': 0} if _BOOLS[str(v).lower()] else {},
     init_from=_init_from)
 
 FULL_DATA = ('pretrain_hq.jsonl', 'sft_1024.jsonl', 'sft_512.jsonl', 'r1_mix_1024.jsonl') # what MiniGPT calls all of the data
@@ -369,7 +371,7 @@ def parse_argv(
         values |= value if isinstance(value, dict) else {name: parse_value(knobs[name], value)}
     return words, values
 
-# %% ../nbs/00_core.ipynb #d52eabcd
+# %% ../nbs/00_core.ipynb #9faf05b6
 def _flag(flag, text, queue, knobs):
     "Resolve one flag, taking what it needs from `queue`: (name, value), the value a dict where the flag is translated"
     name = canonical(flag, knobs)
@@ -384,7 +386,7 @@ def _flag(flag, text, queue, knobs):
     else: text = _take(flag, text, queue)
     return name, _word(name, text, knobs)
 
-_FOREIGN_SWITCHES = {'decay_lr', 'retrain_tokenizer', 'use_full_data'}
+_FOREIGN_SWITCHES = {'decay_lr', 'retrain_tokenizer', 'use_full_data', 'disable_monitoring', 'disable_optimizations'}
 
 def _take_switch(text, queue):
     if text is not None: return text
