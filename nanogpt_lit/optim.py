@@ -59,7 +59,7 @@ def muon_dtype(
     fast = device.type == 'cpu' and any(getattr(torch.cpu, f, bool)() for f in checks)
     return torch.bfloat16 if fast else torch.float32
 
-# %% ../nbs/08_optim.ipynb #8883ae87
+# %% ../nbs/08_optim.ipynb #09206300
 def best_quintic(
     l: float, # smallest value that may occur
     u: float, # largest
@@ -74,6 +74,7 @@ def best_quintic(
         x[1:3] = inner
     return np.array(abc), E
 
+# %% ../nbs/08_optim.ipynb #0571df6e
 @cache
 def polar_express(
     steps: int,          # polynomials wanted
