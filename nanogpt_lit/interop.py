@@ -215,7 +215,7 @@ def _spelled_out(model, family):
     def missing(k, v): return (torch.zeros if k.endswith('.bias') else torch.ones)(v.shape)
     return {k: have[k].cpu() if k in have else missing(k, v) for k, v in full.items()}
 
-# %% ../nbs/12_interop.ipynb #894521fc
+# %% ../nbs/12_interop.ipynb #cb329ba6
 def to_hf(
     model_or_run,        # a `GPT`, something with `.model` and `.tokenizer`, or what `load_run` takes
     folder,              # folder to write, made if need be
@@ -223,7 +223,7 @@ def to_hf(
     dtype: str='float32', # of the numbers in the file
     max_bytes=5*10**9,   # largest size of one file
 ) -> Path:
-    "Write a folder that `transformers` loads as GPT-2, Llama, Qwen3 or Arcee. `UserError` with every reason if none fits"
+    "Write a folder that `transformers` loads as GPT-2, Llama, Mistral, Qwen3 or Arcee. `UserError` with every reason if none fits"
     run = load_run(model_or_run, 'cpu') if isinstance(model_or_run, (str, Path)) else model_or_run
     model, tok = getattr(run, 'model', run), tokenizer or getattr(run, 'tokenizer', None)
     eot = tok.eot_id if tok else None
@@ -234,9 +234,16 @@ def to_hf(
     save_tensors({k: w.to(getattr(torch, dtype)) for k, w in weights.items()}, folder, max_bytes)
     ends = {} if eot is None else dict(bos_token_id=eot, eos_token_id=eot, pad_token_id=eot)
     atomic_write(folder/'generation_config.json', json.dumps(ends, indent=1))
-    if tok: tok.save(folder)
+    if tok: _save_tokenizer(tok, folder, model.cfg.block_size)
     atomic_write(folder/'config.json', json.dumps(config, indent=1)) # last: without it the folder is nothing
     return folder
+
+# %% ../nbs/12_interop.ipynb #81e0eb45
+def _save_tokenizer(tok, folder, longest):
+    "The tokenizer's files, with the length of the context in its settings"
+    tok.save(folder)
+    settings = folder/'tokenizer_config.json'
+    if settings.exists(): atomic_write(settings, json.dumps(read_json(settings) | dict(model_max_length=longest), indent=1))
 
 # %% ../nbs/12_interop.ipynb #106f5724
 def find_checkpoint(

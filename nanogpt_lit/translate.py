@@ -7,11 +7,11 @@ __all__ = ['GPT2_HF', 'NANOGPT', 'LLAMA', 'CS336', 'NO_WEIGHT', 'SIZES', 'EITHER
            'pairs_to_halves', 'halves_to_pairs', 'Layout', 'to_theirs', 'to_ours', 'Family', 'cannot', 'family_of',
            'hf_config', 'unreadable', 'gpt_config', 'tidy']
 
-# %% ../nbs/11a_translate.ipynb #f32aa9d3
+# %% ../nbs/11a_translate.ipynb #519a04b8
 import json, re
 from dataclasses import dataclass, replace
 import torch
-from .core import UserError, flat_values, warn
+from .core import UserError, flat_values
 from .checkpoint import bare_name, differing, effective
 from .model import GPTConfig
 
@@ -132,23 +132,25 @@ class Family:
 SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'd_ff', 'norm_eps') # any value will do
 EITHER = ('norm_affine', 'dropout', 'zero_init', 'init_std', 'attn_impl', 'tie_embeddings') # all can be expressed, or matter in training only
 
-# %% ../nbs/11a_translate.ipynb #700cc700
+# %% ../nbs/11a_translate.ipynb #faf5f267
 _GPT2_KEYS = dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_head='n_head', n_embd='n_embd',
                   d_ff='n_inner', norm_eps='layer_norm_epsilon')
 _LLAMA_KEYS = dict(vocab_size='vocab_size', block_size='max_position_embeddings', n_layer='num_hidden_layers',
                    n_head='num_attention_heads', n_kv_head='num_key_value_heads', head_dim='head_dim', n_embd='hidden_size',
                    d_ff='intermediate_size', norm_eps='rms_norm_eps')
+_WINDOWED = _LLAMA_KEYS | dict(window='sliding_window')
 _GPT2 = dict(pos=['learned'], rope_theta='any', norm=['layernorm'], act=['gelu', 'gelu_tanh', 'relu2'], bias=[True, False])
 _LLAMA = dict(pos=['rotary'], rope_theta='any', norm=['rmsnorm'], act=['swiglu'], bias=[False, True], qk_norm=[False],
               n_kv_head='any', head_dim='any')
 FAMILIES = {
     'gpt2': Family('GPT2LMHeadModel', GPT2_HF, _GPT2_KEYS, _GPT2),
     'llama': Family('LlamaForCausalLM', LLAMA, _LLAMA_KEYS, _LLAMA),
-    'qwen3': Family('Qwen3ForCausalLM', LLAMA, _LLAMA_KEYS, _LLAMA | dict(qk_norm=[True], bias=[False])),
+    'mistral': Family('MistralForCausalLM', LLAMA, _WINDOWED, _LLAMA | dict(bias=[False], window='any')),
+    'qwen3': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED, _LLAMA | dict(qk_norm=[True], bias=[False], window='any', window_pattern='any')),
     'arcee': Family('ArceeForCausalLM', LLAMA, _LLAMA_KEYS, _LLAMA | dict(act=['relu2'])),
 }
 
-# %% ../nbs/11a_translate.ipynb #f28ad394
+# %% ../nbs/11a_translate.ipynb #6c9946a4
 def cannot(
     cfg: GPTConfig, # the model
     family: str,    # a key of `FAMILIES`
@@ -158,23 +160,29 @@ def cannot(
     values = flat_values(cfg)
     if cfg.kv_heads == cfg.n_head: values['n_kv_head'] = None
     if cfg.head_size*cfg.n_head == cfg.n_embd: values['head_dim'] = None
+    if not cfg.window: values['window_pattern'] = default.window_pattern
     for k, v in values.items():
         allowed = 'any' if k in SIZES + EITHER else can.get(k, [getattr(default, k)])
         if allowed != 'any' and v not in allowed: why.append(f'{k}={v} ({family}: {" or ".join(map(str, allowed))})')
     return why
 
-# %% ../nbs/11a_translate.ipynb #2da421fe
+# %% ../nbs/11a_translate.ipynb #e8c92177
 def family_of(
     cfg: GPTConfig, # the model
 ) -> str:
     "The family that a model belongs to. `UserError` with every reason if there is none"
-    name = 'gpt2' if cfg.pos == 'learned' else 'qwen3' if cfg.qk_norm else 'arcee' if cfg.act == 'relu2' else 'llama'
+    name = 'gpt2' if cfg.pos == 'learned' else 'qwen3' if cfg.qk_norm else 'arcee' if cfg.act == 'relu2' else 'mistral' if cfg.window else 'llama'
     if why := cannot(cfg, name):
         raise UserError(f'no model of transformers that we know can be this one; nearest is {name}, but {"; ".join(why)}. '
                         'It can still be used here as it is')
     return name
 
-# %% ../nbs/11a_translate.ipynb #7fecd05d
+# %% ../nbs/11a_translate.ipynb #f638361f
+_SEES = dict(L='sliding_attention', G='full_attention')                        # their names of a layer's view
+
+def _layer_types(cfg): return [_SEES['L' if cfg.layer_window(i) else 'G'] for i in range(cfg.n_layer)]
+
+# %% ../nbs/11a_translate.ipynb #59d6cf91
 ACTS = dict(gelu='gelu', gelu_tanh='gelu_new', relu2='relu2', swiglu='silu')   # their names of the bends
 
 def _ours(act): return {v: k for k, v in ACTS.items()}.get(act, 'gelu_tanh' if act == 'gelu_pytorch_tanh' else None)
@@ -194,10 +202,11 @@ def hf_config(
     else:
         out |= dict(hidden_act=ACTS[cfg.act], attention_bias=cfg.bias, mlp_bias=cfg.bias, attention_dropout=cfg.dropout,
                     rope_theta=cfg.rope_theta, rope_parameters=dict(rope_type='default', rope_theta=cfg.rope_theta))
+    if name == 'qwen3' and cfg.window: out |= dict(use_sliding_window=True, max_window_layers=0, layer_types=_layer_types(cfg))
     return out | dict(tie_word_embeddings=cfg.tie_embeddings, bos_token_id=eot_id, eos_token_id=eot_id, torch_dtype=dtype)
 
-# %% ../nbs/11a_translate.ipynb #80e146d7
-READABLE = dict(gpt2='gpt2', llama='llama', qwen3='qwen3', arcee='arcee', mistral='llama', qwen2='llama') # model_type → family
+# %% ../nbs/11a_translate.ipynb #5fe6a0ba
+READABLE = dict(gpt2='gpt2', llama='llama', qwen3='qwen3', arcee='arcee', mistral='mistral', qwen2='llama') # model_type → family
 _MUST = dict(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False, quantization_config=None,
              partial_rotary_factor=1)
 
@@ -220,7 +229,7 @@ def unreadable(
         why.append(f'rotary positions are stretched or differ by layer ({json.dumps(rope)}), which is not supported')
     return why
 
-# %% ../nbs/11a_translate.ipynb #fad1e282
+# %% ../nbs/11a_translate.ipynb #010970a5
 def gpt_config(
     c: dict, # content of a `config.json`
 ) -> GPTConfig:
@@ -228,7 +237,7 @@ def gpt_config(
     if why := unreadable(c): raise UserError(f'this {c.get("model_type")} model can\'t be expressed here: {"; ".join(why)}')
     name = READABLE[c['model_type']]
     keys, can = FAMILIES[name].keys, FAMILIES[name].can
-    kw = {a: c[b] for a, b in keys.items() if c.get(b) is not None}
+    kw = {a: c[b] for a, b in keys.items() if c.get(b) is not None and a != 'window'}
     needed = ('vocab_size', 'n_layer', 'n_head', 'n_embd')
     if bad := [keys[k] for k in (*needed, *kw) if not isinstance(kw.get(k), (int, float))]:
         raise UserError(f'config.json says nothing sensible about {", ".join(dict.fromkeys(bad))}: it is damaged')
@@ -238,15 +247,18 @@ def gpt_config(
     cfg = GPTConfig(**kw, pos=can['pos'][0], norm=can['norm'][0], bias=bias, rope_theta=theta, qk_norm=name == 'qwen3',
                     act=_ours(act) if act else 'gelu_tanh' if name == 'gpt2' else can['act'][0],
                     tie_embeddings=c.get('tie_word_embeddings', name == 'gpt2'))
-    return tidy(_visible(cfg, c))
+    return tidy(replace(cfg, **_window(c, cfg.n_layer)))
 
-# %% ../nbs/11a_translate.ipynb #e0e9f49f
-def _visible(cfg, c):
-    "`cfg` with a context as long as the sliding window, if there is one"
+# %% ../nbs/11a_translate.ipynb #d731b440
+def _window(c, n_layer):
+    "`window` and `window_pattern` of a `config.json`"
     window = c.get('sliding_window') if c.get('use_sliding_window', c['model_type'] == 'mistral') else None
-    if not window or window >= cfg.block_size: return cfg
-    warn(f'note: the model sees {window} tokens back; the context is cut from {cfg.block_size} to that')
-    return replace(cfg, block_size=window)
+    if not window: return {}
+    full = 0 if c['model_type'] == 'mistral' else c.get('max_window_layers', 28)          # 28: Qwen's default
+    sees = c.get('layer_types') or [_SEES['L' if i >= full else 'G'] for i in range(n_layer)]
+    letters = ''.join('L' if o == _SEES['L'] else 'G' for o in sees)
+    if 'L' not in letters: return {}
+    return dict(window=window, window_pattern=next(p for n in range(1, n_layer + 1) if ((p := letters[:n])*n_layer)[:n_layer] == letters))
 
 # %% ../nbs/11a_translate.ipynb #c5183d1b
 def tidy(
