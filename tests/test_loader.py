@@ -89,6 +89,42 @@ def test_large_vocabularies_are_read_right(tmp_path, seed, n, vocab, common, kin
     ids = np.where(rng.random(n) < .8, rng.integers(0, min(common + 1, vocab), n), rng.integers(0, vocab, n))
     assert np.array_equal(open_tokens(next(tmp_path.glob(write(tmp_path, ids, kind).name))), ids)
 
+# ---- documents by themselves
+MODELS = {'classic': {}, 'modern': dict(pos='rotary', norm='rmsnorm', act='relu2', qk_norm=True, bias=False), 'grouped': dict(pos='rotary', n_kv_head=1, act='swiglu'),
+          'window': dict(pos='rotary', window=5), 'window in turn': dict(window=7, window_pattern='LG'), 'taps': dict(pos='rotary', taps=3),
+          'taps at the embedding': dict(taps=2, taps_at='embedding'), 'taps and window': dict(pos='none', taps=2, taps_at='sublayers', window=4, window_pattern='L'),
+          'written out': dict(pos='rotary', attn_impl='eager', window=6), 'softcap': dict(logit_softcap=5., norm_embed=True)}
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_a_document_sees_nothing_of_its_neighbours(tmp_path, kind):
+    "Loss and gradients of a batch of documents are those of the documents one by one, whatever the model"
+    from nanogpt_lit.model import GPT, GPTConfig
+    rng = np.random.default_rng(0)
+    pieces = [rng.integers(1, 50, n if n % 9 else 40) for n in rng.integers(1, 10, 120)]     # some longer than a window of 24
+    np.concatenate([np.append(o, 0) for o in pieces]).astype('<u2').tofile(tmp_path/'docs.bin')
+    data = TokenData(tmp_path/'docs.bin', documents=True)
+    data.eot_id = 0
+    x, y, mask, segments = make_plan(data, 6, 24, seed=1).batch(1)
+    assert max(len(o.unique()) for o in segments) > 3 and int((y == 0).sum()) > 5
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**dict(vocab_size=50, block_size=24, n_layer=3, n_head=2, n_embd=16) | MODELS[kind])).double()
+    for p in model.parameters(): torch.nn.init.normal_(p, std=.3)            # nothing may be zero, taps least of all
+    loss = model(x, y, mask, segments)[1]
+    loss.backward()
+    together = {k: p.grad.clone() for k, p in model.named_parameters()}
+    model.zero_grad()
+    nats = 0.
+    for b in range(6):
+        for k in segments[b][mask[b]].unique():
+            here = segments[b] == k
+            nats = nats + model(x[b, here][None], y[b, here][None])[1]*here.sum()
+    (nats/mask.sum()).backward()
+    torch.testing.assert_close(loss, nats/mask.sum(), rtol=1e-5, atol=0)
+    for k, p in model.named_parameters(): torch.testing.assert_close(p.grad, together[k], rtol=1e-4, atol=1e-6, msg=k)
+    model.zero_grad()
+    mixed = model(x, y, mask)[1]                                            # without the segments it is another loss
+    assert abs(mixed - loss) > 1e-4
+
 # ---- memory
 TRAIN_BIG = '''
 import resource, sys
@@ -98,6 +134,7 @@ from nanogpt_lit.loader import TokenData, eval_batches, make_plan
 from nanogpt_lit.model import GPT, GPTConfig
 from nanogpt_lit.optim import make_optimizers
 from nanogpt_lit.trainer import Trainer
+
 def own_mb(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon'))/1024
 model, ocfg = GPT(GPTConfig(256, 64, 1, 2, n_embd=32)), OptimConfig()
 def steps(n, plan):
