@@ -45,7 +45,7 @@ class Together:
     def zero_grad(self):
         for o in self.optimizers: o.zero_grad(set_to_none=True)
 
-# %% ../nbs/09_trainer.ipynb #ca8903d6
+# %% ../nbs/09_trainer.ipynb #98e17d93
 class SingleDevice:
     "How a step is spread over devices: here, not at all. A distributed strategy overrides these"
     rank, world_size, is_main = 0, 1, True
@@ -69,15 +69,23 @@ class SingleDevice:
     def same(self, value): return value                   # the main process's number
     def any(self, flag): return flag                      # does any process say so?
     def reason(self, text): return text                   # why to stop: what the first process says that says something
-    def autocast(self):
-        "The context for forward passes"
-        if self.dtype == 'float32': return nullcontext()
-        return torch.autocast(self.device.split(':')[0], getattr(torch, self.dtype))
-    def put(self, batch):
-        "The tensors of `batch` on the device; on CUDA from pinned memory, without waiting"
-        if self.device == 'cpu': return batch
-        if self.device.startswith('cuda'): batch = [o.pin_memory() if o.device.type == 'cpu' else o for o in batch]
-        return [o.to(self.device, non_blocking=True) for o in batch]
+
+# %% ../nbs/09_trainer.ipynb #e480fd09
+@patch
+def autocast(self: SingleDevice):
+    "The context for forward passes"
+    if self.dtype == 'float32': return nullcontext()
+    return torch.autocast(self.device.split(':')[0], getattr(torch, self.dtype))
+
+@patch
+def put(
+    self: SingleDevice,
+    batch, # tensors
+):
+    "The tensors of `batch` on the device; on CUDA from pinned memory, without waiting"
+    if self.device == 'cpu': return batch
+    if self.device.startswith('cuda'): batch = [o.pin_memory() if o.device.type == 'cpu' else o for o in batch]
+    return [o.to(self.device, non_blocking=True) for o in batch]
 
 # %% ../nbs/09_trainer.ipynb #d4566bec
 class Callback:
@@ -118,7 +126,7 @@ class OneBatch:
         if share not in self.kept: self.kept[share] = self.plan.batch(0, *share)
         return self.kept[share]
 
-# %% ../nbs/09_trainer.ipynb #a463d881
+# %% ../nbs/09_trainer.ipynb #c27a775c
 EXTRAS = {}                              # setting -> makes the callback that belongs to it, from the configuration
 
 class Trainer:
@@ -143,7 +151,7 @@ class Trainer:
         self.optimizers = self.strategy.optimizers(optimizers)
         self.together = Together(self.optimizers)
         self.cfg, self.optim_cfg = in_steps(train_cfg, optim_cfg, plan)
-        self.callbacks = sorted([*callbacks, *(make(train_cfg) for flag, make in EXTRAS.items() if getattr(train_cfg, flag))], key=lambda o: o.order)
+        self.callbacks = sorted([*callbacks, *(make(train_cfg) for flag, make in EXTRAS.items() if getattr(train_cfg, flag, None))], key=lambda o: o.order)
         self.val_data, self.eval_fn = val_data, eval_fn
         self.n_micro = self.strategy.micro_steps(train_cfg.batch_size, train_cfg.grad_accum_steps)
         self.say = lambda text: print(text, flush=True) if self.strategy.is_main else None # a progress bar replaces it
@@ -171,7 +179,7 @@ def fire(
     "Announce `event` to all callbacks, in order"
     for o in self.callbacks: getattr(o, event)(self)
 
-# %% ../nbs/09_trainer.ipynb #9daf8a0e
+# %% ../nbs/09_trainer.ipynb #02a1ca40
 @patch(as_prop=True)
 def elapsed_s(self: Trainer):
     "Seconds of training so far, evaluation and earlier sessions included"
@@ -183,6 +191,7 @@ def progress(self: Trainer):
     by_clock = self.elapsed_s/(60*self.cfg.minutes) if self.cfg.minutes else 0.
     return min(1., max(self.step/self.cfg.max_steps, by_clock))
 
+# %% ../nbs/09_trainer.ipynb #2260359f
 @patch(as_prop=True)
 def lr_share(self: Trainer):
     "The share of the peak learning rate for the next update"
@@ -193,13 +202,14 @@ def tokens_per_step(self: Trainer):
     "Tokens of the global batch: the same for any number of processes"
     return self.plan.batch_size*self.plan.block_size
 
-# %% ../nbs/09_trainer.ipynb #0e301176
+# %% ../nbs/09_trainer.ipynb #a5a8599f
 @patch(as_prop=True)
 def eta_s(self: Trainer):
     "Seconds left, judged by the pace of this session, evaluation included; None before the first step"
     done = (p := self.progress) - self._progress_at_start
     return (self.elapsed_s - self._elapsed_before)*(1 - p)/done if done > 0 else None
 
+# %% ../nbs/09_trainer.ipynb #16e80483
 @patch
 def stop(
     self: Trainer,
@@ -245,7 +255,7 @@ def train_step(self: Trainer):
     self.step += 1
     self.tokens_seen += self.tokens_per_step
 
-# %% ../nbs/09_trainer.ipynb #c99696d1
+# %% ../nbs/09_trainer.ipynb #68a4d503
 @patch
 def _update(self: Trainer):
     "Clip, step all optimisers, forget the gradients"
@@ -261,6 +271,7 @@ def _update(self: Trainer):
     self.update_ratios = update_ratios(before, self.raw_model, SAMPLED) if before else None
     self.together.zero_grad()
 
+# %% ../nbs/09_trainer.ipynb #69f85e75
 SAMPLED = 2**16                                           # values of a matrix that are looked at
 
 @patch
@@ -305,7 +316,7 @@ def mean_loss(
     total, count = s.sum(torch.stack([total, torch.tensor(count, dtype=torch.float64)]))
     return (total/count).item()
 
-# %% ../nbs/09_trainer.ipynb #341039c0
+# %% ../nbs/09_trainer.ipynb #f4ecce8c
 @patch
 def evaluate(self: Trainer) -> float:
     "Measure the validation loss, remember the best, announce `on_eval`"
@@ -318,6 +329,7 @@ def evaluate(self: Trainer) -> float:
     self.fire('on_eval')
     return val
 
+# %% ../nbs/09_trainer.ipynb #29ae338d
 @patch
 def _bits_per_byte(self: Trainer):
     "The validation loss in units that don't depend on the tokenizer, where the data knows its bytes"
@@ -336,7 +348,7 @@ def _eval_due(self: Trainer, last):
     every, can = self.cfg.eval_interval, self.val_data is not None or self.eval_fn is not None
     return can and every > 0 and (last or self.step % every == 0) and not self.cfg.overfit_batch
 
-# %% ../nbs/09_trainer.ipynb #8727b315
+# %% ../nbs/09_trainer.ipynb #bb1a8827
 @patch
 def make_record(self: Trainer) -> dict:
     "Read the numbers of the present step from the device. Raises `UserError` if a loss or gradient wasn't finite"
@@ -345,10 +357,18 @@ def make_record(self: Trainer) -> dict:
         loss = self.loss.item()                           # waits for the device: from here on time is wall time
         self.check_finite()
         lr = self.optimizers[0].param_groups[0]['lr']
-        r |= dict(loss=self.strategy.mean(loss), lr=lr, grad_norm=self.grad_norm.item())
+        r |= dict(loss=self.strategy.mean(loss), lr=lr)
+        if math.isfinite(norm := self.grad_norm.item()): r['grad_norm'] = norm   # float16: no number where a step was skipped
     if self.update_ratios: r['update_ratio'] = torch.stack([*self.update_ratios.values()]).median().item()
-    if self.strategy.scaler.is_enabled(): r['loss_scale'] = self.strategy.scaler.get_scale()
+    if self.strategy.scaler.is_enabled(): r['loss_scale'] = self._loss_scale()
     return r | self._pace() | dict(tokens=self.tokens_seen, elapsed_s=self.elapsed_s, memory_gb=memory_gb(self.strategy.device))
+
+# %% ../nbs/09_trainer.ipynb #5d4d28ab
+@patch
+def _loss_scale(self: Trainer):
+    "The scaler's number; `UserError` if it has shrunk to nothing"
+    if (scale := self.strategy.scaler.get_scale()) > 1e-6: return scale
+    raise UserError(f'float16: the gradients have overflowed at every step for a while, at step {self.step} still: {self._remedy()}')
 
 @patch
 def _pace(self: Trainer):
@@ -447,7 +467,7 @@ def fit(self: Trainer):
         finally: self._elapsed_before, self._start = self.elapsed_s, None
     return self
 
-# %% ../nbs/09_trainer.ipynb #04a4c3f6
+# %% ../nbs/09_trainer.ipynb #8deb629f
 @patch
 def _after_step(self: Trainer, start):
     "Evaluate, log and announce what is due after a step that began at `start`"
@@ -462,6 +482,7 @@ def _after_step(self: Trainer, start):
     if logging: self._log(evaluating)
     self.fire('on_step_end')
 
+# %% ../nbs/09_trainer.ipynb #687f4427
 @patch
 def _log(self: Trainer, evaluated=True):
     self.record = self.make_record()
@@ -534,7 +555,7 @@ def _step_of(line):
     try: return json.loads(line)['step'] if line.endswith('\n') else math.inf
     except (ValueError, KeyError, TypeError): return math.inf
 
-# %% ../nbs/09_trainer.ipynb #777e4732
+# %% ../nbs/09_trainer.ipynb #1023249d
 def log_line(
     r: dict, # a record
 ) -> str:
@@ -543,11 +564,13 @@ def log_line(
     if 'loss' in r: parts.append(f'loss {r["loss"]:.4f}')
     if 'val_loss' in r: parts.append(f'val loss {r["val_loss"]:.4f}')
     if 'dt_ms' in r: parts.append(f'time {r["dt_ms"]:.1f}ms')
-    if 'lr' in r: parts += [f'lr {r["lr"]:.2e}', f'norm {r["grad_norm"]:.2f}']
+    if 'lr' in r: parts.append(f'lr {r["lr"]:.2e}')
+    if 'grad_norm' in r: parts.append(f'norm {r["grad_norm"]:.2f}')
     if 'tokens_per_s' in r: parts.append(f'{human(round(r["tokens_per_s"]))} tok/s')
     if 'mfu' in r: parts.append(f'mfu {r["mfu"]:.1%}')
     return f'iter {r["step"]}: ' + ', '.join(parts)
 
+# %% ../nbs/09_trainer.ipynb #932bfb40
 class LogLines(Callback):
     "Prints a line per logged step, parameters and tokens per iteration before the first, the outcome after the last"
     order = 10
@@ -556,6 +579,7 @@ class LogLines(Callback):
         s, n = t.strategy, sum(p.numel() for p in t.raw_model.parameters())
         t.say(f'number of parameters: {human(n)} ({n:,}); tokens per iteration: {t.tokens_per_step:,}; '
               f'device {s.device}, {s.dtype}')
+        if t.cfg.max_tokens or t.cfg.max_epochs: t.say(f'the run has {t.cfg.max_steps:,} steps, {human(t.cfg.max_steps*t.tokens_per_step)} tokens')
         if t.step: t.say(f'continuing after step {t.step}')
     def on_log(self, t):
         if t.strategy.is_main: t.say(log_line(t.record))
@@ -614,7 +638,7 @@ def on_fit_end(self: ProgressBar, t):
 
 ProgressBar.on_error = ProgressBar.on_fit_end
 
-# %% ../nbs/09_trainer.ipynb #06e44ebe
+# %% ../nbs/09_trainer.ipynb #b8941e07
 class EarlyStop(Callback):
     "Ends a run when the validation loss hasn't become better for `patience` evaluations"
     def __init__(self,
@@ -630,7 +654,7 @@ class EarlyStop(Callback):
         self.best, self.waited = (t.val_loss, 0) if better else (self.best, self.waited + 1)
         self._check(t)
     def _check(self, t):
-        if self.waited >= self.patience: t.finish(f'no better validation loss than {self.best:.4f} in {self.waited} evaluations')
+        if self.waited >= self.patience: t.finish(f'no better validation loss than {self.best:.4f} in {self.waited} evaluation{"s"*(self.waited > 1)}')
     def state_dict(self): return dict(best=self.best, waited=self.waited)
     def load_state_dict(self, state): self.best, self.waited = state['best'], state['waited']
 
@@ -671,7 +695,7 @@ class OverfitBatch(Callback):
 
 EXTRAS['overfit_batch'] = lambda cfg: OverfitBatch()
 
-# %% ../nbs/09_trainer.ipynb #10337f9e
+# %% ../nbs/09_trainer.ipynb #b35f341a
 class Tracker(Callback):
     "Sends each record to a `writer`; a failure is reported once and never ends the run"
     order, name, writer = 20, 'the tracker', None
@@ -686,6 +710,7 @@ class Tracker(Callback):
             t.say(f'{self.name} failed ({type(e).__name__}: {e}): going on without it, metrics.jsonl has everything')
             self.writer = None
 
+# %% ../nbs/09_trainer.ipynb #73fd0fbf
 def settings_of(
     t: Trainer, # a trainer
 ) -> dict:
