@@ -377,7 +377,7 @@ def _judged(logits_BV, ids_B, n):
     top = [[*zip(i, p)] for i, p in zip(best.indices.tolist(), best.values.tolist())]
     return logp_BV.gather(1, ids_B[:, None])[:, 0].tolist(), top
 
-# %% ../nbs/05_generate.ipynb #e4bcf783
+# %% ../nbs/05_generate.ipynb #a5216e11
 def steps(
     model: GPT,           # the network; dropout is off while it predicts
     prompts,              # ids_BT, or a list of B lists of ids of any lengths; of a long one the model sees the end (`window_start`)
@@ -388,20 +388,20 @@ def steps(
     use_cache: bool=True, # keep keys and values; the tokens are the same either way
     slide: int=None,      # see `window_start`
     repetition_penalty: float=1., # above 1 pushes down what prompt and text already have
-    tokenizer=None,       # needed if `stop` has texts
+    tokenizer=None,       # needed if `stop` has texts; ids of a padded vocabulary that it doesn't know are never drawn
     logprobs: int=None,   # tell the log-probabilities of the tokens, and of this many of the likeliest
 ):
     "Yield a `Step` for each round until every row has stopped"
     knobs = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     _check_knobs(**knobs, repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens, logprobs=logprobs)
     texts, device = _prompt_lists(prompts, model.cfg.vocab_size), model.wte.weight.device
-    stopped = Stopper(stop, tokenizer)
+    stopped, known = Stopper(stop, tokenizer), getattr(tokenizer, 'vocab_size', None)
     rows, done = range(len(texts)), [False]*len(texts)
     predict = Predictor(model, max(map(len, texts)) + max_new_tokens, use_cache, slide)
     seen_BV = _seen(texts, model.cfg.vocab_size, device) if repetition_penalty != 1 else None
     for u_B in islice(darts(row_seeds(seed, len(texts)), device), max_new_tokens):
-        logits_BV = predict(texts)
-        shaped_BV = logits_BV if seen_BV is None else penalise(logits_BV, seen_BV, repetition_penalty)
+        logits_BV = predict(texts)[:, :known]
+        shaped_BV = logits_BV if seen_BV is None else penalise(logits_BV, seen_BV[:, :known], repetition_penalty)
         ids_B = draw(next_token_probs(shaped_BV, **knobs), u_B) if temperature else shaped_BV.argmax(-1)
         if seen_BV is not None: seen_BV.scatter_(1, ids_B[:, None], True)
         ids = [texts[i][-1] if done[i] else o for i, o in enumerate(ids_B.tolist())]
