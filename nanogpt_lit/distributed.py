@@ -4,25 +4,28 @@
 
 # %% auto #0
 __all__ = ['MAY_DIFFER', 'World', 'world', 'device_of', 'backend_of', 'meet', 'leave', 'DataParallel', 'OneProcess', 'as_one',
-           'claim_folder', 'restarted']
+           'claim_folder', 'restarted', 'torchrun_words', 'sbatch_script', 'launch_command', 'Cluster', 'all_reduce_s',
+           'simulate_step']
 
-# %% ../nbs/13_distributed.ipynb #4ae4ffe5
-import atexit, hashlib, json, os, re, shlex, signal, socket, sys
+# %% ../nbs/13_distributed.ipynb #31c6c43b
+import atexit, hashlib, json, logging, math, os, re, secrets, shlex, signal, socket, sys, time
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 import numpy as np
 import psutil
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.rendezvous import rendezvous
+from torch.distributed.run import get_args_parser, run as torchrun
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from fastcore.basics import patch
 from .core import UserError, atomic_write, pick_device
-from .config import LaunchConfig
+from .config import COMMANDS, LaunchConfig
 from .data import mix64
 from .optim import Muon, newton_schulz
 from .trainer import SingleDevice
@@ -72,7 +75,7 @@ def backend_of(
     if not dist.is_gloo_available(): raise UserError('this build of torch has no gloo, through which processes talk: install a standard build')
     return 'cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo'
 
-# %% ../nbs/13_distributed.ipynb #73f40c3b
+# %% ../nbs/13_distributed.ipynb #993112d1
 _met = {}                                                 # the store, once this process has met the others
 
 def meet(
@@ -83,13 +86,30 @@ def meet(
     if 'store' in _met: return _met['store']
     place = f'{os.environ.get("MASTER_ADDR", "?")}:{os.environ.get("MASTER_PORT", "?")}'
     _lead_gloo(os.environ.get('MASTER_ADDR'))
-    try: _met['store'] = next(rendezvous('env://', timeout=timedelta(seconds=timeout_s)))[0]
+    try: _met['store'] = _handshake(next(rendezvous('env://', timeout=timedelta(seconds=timeout_s)))[0], w, timeout_s)
     except (ValueError, RuntimeError) as e:
-        if re.search('EADDRINUSE|address already in use|port', str(e), re.I) and w.rank == 0:
+        if re.search('EADDRINUSE|address already in use', str(e), re.I) and w.rank == 0:
             raise UserError(f'the port of {place} is in use by another program: choose another --master_port') from None
         raise UserError(f'rank {w.rank} met nobody at {place} within {timeout_s:g} s ({_first_line(e)}): are all {w.world_size} processes '
                         'running, and can they reach that address?') from None
     return _met['store']
+
+def _handshake(store, w, timeout_s):
+    "The part of the store that belongs to the processes alive now"
+    mine, ready = secrets.token_hex(8), lambda r: f'ready {corner} {r}'
+    if w.rank:
+        store.set(f'hello {w.rank}', mine)
+        store.wait([f'welcome {mine}'], timedelta(seconds=timeout_s))
+        corner = store.get(f'welcome {mine}').decode()
+        store.set(ready(w.rank), '1')
+    else:
+        corner, end, missing = mine, time.monotonic() + timeout_s, {*range(1, w.world_size)}
+        while missing := {r for r in missing if not store.check([ready(r)])}:
+            for r in missing:
+                if store.check([f'hello {r}']): store.set(f'welcome {store.get(f"hello {r}").decode()}', corner)
+            if time.monotonic() > end: raise RuntimeError(f'rank {min(missing)} did not come')
+            time.sleep(.005)
+    return dist.PrefixStore(corner, store)
 
 def _first_line(e): return str(e).strip().split('\n')[0][:160]
 
@@ -355,3 +375,157 @@ def restarted(
 def _launch():
     if 'TORCHELASTIC_RUN_ID' not in os.environ: return None
     return ' '.join(os.environ.get(k, '') for k in ('TORCHELASTIC_RUN_ID', 'MASTER_ADDR'))
+
+# %% ../nbs/13_distributed.ipynb #6c00abe9
+def torchrun_words(
+    c: LaunchConfig, # how many, where
+) -> list[str]:
+    "The torchrun command line for `c`"
+    n = c.nproc or torch.cuda.device_count() or 1
+    words = ['torchrun', '--standalone'] if c.nnodes == 1 else ['torchrun', f'--nnodes={c.nnodes}']
+    if c.nnodes > 1 and c.node_rank is not None:
+        words += [f'--node_rank={c.node_rank}', f'--master_addr={c.master_addr}', f'--master_port={c.master_port}']
+    elif c.nnodes > 1: words += ['--rdzv_backend=c10d', f'--rdzv_endpoint={c.master_addr}:{c.master_port}', '--rdzv_id=nanogpt']
+    words += [f'--nproc_per_node={n}'] + [f'--max-restarts={c.max_restarts}']*(c.max_restarts > 0)
+    if '--shutdown-timeout' in get_args_parser()._option_string_actions: words.append(f'--shutdown-timeout={c.shutdown_timeout}')  # newer torch
+    return words + _target(c)
+
+def _target(c):
+    if not c.command: raise UserError('nothing to launch: put a command behind the flags, such as nanogpt-launch --nproc 4 train gpt2')
+    name, *flags = c.command
+    name = name.removeprefix('nanogpt-')
+    if f'nanogpt-{name}' not in COMMANDS or name == 'launch':
+        raise UserError(f'{name!r} is not a command of this package: expected one of {", ".join(k.removeprefix("nanogpt-") for k in COMMANDS if k != "nanogpt-launch")}')
+    if c.max_restarts and name == 'train' and '--auto_resume' not in flags: flags = [*flags, '--auto_resume']
+    return (['-m', 'nanogpt_lit.pretrain'] if name == 'train' else ['--no-python', f'nanogpt-{name}']) + flags
+
+# %% ../nbs/13_distributed.ipynb #a47df385
+_SBATCH = '''#!/bin/bash
+# Written by nanogpt-launch --sbatch; submit with: sbatch FILE
+#SBATCH --job-name=nanogpt
+#SBATCH --nodes={nodes}
+#SBATCH --ntasks-per-node=1            # one torchrun on each machine, which starts the others
+#SBATCH --gpus-per-node={n}
+#SBATCH --cpus-per-task={cpus}
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@600            # ten minutes before the end: save, stop, queue again
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+#SBATCH --open-mode=append
+##SBATCH --partition=… --account=…     # as your cluster wants it
+
+set -uo pipefail
+# source /path/to/.venv/bin/activate   # the same environment on all machines; data and runs on a disk that all of them see
+export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / {n}))
+# export NCCL_DEBUG=INFO NCCL_SOCKET_IFNAME=…   # if the machines don't find each other
+
+stopped=
+trap 'stopped=1; kill -TERM "$job"' USR1
+srun --kill-on-bad-exit=1 torchrun --nnodes={nodes} --nproc_per_node={n} --rdzv_backend=c10d \\
+    --rdzv_endpoint="$MASTER_ADDR:{port}" --rdzv_id="$SLURM_JOB_ID" --max-restarts={restarts} --shutdown-timeout={patience} \\
+    {target} &
+job=$!
+wait "$job"; code=$?
+while kill -0 "$job" 2>/dev/null; do wait "$job"; code=$?; done   # the trap has interrupted the first wait
+[ -n "$stopped" ] && exec scontrol requeue "$SLURM_JOB_ID"
+exit "$code"
+'''
+
+def sbatch_script(
+    c: LaunchConfig, # how many, where
+) -> str:
+    "A SLURM batch script that trains on `c.nnodes` machines and continues by itself when its time is up"
+    n, target = c.nproc or torch.cuda.device_count() or 8, _target(c)
+    if target[0] == '-m' and '--auto_resume' not in target: target.append('--auto_resume')
+    return _SBATCH.format(nodes=c.nnodes, n=n, cpus=8*n, port=c.master_port, restarts=c.max_restarts, patience=c.shutdown_timeout, target=shlex.join(target))
+
+# %% ../nbs/13_distributed.ipynb #e9f7eecd
+def launch_command(
+    c: LaunchConfig, # what to start
+):
+    "Target of `nanogpt-launch`"
+    words = torchrun_words(c)
+    if c.sbatch:
+        atomic_write(c.sbatch, sbatch_script(c))
+        print(f'written: {c.sbatch}; look it over, then submit it with: sbatch {shlex.quote(c.sbatch)}')
+        return
+    print(shlex.join(words), flush=True)
+    if c.dry_run: return
+    if c.nnodes > 1 and c.node_rank == 0: _check_port(c.master_port)
+    if code := _torchrun(words[1:]): raise SystemExit(code)
+
+def _check_port(port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try: s.bind(('', port))
+        except OSError: raise UserError(f'port {port} is in use on this machine: choose another --master_port, the same on all machines') from None
+
+# %% ../nbs/13_distributed.ipynb #efd7aed7
+def _torchrun(words):
+    "Run torchrun here; the exit code"
+    os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'FATAL')
+    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith('torch.distributed'): logging.getLogger(name).setLevel(logging.CRITICAL)
+    if '--no-python' in words: at = words.index('--no-python') + 1; words = words[:at] + [_script(words[at])] + words[at + 1:]
+    try: return torchrun(get_args_parser().parse_args(words)) or 0
+    except ChildFailedError as e: return _worst(e)
+    except SignalException as e: return 128 + e.sigval
+    except (RuntimeError, dist.DistError) as e: raise UserError(f'the machines could not meet ({_first_line(e)}): check --master_addr and --master_port, '
+                                                                'and that all of them were started') from None
+
+def _script(name):
+    path = Path(sys.executable).with_name(name)
+    return str(path) if path.exists() else name
+
+def _worst(e):
+    rank, failure = e.get_first_failure()
+    if failure.exitcode < 0: print(f'error: rank {rank} was ended by {signal.Signals(-failure.exitcode).name}', file=sys.stderr)
+    return 1
+
+# %% ../nbs/13_distributed.ipynb #f3a431b5
+@dataclass
+class Cluster:
+    "Assumptions about the machines, per GPU unless it says otherwise"
+    name: str = 'H100, 8 per machine'
+    gpus_per_node: int = 8           # GPUs in one machine
+    peak_flops: float = 989e12       # bfloat16, dense, from the data sheet
+    mfu: float = .40                 # share of the peak that a good program reaches on one GPU
+    inside_Bps: float = 300e9        # bytes per second that an all-reduce gets through NVLink
+    between_Bps: float = 40e9        # and through the network: 400 Gbit/s per GPU, four fifths of it reached
+    hop_s: float = 10e-6             # delay of one message
+    jitter: float = .03              # standard deviation of a GPU's step time, relative
+
+def all_reduce_s(
+    n_bytes: float, # length of the vector
+    gpus: int,      # how many sum it up
+    c: Cluster,     # over what
+) -> float:
+    "Seconds of an all-reduce: rings inside the machines, then a ring of machines for each share, then back"
+    g = min(gpus, c.gpus_per_node)
+    m = -(-gpus//g)
+    inside = 2*(g - 1)/g*n_bytes/c.inside_Bps + 2*(g - 1)*c.hop_s
+    between = 2*(m - 1)/m*n_bytes/g/c.between_Bps + 2*math.ceil(math.log2(m))*c.hop_s if m > 1 else 0.
+    return inside + between
+
+# %% ../nbs/13_distributed.ipynb #c0bae43c
+def simulate_step(
+    n_params: float,      # parameters
+    tokens: float,        # per GPU and step
+    gpus: int,            # how many
+    c: Cluster,           # over what
+    grad_bytes: int=4,    # per parameter
+    bucket: float=25e6,   # bytes per bucket
+    draws: int=20,        # steps to average
+    seed: int=0,          # of the pace of the GPUs
+) -> dict[str, float]:
+    "Seconds of a data-parallel step: `total`, and of that `compute` on a GPU of average pace, `exposed` communication and `waiting` for the slowest"
+    compute = 6*n_params*tokens/(c.peak_flops*c.mfu)
+    rng, n = np.random.default_rng(seed), max(1, round(n_params*grad_bytes/bucket))
+    slowest = np.array([1 + c.jitter*rng.standard_normal(gpus).max() for _ in range(draws)]) if gpus > 1 else np.ones(1)
+    one = all_reduce_s(n_params*grad_bytes/n, gpus, c)
+    total = np.zeros(len(slowest))
+    for k in range(n): total = np.maximum(total, compute*slowest*(1 + 2*(k + 1)/n)/3) + one        # forward is a third
+    waiting = compute*(slowest.mean() - 1)
+    return dict(total=total.mean(), compute=compute, waiting=waiting, exposed=total.mean() - compute - waiting)

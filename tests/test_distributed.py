@@ -1,0 +1,256 @@
+"""Several processes as a shell sees them: the same numbers as one, a worker killed, a mistake said once, two machines.
+
+Processes talk through gloo on the CPU. Two machines are two network namespaces, where the test may create them.
+"""
+import argparse, json, os, shutil, signal, socket, subprocess, sys, time
+from pathlib import Path
+import psutil
+import pytest
+from nanogpt_lit.config import LaunchConfig
+from nanogpt_lit.distributed import sbatch_script
+
+BIN = Path(sys.executable).parent
+LIMIT = 150 # seconds for anything here; usually it is five
+FLAGS = ['--n_layer', '2', '--n_head', '2', '--n_embd', '32', '--block_size', '32', '--batch_size', '4', '--grad_accum_steps', '2', '--device', 'cpu',
+         '--num_threads', '1', '--tokenizer', 'char', '--log_interval', '1', '--eval_interval', '25', '--checkpoint_interval', '10', '--max_steps', '50',
+         '--learning_rate', '1e-3', '--lr_decay_steps', '50', '--dist_timeout', '60']
+slow = pytest.mark.skipif(not os.environ.get('NANOGPT_LIT_SLOW'), reason='takes long: set NANOGPT_LIT_SLOW=1')
+TORCHRUN = [str(BIN/'torchrun'), '--standalone']
+
+def start(words, cwd, **env):
+    return subprocess.Popen([*map(str, words)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+                            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PATH': f'{BIN}:{os.environ["PATH"]}', **env})
+
+def finish(p):
+    "Exit code, output and errors of a launcher; whoever it started is ended if it takes too long"
+    try: out, err = p.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        for o in [*psutil.Process(p.pid).children(recursive=True), psutil.Process(p.pid)]: o.kill()
+        out, err = p.communicate()
+        pytest.fail(f'not over after {LIMIT} s\n{out[-2000:]}\n{err[-4000:]}')
+    return p.returncode, out, err
+
+def run(*words, cwd, **env): return finish(start(words, cwd, **env))
+
+def good(result):
+    assert result[0] == 0, result[1][-1500:] + result[2][-4000:]
+    return result[1]
+
+def train(n, out_dir, *more, cwd, text):
+    "nanogpt-train in `n` processes"
+    command = ['-m', 'nanogpt_lit.pretrain', '--input', text, '--out_dir', out_dir, *FLAGS, *more]
+    return run(*([sys.executable] if n == 1 else [*TORCHRUN, f'--nproc_per_node={n}']), *command, cwd=cwd)
+
+def rows(folder): return [r for r in map(json.loads, (folder/'metrics.jsonl').read_text().splitlines()) if 'loss' in r]
+def numbers(folder): return [(r['step'], r['tokens'], r['loss']) for r in rows(folder)]
+
+def close(a, b, limit=1e-5):
+    assert [(r['step'], r['tokens'], r['lr']) for r in a] == [(r['step'], r['tokens'], r['lr']) for r in b]
+    assert max(abs(x['loss'] - y['loss'])/x['loss'] for x, y in zip(a, b)) < limit
+
+def weights(folder):
+    from nanogpt_lit.checkpoint import checksum, latest_checkpoint, load_checkpoint
+    return checksum(load_checkpoint(latest_checkpoint(folder))['model'])
+
+@pytest.fixture(scope='module')
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp('text')/'text.txt'
+    path.write_text(Path(argparse.__file__).read_text(encoding='utf-8')[:20_000], encoding='utf-8')
+    return path
+
+@pytest.fixture(scope='module')
+def one(text, tmp_path_factory):
+    "A run of 50 steps in one process"
+    home = tmp_path_factory.mktemp('one')
+    good(train(1, 'run', cwd=home, text=text))
+    return home/'run'
+
+@pytest.fixture(scope='module')
+def two(text, tmp_path_factory):
+    "The same in two"
+    home = tmp_path_factory.mktemp('two')
+    out = good(train(2, 'run', cwd=home, text=text))
+    assert out.count('iter 50:') == 1 and out.count('number of parameters') == 1, 'only rank 0 is to be heard'
+    return home/'run'
+
+# --- the same numbers ----------------------------------------------------------------------------------------------
+
+def test_two_processes_compute_what_one_does(one, two):
+    assert len(rows(one)) == 50
+    close(rows(one), rows(two))
+
+WEIGHTS = '''
+import sys
+from nanogpt_lit.checkpoint import checksum
+from nanogpt_lit.config import PRESETS, RunConfig
+from nanogpt_lit.core import resolve
+from nanogpt_lit.pretrain import pretrain
+run = pretrain(*resolve(RunConfig, sys.argv[1:], PRESETS))
+s = run.trainer.strategy
+sums = s.gather(checksum(run.model.state_dict()))
+if s.is_main: print('weights', s.world_size, len({*sums}), run.evaluation.nats_per_token)
+'''
+
+def test_four_processes_too_and_all_end_with_the_same_bits(one, text, tmp_path):
+    (tmp_path/'job.py').write_text(WEIGHTS)
+    out = good(run(*TORCHRUN, '--nproc_per_node=4', 'job.py', '--input', text, '--out_dir', 'run', *FLAGS, cwd=tmp_path))
+    close(rows(one), rows(tmp_path/'run'))
+    said = next(line.split() for line in out.splitlines() if line.startswith('weights'))
+    assert said[1:3] == ['4', '1'], said
+    single = [r['val_loss'] for r in map(json.loads, (one/'metrics.jsonl').read_text().splitlines()) if 'val_loss' in r]
+    assert abs(float(said[3]) - single[-1]) < 1e-4
+
+@pytest.mark.parametrize('n', [2, pytest.param(4, marks=slow)])
+def test_resumed_with_another_number_of_processes(n, one, text, tmp_path):
+    (tmp_path/'run').mkdir()
+    for name in ('model_00010.pt', 'metrics.jsonl', 'config.toml'): shutil.copy(one/name, tmp_path/'run'/name)
+    shutil.copytree(one/'tokenizer', tmp_path/'run'/'tokenizer')
+    out = good(train(n, 'run', '--auto_resume', cwd=tmp_path, text=text))
+    assert out.count('at step 10') == 1
+    close(rows(one), rows(tmp_path/'run'))
+
+@pytest.mark.parametrize('optimizer, limit', [('adamw', 1e-5), pytest.param('muon', 5e-3, marks=slow)])
+def test_loss_masks(optimizer, limit, text, tmp_path):
+    "Documents kept apart have masks, with other counts on every rank. Muon's rounding in bfloat16 is coarse, hence the limit"
+    path = tmp_path/'text.txt'
+    path.write_text('<|endoftext|>'.join(text.read_text()[i:i + 90 + i % 37] for i in range(0, 12000, 130)))
+    more = ['--tokenizer', 'bpe', '--tokenizer_vocab_size', '300', '--separator', '<|endoftext|>', '--align_documents', '--max_steps', '12']
+    for n in (1, 2): good(train(n, f'run{n}', *more, '--optimizer', optimizer, cwd=tmp_path, text=path))
+    close(rows(tmp_path/'run1'), rows(tmp_path/'run2'), limit)
+
+def test_console_script_and_a_time_budget(text, tmp_path):
+    "Clocks differ, the learning rate must not: rank 0's counts"
+    command = ['--no-python', 'nanogpt-train', '--input', text, '--out_dir', 'run', *FLAGS, '--minutes', '.02', '--max_steps', '100000', '--schedule', 'linear']
+    good(run(*TORCHRUN, '--nproc_per_node=2', *command, cwd=tmp_path))
+    last = rows(tmp_path/'run')[-1]
+    assert 1.1 < last['elapsed_s'] < 30 and last['lr'] < 3e-4
+
+# --- death and signals ---------------------------------------------------------------------------------------------
+
+def worker(p, rank):
+    "The process with this rank below torchrun"
+    for o in psutil.Process(p.pid).children(recursive=True):
+        try:
+            if o.environ().get('RANK') == str(rank): return o
+        except psutil.Error: pass
+
+def wait_for(step, folder, p):
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end and p.poll() is None:
+        try:
+            if json.loads((folder/'metrics.jsonl').read_text().splitlines()[-1])['step'] >= step: return
+        except (OSError, ValueError, IndexError): pass
+        time.sleep(.01)
+    assert p.poll() is None, finish(p)[2][-3000:]
+
+SLOWLY = '''
+import sys, time
+from nanogpt_lit.config import PRESETS, RunConfig
+from nanogpt_lit.core import resolve
+from nanogpt_lit.distributed import as_one
+from nanogpt_lit.pretrain import pretrain
+from nanogpt_lit.trainer import Callback
+class Slowly(Callback):
+    def on_step_end(self, t): time.sleep(.03)
+with as_one(): pretrain(*resolve(RunConfig, sys.argv[1:], PRESETS), callbacks=[Slowly()])
+'''
+
+def slowly(home, text, *torchrun):
+    (home/'job.py').write_text(SLOWLY)
+    return start([*TORCHRUN, '--nproc_per_node=2', *torchrun, 'job.py', '--input', text, '--out_dir', 'run', *FLAGS], home)
+
+@pytest.mark.parametrize('rank', [1, pytest.param(0, marks=slow)])
+def test_a_killed_worker_costs_nothing_but_time(rank, two, text, tmp_path):
+    p = slowly(tmp_path, text, '--max-restarts=1')
+    wait_for(24, tmp_path/'run', p)
+    worker(p, rank).kill()
+    out = good(finish(p))
+    assert 'at step 20' in out or 'at step 30' in out
+    assert numbers(tmp_path/'run') == numbers(two) and weights(tmp_path/'run') == weights(two)
+
+def test_a_signal_to_one_stops_all_at_the_same_step(two, text, tmp_path):
+    p = slowly(tmp_path, text)
+    wait_for(13, tmp_path/'run', p)
+    worker(p, 1).send_signal(signal.SIGTERM)
+    out = good(finish(p))
+    assert 'stopped by SIGTERM after step' in out
+    good(train(2, 'run', '--auto_resume', cwd=tmp_path, text=text))
+    assert numbers(tmp_path/'run') == numbers(two) and weights(tmp_path/'run') == weights(two)
+
+NAN = SLOWLY.replace('time.sleep(.03)', "t.step == 7 and t.strategy.rank == 1 and t.params[0].data.fill_(float('nan'))")
+
+def test_nan_on_one_rank_stops_all(text, tmp_path):
+    (tmp_path/'job.py').write_text(NAN)
+    code, out, err = run(*TORCHRUN, '--nproc_per_node=2', 'job.py', '--input', text, '--out_dir', 'run', *FLAGS, cwd=tmp_path)
+    assert code and err.count('UserError: the loss or its gradient stopped being a finite number at step 8') == 1, err
+    assert max(r['step'] for r in rows(tmp_path/'run')) == 7 and not [*(tmp_path/'run').glob('model_*.pt')]
+
+# --- mistakes ------------------------------------------------------------------------------------------------------
+
+def one_line(result, *parts):
+    code, out, err = result
+    lines = err.strip().splitlines()
+    assert code == 1 and len(lines) == 1 and lines[0].startswith('error: '), (code, out[-500:], err[-3000:])
+    for part in parts: assert part in lines[0], lines[0]
+
+def launch(*words, cwd, **env): return run(BIN/'nanogpt-launch', *words, cwd=cwd, **env)
+
+def test_a_step_that_cannot_be_divided(text, tmp_path):
+    one_line(launch('--nproc', 3, 'train', '--input', text, '--out_dir', 'run', *FLAGS, cwd=tmp_path), 'a step of 8 sequences', '3 processes')
+    assert not (tmp_path/'run').exists()
+
+def test_torchrun_itself_says_it_once(text, tmp_path):
+    code, out, err = train(3, 'run', cwd=tmp_path, text=text)
+    assert code == 1 and sum(line.startswith('error: ') for line in err.splitlines()) == 1, err
+    assert 'a step of 8 sequences' in err.split('FAILED')[1], 'torchrun reports the same sentence as the cause'
+
+PATCHED = '''#!{python}
+import sys, os
+{patch}
+from nanogpt_lit.config import nanogpt_train
+sys.exit(nanogpt_train(sys.argv[1:]))
+'''
+
+@pytest.fixture
+def patched(tmp_path):
+    "A training program with a patch before it"
+    def make(patch):
+        path = tmp_path/'job.py'
+        path.write_text(PATCHED.format(python=sys.executable, patch=patch))
+        return path
+    return make
+
+def said_once(result, *parts):
+    code, out, err = result
+    lines = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert code == 1 and len(lines) == 1 and err.count('Traceback') <= 1, (code, out[-500:], err[-3000:])   # torchrun's own
+    for part in parts: assert part in lines[0], lines[0]
+
+def test_other_settings_on_one_rank(text, tmp_path, patched):
+    job = patched("if os.environ['RANK'] == '1': sys.argv += ['--learning_rate', '0.5']")
+    said_once(run(*TORCHRUN, '--nproc_per_node=2', job, '--input', text, '--out_dir', 'run', *FLAGS, cwd=tmp_path),
+              'rank 1 was started with other settings', 'learning_rate is 0.5 there')
+    assert not (tmp_path/'run').exists()
+
+def test_more_processes_than_devices(text, tmp_path, patched):
+    job = patched('import torch; torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1')
+    said_once(run(*TORCHRUN, '--nproc_per_node=2', job, '--input', text, '--out_dir', 'run', *FLAGS, '--device', 'cuda', cwd=tmp_path),
+              '2 processes were started on this machine, which has 1 CUDA device:')
+
+def test_no_nccl(text, tmp_path, patched):
+    job = patched('import torch; torch.cuda.is_available, torch.cuda.device_count, torch.cuda.is_bf16_supported = lambda: True, lambda: 2, lambda: True')
+    said_once(run(*TORCHRUN, '--nproc_per_node=2', job, '--input', text, '--out_dir', 'run', *FLAGS, '--device', 'cuda', cwd=tmp_path), 'NCCL')
+
+def test_port_in_use(text, tmp_path):
+    with socket.socket() as s:
+        s.bind(('', 0)); s.listen()
+        port = s.getsockname()[1]
+        one_line(launch('--nproc', 1, '--nnodes', 2, '--node_rank', 0, '--master_addr', '127.0.0.1', '--master_port', port, 'train', 'tiny', cwd=tmp_path),
+                 f'port {port} is in use')
+        env = dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', LOCAL_WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), TORCH_CPP_LOG_LEVEL='FATAL')
+        one_line(run(BIN/'nanogpt-train', '--input', text, *FLAGS, cwd=tmp_path, **env), 'is in use by another program')
+
+def test_the_slurm_script_in_the_repository_is_what_the_command_writes(root):
+    command = ['train', 'gpt2', '--dataset', 'data/mine']
+    want = sbatch_script(LaunchConfig(nproc=8, nnodes=2, sbatch='x', max_restarts=3, command=command))
+    assert (root/'scripts'/'train.sbatch').read_text(encoding='utf-8') == want
