@@ -8,7 +8,7 @@ __all__ = ['PER_CALL', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocabulary', 'fi
            'auto_threads', 'make_trainer', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting',
            'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #5c94cd3f
+# %% ../nbs/15_pretrain.ipynb #7ee28f96
 import json, os, platform, shlex, shutil, signal, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,13 +25,15 @@ from .data import RECIPES, expand_sources, left_out, prepare, reading_of
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_line, outcome
-from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
+from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
+from .watch import Heartbeat
+from . import limits as _limits # brings --max_cpu and --max_memory
 from .checkpoint import CheckpointCallback, check_fit, checkpoints, latest_checkpoint, load_checkpoint, newest_good, peek, restore, set_aside
 from .interop import sample_texts
 from .distributed import as_one, claim_folder, restarted
 from .sharded import strategy_for
 from .evaluate import baseline_table, baselines, evaluate_loss
-from .report import write_report
+from .report import ReportFailure, write_report
 
 # %% ../nbs/15_pretrain.ipynb #52dc803e
 def open_data(
@@ -145,10 +147,10 @@ def saved_settings(
         return {k: v for k, v in saved.items() if k not in PER_CALL}
     return {}
 
-# %% ../nbs/15_pretrain.ipynb #10a3b5cf
+# %% ../nbs/15_pretrain.ipynb #065c0afb
 HARMLESS = {'log_interval', 'eval_interval', 'eval_iters', 'generate_interval', 'plot_loss', 'checkpoint_interval', 'keep_last_n_checkpoints',
             'strip_checkpoints', 'checkpoint_name', 'final_name', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
-            'patience', 'min_delta'} # changing these leaves the weights of every step as they would have been
+            'patience', 'min_delta', 'stop_on_overfit', 'monitoring', 'max_cpu', 'max_memory'} # changing these leaves the weights of every step as they would have been
 
 def resumed_config(
     cfg: RunConfig, # what was asked for
@@ -316,7 +318,7 @@ def auto_threads(
     small = 6*n_params*t.batch_size*cfg.model.block_size < 1e10 # about six operations per parameter and token (Kaplan et al., 2020)
     return t.num_threads or (1 if small and pick_device(t.device) == 'cpu' else None)
 
-# %% ../nbs/15_pretrain.ipynb #1d591bef
+# %% ../nbs/15_pretrain.ipynb #ce3702c9
 def make_trainer(cfg, plan, val, tok, folder, callbacks=(), quiet=False, strategy=None) -> Trainer:
     "The trainer with the callbacks that belong to a run folder"
     seed_everything(cfg.train.seed)
@@ -324,7 +326,9 @@ def make_trainer(cfg, plan, val, tok, folder, callbacks=(), quiet=False, strateg
     s = strategy or strategy_for(cfg.train)
     model = GPT(cfg.model).to(s.device)
     set_threads(auto_threads(cfg, model.num_params()))
-    cbs = [CheckpointCallback(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), *callbacks]
+    cbs = [CheckpointCallback(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder),
+           OverfitWatch(), NanWatch(), Heartbeat(folder), ReportFailure(folder), *callbacks]
+    if not quiet: cbs.append(LiveCurve())
     if not quiet: cbs.append(LogLines())
     elif not sys.stderr.isatty(): cbs.append(EvalLines())
     if tok: cbs.append(Samples(tok, folder, prompt=_first_prompt(tok)))
