@@ -398,11 +398,12 @@ def on_eval(self: CheckpointCallback, t):
         weights = dict(model=t.raw_model.state_dict(), config=self.config, tokenizer_hash=self.tokenizer_hash)
         save_checkpoint(self.out_dir/'best.pt', weights | t.state_dict())
 
-# %% ../nbs/11_checkpoint.ipynb #5060b7d7
+# %% ../nbs/11_checkpoint.ipynb #e90d8fac
 @patch
 def _name_the_last(self: CheckpointCallback, t):
     if not t.cfg.final_name or not t.last_checkpoint: return
     name = self.out_dir/t.cfg.final_name.format(step=t.step, index=t.step - 1)
+    if step_of(name) is not None and name.exists(): return              # a checkpoint of its own
     part = name.with_name(f'.{name.name}.{os.getpid()}.part')
     try: os.link(t.last_checkpoint, part)
     except OSError: shutil.copyfile(t.last_checkpoint, part)           # a file system without links
