@@ -406,7 +406,7 @@ def catch_signals(self: Trainer):
     finally:
         for s, h in before.items(): signal.signal(s, h)
 
-# %% ../nbs/09_trainer.ipynb #31f2ba40
+# %% ../nbs/09_trainer.ipynb #54a39f87
 COMPILE_MODES = {'cuda': 'max-autotune-no-cudagraphs', 'mps': 'reduce-overhead'}  # elsewhere 'default'
 
 def try_compile(
@@ -414,13 +414,14 @@ def try_compile(
     batch,            # a real batch on the model's device, to prove that it works
     strategy=None,    # device and dtype; None = CPU, float32
     say=print,        # where the one line of explanation goes
+    mode: str='auto', # one of torch.compile's; auto = by device
     **kw,             # further arguments of torch.compile
 ) -> nn.Module:
     "`torch.compile(model)`, or `model` itself where that fails. Random state and gradients stay as they were"
     s = strategy or SingleDevice('cpu', 'float32')
-    kind = s.device.split(':')[0]
+    if mode == 'auto': mode = COMPILE_MODES.get(s.device.split(':')[0], 'default')
     try:
-        compiled = torch.compile(model, **({} if 'backend' in kw else {'mode': COMPILE_MODES.get(kind, 'default')}), **kw)
+        compiled = torch.compile(model, **({} if 'backend' in kw else {'mode': mode}), **kw)
         with torch.random.fork_rng(range(torch.cuda.device_count())), s.autocast(): loss = compiled(*batch)[1]
         loss.backward()
         return compiled
@@ -490,7 +491,7 @@ def _log(self: Trainer, evaluated=True):
     self._window = [0, 0., 0.]
     self.fire('on_log')
 
-# %% ../nbs/09_trainer.ipynb #32cbcd45
+# %% ../nbs/09_trainer.ipynb #b4a8fd09
 @patch
 def _prepare(self: Trainer):
     "What happens once, before the first step"
@@ -500,7 +501,7 @@ def _prepare(self: Trainer):
     if self.cfg.compile and self.model is self.raw_model:
         self.say('compiling the model: this can take a minute or two, and is not counted as training time')
         batch = s.put(self.plan.batch(self.step, s.rank, s.world_size, 0, self.n_micro))
-        compiled = try_compile(self.raw_model, batch, s, self.say)
+        compiled = try_compile(self.raw_model, batch, s, self.say, self.cfg.compile_mode)
         self.model = s.wrap(self.raw_model if s.any(compiled is self.raw_model) else compiled)
     self._flops = flops_per_token(cfg) if cfg is not None else None
     self._peak = peak_flops(s.device, s.dtype) if self._flops else None
