@@ -2,7 +2,7 @@
 
 Commands run inside this process, which is quicker than starting Python for each; test_runs.py starts real ones.
 """
-import argparse, contextlib, importlib.util, json, math, shutil
+import argparse, importlib.util, math, shutil, sys
 from pathlib import Path
 import pytest, torch
 from nanogpt_lit import config
@@ -121,6 +121,12 @@ def test_wandb_offline(train, monkeypatch):
     code, said, run = train('--max_steps', 4, '--track', 'wandb', '--track_offline')
     written = [p for p in (run/'wandb').glob('offline-run-*/*.wandb')]
     assert code == 0 and len(written) == 1 and b'grad_norm' in written[0].read_bytes(), said
+
+@pytest.mark.parametrize('name, module', [('tensorboard', 'torch.utils.tensorboard'), ('wandb', 'wandb')])
+def test_tracker_that_is_not_installed(train, monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    code, said, run = train('--max_steps', 2, '--track', name)
+    assert code == 1 and f'error: --track {name} needs the package {name}: pip install {name}' in said and not [*run.glob('model_*.pt')]
 
 @pytest.mark.parametrize('words, hints', [
     (['--max_tokens', '-1'], ['max_tokens=-1']), (['--max_tokens', 'many'], ['max_tokens', 'whole number']), (['--max_epochs', 'nan'], ['max_epochs']),
