@@ -37,6 +37,7 @@ for line in sys.stdin:
         code = 99
         try: code = nanogpt_train(words)
         except SystemExit as e: code = e.code or 0
+        except KeyboardInterrupt: code = 130                  # outside of the command itself
         finally:
             sys.stdout.flush(); sys.stderr.flush()
             os._exit(code)
