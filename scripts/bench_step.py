@@ -8,9 +8,10 @@ in this process, in turn. An iteration is what each code base does for one: fetc
 
 The second form takes the shape of one of our presets. Every engine has a process of its own, so that each has its own memory, and they take
 turns step by step: nanoGPT (its `model.py`, its `configure_optimizers`), Hugging Face (`GPT2LMHeadModel`, `torch.optim.AdamW`), and our `Trainer`
-in float32 and in bfloat16, as `nanogpt-train` sets them up. The same batches for all, from fresh weights: the words of the standard library's
-sources, each one id. Prints medians of wall and CPU time, peak memory, and the mean loss of the last steps, which says whether they learn alike.
-A peer is always GPT-2 with the preset's sizes, whatever else the preset asks for. Both forms promise nothing.
+in float32 and in bfloat16, as `nanogpt-train` sets them up (ours keeps freed memory for the next step, which is faster and holds more; the last line
+does without). The same batches for all: the words of the standard library's sources, each one id. If the preset is a GPT-2, all start from the same
+weights too, so that their losses may differ by rounding only. Prints medians of wall and CPU time, peak memory, and the mean loss of the last steps,
+which says whether they learn alike. A peer is always GPT-2 with the preset's sizes, whatever else the preset asks for. Both forms promise nothing.
 """
 import argparse, importlib.util, json, re, statistics, subprocess, sys, tempfile, time, zlib
 from pathlib import Path
@@ -22,6 +23,7 @@ from nanogpt_lit.loader import BatchPlan, TokenData
 from nanogpt_lit.model import GPT, GPTConfig
 from nanogpt_lit.optim import make_optimizers
 from nanogpt_lit.trainer import Trainer
+from nanogpt_lit.translate import GPT2_HF, NANOGPT, family_of, to_theirs
 
 B, T, V = 12, 64, 65
 SHAPE = dict(n_layer=4, n_head=4, n_embd=128, block_size=T, vocab_size=V, dropout=0., bias=False)
@@ -82,31 +84,41 @@ def words(folder, vocab_size):
     np.array(ids, dtype=np.uint16).tofile(folder/'words.bin')
     return folder/'words.bin'
 
+def start_alike(model, ours, layout):
+    "Give a peer the weights that ours begins with, where both are the same network"
+    weights = to_theirs(ours.state_dict(), ours.cfg, layout)
+    missing, extra = model.load_state_dict(weights, strict=False)
+    assert not extra and set(missing) <= {'lm_head.weight'}, (missing, extra)
+
 def engine(args, data):
     "One step of `args.engine`, as a function that returns the loss"
     flat = PRESETS[args.preset] | dict(block_size=args.block, vocab_size=args.vocab_size, dropout=0.)
     cfg = GPTConfig(**{k: v for k, v in flat.items() if k in GPTConfig.__dataclass_fields__})
     optim, plan = OptimConfig(weight_decay=.1, learning_rate=6e-4, schedule='constant'), BatchPlan(TokenData(data), args.batch, args.block, seed=0)
     seed_everything(0)
+    model = GPT(cfg)
     if args.engine.startswith('ours'):
-        keep_memory()
-        model = GPT(cfg)
+        if not args.engine.endswith('lean'): keep_memory()
         trainer = Trainer(model, plan, make_optimizers(model, optim, 'cpu'), optim, TrainConfig(batch_size=args.batch, device='cpu', dtype=args.engine.split()[1]))
         def step():
             trainer.train_step()
             return trainer.loss.item()
         return step
+    ours, alike = model, cfg.pos == 'learned' and family_of(cfg) == 'gpt2'
     if args.engine == 'nanoGPT':
         peer = peer_module(args.peer)
         model = peer.GPT(peer.GPTConfig(**{k: getattr(cfg, k) for k in SHAPE}))
+        if alike: start_alike(model, ours, NANOGPT)
         opt = model.configure_optimizers(optim.weight_decay, optim.learning_rate, (optim.beta1, optim.beta2), 'cpu')
         loss_of = lambda x, y: model(x, y)[1]
     else:
         from transformers import GPT2Config, GPT2LMHeadModel
         shape = dict(n_layer=cfg.n_layer, n_head=cfg.n_head, n_embd=cfg.n_embd, n_positions=cfg.block_size, vocab_size=cfg.vocab_size)
         model = GPT2LMHeadModel(GPT2Config(**shape, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0., use_cache=False)).train()
+        if alike: start_alike(model, ours, GPT2_HF)
         opt = torch.optim.AdamW(model.parameters(), lr=optim.learning_rate, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
         loss_of = lambda x, y: torch.nn.functional.cross_entropy(model(x).logits.flatten(0, 1), y.flatten())
+    del ours
     steps = iter(range(10**9))
     def step():
         loss = loss_of(*plan.batch(next(steps)))
@@ -131,7 +143,7 @@ def serve(args):
         print(json.dumps(dict(wall=time.perf_counter() - w, cpu=time.process_time() - c, loss=loss, peak=peak_gib())), flush=True)
 
 def bench_preset(args):
-    names = ['nanoGPT']*bool(args.peer) + ['Hugging Face']*args.hf + ['ours float32', 'ours bfloat16']
+    names = ['nanoGPT']*bool(args.peer) + ['Hugging Face']*args.hf + ['ours float32', 'ours bfloat16', 'ours bfloat16 lean']
     if args.only: names = [n for n in names if n in args.only]
     rounds, seen = args.rounds or 15, {n: [] for n in names}
     with tempfile.TemporaryDirectory() as d:
