@@ -7,9 +7,10 @@ __all__ = ['STALE_S', 'COLOURS', 'myself', 'alive', 'environment', 'resources', 
            'braille', 'line_dots', 'text_chart', 'headline', 'bar', 'gpu_busy', 'last_sample', 'clip', 'screen',
            'newest_run', 'monitor_command', 'full_screen', 'watch']
 
-# %% ../nbs/10a_watch.ipynb #a9dc591a
+# %% ../nbs/10a_watch.ipynb #6c21f6f9
 import json, os, platform, select, shutil, socket, subprocess, sys, textwrap, time, unicodedata
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 import numpy as np
 import psutil, torch
@@ -32,18 +33,21 @@ def alive(
     try: p = psutil.Process(who['pid']); return abs(p.create_time() - who['started']) < 1 and p.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, TypeError, ValueError): return False
 
-# %% ../nbs/10a_watch.ipynb #6052197f
+# %% ../nbs/10a_watch.ipynb #2f6751f1
 def environment() -> dict:
     "What a run depends on besides its settings"
     return {'nanogpt_lit': __version__, 'torch': torch.__version__, 'numpy': np.__version__, 'python': platform.python_version(),
             'system': f'{platform.system()} {platform.machine()}', 'threads': torch.get_num_threads(), 'cores': os.cpu_count(),
             'memory': f'{human(psutil.virtual_memory().total)}B', 'GPU': torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}
 
+@cache
+def _process(pid): return psutil.Process(pid)            # the same object each time: its load counts from the last question
+
 def resources(
     device: str='cpu', # as in `pick_device`
 ) -> dict:
     "How busy the machine is, and how much of it is this process, in percent and GB"
-    p = psutil.Process()
+    p = _process(os.getpid())
     r = dict(cpu=psutil.cpu_percent(None), own_cpu=p.cpu_percent(None)/(os.cpu_count() or 1),
              memory=psutil.virtual_memory().percent, own_gb=p.memory_info().rss/1e9)
     if not device.startswith('cuda'): return r
@@ -186,15 +190,18 @@ def bar(
     n = int(max(0., min(1., share))*width)
     return ('#'*n + '.'*(width - n)) if plain else '█'*n + '░'*(width - n)
 
-# %% ../nbs/10a_watch.ipynb #81d1e733
+# %% ../nbs/10a_watch.ipynb #b352e60e
 def _progress_line(note, last, width, plain):
     "The bar and how far it is"
     step = note.get('step', last.get('step', 0))
     steps = f'step {step:,}' + (f' of {note["max_steps"]:,}' if note.get('max_steps') and not note.get('minutes') else '')
-    parts = [steps, f'{human(note.get("tokens", last.get("tokens", 0)))} tokens', duration(note.get('elapsed_s', last.get('elapsed_s', 0)))]
+    parts = [steps, duration(note.get('elapsed_s', last.get('elapsed_s', 0)))]
     if note.get('state') == 'running' and note.get('eta_s') is not None: parts.append(f'{duration(note["eta_s"])} left')
-    if 'progress' not in note: return ' · '.join(parts)
-    return f'{bar(note["progress"], max(10, min(30, width - 60)), plain)} {note["progress"]:4.0%}  ' + ' · '.join(parts)
+    parts.append(f'{human(note.get("tokens", last.get("tokens", 0)))} tokens')
+    text = ' · '.join(parts)
+    if 'progress' not in note: return text
+    room = min(30, width - len(text) - 8)
+    return f'{bar(note["progress"], room, plain)} {note["progress"]:4.0%}  {text}' if room > 4 else f'{note["progress"]:.0%}  {text}'
 
 def _figures(records):
     "The newest value of everything that is measured"
