@@ -300,7 +300,7 @@ def _integer(value):
     if number != int(number): raise ValueError
     return int(number)
 
-# %% ../nbs/00_core.ipynb #8f069cc2
+# %% ../nbs/00_core.ipynb #876dccc9
 ALIASES = dict(
     # nanoGPT
     max_iters='max_steps', warmup_iters='warmup_steps', lr_decay_iters='lr_decay_steps', gradient_accumulation_steps='grad_accum_steps',
@@ -318,7 +318,8 @@ ALIASES = dict(
     hidden_size='n_embd', num_hidden_layers='n_layer', num_attention_heads='n_head', num_key_value_heads='n_kv_head',
     intermediate_size='d_ff', max_position_embeddings='block_size', tie_word_embeddings='tie_embeddings', lr='learning_rate',
     per_device_train_batch_size='batch_size', logging_steps='log_interval', eval_steps='eval_interval', adam_beta1='beta1',
-    adam_beta2='beta2', lr_scheduler_type='schedule', max_length='max_new_tokens')
+    adam_beta2='beta2', lr_scheduler_type='schedule', max_length='max_new_tokens', num_train_epochs='max_epochs', epochs='max_epochs',
+    early_stopping_patience='patience', report_to='track')
 
 def canonical(
     name: str, # a flag or key as somebody wrote it: `--max-iters`, `d_model`
@@ -328,7 +329,7 @@ def canonical(
     name = name.lstrip('-').replace('-', '_')
     return name if name in knobs else ALIASES.get(name, name)
 
-# %% ../nbs/00_core.ipynb #0f449642
+# %% ../nbs/00_core.ipynb #d32ebd3b
 def _init_from(v):
     known = {'scratch': {}, 'resume': {'auto_resume': True}}
     if v in known: return known[v]
@@ -345,7 +346,7 @@ TRANSLATE = dict(
 FULL_DATA = ('pretrain_hq.jsonl', 'sft_1024.jsonl', 'sft_512.jsonl', 'r1_mix_1024.jsonl') # what MiniGPT calls all of the data
 
 NO_EFFECT = dict(
-    wandb_log='metrics are always in metrics.jsonl', wandb_project='see wandb_log', wandb_run_name='see wandb_log',
+    wandb_log='metrics are always in metrics.jsonl; --track wandb sends them there too', wandb_project='see wandb_log', wandb_run_name='see wandb_log',
     backend='chosen by device', always_save_checkpoint='checkpoints are saved by interval, and the best one always')
 
 WORDS = {('batch_size', 'auto'): {'auto_batch': True}}
