@@ -121,7 +121,7 @@ class Rehearsal:
 
 def _adamw(model, optim_cfg, device): return [torch.optim.AdamW(model.parameters(), fused=True)]
 
-# %% ../nbs/04a_sizing.ipynb #e731f145
+# %% ../nbs/04a_sizing.ipynb #7aaa40d8
 def rehearse(
     cfg: GPTConfig,         # the model
     batch_size: int,        # sequences per micro-step
@@ -149,6 +149,7 @@ def rehearse(
     parts = {'weights': weights, 'gradients': grads, 'optimiser states': states, **parts}
     return Rehearsal(parts, weights + max(steps_peak + states, ledger.peak), [n + weights + states for n in history])
 
+# %% ../nbs/04a_sizing.ipynb #e15b0c46
 def _micro_step(model, ids_BT, dtype, ledger):
     "Forward and backward; returns what was kept between them, by kind"
     with torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
@@ -157,7 +158,7 @@ def _micro_step(model, ids_BT, dtype, ledger):
     loss.backward()
     return parts
 
-# %% ../nbs/04a_sizing.ipynb #48f5c22c
+# %% ../nbs/04a_sizing.ipynb #bbd969c8
 def size(
     n: float, # bytes
 ) -> str:
@@ -165,6 +166,7 @@ def size(
     text = human(n)
     return f'{text} B' if text[-1].isdigit() else f'{text[:-1]} {text[-1].replace("B", "G")}B'
 
+# %% ../nbs/04a_sizing.ipynb #da4c8b5f
 def training_memory(
     cfg: GPTConfig,       # the model
     batch_size: int,      # sequences per micro-step
@@ -176,6 +178,7 @@ def training_memory(
     r = rehearse(cfg, batch_size, dtype, device, **kw)
     return {k: n for k, n in r.parts.items() if n} | {'at most, at one time': r.peak}
 
+# %% ../nbs/04a_sizing.ipynb #8850bb11
 def inference_memory(
     cfg: GPTConfig,            # the model
     batch_size: int=1,         # texts written together
@@ -379,7 +382,7 @@ def trial_size(
     while dear() and cfg.block_size > 64: cfg = replace(cfg, block_size=cfg.block_size//2)
     return cfg, batch_size
 
-# %% ../nbs/04a_sizing.ipynb #5380e834
+# %% ../nbs/04a_sizing.ipynb #9b925e33
 def micro_step_s(
     cfg: GPTConfig,       # the model
     batch_size: int,      # sequences
@@ -400,6 +403,7 @@ def micro_step_s(
         model.zero_grad()
     return min(times[1:])
 
+# %% ../nbs/04a_sizing.ipynb #e8203c7b
 def update_s(
     cfg: GPTConfig,        # the model
     device: str='cpu',     # where
@@ -503,7 +507,7 @@ def plan_lines(
             *_rows(f'memory to train on {t.batch_size} × {m.block_size} tokens at a time, {dtype} on {device}', {k: size(v) for k, v in need.items()}),
             *_rows('memory to write one full context, float32', {k: size(v) for k, v in inference_memory(m).items()})]
 
-# %% ../nbs/04a_sizing.ipynb #f35f51a1
+# %% ../nbs/04a_sizing.ipynb #e3dbb4f7
 def batch_line(
     cfg: RunConfig,    # settings, `vocab_size` known
     device: str,       # a torch device name
@@ -513,9 +517,11 @@ def batch_line(
     "How a step's sequences fit. Raises `UserError` if not even one does"
     t, m = cfg.train, cfg.model
     b, pieces = fit_batch_size(cfg, memory, device, optimizers=optimizers)
-    verdict = 'more than fits is set: take these, or --batch_size auto' if b < t.batch_size else 'what is set fits'
+    verdict = ('chosen by --batch_size auto' if t.auto_batch else 'what is set fits' if b >= t.batch_size else
+               f'set is --batch_size {t.batch_size}, which does not fit: take these, or --batch_size auto')
     return f'a step has {b*pieces} sequences, {b*pieces*m.block_size:,} tokens; the largest pieces that fit into {size(memory)}: --batch_size {b} --grad_accum_steps {pieces} ({verdict})'
 
+# %% ../nbs/04a_sizing.ipynb #2c8fa0d0
 def long_time(
     seconds: float, # length of time in seconds
 ) -> str:
@@ -535,7 +541,15 @@ def time_lines(
     end = f'speed: {human(round(speed.tokens_per_s))} tokens/s, {1000*speed.step_s:.0f} ms per step, MFU {speed.mfu:.0%}; {speed.said}' if speed else 'time: not measured'
     return ['', 'how much to train', *(f'  {k:<36}{v}' for k, v in rows.items()), '', end]
 
-# %% ../nbs/04a_sizing.ipynb #efc31955
+# %% ../nbs/04a_sizing.ipynb #1c3c103f
+def _cut_to_fit(cfg, memory, device, optimizers):
+    "`cfg.train` with the micro-steps that fit"
+    total = cfg.train.batch_size*cfg.train.grad_accum_steps
+    try: b, pieces = fit_batch_size(cfg, memory, device, optimizers=optimizers)
+    except UserError: b, pieces = 1, total
+    return replace(cfg.train, batch_size=b, grad_accum_steps=pieces)
+
+# %% ../nbs/04a_sizing.ipynb #8686c068
 def plan(
     cfg,               # a `PlanConfig`
     origin: dict,      # where settings came from
@@ -546,6 +560,7 @@ def plan(
     memory = parse_bytes(cfg.memory) if cfg.memory else available_memory(device)
     run = RunConfig(cfg.model, cfg.data, cfg.optim, cfg.train)
     source = planned_vocabulary(run, origin)
+    if run.train.auto_batch: run.train = _cut_to_fit(run, memory, device, optimizers)
     print('\n'.join([f'vocabulary: {run.model.vocab_size:,} ids, {source}', *plan_lines(run, device, optimizers)]))
     print('', batch_line(run, device, memory, optimizers), sep='\n')
     speed = measure(run, device, available_memory(device), optimizers) if cfg.measure else None
