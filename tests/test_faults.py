@@ -1,0 +1,120 @@
+"""A run whose disk fills up, whose folder is read-only, vanishes or moves to another place: one clear sentence, and what was saved stays good."""
+import argparse, os, shutil, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+
+BIN = Path(sys.executable).parent
+TINY = ('--input text.txt --tokenizer char --n_layer 2 --n_head 2 --n_embd 64 --block_size 32 --batch_size 4 --device cpu --num_threads 1 --workers 1 '
+        '--log_interval 1 --eval_interval 0 --checkpoint_interval 2').split()
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path/'text.txt').write_text(Path(argparse.__file__).read_text(encoding='utf-8')[:8000], encoding='utf-8')
+    return tmp_path
+
+def start(*words, cwd, **kw):
+    return subprocess.Popen([str(BIN/'nanogpt-train'), *TINY, *map(str, words)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            stdin=subprocess.DEVNULL, env=os.environ | {'OMP_NUM_THREADS': '1'}, **kw)
+
+def train(*words, cwd, **kw):
+    p = start(*words, cwd=cwd, **kw)
+    out, err = p.communicate(timeout=300)
+    return p.returncode, out, err
+
+def error_line(err):
+    assert 'Traceback' not in err, err
+    (line,) = [o for o in err.splitlines() if o.startswith('error: ')]
+    return line
+
+@pytest.fixture
+def disk(tmp_path):
+    "A file system of six megabytes, or one that can't be written to: `disk(remount)`"
+    folder = tmp_path/'disk'
+    folder.mkdir()
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=6m', 'tmpfs', folder], capture_output=True).returncode: pytest.skip('may not mount a file system')
+    yield folder
+    subprocess.run(['umount', '-l', folder], check=True)
+
+def test_a_disk_that_is_full(here, disk):
+    code, out, err = train('--out_dir', disk/'run', '--max_steps', 40, cwd=here)
+    line = error_line(err)
+    assert code == 1 and 'needs 1.' in line and 'MB and could not be written' in line and 'free' in line, line
+    from nanogpt_lit.checkpoint import checkpoints, load_checkpoint
+    saved = checkpoints(disk/'run')
+    assert saved and [load_checkpoint(p)['step'] for p in saved] == [2*i + 2 for i in range(len(saved))]
+    assert not [*(disk/'run').glob('.*')], 'half a file was left'
+    for p in saved[:-1]: p.unlink()                                              # somebody makes room
+    code, out, err = train('--out_dir', disk/'run', '--max_steps', 40, '--auto_resume', '--keep_last_n_checkpoints', 1, cwd=here)
+    assert code == 0 and f'at step {2*len(saved)}' in out, err
+
+def test_a_disk_that_cannot_be_written_to(here, disk):
+    assert train('--out_dir', disk/'run', '--max_steps', 4, cwd=here)[0] == 0
+    subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)
+    before = {p: p.read_bytes() for p in disk.rglob('*') if p.is_file()}
+    code, out, err = train('--out_dir', disk/'run', '--max_steps', 8, '--auto_resume', cwd=here)
+    assert code == 1 and 'cannot be written (Read-only file system)' in error_line(err)
+    assert before == {p: p.read_bytes() for p in disk.rglob('*') if p.is_file()}
+
+@pytest.mark.skipif(os.name == 'nt', reason='POSIX limits')
+def test_a_file_that_may_not_grow(here):
+    "A quota, as far as a process can set one: files end at 400 kB, and a checkpoint needs more"
+    import resource
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+    code, out, err = train('--out_dir', 'run', '--max_steps', 4, cwd=here, preexec_fn=limit)
+    assert code == 1 and 'MB and could not be written' in error_line(err), err
+    assert not [*(here/'run').glob('*.pt')] and not [*(here/'run').glob('.*.part')]
+
+def wait_for(path, p, limit_s=120):
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end and p.poll() is None and not path.exists(): time.sleep(.005)
+    assert path.exists(), p.communicate()[1]
+
+def test_a_folder_that_is_moved_while_it_trains(here):
+    p = start('--out_dir', 'run', '--max_steps', 100_000, '--keep_last_n_checkpoints', 2, cwd=here)
+    wait_for(here/'run'/'model_00006.pt', p)
+    (here/'run').rename(here/'moved')
+    out, err = p.communicate(timeout=120)
+    line = error_line(err)
+    assert p.returncode == 1 and 'has vanished' in line and '--auto_resume' in line, line
+    from nanogpt_lit.checkpoint import latest_checkpoint, load_checkpoint, newest_good
+    old, new = load_checkpoint(latest_checkpoint(here/'moved')), newest_good(here/'run')[1]
+    assert new['step'] >= old['step'] >= 6
+    last = new['step'] + 2
+    code, out, err = train('--out_dir', 'run', '--auto_resume', '--max_steps', last, cwd=here)
+    assert code == 0 and f'at step {new["step"]}' in out, err
+
+def test_a_run_continues_in_another_place_without_its_text(here):
+    "Copied to another machine: `nanogpt-train RUN/config.toml --auto_resume` means the folder of that file"
+    assert train('--out_dir', 'run', '--max_steps', 4, cwd=here)[0] == 0
+    (here/'there').mkdir()
+    shutil.copytree(here/'run', here/'there'/'copy')
+    r = subprocess.run([str(BIN/'nanogpt-train'), 'copy/config.toml', '--auto_resume', '--max_steps', '6'], cwd=here/'there', capture_output=True, text=True, timeout=300)
+    assert r.returncode == 0 and 'resuming copy/model_00004.pt' in r.stdout, r.stderr
+    assert (here/'there'/'copy'/'model_00006.pt').exists() and not (here/'there'/'run').exists()
+
+def test_second_ctrl_c_stops_at_once(here):
+    p = start('--out_dir', 'run', '--max_steps', 100_000, '--checkpoint_interval', -1, '--batch_size', 4096, cwd=here)   # steps of some seconds
+    wait_for(here/'run'/'metrics.jsonl', p)
+    time.sleep(1)
+    p.send_signal(signal.SIGINT)
+    time.sleep(.3)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and 'Traceback' not in err and 'once more: stop at once' in err, (p.returncode, err)
+    assert not [*(here/'run').glob('.*.part')]
+
+def test_nonsense_for_a_checkpoint(here):
+    (here/'bad.pt').write_bytes(os.urandom(5000))
+    for name, said in (('bad.pt', 'torn, corrupt or not a checkpoint'), ('no.pt', 'there is no checkpoint'), ('.', 'no good checkpoint')):
+        code, out, err = train('--out_dir', 'run', '--load_checkpoint', name, cwd=here)
+        assert code == 1 and said in error_line(err), err
+    assert not (here/'run').exists()
+
+def test_other_settings_for_a_checkpoint(here):
+    "--n_head of the checkpoint and --n_embd of the user meet before either is judged"
+    assert train('--out_dir', 'run', '--max_steps', 2, cwd=here)[0] == 0
+    r = subprocess.run([str(BIN/'nanogpt-train'), '--input', 'text.txt', '--tokenizer', 'char', '--load_checkpoint', 'run/model_00002.pt', '--n_embd', '32',
+                        '--out_dir', 'other'], cwd=here, capture_output=True, text=True, timeout=120)
+    assert r.returncode == 1 and 'n_embd is 64 there and 32 here' in r.stderr and not (here/'other').exists(), r.stderr
