@@ -209,7 +209,7 @@ class KVCache:
         self.past = [torch.zeros(batch_size, cfg.taps, cfg.n_embd, device=device, dtype=dtype)]*(1 + 2*cfg.n_layer)*(cfg.taps > 0)
         self.length, self.pad_B = 0, None
 
-# %% ../nbs/03_attention.ipynb #abe30b71
+# %% ../nbs/03_attention.ipynb #367c9793
 @patch(as_prop=True)
 def nbytes(self: KVCache) -> int: return sum(o.nbytes for o in (self.k_LBKSD, self.v_LBKSD, *self.past))
 
@@ -224,6 +224,7 @@ def look_back(self: KVCache,
     self.past[site] = longer[:, -self.past[site].shape[1]:]
     return longer
 
+# %% ../nbs/03_attention.ipynb #ed90c5e4
 @patch
 def update(self: KVCache,
     layer: int,           # whose keys and values
