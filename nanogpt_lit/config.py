@@ -17,18 +17,6 @@ from functools import cache
 from typing import Literal, get_type_hints
 from .core import Command, Knob, UserError, canonical, flat_fields, parse_value, run_command
 
-# %% ../nbs/00a_config.ipynb #e636b3a4
-@cache
-def _kinds(cls): return [Knob(name, kind, None, '', '') for name, kind in get_type_hints(cls).items()]
-
-def _typed(cfg):
-    "Give every field the type that it is declared with. `UserError` if that can't be"
-    for knob in _kinds(type(cfg)): setattr(cfg, knob.name, parse_value(knob, getattr(cfg, knob.name)))
-
-
-# A flag or a TOML file is converted to the type of its field on the way in. Whoever writes Python deserves the same care: without it `GPTConfig(pos='rotery')` would be a model that
-# knows nothing of positions, and nobody would ever say so.
-
 # %% ../nbs/00a_config.ipynb #9e266394
 @cache
 def _kinds(cls): return [Knob(name, kind, None, '', '') for name, kind in get_type_hints(cls).items()]
