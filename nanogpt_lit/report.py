@@ -59,7 +59,7 @@ def ticks(
     step = next(m*unit for m in (1, 2, 5, 10) if m*unit >= rough*.999)
     return [round(i*step, 12) for i in range(math.ceil(low/step - 1e-9), math.floor(high/step + 1e-9) + 1)]
 
-# %% ../nbs/14a_report.ipynb #cab350eb
+# %% ../nbs/14a_report.ipynb #2fa40800
 W, H, LEFT, BOTTOM = 460, 230, 58, 34                            # of a chart, in its own units
 
 def svg_chart(
@@ -79,7 +79,8 @@ def svg_chart(
     lines = [_curve(xs, ys, k, px, py) for _, xs, ys, k in curves]
     key = ''.join(f'<span class="key {k}">{html.escape(n)}</span>' for n, *_, k in curves) if len(curves) > 1 else ''
     return (f'<figure><figcaption>{html.escape(title)} {key}</figcaption><svg viewBox="0 0 {W} {H}" role="img"><title>{html.escape(title)}</title>'
-            f'<desc>{html.escape(about)}</desc>{_axes(x0, x1, y0, y1, px, py)}{"".join(lines)}</svg></figure>')
+            f'<desc>{html.escape(about)}</desc>{_axes(x0, x1, y0, y1, px, py)}{"".join(lines)}</svg>'
+            f'<p class="stats">{html.escape(about)}</p></figure>')
 
 def _finite(xs, ys):
     kept = [(x, y) for x, y in zip(xs, ys) if math.isfinite(y)]
@@ -99,7 +100,7 @@ def _axes(x0, x1, y0, y1, px, py):
     cols = [f'<text x="{px(v):.1f}" y="{H - 14}" text-anchor="middle">{number(v)}</text>' for v in ticks(x0, x1)]
     return f'<g class="axes">{"".join(rows + cols)}</g>'
 
-# %% ../nbs/14a_report.ipynb #1c45579e
+# %% ../nbs/14a_report.ipynb #78941f65
 CHARTS = dict(lr='Learning rate', grad_norm='Gradient norm', update_ratio='Update-to-weight ratio', tokens_per_s='Tokens per second')
 
 def charts(
@@ -115,13 +116,13 @@ def charts(
         i, j = (next((n for n, s in enumerate(o) if s > since), len(o)) for o in (steps, vsteps))
         stats = ', '.join(f'{k} {v:.4f}' for k, v in loss_stats(losses[i:]).items())
         out.append(svg_chart([('single batches', steps[i:], losses[i:], 'raw'), ('train, smoothed', steps[i:], line[i:], 'train'),
-                              ('validation', vsteps[j:], vals[j:], 'val')], title, stats) + f'<p class="stats">{stats}</p>')
+                              ('validation', vsteps[j:], vals[j:], 'val')], title, stats))
     for key, title in CHARTS.items():
         xs, ys = series(records, key)
         if len(xs) > 1: out.append(svg_chart([(title, xs, ys, 'train')], title, f'from {ys[0]:.3g} to {ys[-1]:.3g}'))
     return [o for o in out if o]
 
-# %% ../nbs/14a_report.ipynb #91f773f8
+# %% ../nbs/14a_report.ipynb #9c23232f
 def data_folder(
     cfg,    # a `RunConfig`
     run,    # its folder
@@ -141,7 +142,7 @@ def data_rows(
     try: m = json.loads(read_text(folder/'meta.json')) if folder else {}
     except (UserError, ValueError): m = {}
     for split, s in m.get('splits', {}).items():
-        rows.append((split, f'{s["tokens"]:,} tokens' + ''.join(f', {s[k]:,} {k}' for k in ('documents', 'characters', 'bytes') if s.get(k))))
+        rows.append((split, f'{s["tokens"]:,} tokens' + ''.join(f', {s[k]:,} {k[:-1] if s[k] == 1 else k}' for k in ('documents', 'characters', 'bytes') if s.get(k))))
     if m: rows += [('tokenizer', f'{m["tokenizer"].get("kind", "")}, {m["vocab_size"]:,} ids, hash {str(m["tokenizer"]["hash"])[:12]}')]
     sources = m.get('sources') or m.get('source')
     if sources: rows.append(('sources', _sources(sources)))
