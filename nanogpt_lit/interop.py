@@ -34,7 +34,7 @@ class Record:
     def __setstate__(self, state):
         if isinstance(state, dict): self.__dict__.update({k: v for k, v in state.items() if isinstance(k, str)})
 
-# %% ../nbs/12_interop.ipynb #81fd8c90
+# %% ../nbs/12_interop.ipynb #2cceb0d3
 HARMLESS = re.compile(r'numpy\..*|pathlib\w*\.\w*Path|argparse\.Namespace|([\w.]+\.)?\w*(Config|Args)') # names of stand-ins
 
 def read_pickle(
@@ -50,7 +50,8 @@ def read_pickle(
             return torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError: raise UserError(f'{path} does not exist: check the path') from None
     except pickle.UnpicklingError as e:
-        raise UserError(f'{path} is refused: {str(e).splitlines()[0][:120]} Nothing was executed') from None
+        why = next((o for o in str(e).splitlines() if 'WeightsUnpickler error' in o), 'it is no file of tensors')
+        raise UserError(f'{path} is refused: {why.strip()[:150]}. Nothing was executed') from None
     except Exception as e: raise UserError(f'{path} is torn or not a checkpoint ({type(e).__name__}): copy it again') from None
 
 # %% ../nbs/12_interop.ipynb #236aa17d
@@ -111,11 +112,14 @@ def read_json(path) -> dict:
     if not isinstance(data, dict): raise UserError(f'{path} holds a {type(data).__name__}: expected an object')
     return data
 
-# %% ../nbs/12_interop.ipynb #48cba4cc
+# %% ../nbs/12_interop.ipynb #db9328b8
 def _shape_of(weights, layout, hints):
     "What shapes and names say about the network"
     bare = {bare_name(k): w for k, w in weights.items()}
-    wte = bare[layout.outer['wte'] + '.weight']
+    tables = [f'{layout.outer[o]}.weight' for o in ('wte', 'wpe') if o == 'wte' or not layout.pairs]
+    if bad := [k for k in tables if k not in bare or bare[k].ndim != 2]:
+        raise UserError(f'the weights have no usable {" and ".join(bad)}: the checkpoint is damaged, or of another kind of network')
+    wte = bare[tables[0]]
     n_layer = sum(k.endswith(f'.{layout.inner["norm2"]}.weight') for k in bare)
     head = bare.get('lm_head.weight')
     kw = dict(vocab_size=len(wte), n_embd=wte.shape[1], n_layer=n_layer)
@@ -164,7 +168,7 @@ def _told(ckpt, path, layout):
         raise UserError(f'{path} has {", ".join(odd)}, which can\'t be expressed here')
     return {b: told[a] for a, b in _COURSE.items() if a in told}
 
-# %% ../nbs/12_interop.ipynb #44a23925
+# %% ../nbs/12_interop.ipynb #d9c99c2e
 HUB_NAME = re.compile(r'gpt2(-medium|-large|-xl)?|(?!runs/)[\w-][\w.-]*/[\w.-]+')
 
 def hub_folder(
@@ -179,17 +183,18 @@ def hub_folder(
         if [*folder.glob('*.safetensors')]: return folder
         error = FileNotFoundError('it has no safetensors files')
     reason = str(error).strip().splitlines() or ['']
-    raise UserError(f'{name} is neither a file here nor could it be fetched from huggingface.co ({type(error).__name__}: '
+    raise UserError(f'{name} is neither a Hugging Face folder here nor could it be fetched from huggingface.co ({type(error).__name__}: '
                     f'{reason[0][:100]}). Without network: on another machine run "hf download {name} --local-dir NAME", '
                     'copy the folder, give its path')
 
-# %% ../nbs/12_interop.ipynb #6bb60dc5
+# %% ../nbs/12_interop.ipynb #cba6c8be
 def from_hf(
     folder_or_name,    # a Hugging Face folder, or a name at huggingface.co such as gpt2
     device: str='cpu', # where to put the model
 ) -> GPT:
     "A GPT-2, Llama, Qwen3, Arcee, Qwen2 or Mistral model as a `GPT`. `UserError` with every reason if it can't be one"
-    folder = Path(folder_or_name) if Path(folder_or_name).is_dir() else hub_folder(str(folder_or_name))
+    where = _as_path(folder_or_name)
+    folder = where if where.is_dir() else hub_folder(str(where))
     c = read_json(folder/'config.json')
     cfg = gpt_config(c)
     weights = {k: w.float() if w.is_floating_point() else w for k, w in read_tensors(folder).items()}
@@ -206,6 +211,11 @@ def _with_zero_biases(weights, model):
     lacks = {k: v for k, v in model.state_dict().items() if k.endswith('.bias') and 'norm' not in k and kind(k) not in have}
     return weights | {k: torch.zeros_like(v) for k, v in lacks.items()}
 
+# %% ../nbs/12_interop.ipynb #8bde2d6a
+def _as_path(where):
+    if not isinstance(where, (str, os.PathLike)): raise UserError(f'{where!r} names no model: expected a folder, a file or a name such as gpt2')
+    return Path(where)
+
 # %% ../nbs/12_interop.ipynb #e2cc2dd6
 def _spelled_out(model, family):
     "Our tensors with gains of 1 and, for GPT-2, biases of 0 where the model has none"
@@ -215,7 +225,7 @@ def _spelled_out(model, family):
     def missing(k, v): return (torch.zeros if k.endswith('.bias') else torch.ones)(v.shape)
     return {k: have[k].cpu() if k in have else missing(k, v) for k, v in full.items()}
 
-# %% ../nbs/12_interop.ipynb #cb329ba6
+# %% ../nbs/12_interop.ipynb #521264a1
 def to_hf(
     model_or_run,        # a `GPT`, something with `.model` and `.tokenizer`, or what `load_run` takes
     folder,              # folder to write, made if need be
@@ -226,6 +236,8 @@ def to_hf(
     "Write a folder that `transformers` loads as GPT-2, Llama, Mistral, Qwen3 or Arcee. `UserError` with every reason if none fits"
     run = load_run(model_or_run, 'cpu') if isinstance(model_or_run, (str, Path)) else model_or_run
     model, tok = getattr(run, 'model', run), tokenizer or getattr(run, 'tokenizer', None)
+    if not isinstance(model, GPT): raise UserError(f'got a {type(model).__name__} to export: expected a GPT, a run, or the path of one')
+    if dtype not in ('float32', 'bfloat16', 'float16'): raise UserError(f'dtype={dtype!r}: expected float32, bfloat16 or float16')
     eot = tok.eot_id if tok else None
     config, family = hf_config(model.cfg, eot, dtype), family_of(model.cfg)
     folder = check_writable(folder)
@@ -277,10 +289,10 @@ def find_tokenizer(
         if place.exists(): return load_tokenizer(place)
     return load_tokenizer('gpt2') if vocab_size in (50257, 50304) and not path.is_dir() else None
 
-# %% ../nbs/12_interop.ipynb #0cefb18a
+# %% ../nbs/12_interop.ipynb #a24a069a
 def _located(path):
     "A Hugging Face folder (fetched, if it is a name) or a checkpoint file"
-    where, name = Path(path), str(path)
+    where, name = _as_path(path), str(path)
     if where.suffix in ('.safetensors', '.bin') and (where.parent/'config.json').exists(): return where.parent
     if not where.exists() and HUB_NAME.fullmatch(name) and not Path(name.split('/')[0]).exists(): return hub_folder(name)
     return where if where.is_dir() and (where/'config.json').exists() else find_checkpoint(where)
@@ -414,7 +426,7 @@ def _prompts(cfg):
     if cfg.prompts is None: return [read_text(cfg.start[5:]) if cfg.start.startswith('FILE:') else cfg.start]
     return [line for line in read_text(cfg.prompts).splitlines() if line]
 
-# %% ../nbs/12_interop.ipynb #8c9e20ad
+# %% ../nbs/12_interop.ipynb #d4dad243
 def _load_for_sampling(cfg):
     "Model and tokenizer, ready to sample"
     source = cfg.out_dir if cfg.init_from == 'resume' else cfg.init_from
@@ -426,6 +438,7 @@ def _load_for_sampling(cfg):
     if cfg.compile: run.model.compile()
     return run.model, run.tokenizer
 
+# %% ../nbs/12_interop.ipynb #400c683a
 def sample_command(cfg: SampleConfig):
     "Target of `nanogpt-sample`"
     set_threads(cfg.num_threads)
