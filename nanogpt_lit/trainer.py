@@ -45,7 +45,7 @@ class Together:
     def zero_grad(self):
         for o in self.optimizers: o.zero_grad(set_to_none=True)
 
-# %% ../nbs/09_trainer.ipynb #98e17d93
+# %% ../nbs/09_trainer.ipynb #ce4adc98
 class SingleDevice:
     "How a step is spread over devices: here, not at all. A distributed strategy overrides these"
     rank, world_size, is_main = 0, 1, True
@@ -59,6 +59,7 @@ class SingleDevice:
         self.queued = self.device != 'cpu'                    # does reading a number mean waiting for a queue?
 
     def micro_steps(self, batch_size, grad_accum_steps): return grad_accum_steps  # several processes share them
+    def plain(self, model): return model                  # sharded: a whole copy
     def wrap(self, model): return model                   # DDP wraps here
     def accumulate(self, model, last): return nullcontext()  # DDP: no gradient exchange before the last micro-batch
     def optimizers(self, optimizers): return optimizers   # processes share the work of Muon
@@ -271,14 +272,14 @@ def _update(self: Trainer):
     self.update_ratios = update_ratios(before, self.raw_model, SAMPLED) if before else None
     self.together.zero_grad()
 
-# %% ../nbs/09_trainer.ipynb #69f85e75
+# %% ../nbs/09_trainer.ipynb #6dccfeb1
 SAMPLED = 2**16                                           # values of a matrix that are looked at
 
 @patch
 def _matrices(self: Trainer): return {n: w for n, w in weights_of(self.raw_model, SAMPLED).items() if w.ndim > 1}
 
 @patch
-def _log_due(self: Trainer, step): return step == 1 or step % self.cfg.log_interval == 0
+def _log_due(self: Trainer, step): return step in (1, self.cfg.max_steps) or step % self.cfg.log_interval == 0
 
 # %% ../nbs/09_trainer.ipynb #301f0238
 @patch
@@ -447,26 +448,30 @@ def deterministic(
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
 
-# %% ../nbs/09_trainer.ipynb #67f389e6
+# %% ../nbs/09_trainer.ipynb #5ba57bec
 @patch
 def fit(self: Trainer):
     "Train until `max_steps`, `minutes` or a stop signal. Returns the trainer"
-    self._prepare()
-    with self.catch_signals(), deterministic(self.cfg.deterministic):
-        try:
-            self.fire('on_fit_start')
-            if self.step == 0 and self._eval_due(False): self.evaluate(); self._log()
-            while not self.done():
-                start = time.perf_counter()
-                self.train_step()
-                self._after_step(start)
-            self.fire('on_fit_end')
-        except BaseException as e:
-            self.error = e
-            self.fire('on_error')
-            raise
-        finally: self._elapsed_before, self._start = self.elapsed_s, None
+    with deterministic(self.cfg.deterministic):
+        self._prepare()
+        with self.catch_signals(): self._run()
     return self
+
+@patch
+def _run(self: Trainer):
+    try:
+        self.fire('on_fit_start')
+        if self.step == 0 and self._eval_due(False): self.evaluate(); self._log()
+        while not self.done():
+            start = time.perf_counter()
+            self.train_step()
+            self._after_step(start)
+        self.fire('on_fit_end')
+    except BaseException as e:
+        self.error = e
+        self.fire('on_error')
+        raise
+    finally: self._elapsed_before, self._start = self.elapsed_s, None
 
 # %% ../nbs/09_trainer.ipynb #8deb629f
 @patch
