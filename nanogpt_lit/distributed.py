@@ -124,7 +124,7 @@ def _lead_gloo(address):
     names = [k for k, v in psutil.net_if_addrs().items() if any(o.address == mine for o in v)]
     if names: os.environ['GLOO_SOCKET_IFNAME'] = names[0]
 
-# %% ../nbs/13_distributed.ipynb #4dc7f0aa
+# %% ../nbs/13_distributed.ipynb #5b67f82f
 def leave():
     "Close the connections, at the end of the program. (After a failure between GPUs this could wait for the dead, so then it is left out)"
     if dist.is_initialized() and not ('failed' in _met and 'nccl' in dist.get_backend()): dist.destroy_process_group()
@@ -154,6 +154,8 @@ class DataParallel(SingleDevice):
         "The fewest accumulation steps that divide this process's sequences into pieces no larger than `batch_size`"
         mine = batch_size*grad_accum_steps//self.world_size
         return next(n for n in range(-(-mine//batch_size), mine + 1) if mine % n == 0)
+    def prepare(self, model): return model.to(self.device)
+    def plain(self, model): return model                   # one that this process can use alone
     def wrap(self, model):
         "The model whose `backward` ends in averaged gradients"
         gpu = dict(device_ids=[torch.device(self.device)]) if self.device.startswith('cuda') else {}
@@ -238,7 +240,7 @@ def spread(self: DataParallel,
     parts = self.gather([f(o) for o in items[self.rank::W]])
     return [parts[i % W][i//W] for i in range(len(items))]
 
-# %% ../nbs/13_distributed.ipynb #0b9f561a
+# %% ../nbs/13_distributed.ipynb #934ef1bc
 @patch
 def orthogonalise(self: DataParallel,
     bank_NMK,   # matrices of one shape, the same on all processes
@@ -250,7 +252,7 @@ def orthogonalise(self: DataParallel,
     mine = bank_NMK[self.rank*per:(self.rank + 1)*per]
     part, out = bank_NMK.new_zeros(per, *bank_NMK.shape[1:]), bank_NMK.new_empty(per*W, *bank_NMK.shape[1:])
     if len(mine): part[:len(mine)] = newton_schulz(mine, *args, **kw)
-    dist.all_gather_into_tensor(out, part)
+    getattr(dist, 'all_gather_single', dist.all_gather_into_tensor)(out, part)      # the older name is going out of use
     return out[:N]
 
 @patch
@@ -308,7 +310,7 @@ def in_turn(self: DataParallel):
         raise
     for _ in range(turn, 3): next_turn(False)
 
-# %% ../nbs/13_distributed.ipynb #dc7f2b8f
+# %% ../nbs/13_distributed.ipynb #7f4b989b
 class OneProcess(SingleDevice):
     "One process with the manners of several"
     world = World()
@@ -317,6 +319,8 @@ class OneProcess(SingleDevice):
     def gather(self, value): return [value]
     def spread(self, items, f): return [f(o) for o in items]
     def in_turn(self): return nullcontext()
+    def prepare(self, model): return model.to(self.device)
+    def plain(self, model): return model
 
 # %% ../nbs/13_distributed.ipynb #18042538
 _LOST = re.compile('connection (closed|reset|refused)|timed? ?out|gloo|nccl|broken pipe|socket|peer', re.I)
@@ -461,7 +465,7 @@ def _check_port(port):
         try: s.bind(('', port))
         except OSError: raise UserError(f'port {port} is in use on this machine: choose another --master_port, the same on all machines') from None
 
-# %% ../nbs/13_distributed.ipynb #efd7aed7
+# %% ../nbs/13_distributed.ipynb #ef80461d
 def _torchrun(words):
     "Run torchrun here; the exit code"
     os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'FATAL')
@@ -481,7 +485,8 @@ def _script(name):
 
 def _worst(e):
     rank, failure = e.get_first_failure()
-    if failure.exitcode < 0: print(f'error: rank {rank} was ended by {signal.Signals(-failure.exitcode).name}', file=sys.stderr)
+    if failure.exitcode > 0: return failure.exitcode       # it has said why
+    print(f'error: rank {rank} was ended by {signal.Signals(-failure.exitcode).name}', file=sys.stderr)
     return 1
 
 # %% ../nbs/13_distributed.ipynb #f3a431b5

@@ -8,7 +8,7 @@ __all__ = ['PER_CALL', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocabulary', 'fi
            'auto_threads', 'make_trainer', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting',
            'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #7ee28f96
+# %% ../nbs/15_pretrain.ipynb #93ea712e
 import json, os, platform, shlex, shutil, signal, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from . import limits as _limits # brings --max_cpu and --max_memory
 from .checkpoint import CheckpointCallback, check_fit, checkpoints, latest_checkpoint, load_checkpoint, newest_good, peek, restore, set_aside
 from .interop import sample_texts
 from .distributed import as_one, claim_folder, restarted
-from .sharded import strategy_for
+from .sharded import Sharded, ShardedCheckpoint, checkpoint_activations, newest_of_any, restore_any, set_aside_shards, strategy_for
 from .evaluate import baseline_table, baselines, evaluate_loss
 from .report import ReportFailure, write_report
 
@@ -120,7 +120,7 @@ def fit_vocabulary(
     elif asked < need:
         raise UserError(f'vocab_size={asked} is smaller than the vocabulary of the data, {need} ids: leave it out or give at least {need}')
 
-# %% ../nbs/15_pretrain.ipynb #aab82fda
+# %% ../nbs/15_pretrain.ipynb #ccf547b6
 PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint') # say how to call, not what to train
 
 def find_resume(
@@ -130,7 +130,7 @@ def find_resume(
     t = cfg.train
     folder = t.checkpoint_path if t.resume and Path(t.checkpoint_path).is_dir() else t.out_dir if t.auto_resume and not t.resume else None
     if folder is None: return (load_checkpoint(t.checkpoint_path), Path(t.checkpoint_path)) if t.resume else (None, None)
-    found = newest_good(folder, say=warn, full=True)
+    found = newest_of_any(folder, say=warn)
     if t.resume and not found: raise UserError(f'there is no good checkpoint in {folder}: name a file or another run folder')
     return (found[1], found[0]) if found else (None, None)
 
@@ -185,7 +185,7 @@ def check_tokenizer(
     raise UserError(f'the data was made with another tokenizer than {path}: prepare the text with '
                     f'--tokenizer {folder if folder.exists() else "FOLDER, the one it was trained with"}')
 
-# %% ../nbs/15_pretrain.ipynb #38e19f69
+# %% ../nbs/15_pretrain.ipynb #13940885
 class Samples(Callback):
     "Writes a text sample every `generate_interval` steps and at the end"
     order = 20
@@ -198,9 +198,11 @@ class Samples(Callback):
 
     def on_step_end(self, t):
         every = t.cfg.generate_interval
-        if every and t.step % every == 0 and t.strategy.is_main: self.write(t)
-    def write(self, t):
-        text = sample_texts(t.raw_model, self.tokenizer, self.prompt, 1, self.n_tokens, seed=t.cfg.seed)[0]
+        if not every or t.step % every: return
+        model = t.strategy.plain(t.raw_model)             # of a sharded model only rank 0 gets a copy
+        if t.strategy.is_main: self.write(t, model)
+    def write(self, t, model):
+        text = sample_texts(model, self.tokenizer, self.prompt, 1, self.n_tokens, seed=t.cfg.seed)[0]
         self.folder.mkdir(exist_ok=True)
         atomic_write(self.folder/f'step_{t.step:05d}.txt', text)
         t.say(f'sample at step {t.step}: {text[:300]!r}')
@@ -242,7 +244,7 @@ def run_folder(
         if made: shutil.rmtree(made, ignore_errors=True)
         raise
 
-# %% ../nbs/15_pretrain.ipynb #ece39e2b
+# %% ../nbs/15_pretrain.ipynb #396f3a67
 def pretrain(
     cfg: RunConfig,    # all settings
     origin: dict=None, # where they came from (from `resolve`); None: all of them were meant
@@ -274,6 +276,7 @@ def pretrain(
     with explain_memory(cfg, s.device, lambda: safe(folder), optimizers=make_optimizers):
         trainer = make_trainer(cfg, batches, val, tok, folder, callbacks, quiet, s)
         if ckpt: _continue(trainer, ckpt, ckpt_path, changed, cfg)
+        if s.is_main: set_aside_shards(folder, after=trainer.step)
         try: trainer.fit()
         finally:
             if isinstance(batches, Prefetcher): batches.close()
@@ -318,15 +321,17 @@ def auto_threads(
     small = 6*n_params*t.batch_size*cfg.model.block_size < 1e10 # about six operations per parameter and token (Kaplan et al., 2020)
     return t.num_threads or (1 if small and pick_device(t.device) == 'cpu' else None)
 
-# %% ../nbs/15_pretrain.ipynb #ce3702c9
+# %% ../nbs/15_pretrain.ipynb #f1ce5435
 def make_trainer(cfg, plan, val, tok, folder, callbacks=(), quiet=False, strategy=None) -> Trainer:
     "The trainer with the callbacks that belong to a run folder"
     seed_everything(cfg.train.seed)
     keep_memory()
     s = strategy or strategy_for(cfg.train)
-    model = GPT(cfg.model).to(s.device)
+    model = GPT(cfg.model)
     set_threads(auto_threads(cfg, model.num_params()))
-    cbs = [CheckpointCallback(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder),
+    if cfg.train.activation_checkpointing: checkpoint_activations(model)
+    model = s.prepare(model)
+    cbs = [(ShardedCheckpoint if isinstance(s, Sharded) else CheckpointCallback)(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder),
            OverfitWatch(), NanWatch(), Heartbeat(folder), ReportFailure(folder), *callbacks]
     if not quiet: cbs.append(LiveCurve())
     if not quiet: cbs.append(LogLines())
@@ -354,7 +359,7 @@ def _check_resume(cfg, ckpt, path, changed):
 
 def _continue(trainer, ckpt, path, changed, cfg):
     "Restore a checkpoint and say what is different from then"
-    notes = inexact(changed, cfg) + restore(trainer, ckpt)
+    notes = inexact(changed, cfg) + restore_any(trainer, ckpt)
     if not trainer.strategy.is_main: return
     print(f'resuming {path} at step {trainer.step}' + ''.join(f'\n  changed: {k} {a} -> {b}' for k, (a, b) in changed.items())
           + (f'\n  note: not bit for bit what an undisturbed run would do ({"; ".join(notes)})' if notes else ''))
@@ -367,7 +372,7 @@ def exit_code(
     if reason is None: return 0
     return 128 + signal.Signals[reason] if reason in signal.Signals.__members__ else 75
 
-# %% ../nbs/15_pretrain.ipynb #5c0dc208
+# %% ../nbs/15_pretrain.ipynb #c7cc0e1a
 def train_command(cfg, origin):
     "Target of `nanogpt-train`"
     with as_one(): run = _train(cfg, origin)
@@ -375,12 +380,13 @@ def train_command(cfg, origin):
 
 def _train(cfg, origin):
     run = pretrain(cfg, origin)
+    model = run.trainer.strategy.plain(run.model)
     if not run.trainer.strategy.is_main: return run
     if run.evaluation:
         e = run.evaluation
         print(f'loss on the whole validation split: {e.nats_per_token:.4f} nats per token, perplexity {e.perplexity:.2f}'
               + (f', {e.bits_per_byte:.4f} bits per byte' if e.bits_per_byte else ''))
-    samples = sample_texts(run.model, run.tokenizer, _first_prompt(run.tokenizer), 1, 400, seed=cfg.train.seed) if run.tokenizer and run.finished else []
+    samples = sample_texts(model, run.tokenizer, _first_prompt(run.tokenizer), 1, 400, seed=cfg.train.seed) if run.tokenizer and run.finished else []
     report = write_report(run, samples=samples)
     print(f'report: {report}' + (f'\nwrite with it: nanogpt-sample {shlex.quote(str(run.folder))}' if run.tokenizer else ''))
     return run

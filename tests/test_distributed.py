@@ -125,6 +125,40 @@ def test_console_script_and_a_time_budget(text, tmp_path):
     last = rows(tmp_path/'run')[-1]
     assert 1.1 < last['elapsed_s'] < 30 and last['lr'] < 3e-4
 
+# --- slices --------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def sharded(text, tmp_path_factory):
+    "The same run on two processes, sharded"
+    home = tmp_path_factory.mktemp('sharded')
+    good(train(2, 'run', '--strategy', 'fsdp', '--activation_checkpointing', '--generate_interval', '20', cwd=home, text=text))
+    return home/'run'
+
+def test_sharded_equals_one_process(one, sharded):
+    close(rows(one), rows(sharded))
+    assert (sharded/'samples'/'step_00040.txt').exists() and (sharded/'model_00050.pt').exists(), 'the last checkpoint is put together'
+    r = run(BIN/'nanogpt-sample', sharded, '--max_new_tokens', '5', '--num_samples', '1', cwd=sharded)
+    assert r[0] == 0, r[2]
+
+@pytest.mark.parametrize('n, more', [(1, []), (4, ['--strategy', 'fsdp']), pytest.param(2, [], marks=slow)], ids=['one', 'four, sharded', 'two, whole'])
+def test_sharded_checkpoints_resume_on_any_number(n, more, one, sharded, text, tmp_path):
+    (tmp_path/'run').mkdir()
+    for name in ('metrics.jsonl', 'config.toml'): shutil.copy(sharded/name, tmp_path/'run'/name)
+    for name in ('tokenizer', 'model_00010.dcp'): shutil.copytree(sharded/name, tmp_path/'run'/name)
+    out = good(train(n, 'run', '--auto_resume', *more, cwd=tmp_path, text=text))
+    assert out.count('at step 10') == 1
+    close(rows(one), rows(tmp_path/'run'))
+
+def test_a_torn_slice_is_passed_over_and_a_shot_worker_replaced(one, sharded, text, tmp_path):
+    shutil.copytree(sharded, tmp_path/'run')
+    for p in (tmp_path/'run').glob('*.pt'): p.unlink()
+    shutil.rmtree(tmp_path/'run'/'model_00050.dcp')
+    torn = next((tmp_path/'run'/'model_00040.dcp').glob('__1*.distcp'))
+    torn.write_bytes(torn.read_bytes()[:-100])
+    code, out, err = train(2, 'run', '--auto_resume', '--strategy', 'fsdp', cwd=tmp_path, text=text)
+    assert code == 0 and 'model_00040.dcp' in err and 'is torn, corrupt or missing' in err and 'at step 30' in out, out[-1000:] + err[-2000:]
+    close(rows(one), rows(tmp_path/'run'))
+
 # --- death and signals ---------------------------------------------------------------------------------------------
 
 def worker(p, rank):
