@@ -34,7 +34,7 @@ class Record:
     def __setstate__(self, state):
         if isinstance(state, dict): self.__dict__.update({k: v for k, v in state.items() if isinstance(k, str)})
 
-# %% ../nbs/12_interop.ipynb #2cceb0d3
+# %% ../nbs/12_interop.ipynb #3a4b1d49
 HARMLESS = re.compile(r'numpy\..*|pathlib\w*\.\w*Path|argparse\.Namespace|([\w.]+\.)?\w*(Config|Args)') # names of stand-ins
 
 def read_pickle(
@@ -50,8 +50,8 @@ def read_pickle(
             return torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError: raise UserError(f'{path} does not exist: check the path') from None
     except pickle.UnpicklingError as e:
-        why = next((o for o in str(e).splitlines() if 'WeightsUnpickler error' in o), 'it is no file of tensors')
-        raise UserError(f'{path} is refused: {why.strip()[:150]}. Nothing was executed') from None
+        why = next((o for o in str(e).splitlines() if re.search('Unsupported|GLOBAL|Trying to|not an allowed', o)), 'unreadable')
+        raise UserError(f'{path} is refused: it is not a file of plain tensors ({why.strip()[:120]}). Nothing was executed') from None
     except Exception as e: raise UserError(f'{path} is torn or not a checkpoint ({type(e).__name__}): copy it again') from None
 
 # %% ../nbs/12_interop.ipynb #236aa17d
