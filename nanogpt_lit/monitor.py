@@ -59,7 +59,7 @@ def loss_stats(
     "Current, minimum, maximum and mean"
     return dict(current=values[-1], min=min(values), max=max(values), mean=sum(values)/len(values))
 
-# %% ../nbs/10_monitor.ipynb #71921940
+# %% ../nbs/10_monitor.ipynb #37ab8143
 def plot_losses(
     runs,               # a run folder or list of records, a list of run folders, or `{name: folder or records}`
     last: int=1000,     # steps in the right panel
@@ -75,13 +75,13 @@ def plot_losses(
     rows = 1 + (len(below) + 1)//2
     fig = Figure(figsize=(10, 3.6 + 2.6*(rows - 1)), layout='constrained')
     axes = fig.subplots(rows, 2, squeeze=False).flat
-    for ax, recent in zip(axes, (None, last)):
+    for recent, ax in zip((None, last), axes):                     # in this order: zip must not take an axis for nothing
         ax.set(xlabel=X_AXES[x], ylabel='loss, nats per token')
         ax.set_title('whole history' if recent is None else f'last {recent:,} steps', fontsize=10)
         for i, (name, records) in enumerate(runs.items()):
             _draw(ax, records, recent, n_smooth, f'C{i}', name if len(runs) > 1 else '', x)
         _house_style(ax)
-    for ax, key in zip(axes, below): _draw_panel(ax, runs, key, n_smooth, x)
+    for key, ax in zip(below, axes): _draw_panel(ax, runs, key, n_smooth, x)
     for ax in axes: ax.remove()                            # an odd number of panels leaves a gap
     handles, labels = fig.axes[0].get_legend_handles_labels()
     if labels: fig.legend(handles, labels, loc='outside lower center', ncols=min(len(labels), 4), fontsize=9, frameon=False)
