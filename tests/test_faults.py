@@ -118,3 +118,32 @@ def test_other_settings_for_a_checkpoint(here):
     r = subprocess.run([str(BIN/'nanogpt-train'), '--input', 'text.txt', '--tokenizer', 'char', '--load_checkpoint', 'run/model_00002.pt', '--n_embd', '32',
                         '--out_dir', 'other'], cwd=here, capture_output=True, text=True, timeout=120)
     assert r.returncode == 1 and 'n_embd is 64 there and 32 here' in r.stderr and not (here/'other').exists(), r.stderr
+
+# --- damaged files ---------------------------------------------------------------------------------------------------
+
+N_DAMAGED = 2000 if os.environ.get('NANOGPT_LIT_SLOW') else 150  # of each kind; 2,000 take two minutes
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('kind', ['cut', 'bit', 'bit near an end', 'zeros', 'stretch doubled'])
+def test_a_damaged_checkpoint_is_refused_by_name_or_equal(kind, tmp_path):
+    import random, torch
+    from nanogpt_lit.checkpoint import load_checkpoint, save_checkpoint
+    from nanogpt_lit.core import UserError
+    torch.manual_seed(0)
+    state = dict(model={f'blocks.{i}.w': torch.randn(20, 30) for i in range(6)}, step=5, config={'n_layer': 6}, rng={'torch': torch.get_rng_state()},
+                 optimizer=[{'state': {0: {'step': torch.tensor(3.)}}, 'param_groups': [{'lr': 1e-3}]}])
+    path, bad, rng = save_checkpoint(tmp_path/'model_00005.pt', state), tmp_path/'bad.pt', random.Random(1)
+    good, want = path.read_bytes(), load_checkpoint(path)['checksum']
+    N = len(good)
+    cuts = [*range(0, N, 1024), *range(100), *range(N - 100, N)] if kind == 'cut' else []
+    refused = 0
+    for n in cuts or range(N_DAMAGED):
+        x, at, size = bytearray(good), rng.randrange(N), rng.randrange(1, 600)
+        if kind == 'cut': del x[n:]
+        elif kind == 'zeros': x[at:at + size] = bytes(len(x[at:at + size]))
+        elif kind == 'stretch doubled': x[at:at] = good[at:at + size]
+        else: x[at if kind == 'bit' else rng.choice([at % 3000, N - 1 - at % 5000])] ^= 1 << rng.randrange(8)
+        bad.write_bytes(x)
+        try: assert load_checkpoint(bad)['checksum'] == want                          # a bit in the padding
+        except UserError as e: assert 'bad.pt' in str(e); refused += 1
+    assert refused > .7*len(cuts or range(N_DAMAGED)), refused
