@@ -54,7 +54,7 @@ class Source:
     characters: int = 0 # of those
     repeats: int = 0    # documents taken once more
 
-# %% ../nbs/05a_corpus.ipynb #0271c42d
+# %% ../nbs/05a_corpus.ipynb #a15beadc
 @dataclass
 class Corpus:
     "Documents in a fixed order that can be read again and again, piece by piece"
@@ -75,7 +75,8 @@ class Corpus:
     noted: Counter = field(default_factory=Counter)   # oddities that were kept as they are
 
     def __post_init__(self):
-        if not any(isinstance(o, Source) for o in self.sources): self.sources = [Source(self.name, self.sources)]
+        if not any(isinstance(o, Source) for o in self.sources):
+            self.sources = [Source(self.name, self.sources)]
 
     def skip(self, reason, where, n=1):
         if reason not in self.skipped or len(self.examples) < 5: self.examples.append(f'{where}: {reason}')
@@ -93,7 +94,7 @@ def remote(self:Corpus):
     "Whether it is too far or too large to be read twice"
     return any(reader == 'hub' and recipe.large for reader, recipe in self.parts)
 
-# %% ../nbs/05a_corpus.ipynb #60c2e34f
+# %% ../nbs/05a_corpus.ipynb #6f0570fb
 READERS = {}
 
 def reader(f):
@@ -110,9 +111,12 @@ def read_python(corpus, path):
 
 @reader
 def read_file(corpus, path):
-    blocks = read_blocks(path, errors=_policy(corpus), tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n))
+    blocks = read_blocks(path, errors=_policy(corpus),
+                         tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n))
     if not corpus.separator: yield path.name, blocks
-    else: yield from ((f'{path.name} document {n}', o) for n, o in enumerate(split_documents(blocks, corpus.separator), 1))
+    else:
+        yield from ((f'{path.name} document {n}', o)
+                    for n, o in enumerate(split_documents(blocks, corpus.separator), 1))
 
 def _policy(corpus): return 'replace' if corpus.errors == 'replace' else 'strict'
 
@@ -128,20 +132,22 @@ def read_jsonl(corpus, path):
             yield where, record_text(record, corpus.text_field)
         except ValueError as e: corpus.skip(str(e), where)
 
-# %% ../nbs/05a_corpus.ipynb #485583ba
+# %% ../nbs/05a_corpus.ipynb #4d5df824
 @reader
 def read_json(corpus, path):
-    blocks = read_blocks(path, errors=_policy(corpus), tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n))
+    blocks = read_blocks(path, errors=_policy(corpus),
+                         tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n))
     first = next((o for o in blocks if o.strip()), '').lstrip()
     if first.startswith('{'): yield from read_jsonl(corpus, path); return
     if not first: return
-    if not first.startswith('['): raise BadFile(path, 'is not JSON', 'expected an array of records, or a record on each line')
+    if not first.startswith('['):
+        raise BadFile(path, 'is not JSON', 'expected an array of records, or a record on each line')
     for n, record in enumerate(_array_items(path, chain([first[1:]], blocks)), 1):
         where = f'{path.name} record {n}'
         try: yield where, record_text(record, corpus.text_field)
         except ValueError as e: corpus.skip(str(e), where)
 
-# %% ../nbs/05a_corpus.ipynb #5a296754
+# %% ../nbs/05a_corpus.ipynb #ff76b15b
 def _array_items(path, blocks, most=2**28):
     "The items of a JSON array whose `[` has been read"
     decode, held, n = json.JSONDecoder().raw_decode, '', 0
@@ -151,7 +157,8 @@ def _array_items(path, blocks, most=2**28):
         try: item, end = decode(held)
         except (ValueError, RecursionError):
             more = _at_least(blocks, len(held)) if len(held) < most else ''
-            if not more: raise BadFile(path, f'is damaged or cut short (after record {n:,})', GET_AGAIN) from None
+            if not more:
+                raise BadFile(path, f'is damaged or cut short (after record {n:,})', GET_AGAIN) from None
             held += more
         else: yield item; held, n = held[end:], n + 1
 
@@ -161,12 +168,13 @@ def _at_least(blocks, size):
     while sum(map(len, out)) <= size and (block := next(blocks, '')): out.append(block)
     return ''.join(out)
 
-# %% ../nbs/05a_corpus.ipynb #40e36ad9
+# %% ../nbs/05a_corpus.ipynb #01694971
 @reader
 def read_csv(corpus, path):
     csv.field_size_limit(2**28)
     tabs = '.tsv' in path.suffixes
-    rows = csv.reader(_text_lines(corpus, path), delimiter='\t' if tabs else ',', quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=not tabs)
+    rows = csv.reader(_text_lines(corpus, path), delimiter='\t' if tabs else ',',
+                      quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=not tabs)
     columns = next(rows, None) or []
     if columns: _check_columns(path, columns, corpus.text_field)
     while True:
@@ -174,21 +182,25 @@ def read_csv(corpus, path):
         try:
             row = next(rows, None)
             if row is None: return
-            if row and len(row) != len(columns): raise ValueError(f'{"fewer" if len(row) < len(columns) else "more"} fields than columns')
+            if row and len(row) != len(columns):
+                raise ValueError(f'{"fewer" if len(row) < len(columns) else "more"} fields than columns')
             if row: yield where, record_text(dict(zip(columns, row)), corpus.text_field)
-        except (ValueError, csv.Error) as e: corpus.skip(str(e) if isinstance(e, ValueError) else 'not CSV', where)
+        except (ValueError, csv.Error) as e:
+            corpus.skip(str(e) if isinstance(e, ValueError) else 'not CSV', where)
 
-# %% ../nbs/05a_corpus.ipynb #8eb06593
+# %% ../nbs/05a_corpus.ipynb #c9310e1d
 def _text_lines(corpus, path):
     held = ''
-    for block in read_blocks(path, errors=_policy(corpus), tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n)):
+    for block in read_blocks(path, errors=_policy(corpus),
+                             tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n)):
         *lines, held = (held + block).split('\n')
         for line in lines: yield line + '\n'
     if held: yield held
 
 def _check_columns(path, columns, name):
     known = {name, name.split('.')[0], 'conversations', 'messages', 'instruction', 'prompt'}
-    if not known & {*columns}: raise UserError(f'{path} has no column {name!r} (it has {", ".join(columns)}): name one with --text_field')
+    if not known & {*columns}:
+        raise UserError(f'{path} has no column {name!r} (it has {", ".join(columns)}): name one with --text_field')
 
 # %% ../nbs/05a_corpus.ipynb #63a80fa2
 @reader
@@ -206,19 +218,23 @@ def read_table(corpus, path):
     except (pyarrow.ArrowException, OSError) as e:
         raise BadFile(path, f'is damaged or cut short ({str(e).splitlines()[0][:80]})', GET_AGAIN) from None
 
-# %% ../nbs/05a_corpus.ipynb #c50d3210
-_COLUMNS = ('conversations', 'messages', 'instruction', 'input', 'context', 'prompt', 'output', 'response', 'completion')
+# %% ../nbs/05a_corpus.ipynb #44be7cc6
+_COLUMNS = ('conversations', 'messages', 'instruction', 'input', 'context', 'prompt', 'output',
+            'response', 'completion')
 
 def _batches(path, name):
     import pyarrow as pa, pyarrow.parquet as pq
-    wanted = lambda columns: _check_columns(path, columns, name) or [c for c in columns if c in (name, name.split('.')[0], *_COLUMNS)]
+    wanted = lambda columns: _check_columns(path, columns,
+                                            name) or [c for c in columns
+                                                if c in (name, name.split('.')[0], *_COLUMNS)]
     if path.suffix.lower() == '.parquet':
         with pq.ParquetFile(path) as f: yield from f.iter_batches(1024, columns=wanted(f.schema_arrow.names))
     else:
         with pa.OSFile(str(path)) as f:
             stream = pa.ipc.open_file(f) if f.read(6) == b'ARROW1' else pa.ipc.open_stream(pa.OSFile(str(path)))
             columns = wanted(stream.schema.names)
-            some = map(stream.get_batch, range(stream.num_record_batches)) if hasattr(stream, 'get_batch') else stream
+            some = map(stream.get_batch, range(stream.num_record_batches)) if hasattr(stream,
+                'get_batch') else stream
             for batch in some: yield batch.select(columns)
 
 # %% ../nbs/05a_corpus.ipynb #5f383507
@@ -263,7 +279,7 @@ class Seen:
 
 _FREE = bytes(16)
 
-# %% ../nbs/05a_corpus.ipynb #165221f0
+# %% ../nbs/05a_corpus.ipynb #a5048393
 def _held_back(pieces, digest, most=2**22):
     "Read all `pieces` into `digest`; returns them again, from memory if they are few"
     held, size = [], 0
@@ -280,7 +296,8 @@ def _spooled(held, pieces, digest):
             if k >= len(held): digest.update(text.encode('utf-8', 'surrogatepass'))
             f.write(json.dumps([isinstance(text, Marker), text]) + '\n')
         f.seek(0)
-    except OSError as e: raise UserError(f'a temporary file could not be written ({e.strerror}): free some space or set TMPDIR') from None
+    except OSError as e:
+        raise UserError(f'a temporary file could not be written ({e.strerror}): free some space or set TMPDIR') from None
     return (Marker(text) if marker else text for marker, text in map(json.loads, f))
 
 # %% ../nbs/05a_corpus.ipynb #05d01ae1
@@ -307,7 +324,7 @@ class Piece(NamedTuple):
     again: bool    # whether the document was there before
     source: int    # number of its source
 
-# %% ../nbs/05a_corpus.ipynb #37f5b8a0
+# %% ../nbs/05a_corpus.ipynb #592d4300
 @patch
 def texts(self:Corpus) -> Iterator[Piece]:
     "All pieces of all documents, in order; what is left out is counted in `skipped`"
@@ -317,16 +334,19 @@ def texts(self:Corpus) -> Iterator[Piece]:
         s.documents = s.characters = s.repeats = 0
         first, dropped = self.documents, set()
         for turn in range(ceil(s.weight)):
-            yield from self._first_turn(j, seen, dropped) if turn == 0 else self._repeated(j, turn, first, dropped)
+            yield from self._first_turn(j, seen, dropped) if turn == 0 else self._repeated(j, turn,
+                first, dropped)
 
-# %% ../nbs/05a_corpus.ipynb #b3fb11ab
+# %% ../nbs/05a_corpus.ipynb #be84cacb
 @patch
 def _first_turn(self:Corpus, j, seen, dropped):
     s, limit = self.sources[j], None
-    if self.max_documents and s.split != 'val': limit = self.max_documents + sum(o.documents for o in self.sources if o.split == 'val')
+    if self.max_documents and s.split != 'val':
+        limit = self.max_documents + sum(o.documents for o in self.sources if o.split == 'val')
     for k, (where, blocks) in enumerate(self._documents(s)):
         if self.documents == limit: return
-        pieces = self._wanted(where, blocks, seen) if _by_chance(k, s.weight) else self.skip('left out by weight', where)
+        pieces = self._wanted(where, blocks, seen) if _by_chance(k,
+            s.weight) else self.skip('left out by weight', where)
         if pieces is None: dropped.add(k); continue
         for text, ends in _with_end(pieces):
             s.characters += len(text)
@@ -354,12 +374,13 @@ def _documents(self:Corpus, s):
         if self.errors == 'skip' and (flaw := self._flaw(name, what)): self.skip(flaw.kind, flaw.where)
         else: yield from READERS[name](self, what)
 
-# %% ../nbs/05a_corpus.ipynb #e689f7de
+# %% ../nbs/05a_corpus.ipynb #4412d4f2
 @patch
 def _flaw(self:Corpus, name, what):
     "Why a file can't be read to its end, or None"
     if not isinstance(what, Path): return None
-    try: [deque(blocks, 0) for _, blocks in READERS[name](replace(self, skipped=Counter(), examples=[]), what)]
+    try:
+        [deque(blocks, 0) for _, blocks in READERS[name](replace(self, skipped=Counter(), examples=[]), what)]
     except BadFile as e: return e
 
 # %% ../nbs/05a_corpus.ipynb #ad5482cb
@@ -395,7 +416,7 @@ class Recipe:
     large: bool = True     # too large to be read twice
     advice: str = ''       # how to get it, where no program can
 
-# %% ../nbs/05a_corpus.ipynb #654e5534
+# %% ../nbs/05a_corpus.ipynb #89409e8f
 _URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
 _SHAKESPEARE = dict(path='text', sample_by='document', data_files=_URL)
 _PLAYS = '1.1 MB of Shakespeare\'s plays, as collected for char-rnn'
@@ -404,8 +425,10 @@ RECIPES = dict(
     pystdlib=None,
     shakespeare=Recipe(_PLAYS, _SHAKESPEARE, tokenizer='gpt2', large=False),
     shakespeare_char=Recipe(_PLAYS, _SHAKESPEARE, tokenizer='char', large=False),
-    tinystories=Recipe('2.1 M short stories in a small vocabulary (Eldan and Li 2023)', dict(path='roneneldan/TinyStories')),
-    openwebtext=Recipe('8 M web pages linked from Reddit, an open copy of GPT-2\'s corpus', dict(path='Skylion007/openwebtext'), tokenizer='gpt2'),
+    tinystories=Recipe('2.1 M short stories in a small vocabulary (Eldan and Li 2023)',
+                       dict(path='roneneldan/TinyStories')),
+    openwebtext=Recipe('8 M web pages linked from Reddit, an open copy of GPT-2\'s corpus',
+                       dict(path='Skylion007/openwebtext'), tokenizer='gpt2'),
     fineweb_edu=Recipe('10 B tokens of educational web pages (Penedo et al. 2024)',
                        dict(path='HuggingFaceFW/fineweb-edu', name='sample-10BT'), tokenizer='gpt2'),
     dolly=Recipe('15,000 instructions and answers written by employees of Databricks (Conover et al. 2023)',
@@ -424,12 +447,14 @@ def read_hub(corpus, recipe):
             corpus.skip(str(e), f'{name} row {n}')
             if n == 1: _check_columns(corpus.name, [*row], column)
 
-# %% ../nbs/05a_corpus.ipynb #9b2d1ba8
+# %% ../nbs/05a_corpus.ipynb #4d71aace
 def _rows(recipe, name):
     instead = f'or give it as a file: nanogpt-prepare FILE --out_dir data/{name.replace("/", "_")}'
-    if recipe.args is None: raise UserError(f'{name} cannot be fetched by a program: {recipe.advice}, {instead}')
+    if recipe.args is None:
+        raise UserError(f'{name} cannot be fetched by a program: {recipe.advice}, {instead}')
     try:
-        if '://' in str(recipe.args.get('data_files', 'hub://')) and not Path(recipe.args['path']).exists(): _ask_network(recipe.args)
+        if '://' in str(recipe.args.get('data_files', 'hub://')) and not Path(recipe.args['path']).exists():
+            _ask_network(recipe.args)
         from datasets import load_dataset
         from datasets.utils.logging import disable_progress_bar
         disable_progress_bar()
@@ -438,10 +463,11 @@ def _rows(recipe, name):
     except (GeneratorExit, KeyboardInterrupt, UserError): raise
     except Exception as e: raise _explained(e, recipe.args, name, instead) from None
 
-# %% ../nbs/05a_corpus.ipynb #802d8e7e
+# %% ../nbs/05a_corpus.ipynb #6e718830
 def _ask_network(args):
     "Raise OSError at once if the name of the host can't be resolved"
-    files, proxies = str(args.get('data_files', '')), {'HTTPS_PROXY', 'https_proxy', 'ALL_PROXY', 'all_proxy', 'HF_HUB_OFFLINE', 'HF_DATASETS_OFFLINE'}
+    files, proxies = str(args.get('data_files', '')), {'HTTPS_PROXY', 'https_proxy', 'ALL_PROXY',
+        'all_proxy', 'HF_HUB_OFFLINE', 'HF_DATASETS_OFFLINE'}
     url = files if '://' in files else os.environ.get('HF_ENDPOINT', 'https://huggingface.co')
     if not proxies & {*os.environ}: socket.getaddrinfo(urlparse(url).hostname, 443)
 
@@ -463,7 +489,7 @@ def _kind(path):
     path = Path(path)
     return Path(path.stem if path.suffix.lower() in PACKED else path).suffix.lower()
 
-# %% ../nbs/05a_corpus.ipynb #69133957
+# %% ../nbs/05a_corpus.ipynb #78e0ed84
 def find_files(
     path, # a file, a folder (its text files and tables, at any depth), or a pattern with * or **
 ) -> list[Path]:
@@ -472,20 +498,24 @@ def find_files(
     if p.is_dir():
         found = [q for q in p.rglob('*') if _kind(q) in TEXT_SUFFIXES and q.is_file()]
         found = [q for q in found if not any(o.startswith('.') for o in q.relative_to(p).parts)]
-        if not found: raise UserError(f'the folder {p} holds no text files: expected names that end in {" ".join(TEXT_SUFFIXES)}, perhaps packed')
+        if not found:
+            raise UserError(f'the folder {p} holds no text files: expected names that end in {" ".join(TEXT_SUFFIXES)}, perhaps packed')
     elif p.exists(): return [p]
     else:
-        found = [Path(o) for o in glob.glob(str(p), recursive=True) if Path(o).is_file()] if glob.has_magic(str(p)) else []
-        if not found: raise UserError(f'{path} {"matches no file" if glob.has_magic(str(p)) else "does not exist"}{_hint(path)}')
+        found = [Path(o) for o in glob.glob(str(p), recursive=True)
+                 if Path(o).is_file()] if glob.has_magic(str(p)) else []
+        if not found:
+            raise UserError(f'{path} {"matches no file" if glob.has_magic(str(p)) else "does not exist"}{_hint(path)}')
     return sorted(found, key=Path.as_posix)
 
 def _hint(path):
     near = difflib.get_close_matches(str(path), RECIPES, 1)
     if near: return f': did you mean {near[0]}?'
-    if re.fullmatch(r'[\w.-]+/[\w.-]+', str(path)): return f': check the path, or write hf:{path} for a data set of the Hugging Face Hub'
+    if re.fullmatch(r'[\w.-]+/[\w.-]+', str(path)):
+        return f': check the path, or write hf:{path} for a data set of the Hugging Face Hub'
     return f': check the path, or use a named data set ({", ".join(RECIPES)})'
 
-# %% ../nbs/05a_corpus.ipynb #56cc50e6
+# %% ../nbs/05a_corpus.ipynb #82aa1690
 def source_of(
     word,                # file, folder, pattern, name of a data set, or hf:OWNER/NAME; with =WEIGHT behind it if you like
     split: str='',       # 'train' or 'val' if all of it belongs there
@@ -502,9 +532,10 @@ def source_of(
     found = find_files(name)
     names = ', '.join(p.name for p in found[:3]) + ' …'*(len(found) > 3)
     about = f'{len(found)} file{"s"*(len(found) > 1)}: {names}'
-    return Source(Path(name).name or name, [(_READER_OF.get(_kind(p), 'file'), p) for p in found], weight, split, about)
+    return Source(Path(name).name or name, [(_READER_OF.get(_kind(p), 'file'), p) for p in found],
+                  weight, split, about)
 
-# %% ../nbs/05a_corpus.ipynb #f8b491c5
+# %% ../nbs/05a_corpus.ipynb #fba060d0
 def _weighed(word):
     name, _, weight = str(word).rpartition('=')
     if not name or Path(word).exists(): return str(word), 1.
@@ -516,9 +547,10 @@ def _weighed(word):
 def _of_hub(path, weight, split, hub):
     if not re.fullmatch(r'[\w.-]+(/[\w.-]+)?', path): raise UserError(f'hf:{path}: expected hf:OWNER/NAME')
     about = f'{path} of the Hugging Face Hub' + ''.join(f', {k} {v}' for k, v in hub.items())
-    return Source(path.replace('/', '_'), [('hub', Recipe(about, dict(path=path) | hub))], weight, split, about)
+    return Source(path.replace('/', '_'), [('hub', Recipe(about, dict(path=path) | hub))],
+                  weight, split, about)
 
-# %% ../nbs/05a_corpus.ipynb #80a53202
+# %% ../nbs/05a_corpus.ipynb #65cbda50
 def open_corpus(
     sources,                 # path, folder, pattern, name of a data set, list of `Path`s and `Source`s, or list of documents (str)
     text_field: str='text',  # field of a record that holds the text
@@ -531,24 +563,34 @@ def open_corpus(
 ) -> Corpus:
     "The corpus behind `sources`. Raises `UserError` where there is nothing to read"
     if isinstance(sources, Corpus): return sources
-    if errors not in ('strict', 'replace', 'skip'): raise UserError(f"errors={errors!r}: expected 'strict', 'replace' or 'skip'")
-    options = dict(text_field=text_field, max_documents=max_documents, errors=errors, separator=separator, min_chars=min_chars, dedup=dedup)
-    train, val = _sources(sources, 'train' if val_sources else ''), _sources(val_sources, 'val') if val_sources else []
+    if errors not in ('strict', 'replace', 'skip'):
+        raise UserError(f"errors={errors!r}: expected 'strict', 'replace' or 'skip'")
+    options = dict(text_field=text_field, max_documents=max_documents, errors=errors, separator=separator,
+                   min_chars=min_chars, dedup=dedup)
+    train, val = _sources(sources, 'train' if val_sources else ''), _sources(val_sources,
+        'val') if val_sources else []
     return Corpus(_name_of(sources, train), val + train, **options)
 
-# %% ../nbs/05a_corpus.ipynb #b37c3e32
+# %% ../nbs/05a_corpus.ipynb #74fdb97b
 def _sources(sources, split):
-    if isinstance(sources, (str, Path, Source)): sources = [sources if not isinstance(sources, str) else source_of(sources, split)]
+    if isinstance(sources, (str, Path, Source)):
+        sources = [sources if not isinstance(sources, str) else source_of(sources, split)]
     sources = list(sources)
-    if len(sources) == 1 and isinstance(sources[0], str) and sources[0] in RECIPES: sources = [source_of(sources[0], split)]
-    if not sources: raise UserError('there is nothing to read: give text files, folders, or the name of a data set such as pystdlib')
-    if all(isinstance(o, str) for o in sources): return [Source('texts', [('text', as_document(o)) for o in sources], split=split)]
-    if any(isinstance(o, str) for o in sources): raise UserError('sources mix kinds: give a list of paths or a list of texts')
+    if len(sources) == 1 and isinstance(sources[0], str) and sources[0] in RECIPES:
+        sources = [source_of(sources[0], split)]
+    if not sources:
+        raise UserError('there is nothing to read: give text files, folders, or the name of a data set such as pystdlib')
+    if all(isinstance(o, str) for o in sources):
+        return [Source('texts', [('text', as_document(o)) for o in sources], split=split)]
+    if any(isinstance(o, str) for o in sources):
+        raise UserError('sources mix kinds: give a list of paths or a list of texts')
     return [replace(source_of(o), split=split) for o in sources]
 
 def _name_of(sources, found):
     "A short name: of the only source, else of the folder in which the first one is"
     what = found[0].parts[0][1] if found[0].parts else ''
-    if not isinstance(what, Path) or found[0].name == 'pystdlib': return found[0].name if len(found) == 1 else 'mix'
+    if not isinstance(what, Path) or found[0].name == 'pystdlib':
+        return found[0].name if len(found) == 1 else 'mix'
     if len(found) > 1 or glob.has_magic(found[0].name): return what.absolute().parent.name or 'corpus'
-    return found[0].name.removesuffix(what.suffix if what.suffix in PACKED else '').rpartition('.')[0] or found[0].name
+    return found[0].name.removesuffix(what.suffix if what.suffix in PACKED
+                                      else '').rpartition('.')[0] or found[0].name

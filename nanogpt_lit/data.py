@@ -259,19 +259,20 @@ def _answer(pipe):
     if isinstance(result, Exception): raise result
     return result
 
-# %% ../nbs/06_data.ipynb #6cfc5e4f
+# %% ../nbs/06_data.ipynb #a7d4de85
 def _hire(encoder):
     "A new worker: our end of its pipe, and the process"
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, encoder), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, ours, encoder), daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning) # fork beside threads: our workers use none of them
         process.start()
     theirs.close()
     return ours, process
 
-def _serve(pipe, encoder):
+def _serve(pipe, other_end, encoder):
+    other_end.close() # while a copy of it is open anywhere, this pipe never ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         while True: pipe.send(_tried(encoder, pipe.recv()))
@@ -324,7 +325,33 @@ def close(self:ShardWriter):
     self.sync()
     if self.file: self.file.close(); self.file = None
 
-# %% ../nbs/06_data.ipynb #44c9bdf9
+# %% ../nbs/06_data.ipynb #f25eab2c
+def _remove(part, new):
+    "A folder with what is in it, and the folders around it that were made for it"
+    shutil.rmtree(part, ignore_errors=True)
+    with suppress(OSError):
+        for p in new: p.rmdir()
+
+def _total(journal): return sum(o['tokens'] for o in journal['splits'].values())
+
+# %% ../nbs/06_data.ipynb #1c49eddd
+def _journal(part):
+    try: journal = json.loads((part/'journal.json').read_text())
+    except (OSError, ValueError): return {}
+    sizes = {s: sum(p.stat().st_size for p in part.glob(f'{s}_*.bin')) for s in journal['splits']}
+    short = any(sizes[s] < o['tokens']*journal['itemsize'] or 'sources' not in o
+                for s, o in journal['splits'].items())
+    return {} if short or not (part/'tokenizer').is_dir() else journal
+
+# %% ../nbs/06_data.ipynb #04674763
+def _lock(file, part):
+    try: import fcntl
+    except ImportError: return
+    try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(f'another process is preparing {part.stem}: wait for it, or choose another folder') from None
+
+# %% ../nbs/06_data.ipynb #4e2fa60e
 @contextmanager
 def workshop(
     out,       # the folder to make
@@ -337,7 +364,8 @@ def workshop(
     with open(part/'.lock', 'a') as lock:
         _lock(lock, part)
         journal, files = _journal(part), [p for p in part.iterdir() if p.name != '.lock']
-        if journal.get('job') == job: print(f'continuing {part.name}, which an earlier run left at {human(_total(journal))} tokens')
+        if journal.get('job') == job:
+            print(f'continuing {part.name}, which an earlier run left at {human(_total(journal))} tokens')
         else:
             if files: print(f'clearing {part.name}, which an earlier run left and this one cannot use')
             for p in files: shutil.rmtree(p) if p.is_dir() else p.unlink()
@@ -348,31 +376,7 @@ def workshop(
             if not (part/'journal.json').exists(): _remove(part, new) # nothing worth keeping
             raise
 
-# %% ../nbs/06_data.ipynb #f25eab2c
-def _remove(part, new):
-    "A folder with what is in it, and the folders around it that were made for it"
-    shutil.rmtree(part, ignore_errors=True)
-    with suppress(OSError):
-        for p in new: p.rmdir()
-
-def _total(journal): return sum(o['tokens'] for o in journal['splits'].values())
-
-# %% ../nbs/06_data.ipynb #b75e3479
-def _journal(part):
-    try: journal = json.loads((part/'journal.json').read_text())
-    except (OSError, ValueError): return {}
-    sizes = {s: sum(p.stat().st_size for p in part.glob(f'{s}_*.bin')) for s in journal['splits']}
-    short = any(sizes[s] < o['tokens']*journal['itemsize'] or 'sources' not in o for s, o in journal['splits'].items())
-    return {} if short or not (part/'tokenizer').is_dir() else journal
-
-# %% ../nbs/06_data.ipynb #9e2eb9ae
-def _lock(file, part):
-    try: import fcntl
-    except ImportError: return
-    try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError: raise UserError(f'another process is preparing {part.stem}: wait for it, or choose another folder') from None
-
-# %% ../nbs/06_data.ipynb #429f6cce
+# %% ../nbs/06_data.ipynb #112a2952
 _OURS = re.compile(r'(train|val)_\d{6}\.bin|meta\.json|tokenizer|README\.md|\.gitignore|\.gitkeep')
 
 def _room_for(out, job, overwrite):
@@ -380,9 +384,11 @@ def _room_for(out, job, overwrite):
     if not out.exists(): return None
     if not out.is_dir(): raise UserError(f'{out} is a file: choose another --out_dir')
     foreign = sorted(p.name for p in out.iterdir() if not _OURS.fullmatch(p.name))
-    if foreign: raise UserError(f'the folder {out} holds other files ({", ".join(foreign[:3])}): choose another --out_dir')
+    if foreign:
+        raise UserError(f'the folder {out} holds other files ({", ".join(foreign[:3])}): choose another --out_dir')
     if not (out/'meta.json').exists():
-        if any(out.glob('*.bin')) and not overwrite: raise UserError(f'the folder {out} holds shards without meta.json: remove it or use --overwrite')
+        if any(out.glob('*.bin')) and not overwrite:
+            raise UserError(f'the folder {out} holds shards without meta.json: remove it or use --overwrite')
         return None
     try: manifest = verify(out) if overwrite else load_manifest(out)
     except UserError:
@@ -402,30 +408,33 @@ def _install(part, out):
     os.rename(part, out)
     shutil.rmtree(old, ignore_errors=True)
 
-# %% ../nbs/06_data.ipynb #29b97e5f
+# %% ../nbs/06_data.ipynb #d6b901ae
 def _manifest(corpus, tokenizer, job, journal, writers) -> dict:
     for w in writers.values(): w.close()
     splits = {}
     for name, w in writers.items():
-        files = [dict(name=p.name, tokens=p.stat().st_size//w.dtype.itemsize, sha256=sha256_file(p)) for p in w.paths()]
+        files = [dict(name=p.name, tokens=p.stat().st_size//w.dtype.itemsize, sha256=sha256_file(p))
+                 for p in w.paths()]
         splits[name] = {k: journal['splits'][name][k] for k in COUNTED} | dict(files=files)
     return dict(
         format='nanogpt_lit tokens', version=1, made_by=f'nanogpt_lit {__version__}', name=corpus.name, about=corpus.about,
         dtype='uint16' if journal['itemsize'] == 2 else 'uint32', vocab_size=tokenizer.vocab_size, eot_id=tokenizer.eot_id,
         tokenizer=dict(kind=tokenizer.kind, hash=tokenizer.hash, folder='tokenizer'),
         splits=splits, skipped=dict(corpus.skipped), skipped_examples=list(corpus.examples), noted=dict(corpus.noted),
-        sources=[_source(s, {k: v['sources'][j] for k, v in journal['splits'].items()}) for j, s in enumerate(corpus.sources)],
+        sources=[_source(s, {k: v['sources'][j] for k, v in journal['splits'].items()})
+                 for j, s in enumerate(corpus.sources)],
         reading={k: getattr(corpus, k) for k in READING}, job=job)
 
-# %% ../nbs/06_data.ipynb #b92f4862
+# %% ../nbs/06_data.ipynb #3a8fbed7
 def _source(s, counts):
     "What one source has given: its different documents, and what was written of them to each split"
-    return dict(name=s.name, weight=s.weight, split=s.split, documents=s.documents, characters=s.characters, **counts)
+    return dict(name=s.name, weight=s.weight, split=s.split, documents=s.documents,
+                characters=s.characters, **counts)
 
 COUNTED = ('tokens', 'documents', 'characters', 'bytes')
 READING = ('text_field', 'errors', 'max_documents', 'separator', 'min_chars', 'dedup') # settings of a corpus that the manifest keeps
 
-# %% ../nbs/06_data.ipynb #df5777e1
+# %% ../nbs/06_data.ipynb #8bcd5942
 def load_manifest(
     folder, # a folder made by `prepare`
 ) -> dict:
@@ -437,15 +446,19 @@ def load_manifest(
         size = np.dtype(manifest['dtype']).itemsize
         files = [(o['name'], o['tokens']*size) for s in manifest['splits'].values() for o in s['files']]
         {manifest[k] for k in ('format', 'vocab_size', 'eot_id')}, manifest['tokenizer']['hash'], manifest['job'].items()
-    except (ValueError, KeyError, TypeError, AttributeError): raise UserError(f'{folder/"meta.json"} is damaged: {again}') from None
-    if manifest['version'] > 1: raise UserError(f'{folder} was made by a newer version ({manifest["made_by"]}): update nanogpt_lit')
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f'{folder/"meta.json"} is damaged: {again}') from None
+    if manifest['version'] > 1:
+        raise UserError(f'{folder} was made by a newer version ({manifest["made_by"]}): update nanogpt_lit')
     for name, n_bytes in files:
         got = (folder/name).stat().st_size if (folder/name).exists() else None
-        if got != n_bytes: raise UserError(f'{folder/name} {"is missing" if got is None else f"has {got:,} bytes instead of {n_bytes:,}"}: {again}')
+        if got != n_bytes:
+            raise UserError(f'{folder/name} {"is missing" if got is None else f"has {got:,} bytes instead of {n_bytes:,}"}: {again}')
     return manifest
 
 def _not_ours(folder):
-    if Path(f'{folder}.partial').exists(): return UserError(f'{folder} was never finished: run the same nanogpt-prepare again, it continues')
+    if Path(f'{folder}.partial').exists():
+        return UserError(f'{folder} was never finished: run the same nanogpt-prepare again, it continues')
     what = 'has no meta.json' if folder.is_dir() else 'does not exist'
     return UserError(f'{folder} {what}: expected a folder made by nanogpt-prepare')
 
@@ -485,7 +498,7 @@ ids = np.memmap('{first}', dtype=np.{dtype}, mode='r')
 or with `nanogpt_lit.loader.TokenData`, which joins the shards. `meta.json` holds counts and checksums.
 '''
 
-# %% ../nbs/06_data.ipynb #60305163
+# %% ../nbs/06_data.ipynb #de3834fb
 def card(
     manifest: dict, # from `prepare` or `load_manifest`
 ) -> str:
@@ -496,24 +509,28 @@ def card(
     one = job['split'] == 'position'
     between = 'one document' if one else f'a document ends with id {manifest["eot_id"]}' if manifest['eot_id'] is not None else 'a document ends with a line end'
     skipped = ', '.join(f'{n:,} × {why}' for why, n in manifest['skipped'].items())
-    return _CARD.format(**{k: manifest[k] for k in ('name', 'about', 'dtype', 'vocab_size')}, rows=rows, kind=manifest['tokenizer']['kind'],
-        between=between, split_rule=_held_out_how(job, one), skipped=f'Left out or mended: {skipped}.' if skipped else '',
-        sources=_source_table(manifest), first=splits['train']['files'][0]['name'])
+    return _CARD.format(**{k: manifest[k] for k in ('name', 'about', 'dtype', 'vocab_size')}, rows=rows,
+        kind=manifest['tokenizer']['kind'], between=between, split_rule=_held_out_how(job, one),
+        skipped=f'Left out or mended: {skipped}.' if skipped else '', sources=_source_table(manifest),
+        first=splits['train']['files'][0]['name'])
 
-# %% ../nbs/06_data.ipynb #dcdd5e96
+# %% ../nbs/06_data.ipynb #f4e10395
 def _held_out_how(job, one):
     if job['split'] == 'given': return 'The validation text was given as such.'
-    share = f'{job["val_fraction"]:.4g} of the ' + dict(position='characters', bytes='bytes', key='documents')[job['split']]
+    share = f'{job["val_fraction"]:.4g} of the ' + dict(position='characters', bytes='bytes',
+        key='documents')[job['split']]
     rule = f'The last {share} are' if one else f'Whole documents with {share}, chosen by seed {job["seed"]}, are'
     return f'{rule} held out for validation.'
 
 def _source_table(manifest):
     "The sources, if there are several or if they were not simply read once"
-    sources, noted = manifest['sources'], ', '.join(f'{n:,} × {what}' for what, n in manifest['noted'].items())
+    sources, noted = manifest['sources'], ', '.join(f'{n:,} × {what}'
+        for what, n in manifest['noted'].items())
     lines = [f'\nKept as they are: {noted}.'] if noted else []
     if len(sources) > 1 or any(s['weight'] != 1 for s in sources):
         total = manifest['splits']['train']['tokens']
-        lines += ['\n| source | weight | different documents | training tokens | share | held-out tokens |', '|---|---|---|---|---|---|']
+        lines += ['\n| source | weight | different documents | training tokens | share | held-out tokens |',
+                  '|---|---|---|---|---|---|']
         lines += [f'| {s["name"]} | {s["weight"]:g} | {s["documents"]:,} | {s["train"]["tokens"]:,} | '
                   f'{s["train"]["tokens"]/total:.1%} | {s["val"]["tokens"]:,} |' for s in sources]
     return '\n'.join(lines) + '\n'*bool(lines)
@@ -577,11 +594,12 @@ def _cuts(tokenizer, allowed=()):
     names = tokenizer._allowed(allowed)
     return dict(pattern=tokenizer._cut_pattern(names), special_tokens=tuple(sorted(names)))
 
-# %% ../nbs/06_data.ipynb #4ce63880
+# %% ../nbs/06_data.ipynb #ae63de9d
 def _encode_all(part, journal, encoder, items, writers, workers, bar):
     "Encode and write all items, with a journal entry every few seconds"
     every_s = float(os.environ.get('NANOGPT_LIT_JOURNAL_S', 2)) # tests set it to 0
-    todo, t, begin, before = islice(batches(items), journal['batches'], None), time.time(), time.time(), _total(journal)
+    todo, t, begin, before = islice(batches(items), journal['batches'],
+                                    None), time.time(), time.time(), _total(journal)
     for result in in_order(todo, encoder, workers):
         for split, (ids, counts) in result.items():
             writers[split].write(ids)
@@ -592,7 +610,8 @@ def _encode_all(part, journal, encoder, items, writers, workers, bar):
         bar.set_postfix_str(f'{human(n)} tokens, {human((n - before)/(time.time() - begin + 1e-9))}/s')
         if time.time() - t > every_s: t = _save_journal(part, journal, writers)
     for split, totals in journal['splits'].items():
-        if not totals['tokens']: raise UserError(f'the {split} split is empty: the text is too short for this val_fraction, or nothing is left of its sources')
+        if not totals['tokens']:
+            raise UserError(f'the {split} split is empty: the text is too short for this val_fraction, or nothing is left of its sources')
 
 # %% ../nbs/06_data.ipynb #b72d62e5
 def _add(totals, j, count):
@@ -603,7 +622,73 @@ def _save_journal(part, journal, writers):
     atomic_write(part/'journal.json', json.dumps(journal))
     return time.time()
 
-# %% ../nbs/06_data.ipynb #c6749e1c
+# %% ../nbs/06_data.ipynb #9a44a4bf
+def _fill(part, journal, corpus, seen, tok, job, workers, progress):
+    "Write the shards, the card and the manifest"
+    encoder = Encoder(tok, not seen or seen.documents > 1)
+    journal['itemsize'] = encoder.dtype.itemsize
+    writers = {s: _writer(part, s, encoder.dtype, job['shard_size'], journal, len(corpus.sources))
+               for s in ('train', 'val')}
+    items = routed(corpus, seen, job['val_fraction'], job['seed'])
+    with _bar(corpus, seen, journal, progress) as bar:
+        _encode_all(part, journal, encoder, items, writers, workers, bar)
+    manifest = _manifest(corpus, tok, job, journal, writers)
+    atomic_write(part/'README.md', card(manifest))
+    atomic_write(part/'meta.json', json.dumps(manifest, indent=1, ensure_ascii=False))
+    return manifest
+
+def _splittable(seen, corpus, val_fraction):
+    "The survey, if a single document is long enough for both splits"
+    n = seen.characters
+    if split_rule(seen) != 'position' or 0 < int(n*(1 - val_fraction)) < n: return seen
+    raise UserError(f'{corpus.name} has {n} characters: too short to be split at val_fraction={val_fraction}')
+
+# %% ../nbs/06_data.ipynb #c8629be4
+def _job(corpus, seen, tokenizer, val_fraction, shard_size, vocab_size, seed, samples=0):
+    "Everything that determines the bytes of the result"
+    if tokenizer == 'bpe': name = f'bpe {vocab_size}' + f' from {samples} documents'*bool(samples)
+    else: name = 'char' if isinstance(tokenizer, str) else tokenizer.hash
+    return dict(text=seen.sha256 if seen else _unread(corpus),
+                documents=seen.documents if seen else corpus.max_documents,
+                tokenizer=name, split=split_rule(seen), val_fraction=val_fraction, shard_size=shard_size, seed=seed)
+
+def _unread(corpus):
+    "What stands for the text of a corpus that can't be read twice: its name and settings"
+    settings = {k: v for k in READING if (v := getattr(corpus, k)) != getattr(Corpus('', []), k)}
+    sources = [(s.name, s.weight, s.split, [p.stat().st_size for _, p in s.parts if isinstance(p, Path)])
+               for s in corpus.sources]
+    return f'{corpus.name} {settings} {sources}'
+
+# %% ../nbs/06_data.ipynb #e702c213
+def _workers(workers, n_bytes):
+    if workers is not None: return workers
+    return 1 if n_bytes is not None and n_bytes < 32e6 else cpu_count()
+
+def _writer(part, split, dtype, shard_size, journal, n_sources):
+    none = dict.fromkeys(COUNTED, 0)
+    totals = journal['splits'].setdefault(split, none | dict(sources=[dict(none) for _ in range(n_sources)]))
+    return ShardWriter(part, split, dtype, shard_size, totals['tokens'])
+
+def _resumed_or_new(part, journal, make):
+    if journal['batches']: return load_tokenizer(part/'tokenizer')
+    tok = make()
+    tok.save(part/'tokenizer')
+    return tok
+
+# %% ../nbs/06_data.ipynb #f6c2655e
+def _bar(corpus, seen, journal, progress):
+    done = sum(o['bytes'] for o in journal['splits'].values())
+    return progress_bar(total=seen and seen.work, initial=done, unit='B', unit_scale=True,
+                        desc=f'preparing {corpus.name}', disable=not progress)
+
+@contextmanager
+def _honest_disk(out):
+    "Name the cure when the disk is full or fails"
+    try: yield
+    except OSError as e:
+        raise UserError(f'{out} could not be written ({e.strerror or e}): mend it and run the same command again, it continues') from None
+
+# %% ../nbs/06_data.ipynb #0d8e1c56
 def prepare(
     sources,                  # path, folder, pattern, name of a data set, list of `Path`s, or list of documents (str)
     out_dir,                  # folder to make
@@ -623,9 +708,12 @@ def prepare(
 ) -> dict:
     "Turn a corpus into token shards; returns the manifest. All or nothing, resumable, the same bytes for any number of workers"
     out, corpus = Path(out_dir), open_corpus(sources, text_field, max_documents, errors, **reading)
-    if not 0 < val_fraction < 1: raise UserError(f'val_fraction={val_fraction}: expected a share between 0 and 1')
-    if shard_size is not None and shard_size < 1: raise UserError(f'shard_size={shard_size}: expected at least 1 token')
-    if isinstance(tokenizer, (str, Path)) and tokenizer not in ('char', 'bpe'): tokenizer = load_tokenizer(tokenizer)
+    if not 0 < val_fraction < 1:
+        raise UserError(f'val_fraction={val_fraction}: expected a share between 0 and 1')
+    if shard_size is not None and shard_size < 1:
+        raise UserError(f'shard_size={shard_size}: expected at least 1 token')
+    if isinstance(tokenizer, (str, Path)) and tokenizer not in ('char', 'bpe'):
+        tokenizer = load_tokenizer(tokenizer)
     corpus = replace(corpus, **_cuts(tokenizer))
     seen = None if corpus.remote else _splittable(survey(corpus, progress), corpus, val_fraction)
     if shard_size is None: shard_size = 10**7 if seen and seen.markers else 10**8
@@ -634,71 +722,10 @@ def prepare(
     with _honest_disk(out), workshop(out, job) as (part, journal):
         make = lambda: _tokenizer(tokenizer, corpus, seen, job, vocab_size, samples, progress)
         tok = _resumed_or_new(part, journal, make)
-        manifest = _fill(part, journal, corpus, seen, tok, job, _workers(workers, seen and seen.bytes), progress)
+        manifest = _fill(part, journal, corpus, seen, tok, job,
+                         _workers(workers, seen and seen.bytes), progress)
         _install(part, out)
     return manifest
-
-# %% ../nbs/06_data.ipynb #f0edf2a0
-def _fill(part, journal, corpus, seen, tok, job, workers, progress):
-    "Write the shards, the card and the manifest"
-    encoder = Encoder(tok, not seen or seen.documents > 1)
-    journal['itemsize'] = encoder.dtype.itemsize
-    writers = {s: _writer(part, s, encoder.dtype, job['shard_size'], journal, len(corpus.sources)) for s in ('train', 'val')}
-    items = routed(corpus, seen, job['val_fraction'], job['seed'])
-    with _bar(corpus, seen, journal, progress) as bar:
-        _encode_all(part, journal, encoder, items, writers, workers, bar)
-    manifest = _manifest(corpus, tok, job, journal, writers)
-    atomic_write(part/'README.md', card(manifest))
-    atomic_write(part/'meta.json', json.dumps(manifest, indent=1, ensure_ascii=False))
-    return manifest
-
-def _splittable(seen, corpus, val_fraction):
-    "The survey, if a single document is long enough for both splits"
-    n = seen.characters
-    if split_rule(seen) != 'position' or 0 < int(n*(1 - val_fraction)) < n: return seen
-    raise UserError(f'{corpus.name} has {n} characters: too short to be split at val_fraction={val_fraction}')
-
-# %% ../nbs/06_data.ipynb #66bb9c13
-def _job(corpus, seen, tokenizer, val_fraction, shard_size, vocab_size, seed, samples=0):
-    "Everything that determines the bytes of the result"
-    if tokenizer == 'bpe': name = f'bpe {vocab_size}' + f' from {samples} documents'*bool(samples)
-    else: name = 'char' if isinstance(tokenizer, str) else tokenizer.hash
-    return dict(text=seen.sha256 if seen else _unread(corpus), documents=seen.documents if seen else corpus.max_documents,
-                tokenizer=name, split=split_rule(seen), val_fraction=val_fraction, shard_size=shard_size, seed=seed)
-
-def _unread(corpus):
-    "What stands for the text of a corpus that can't be read twice: its name and settings"
-    settings = {k: v for k in READING if (v := getattr(corpus, k)) != getattr(Corpus('', []), k)}
-    sources = [(s.name, s.weight, s.split, [p.stat().st_size for _, p in s.parts if isinstance(p, Path)]) for s in corpus.sources]
-    return f'{corpus.name} {settings} {sources}'
-
-# %% ../nbs/06_data.ipynb #e702c213
-def _workers(workers, n_bytes):
-    if workers is not None: return workers
-    return 1 if n_bytes is not None and n_bytes < 32e6 else cpu_count()
-
-def _writer(part, split, dtype, shard_size, journal, n_sources):
-    none = dict.fromkeys(COUNTED, 0)
-    totals = journal['splits'].setdefault(split, none | dict(sources=[dict(none) for _ in range(n_sources)]))
-    return ShardWriter(part, split, dtype, shard_size, totals['tokens'])
-
-def _resumed_or_new(part, journal, make):
-    if journal['batches']: return load_tokenizer(part/'tokenizer')
-    tok = make()
-    tok.save(part/'tokenizer')
-    return tok
-
-# %% ../nbs/06_data.ipynb #edee3576
-def _bar(corpus, seen, journal, progress):
-    done = sum(o['bytes'] for o in journal['splits'].values())
-    return progress_bar(total=seen and seen.work, initial=done, unit='B', unit_scale=True, desc=f'preparing {corpus.name}', disable=not progress)
-
-@contextmanager
-def _honest_disk(out):
-    "Name the cure when the disk is full or fails"
-    try: yield
-    except OSError as e:
-        raise UserError(f'{out} could not be written ({e.strerror or e}): mend it and run the same command again, it continues') from None
 
 # %% ../nbs/06_data.ipynb #241f588e
 def document_lengths(
@@ -730,7 +757,7 @@ def _sample_of(folder, m, split='val', most=2**19):
     "The first tokens of a split"
     return np.fromfile(Path(folder)/m['splits'][split]['files'][0]['name'], m['dtype'], most)
 
-# %% ../nbs/06_data.ipynb #8ec7ca73
+# %% ../nbs/06_data.ipynb #55e762ea
 def describe(
     folder,      # a folder made by `prepare`
     top: int=12, # how many frequent tokens to show
@@ -738,7 +765,8 @@ def describe(
     "A page about a prepared folder: counts, lengths, frequent tokens, compression, samples"
     folder, m = Path(folder), load_manifest(folder)
     tok, ids = load_tokenizer(folder/'tokenizer'), _sample_of(folder, m)
-    lines = [f'{m["name"]}: {m["about"]}', f'tokenizer {m["tokenizer"]["kind"]}, {m["vocab_size"]:,} ids, {m["dtype"]}']
+    lines = [f'{m["name"]}: {m["about"]}',
+             f'tokenizer {m["tokenizer"]["kind"]}, {m["vocab_size"]:,} ids, {m["dtype"]}']
     lines += [_split_line(k, s) for k, s in m['splits'].items()]
     lines += [f'left out or mended: {o}' for o in left_out(m['skipped'], m['skipped_examples'])]
     lines += [f'kept: {n:,} × {what}' for what, n in m.get('noted', {}).items()]
@@ -752,7 +780,7 @@ def describe(
     lines.append('bits per byte of held-out text: ' + ', '.join(f'{k} {v:.2f}' for k, v in bits.items()))
     return '\n'.join([*lines, *_sample_lines(tok, ids, m['eot_id'])])
 
-# %% ../nbs/06_data.ipynb #d352a71f
+# %% ../nbs/06_data.ipynb #9af54c21
 def _split_line(name, s):
     return (f'{name:<6}{s["tokens"]:>15,} tokens {s["documents"]:>9,} documents {s["bytes"]:>15,} bytes '
             f'{s["bytes"]/s["tokens"]:6.2f} bytes per token, {len(s["files"])} file{"s"*(len(s["files"]) > 1)}')
@@ -765,7 +793,8 @@ def _source_lines(m):
 
 def _length_lines(lengths):
     if len(lengths) < 2: return []
-    heights = np.histogram(np.log2(np.maximum(lengths, 1)), bins=range(0, int(np.log2(max(lengths.max(), 1))) + 2))[0]
+    heights = np.histogram(np.log2(np.maximum(lengths, 1)),
+                           bins=range(0, int(np.log2(max(lengths.max(), 1))) + 2))[0]
     bars = ''.join('▁▂▃▄▅▆▇█'[int(7*h/heights.max())] if h else ' ' for h in heights)
     low, half, high = (int(o) for o in np.percentile(lengths, (10, 50, 90)))
     return [f'tokens per document: median {half:,}, most of them {low:,} to {high:,}, longest {lengths.max():,}; 1, 2, 4, … : |{bars}|']
@@ -825,27 +854,30 @@ def expand_sources(
     "What `prepare` takes as its sources"
     return [source_of(o) for o in words]
 
-# %% ../nbs/06_data.ipynb #4239e2e8
+# %% ../nbs/06_data.ipynb #f50d805c
 def reading_of(
     cfg, # the flags of a command
 ) -> dict:
     "What the flags say about reading, as arguments of `open_corpus`"
     flags, hub = vars(cfg), _hub_of(cfg)
-    return dict(val_sources=[source_of(o, 'val', hub) for o in flags.get('val_input', [])], separator=_unescaped(flags.get('separator')),
-                text_field=cfg.text_field, errors=cfg.errors, min_chars=flags.get('min_chars', 0), dedup=flags.get('dedup', False))
+    return dict(val_sources=[source_of(o, 'val', hub) for o in flags.get('val_input', [])],
+                separator=_unescaped(flags.get('separator')),
+                text_field=cfg.text_field, errors=cfg.errors, min_chars=flags.get('min_chars',
+                    0), dedup=flags.get('dedup', False))
 
 def _hub_of(cfg):
     flags = vars(cfg)
     return {k: v for k, v in dict(name=flags.get('dataset_config'), split=flags.get('dataset_split')).items() if v}
 
 def _corpus_of(words, cfg):
-    corpus = open_corpus([source_of(o, hub=_hub_of(cfg)) for o in words], max_documents=cfg.max_data_size, **reading_of(cfg))
+    corpus = open_corpus([source_of(o, hub=_hub_of(cfg)) for o in words], max_documents=cfg.max_data_size,
+                         **reading_of(cfg))
     if any(reader == 'hub' for reader, _ in corpus.parts): print(f'reading {corpus.name} from the network …')
     return corpus
 
 def _unescaped(separator): return (separator or '').replace('\\n', '\n').replace('\\t', '\t')
 
-# %% ../nbs/06_data.ipynb #f82e7e29
+# %% ../nbs/06_data.ipynb #9b478d9e
 def prepare_command(
     cfg: PrepareConfig, # the flags
     origin: dict=None,  # which of them were given
@@ -854,7 +886,8 @@ def prepare_command(
     "Entry point of `nanogpt-prepare`"
     if cfg.inspect: _inspect(cfg.inspect, cfg.output); return
     corpus, recipe = _corpus_of(cfg.input, cfg), RECIPES.get(cfg.input[0].partition('=')[0])
-    tokenizer = recipe.tokenizer if recipe and recipe.tokenizer and 'tokenizer' not in (origin or {}) else cfg.tokenizer
+    tokenizer = recipe.tokenizer if recipe and recipe.tokenizer and 'tokenizer' not in (origin
+        or {}) else cfg.tokenizer
     out, t = Path(cfg.out_dir or Path('data')/corpus.name), time.time()
     m = prepare(corpus, out, tokenizer, cfg.val_fraction, cfg.shard_size, cfg.workers, progress=progress,
                 vocab_size=cfg.tokenizer_vocab_size, seed=cfg.seed, overwrite=cfg.overwrite, samples=cfg.tokenizer_samples)
@@ -862,9 +895,10 @@ def prepare_command(
     print(describe(out))
     print(f'\n{out}: {human(n)} tokens in {duration(dt)}. Train on it: nanogpt-train tiny --dataset {out}')
 
-# %% ../nbs/06_data.ipynb #6f26bc15
+# %% ../nbs/06_data.ipynb #50a130ce
 def _inspect(folder, output):
-    if output and Path(output).suffix not in ('.png', '.svg', '.pdf'): raise UserError(f'{output}: expected a name that ends in .png, .svg or .pdf')
+    if output and Path(output).suffix not in ('.png', '.svg', '.pdf'):
+        raise UserError(f'{output}: expected a name that ends in .png, .svg or .pdf')
     print(describe(folder))
     if not output: return
     check_writable(Path(output).parent)
@@ -899,7 +933,7 @@ def _bpe_tokenizer(corpus, cfg):
     return Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
                            progress=sys.stderr.isatty(), workers=cfg.workers)
 
-# %% ../nbs/06_data.ipynb #4f3da4e6
+# %% ../nbs/06_data.ipynb #2b9afaaf
 def split_pattern(
     name: str, # one of `PATTERNS`, or a regular expression
 ) -> str:
@@ -917,8 +951,10 @@ def _covered(texts, pattern):
 
 def _check_cover(text, pattern):
     try: rest = regex.sub(pattern, '', text)
-    except regex.error as e: raise UserError(f'split pattern {pattern!r} is not a regular expression: {e}') from None
-    if rest: raise UserError(f'split pattern {pattern!r} leaves out {rest[:20]!r}, which would get no ids: add an alternative for the rest, such as |[\\s\\S]')
+    except regex.error as e:
+        raise UserError(f'split pattern {pattern!r} is not a regular expression: {e}') from None
+    if rest:
+        raise UserError(f'split pattern {pattern!r} leaves out {rest[:20]!r}, which would get no ids: add an alternative for the rest, such as |[\\s\\S]')
 
 # %% ../nbs/06_data.ipynb #de2ef050
 def encoded(
@@ -947,7 +983,7 @@ def _bytes_of(corpus):
     size = lambda reader, o: len(o.encode('utf-8', 'replace')) if reader == 'text' else Path(o).stat().st_size
     return sum(size(*part) for part in corpus.parts)
 
-# %% ../nbs/06_data.ipynb #4c45d777
+# %% ../nbs/06_data.ipynb #54ea4d99
 def encode_command(
     cfg: EncodeConfig, # the flags
 ):
@@ -960,7 +996,8 @@ def encode_command(
     allow = bool(cfg.vocab_path) if cfg.allow_special is None else cfg.allow_special
     separate = _several(corpus) if cfg.separate is None else cfg.separate
     found = _count_special(corpus, tok)
-    blocks = encoded(corpus, tok, 'all' if allow else (), cfg.method == 'memory', separate, cfg.workers, bool(cfg.output))
+    blocks = encoded(corpus, tok, 'all' if allow else (), cfg.method == 'memory', separate, cfg.workers,
+                     bool(cfg.output))
     blocks = _something(blocks, corpus)
     if not cfg.output: _print_ids(blocks)
     else: print(f'{write_ids(blocks, cfg.output, dtype):,} ids ({dtype}) written to {cfg.output}')

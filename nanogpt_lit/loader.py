@@ -20,7 +20,7 @@ from .core import UserError
 from .data import load_manifest, mix64
 from .tokenizer import load_tokenizer
 
-# %% ../nbs/07_loader.ipynb #a7233cb9
+# %% ../nbs/07_loader.ipynb #1bde29ad
 _LLMC = {20240520: (1, '<u2', 50257, 50256),   # llm.c's magic numbers: version, type, vocabulary and id between documents
          20240801: (7, '<u4', 128256, 128000)} # (GPT-2 and Llama 3)
 
@@ -31,17 +31,19 @@ def open_tokens(
     "The ids in a file as a read-only, memory-mapped 1-D array, whatever its header and integer type"
     path = Path(path)
     try: size = path.stat().st_size
-    except OSError: raise UserError(f'{path} does not exist: expected a token file (.bin, .npy) or a prepared folder') from None
+    except OSError:
+        raise UserError(f'{path} does not exist: expected a token file (.bin, .npy) or a prepared folder') from None
     if not size: raise UserError(f'{path} is empty: expected token ids')
     if path.suffix == '.npy': return _npy(path)
-    if path.suffix != '.bin': raise UserError(f'{path} is not a token file: expected .bin or .npy (make one from text with nanogpt-prepare)')
+    if path.suffix != '.bin':
+        raise UserError(f'{path} is not a token file: expected .bin or .npy (make one from text with nanogpt-prepare)')
     if not dtype and (known := _llmc(path, size)): return _mapped(path, known[0], offset=1024)
     dtype = np.dtype(dtype or _guess(path, size))
     if size % dtype.itemsize:
         raise UserError(f'{path} has {size} bytes, no multiple of the {dtype.itemsize} of {dtype} ids: it was cut short, or it needs another --data_dtype')
     return _mapped(path, dtype)
 
-# %% ../nbs/07_loader.ipynb #87be92fd
+# %% ../nbs/07_loader.ipynb #447037ba
 def _mapped(path, dtype, offset=0):
     return np.memmap(path, np.dtype(dtype).newbyteorder('<'), 'r', offset).view(np.ndarray)
 
@@ -51,29 +53,34 @@ def _llmc(path, size):
     if magic not in _LLMC: return None
     known, dtype, *vocabulary = _LLMC[magic]
     have = (size - 1024)//np.dtype(dtype).itemsize
-    if version != known: raise UserError(f'{path} is an llm.c file of version {version}: expected version {known}')
-    if n != have: raise UserError(f'{path} holds {have:,} tokens, but its header says {n:,}: it was cut short or is still being written')
+    if version != known:
+        raise UserError(f'{path} is an llm.c file of version {version}: expected version {known}')
+    if n != have:
+        raise UserError(f'{path} holds {have:,} tokens, but its header says {n:,}: it was cut short or is still being written')
     return dtype, *vocabulary
 
 def _npy(path):
     try: a = np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError): raise UserError(f'{path} is not a numpy array file, or it is damaged') from None
-    if a.ndim != 1 or a.dtype.kind not in 'iu': raise UserError(f'{path} has shape {a.shape} and type {a.dtype}: expected one row of integers')
+    except (ValueError, OSError, EOFError):
+        raise UserError(f'{path} is not a numpy array file, or it is damaged') from None
+    if a.ndim != 1 or a.dtype.kind not in 'iu':
+        raise UserError(f'{path} has shape {a.shape} and type {a.dtype}: expected one row of integers')
     if not len(a): raise UserError(f'{path} is empty: expected token ids')
     return a.view(np.ndarray)
 
-# %% ../nbs/07_loader.ipynb #e43bb8e0
+# %% ../nbs/07_loader.ipynb #f57701fe
 def _guess(path, size):
     "Two, four or eight bytes per id? By three looks into the file"
     if size % 4 or size < 32: return np.uint16
     n = min(size//8, 2048)
-    with open(path, 'rb') as f: looks = [(f.seek(at*8), f.read(n*8))[1] for at in (0, (size//8 - n)//2, size//8 - n)]
+    with open(path, 'rb') as f:
+        looks = [(f.seek(at*8), f.read(n*8))[1] for at in (0, (size//8 - n)//2, size//8 - n)]
     groups = np.frombuffer(b''.join(looks), '<u2').reshape(-1, 4)
     low, high = groups[:, ::2], groups[:, 1::2]
     if not low.any() or high.max() > 3 or high.any() and low.max() < 256: return np.uint16
     return np.int64 if size % 8 == 0 and not groups[:, 2:].any() else np.int32
 
-# %% ../nbs/07_loader.ipynb #40817c91
+# %% ../nbs/07_loader.ipynb #f5024b56
 class TokenData:
     "One split of a token data set as a single row of ids, memory-mapped"
     sources = None # of a mixture: its parts with their weights (`mix`)
@@ -86,7 +93,9 @@ class TokenData:
     ):
         self.path, self.split, self.manifest, self.documents = Path(path), split, None, documents
         files = self._files()
-        if self.manifest: dtype, self.vocab_size, self.eot_id = (self.manifest[k] for k in ('dtype', 'vocab_size', 'eot_id'))
+        if self.manifest:
+            dtype, self.vocab_size, self.eot_id = (self.manifest[k]
+                for k in ('dtype', 'vocab_size', 'eot_id'))
         else: self.vocab_size, self.eot_id = _made_for(files[0]) # an llm.c header says so
         self._join([_mapped(f, dtype) if self.manifest else open_tokens(f, dtype) for f in files])
         if vocab_size and not (self.manifest and self.vocab_size <= vocab_size): self.check_ids(vocab_size)
@@ -98,7 +107,7 @@ class TokenData:
         self.shards, self.ends = shards, np.cumsum([len(s) for s in shards])
         self._views, self._packed = {}, {} # made on demand: windows of a length, and packings of documents
 
-# %% ../nbs/07_loader.ipynb #7877f0a9
+# %% ../nbs/07_loader.ipynb #a35e60c1
 class NoSplit(UserError):
     "A folder of tokens is all right but has no such split"
 
@@ -116,15 +125,17 @@ def _files(self:TokenData):
             raise NoSplit(f'{self.path} has no split {self.split!r}: expected one of {", ".join(self.manifest["splits"])}')
         return [self.path/o['name'] for o in self.manifest['splits'][self.split]['files']]
     files = next((f for ext in ('bin', 'npy') if (f := sorted(self.path.glob(f'*{self.split}*.{ext}')))), [])
-    if not files and not any(self.path.glob('*.bin')) and not any(self.path.glob('*.npy')): load_manifest(self.path) # says what is wrong
-    if not files: raise NoSplit(f'{self.path} has no file with {self.split!r} in its name: give the files themselves')
+    if not files and not any(self.path.glob('*.bin')) and not any(self.path.glob('*.npy')):
+        load_manifest(self.path) # says what is wrong
+    if not files:
+        raise NoSplit(f'{self.path} has no file with {self.split!r} in its name: give the files themselves')
     return files
 
 def _made_for(path):
     known = path.suffix == '.bin' and path.is_file() and _llmc(path, path.stat().st_size)
     return known[1:] if known else (None, None)
 
-# %% ../nbs/07_loader.ipynb #7adb5507
+# %% ../nbs/07_loader.ipynb #102f72fd
 @patch(as_prop=True)
 def n_bytes(self:TokenData) -> int|None:
     "Bytes of the text behind this split (UTF-8); None where nobody counted"
@@ -139,7 +150,8 @@ def tokenizer_hash(self:TokenData) -> str|None:
 @patch
 def __getitem__(self:TokenData, key) -> np.ndarray:
     "`data[i]` or `data[i:j]`: ids by position in the whole row"
-    if not isinstance(key, slice): return self[int(key):int(key) + 1][0] if key >= 0 else self[int(key) + len(self)]
+    if not isinstance(key, slice):
+        return self[int(key):int(key) + 1][0] if key >= 0 else self[int(key) + len(self)]
     i, j, step = key.indices(len(self))
     parts, begin = [], 0
     for shard, end in zip(self.shards, self.ends):
@@ -160,7 +172,7 @@ def tokenizer(self:TokenData):
     "The tokenizer that belongs to the ids, or None where nobody left it"
     return find_tokenizer(self.path if self.path.is_dir() else self.path.parent)
 
-# %% ../nbs/07_loader.ipynb #cab38fbf
+# %% ../nbs/07_loader.ipynb #f6cd9ff6
 @patch
 def check_ids(self:TokenData,
     vocab_size: int,         # ids must be below it
@@ -168,7 +180,8 @@ def check_ids(self:TokenData,
 ):
     "`UserError` if there is an id at or above `vocab_size` (in a sample of the data, if it is large)"
     n, width = len(self), 2**16
-    starts = range(0, n, width) if n <= all_below else np.linspace(0, n - width, all_below//width, dtype=np.int64)
+    starts = range(0, n, width) if n <= all_below else np.linspace(0, n - width, all_below//width,
+        dtype=np.int64)
     for i in starts:
         ids = self[int(i):int(i) + width]
         lo, hi = int(ids.min()), int(ids.max())
@@ -185,7 +198,7 @@ def check_tokenizer(self:TokenData,
         raise UserError(f'{self.path} was made with another tokenizer (hash {self.tokenizer_hash[:8]}, not {tokenizer.hash[:8]}): '
                         'prepare the text again with this tokenizer, or use the one in the data folder')
 
-# %% ../nbs/07_loader.ipynb #0a2720b1
+# %% ../nbs/07_loader.ipynb #8005a451
 @patch
 def gather(self:TokenData,
     starts,       # int64 (B,): where the windows begin
@@ -196,7 +209,8 @@ def gather(self:TokenData,
     if len(self.shards) == 1:
         if length not in self._views: self._views[length] = sliding_window_view(self.shards[0], length)
         return self._views[length][starts].astype(np.int64)
-    out, which = np.empty((len(starts), length), np.int64), np.searchsorted(self.ends, starts, 'right').tolist()
+    out, which = np.empty((len(starts), length), np.int64), np.searchsorted(self.ends, starts,
+        'right').tolist()
     for row, k, i in zip(out, which, starts.tolist()):
         shard, end = self.shards[k], int(self.ends[k])
         row[:] = shard[i - end:i - end + length or None] if i + length <= end else self[i:i + length]
@@ -234,7 +248,7 @@ def permute(
         todo = np.flatnonzero(out >= np.uint64(n))
         if not len(todo): return out.astype(np.int64)
 
-# %% ../nbs/07_loader.ipynb #00cf950b
+# %% ../nbs/07_loader.ipynb #cc54e5ab
 class BatchPlan:
     "Which windows each step sees: a pure function of (seed, step) for the global batch"
     def __init__(self,
@@ -244,8 +258,10 @@ class BatchPlan:
         seed: int=1337,        # another seed, another order
         sampling: Literal['epoch', 'random', 'sequential']='epoch', # shuffled epochs, random places, or in order
     ):
-        if sampling not in ('epoch', 'random', 'sequential'): raise UserError(f'sampling={sampling!r}: expected epoch, random or sequential')
-        if batch_size < 1 or block_size < 1: raise UserError(f'batch_size={batch_size} and block_size={block_size}: expected at least 1')
+        if sampling not in ('epoch', 'random', 'sequential'):
+            raise UserError(f'sampling={sampling!r}: expected epoch, random or sequential')
+        if batch_size < 1 or block_size < 1:
+            raise UserError(f'batch_size={batch_size} and block_size={block_size}: expected at least 1')
         _long_enough(data, block_size)
         self.data, self.batch_size, self.block_size, self.seed, self.sampling = data, batch_size, block_size, seed, sampling
         N, T = len(data), block_size
@@ -258,7 +274,7 @@ def _long_enough(data, T):
         raise UserError(f'{data.path} ({data.split}) has {len(data):,} tokens: too few for one window of block_size={T} and its target; '
                         'use more text, a smaller --block_size or a larger --val_fraction')
 
-# %% ../nbs/07_loader.ipynb #2c46f7fc
+# %% ../nbs/07_loader.ipynb #c1566732
 @patch
 def places(self:BatchPlan,
     p, # int64: numbers of windows, counted from the beginning of the run
@@ -267,7 +283,8 @@ def places(self:BatchPlan,
     p = np.asarray(p, np.int64)
     if self.sampling == 'sequential': return p % self.n_windows*self.block_size
     key = int(mix64(self.seed)[0])
-    if self.sampling == 'random': return (mix64(mix64(p) ^ np.uint64(key)) % np.uint64(len(self.data) - self.block_size)).astype(np.int64)
+    if self.sampling == 'random':
+        return (mix64(mix64(p) ^ np.uint64(key)) % np.uint64(len(self.data) - self.block_size)).astype(np.int64)
     epoch, place = np.divmod(p, self.n_windows)
     if (epoch == epoch[:1]).all(): epoch = epoch[:1] # nearly always: one key for all
     epoch_key = mix64(mix64(epoch) ^ np.uint64(key))
@@ -311,7 +328,7 @@ def fetch(self:BatchPlan,
     ids = self.data.gather(starts, self.block_size + 1)
     return torch.from_numpy(ids[:, :-1].copy()), torch.from_numpy(ids[:, 1:].copy())
 
-# %% ../nbs/07_loader.ipynb #d6ffd5cb
+# %% ../nbs/07_loader.ipynb #f2d5055f
 def eval_batches(
     data: TokenData,     # the split
     batch_size: int,     # windows per batch
@@ -319,7 +336,8 @@ def eval_batches(
     max_batches: int=0,  # at most so many batches, evenly spread over the split; 0 = all
 ):
     "Yield `x_BT, y_BT, mask_BT` (and segments, if documents are kept apart): each target under exactly one True of the mask"
-    if len(data) < 2: raise UserError(f'{data.path} ({data.split}) has {len(data)} tokens: expected at least 2')
+    if len(data) < 2:
+        raise UserError(f'{data.path} ({data.split}) has {len(data)} tokens: expected at least 2')
     if data.documents: yield from _document_batches(data, batch_size, block_size, max_batches); return
     T, n = block_size, -(-(len(data) - 1)//block_size)
     n_batches = -(-n//batch_size)
@@ -336,7 +354,7 @@ def _spread(n, chosen):
     "`range(n)`, or so many numbers of it at even distances"
     return range(n) if not 0 < chosen < n else [i*n//chosen for i in range(chosen)]
 
-# %% ../nbs/07_loader.ipynb #aba6d8dc
+# %% ../nbs/07_loader.ipynb #ad9b6bb6
 def document_starts(
     data: TokenData,   # the tokens
     eot_id: int,       # the separator
@@ -345,7 +363,8 @@ def document_starts(
     "int64: where documents begin, the first token and every separator. Constant memory but for the answer"
     found, begin = [], 0
     for shard in data.shards:
-        found += [np.flatnonzero(shard[i:i + block] == eot_id) + (begin + i) for i in range(0, len(shard), block)]
+        found += [np.flatnonzero(shard[i:i + block] == eot_id) + (begin + i)
+                  for i in range(0, len(shard), block)]
         begin += len(shard)
     starts = np.concatenate(found)
     return starts if len(starts) and starts[0] == 0 else np.insert(starts, 0, 0)
@@ -372,7 +391,7 @@ def pack_lengths(
             n -= used*k
     return [o for windows in by_room for o in windows]
 
-# %% ../nbs/07_loader.ipynb #fc65b0b0
+# %% ../nbs/07_loader.ipynb #9ae80d17
 class Packing:
     "The documents of `data` in windows of T: which pieces lie in which window"
     def __init__(self,
@@ -387,7 +406,8 @@ class Packing:
         full, rest = lengths//T, lengths % T
         inside = np.arange(full.sum()) - np.repeat(full.cumsum() - full, full)   # 0, 1, …: which full piece of its document
         order = np.argsort(rest, kind='stable')[(rest == 0).sum():]
-        self.T, self.begins = T, np.concatenate([(starts + full*T)[order], np.repeat(starts, full) + inside*T])
+        self.T, self.begins = T, np.concatenate([(starts + full*T)[order],
+                                                 np.repeat(starts, full) + inside*T])
         self.counts = np.bincount(rest, minlength=T + 1)
         self.counts[0], self.counts[T] = 0, full.sum()
         self.of_length = self.counts.cumsum() - self.counts       # where each length begins in `begins`
@@ -422,7 +442,7 @@ def pieces(self:Packing,
     nth = (self.owns[slot] + (w - self.first[line])[row] + turn.astype(np.int64)) % self.counts[length]
     return row, self.begins[self.of_length[length] + nth], length
 
-# %% ../nbs/07_loader.ipynb #0686e6b6
+# %% ../nbs/07_loader.ipynb #3f532b6f
 class DocumentPlan(BatchPlan):
     "A `BatchPlan` whose windows are filled with whole documents, as far as they fit"
     def __init__(self, data, batch_size, block_size, seed=1337, sampling='epoch'):
@@ -437,7 +457,8 @@ class DocumentPlan(BatchPlan):
         p, n, key = np.asarray(p, np.int64), self.n_windows, int(mix64(self.seed)[0])
         if self.sampling == 'sequential': return p % n
         epoch, place = np.divmod(p, n)
-        if self.sampling == 'random': return epoch*n + (mix64(mix64(p) ^ np.uint64(key)) % np.uint64(n)).astype(np.int64)
+        if self.sampling == 'random':
+            return epoch*n + (mix64(mix64(p) ^ np.uint64(key)) % np.uint64(n)).astype(np.int64)
         return epoch*n + permute(place, n, mix64(mix64(epoch) ^ np.uint64(key)))
 
 # %% ../nbs/07_loader.ipynb #bbb4f346
@@ -464,7 +485,7 @@ def _document_batches(data, batch_size, T, max_batches):
     for b in _spread(-(-plan.n_windows//batch_size), max_batches):
         yield plan.fetch(np.arange(b*batch_size, min((b + 1)*batch_size, plan.n_windows)))
 
-# %% ../nbs/07_loader.ipynb #3356a7cd
+# %% ../nbs/07_loader.ipynb #3cc75319
 class MixedPlan(BatchPlan):
     "Rows from several sources in fixed proportions, each source with epochs of its own"
     deck = 1000
@@ -486,7 +507,8 @@ def _deal(weights, deck):
     exact = np.array(weights, float)/sum(weights)*deck
     cards = np.floor(exact).astype(np.int64)
     cards[np.argsort(cards - exact, kind='stable')[:deck - cards.sum()]] += 1
-    if not cards.all(): raise UserError(f'weights {weights} are too unequal: expected at least one row of each source in {deck}')
+    if not cards.all():
+        raise UserError(f'weights {weights} are too unequal: expected at least one row of each source in {deck}')
     return cards
 
 # %% ../nbs/07_loader.ipynb #7821c130
@@ -511,17 +533,20 @@ def fetch(self:MixedPlan, places):
     back = torch.from_numpy(np.argsort(np.concatenate(rows)))
     return tuple(torch.cat(o)[back] for o in zip(*parts))
 
-# %% ../nbs/07_loader.ipynb #077feafc
+# %% ../nbs/07_loader.ipynb #c890391d
 def mix(
     sources: dict, # `TokenData` → weight
 ) -> TokenData:
     "Several data sets as one, with weights for the plan. `UserError` if their tokenizers differ"
     parts = [*sources]
-    if min(sources.values()) <= 0: raise UserError(f'weights {[*sources.values()]}: expected positive numbers')
+    if min(sources.values()) <= 0:
+        raise UserError(f'weights {[*sources.values()]}: expected positive numbers')
     hashes = {o.tokenizer_hash: o for o in parts if o.tokenizer_hash}
-    if len(hashes) > 1: raise UserError(f'{" and ".join(str(o.path) for o in hashes.values())} were made with different tokenizers: prepare them with the same one')
+    if len(hashes) > 1:
+        raise UserError(f'{" and ".join(str(o.path) for o in hashes.values())} were made with different tokenizers: prepare them with the same one')
     out = TokenData.__new__(TokenData)
-    vars(out).update(vars(parts[0]), sources=[*sources.items()], manifest=None, path=Path('+'.join(o.path.name for o in parts)))
+    vars(out).update(vars(parts[0]), sources=[*sources.items()], manifest=None,
+                     path=Path('+'.join(o.path.name for o in parts)))
     out.vocab_size = max(o.vocab_size or 0 for o in parts) or None
     out._join([s for o in parts for s in o.shards])
     return out
@@ -560,11 +585,12 @@ class Prefetcher:
             if k not in self.ahead: self.ahead[k] = self.pool.submit(self._make, k)
         return self.ahead.pop(wanted[0]).result()
 
-# %% ../nbs/07_loader.ipynb #cba5ce0c
+# %% ../nbs/07_loader.ipynb #e8e61483
 def _after(key):
     "The request that will follow `key`: the next micro-step, or the next step"
     step, rank, world_size, micro, n_micro = key
-    return (step, rank, world_size, micro + 1, n_micro) if micro + 1 < n_micro else (step + 1, rank, world_size, 0, n_micro)
+    return (step, rank, world_size, micro + 1, n_micro) if micro + 1 < n_micro else (step + 1, rank,
+        world_size, 0, n_micro)
 
 @patch
 def _make(self:Prefetcher, key):

@@ -13,7 +13,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from .core import UserError
 
-# %% ../nbs/00b_reading.ipynb #9c386a52
+# %% ../nbs/00b_reading.ipynb #3dc96900
 def _gzip(f): return gzip.GzipFile(fileobj=f)
 
 def _zstd(f):
@@ -29,12 +29,13 @@ def open_file(
     "Its content as a stream of bytes, unpacked if it was compressed with gzip, bzip2, xz or zstd. `UserError` if it can't be opened"
     try: f = open(path, 'rb')
     except FileNotFoundError: raise UserError(f'{path} does not exist: check the path') from None
-    except OSError as e: raise UserError(f'{path} cannot be read ({e.strerror}): check that it is a file and its permissions') from None
+    except OSError as e:
+        raise UserError(f'{path} cannot be read ({e.strerror}): check that it is a file and its permissions') from None
     head = f.peek(10)[:10]
     if head[:3] == b'BZh' and head[4:6] != b'1A': return f # a text that begins with these three letters
     return next((unpack(f) for mark, unpack in _UNPACKERS.items() if head.startswith(mark)), f)
 
-# %% ../nbs/00b_reading.ipynb #bafc20dd
+# %% ../nbs/00b_reading.ipynb #2ead731f
 class BadFile(UserError):
     "A file that isn't what it should be: damaged, cut short, or not text"
     kind = 'file that is damaged or cut short'
@@ -53,7 +54,8 @@ def byte_blocks(
 def _read(f, size, path):
     try: return f.read(size)
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as e:
-        if getattr(e, 'errno', None): raise UserError(f'{path} cannot be read ({e.strerror}): check the disk') from None
+        if getattr(e, 'errno', None):
+            raise UserError(f'{path} cannot be read ({e.strerror}): check the disk') from None
         raise BadFile(path, f'is damaged or cut short ({e})', GET_AGAIN) from None
 
 GET_AGAIN = 'get it again, or choose --errors skip to leave such files out'
@@ -74,7 +76,7 @@ def read_lines(
         held = [*held, rest] if size <= longest else []
     if size: yield n, b''.join(held) if size <= longest else None
 
-# %% ../nbs/00b_reading.ipynb #a8ceecfc
+# %% ../nbs/00b_reading.ipynb #b91782b0
 class BadBytes(BadFile):
     "A file that is not UTF-8"
     kind = 'file that is not UTF-8'
@@ -90,13 +92,14 @@ def read_blocks(
     for data in chain(byte_blocks(path, size), [b'']):
         held = decoder.getstate()[0]
         try: text = decoder.decode(data, final=not data)
-        except UnicodeDecodeError as e: raise _bad_bytes(path, held + data, e.start, offset - len(held), line) from None
+        except UnicodeDecodeError as e:
+            raise _bad_bytes(path, held + data, e.start, offset - len(held), line) from None
         if not begun: text, begun = _first_block(path, data, text, tell)
         if errors == 'replace': _count_mended(path, text, held + data, line, tell)
         if text: yield text
         offset, line = offset + len(data), line + data.count(10)
 
-# %% ../nbs/00b_reading.ipynb #0bf107f0
+# %% ../nbs/00b_reading.ipynb #53a982e6
 def _bad_bytes(path, data, at, offset, line):
     cure = f'it is {what}' if (what := _not_text(path)) else 'convert it to UTF-8, for example with iconv, or choose --errors replace or skip'
     place = f'offset {offset + at:,} (line {line + data.count(10, 0, at):,})'
@@ -104,7 +107,9 @@ def _bad_bytes(path, data, at, offset, line):
 
 def _first_block(path, data, text, tell):
     "The first text of a file without its byte-order mark, and whether there was any text yet"
-    if data.count(0)*4 > len(data): raise BadBytes(path, 'is not UTF-8: it consists of NUL bytes, as UTF-16 does', 'convert it with iconv')
+    if data.count(0)*4 > len(data):
+        raise BadBytes(path, 'is not UTF-8: it consists of NUL bytes, as UTF-16 does',
+                       'convert it with iconv')
     if text.startswith('\ufeff') and tell: tell('byte-order mark dropped', 1, 1)
     return text.removeprefix('\ufeff'), bool(text)
 
@@ -163,7 +168,7 @@ def render_chat(
     begin, end = map(Marker, CHAT_TOKENS)
     return [o for m in messages for o in (begin, f'{m["role"]}\n{m["content"]}', end, '\n')]
 
-# %% ../nbs/00b_reading.ipynb #0e6ba0ca
+# %% ../nbs/00b_reading.ipynb #c6e53931
 def record_text(
     record,     # a JSON value or a row of a table
     name: str,  # field that holds the text (`a.b`: field b of field a) or a list of chat turns
@@ -175,18 +180,21 @@ def record_text(
     elif found is None: value = _instruction(record, name)
     else: value = record[found]
     if isinstance(value, list) and value: value = render_chat([_turn(o, found or name) for o in value])
-    if not isinstance(value, (str, list)) or value == []: raise ValueError(f'field {found or name!r} is not a text')
+    if not isinstance(value, (str, list)) or value == []:
+        raise ValueError(f'field {found or name!r} is not a text')
     blocks = value if isinstance(value, list) else [value]
-    if any('\ud800' <= c <= '\udfff' for o in blocks if not o.isascii() for c in o): raise ValueError('half a surrogate pair')
+    if any('\ud800' <= c <= '\udfff' for o in blocks if not o.isascii() for c in o):
+        raise ValueError('half a surrogate pair')
     return blocks
 
-# %% ../nbs/00b_reading.ipynb #6e32f3dd
+# %% ../nbs/00b_reading.ipynb #163db103
 _ROLES = dict(human='user', gpt='assistant', chatgpt='assistant', bot='assistant')
 
 def _turn(turn, name):
     if not isinstance(turn, dict): raise ValueError(f'field {name!r} is not a text')
     role, said = turn.get('role', turn.get('from')), turn.get('content', turn.get('value'))
-    if not isinstance(role, str) or not isinstance(said, str | None): raise ValueError('a turn without a role or a text')
+    if not isinstance(role, str) or not isinstance(said, str | None):
+        raise ValueError('a turn without a role or a text')
     return dict(role=_ROLES.get(role, role), content=said or '')
 
 def _instruction(record, name):

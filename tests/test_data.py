@@ -364,3 +364,18 @@ def test_inspect(quiet, tmp_path):
     assert (tmp_path/'look.png').read_bytes()[:4] == b'\x89PNG'
     refused(prepare('--inspect', quiet, '--output', 'look.txt', cwd=tmp_path), '.png')
     refused(prepare('--inspect', tmp_path, cwd=tmp_path), 'no meta.json')
+
+@linux
+def test_workers_do_not_outlive_a_killed_parent(quiet, tmp_path):
+    repeated(tmp_path/'long.txt', 8)
+    p = subprocess.Popen([str(BIN/'nanogpt-prepare'), 'long.txt', '--tokenizer', str(quiet/'tokenizer'), '--workers', '3', '--out_dir', 'out'],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, env=os.environ | dict(NANOGPT_LIT_JOURNAL_S='0'))
+    wait_for(tmp_path/'out.partial'/'journal.json', p)
+    workers = family(p.pid)[1:]
+    assert len(workers) == 3
+    p.send_signal(signal.SIGKILL)
+    p.wait()
+    for _ in range(200):
+        if not any(Path(f'/proc/{o}').exists() for o in workers): return
+        time.sleep(.05)
+    raise AssertionError('workers are still there, ten seconds after their parent was killed')
