@@ -65,7 +65,7 @@ def draw(
     ends_BV = probs_BV.cumsum(-1, dtype=u_B.dtype)
     return torch.searchsorted(ends_BV, u_B[:, None]*ends_BV[:, -1:], right=True)[:, 0]
 
-# %% ../nbs/05_generate.ipynb #bc51cb27
+# %% ../nbs/05_generate.ipynb #7104ad0a
 def sample_next(
     logits_BV: torch.Tensor, # scores of the next token
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
@@ -79,13 +79,14 @@ def sample_next(
 
 def _check_knobs(temperature=1., top_k=None, top_p=None, min_p=None, repetition_penalty=1., max_new_tokens=0, logprobs=None):
     if not temperature >= 0: raise UserError(f'temperature={temperature}: expected 0 (always the likeliest) or more')
-    if top_k is not None and top_k < 1: raise UserError(f'top_k={top_k}: expected at least 1, or None for all tokens')
+    if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
+        raise UserError(f'top_k={top_k!r}: expected a whole number, at least 1, or None for all tokens')
     for name, p in dict(top_p=top_p, min_p=min_p).items():
         if p is not None and not 0 <= p <= 1: raise UserError(f'{name}={p}: expected a share between 0 and 1')
     if not repetition_penalty > 0:
         raise UserError(f'repetition_penalty={repetition_penalty}: expected a number above 0; 1 = no penalty')
     for name, n in dict(max_new_tokens=max_new_tokens, logprobs=logprobs or 0).items():
-        if n < 0: raise UserError(f'{name}={n}: expected 0 or more')
+        if not isinstance(n, int) or n < 0: raise UserError(f'{name}={n!r}: expected a whole number, 0 or more')
 
 # %% ../nbs/05_generate.ipynb #53907635
 def row_seeds(
@@ -122,17 +123,22 @@ def window_start(
     if n <= block_size: return 0
     return -(-(n - block_size)//slide)*slide
 
-# %% ../nbs/05_generate.ipynb #24273581
+# %% ../nbs/05_generate.ipynb #c0b7797c
 def _prompt_lists(prompts, vocab_size=math.inf):
     "The prompts as lists of ints, checked"
-    rows = prompts.tolist() if hasattr(prompts, 'tolist') else [p.tolist() if hasattr(p, 'tolist') else p for p in prompts]
+    def plain(o): return o.tolist() if hasattr(o, 'tolist') else o
+    rows = plain(prompts)
+    rows = [plain(o) for o in rows] if isinstance(rows, (list, tuple)) else []
     if not rows or not all(isinstance(r, (list, tuple)) and len(r) for r in rows):
         raise UserError('got an empty or flat prompt: expected ids_BT, or a list of lists with at least one id each '
                         '(to start from nothing, use the end-of-text token or a newline)')
-    for i, o in ((i, o) for i, r in enumerate(rows) for o in r if not 0 <= o < vocab_size):
-        raise UserError(f'prompt {i} contains id {o}; expected 0 … {vocab_size - 1} (vocab_size={vocab_size}): '
-                        'encode with the tokenizer that the model was trained with')
-    return [[int(o) for o in r] for r in rows]
+    for i, o in ((i, plain(o)) for i, r in enumerate(rows) for o in r):
+        if not isinstance(o, int) or isinstance(o, bool):
+            raise UserError(f'prompt {i} contains {o!r}: expected ids, which are whole numbers (encode a text first)')
+        if not 0 <= o < vocab_size:
+            raise UserError(f'prompt {i} contains id {o}; expected 0 … {vocab_size - 1} (vocab_size={vocab_size}): '
+                            'encode with the tokenizer that the model was trained with')
+    return [[plain(o) for o in r] for r in rows]
 
 def _left_padded(rows, device):
     "(ids_BT, pad_B); pad_B is None where all rows have the same length"
