@@ -380,7 +380,7 @@ def _launch():
     if 'TORCHELASTIC_RUN_ID' not in os.environ: return None
     return ' '.join(os.environ.get(k, '') for k in ('TORCHELASTIC_RUN_ID', 'MASTER_ADDR'))
 
-# %% ../nbs/13_distributed.ipynb #6c00abe9
+# %% ../nbs/13_distributed.ipynb #860445e7
 def torchrun_words(
     c: LaunchConfig, # how many, where
 ) -> list[str]:
@@ -401,7 +401,7 @@ def _target(c):
     if f'nanogpt-{name}' not in COMMANDS or name == 'launch':
         raise UserError(f'{name!r} is not a command of this package: expected one of {", ".join(k.removeprefix("nanogpt-") for k in COMMANDS if k != "nanogpt-launch")}')
     if c.max_restarts and name == 'train' and '--auto_resume' not in flags: flags = [*flags, '--auto_resume']
-    return (['-m', 'nanogpt_lit.pretrain'] if name == 'train' else ['--no-python', f'nanogpt-{name}']) + flags
+    return dict(train=['-m', 'nanogpt_lit.pretrain'], prepare=['-m', 'nanogpt_lit.fleet']).get(name, ['--no-python', f'nanogpt-{name}']) + flags
 
 # %% ../nbs/13_distributed.ipynb #a47df385
 _SBATCH = '''#!/bin/bash

@@ -8,7 +8,7 @@ __all__ = ['PER_CALL', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocabulary', 'fi
            'auto_threads', 'make_trainer', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting',
            'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
 
-# %% ../nbs/15_pretrain.ipynb #93ea712e
+# %% ../nbs/15_pretrain.ipynb #af469f0b
 import json, os, platform, shlex, shutil, signal, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ from . import limits as _limits # brings --max_cpu and --max_memory
 from .checkpoint import CheckpointCallback, check_fit, checkpoints, latest_checkpoint, load_checkpoint, newest_good, peek, restore, set_aside
 from .interop import sample_texts
 from .distributed import as_one, claim_folder, restarted
+from .fleet import tokens_at
 from .sharded import Sharded, ShardedCheckpoint, checkpoint_activations, newest_of_any, restore_any, set_aside_shards, strategy_for
 from .evaluate import baseline_table, baselines, evaluate_loss
 from .report import ReportFailure, write_report
@@ -47,13 +48,13 @@ def open_data(
     if d.dataset: return _opened(d, _prepared_dataset(d))
     raise UserError('nothing to train on: give --input FILE.txt, --dataset FOLDER or --train_data FILE.bin')
 
-# %% ../nbs/15_pretrain.ipynb #f3c4035b
+# %% ../nbs/15_pretrain.ipynb #2a18180f
 def _opened(d, path, val_path=None):
     "`(train, val, tokenizer)` of a folder or of token files"
     how = dict(dtype=None if d.data_dtype == 'auto' else d.data_dtype, documents=d.align_documents)
-    train, val = TokenData(path, 'train', **how), None
-    if val_path or Path(path).is_dir():
-        try: val = TokenData(val_path or path, 'val', **how)
+    train, val = tokens_at(path, 'train', **how), None
+    if val_path or Path(path).is_dir() or '://' in str(path):
+        try: val = tokens_at(val_path or path, 'val', **how)
         except NoSplit: pass
     named = d.vocab_path or d.tokenizer not in (None, 'char', 'bpe') and not train.manifest
     tok = tokenizer_of(d) if named else train.tokenizer()
@@ -78,9 +79,10 @@ def _mixture(d):
     vals = {val: w for _, val, _, w in opened.values() if val is not None}
     return mix({train: w for train, _, _, w in opened.values()}), mix(vals) if vals else None, tok
 
-# %% ../nbs/15_pretrain.ipynb #f89582cf
+# %% ../nbs/15_pretrain.ipynb #c4ada5ce
 def _prepared_dataset(d):
     "The folder of a dataset that is prepared or known by name; one known by name is prepared at first use"
+    if '://' in d.dataset: return d.dataset                # a prepared folder far away, read through a cache
     for home in (Path(d.dataset), Path('data')/d.dataset):
         if (home/'meta.json').exists() or any(p for ext in ('bin', 'npy') for p in home.glob(f'*train*.{ext}')): return home
     if d.dataset not in RECIPES:
