@@ -40,19 +40,20 @@ def set_rng_state(
     np.random.set_state(('MT19937', n['keys'].numpy().astype(np.uint32), n['pos'], n['has_gauss'], n['cached']))
     random.setstate((p['version'], tuple(p['internal'].tolist()), p['gauss']))
 
-# %% ../nbs/11_checkpoint.ipynb #61c709f7
+# %% ../nbs/11_checkpoint.ipynb #0de25d9c
 def plain(
     value,       # what is to be saved
     where='',    # its place, for the error message
 ):
-    "`value` made of tensors, numbers, strings, lists and dicts only; `TypeError` for anything else"
+    "`value` made of tensors, numbers, strings, lists, tuples and dicts only; `TypeError` for anything else"
     for kind in (bool, int, float, str):
         if isinstance(value, kind): return kind(value)    # torch's version string and numpy's floats are subclasses
     if value is None: return None
     if isinstance(value, torch.Tensor): return value.detach()
     if isinstance(value, dict):
         return {k if isinstance(k, int) else str(k): plain(v, f'{where}/{k}') for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [plain(v, f'{where}/{i}') for i, v in enumerate(value)]
+    if isinstance(value, (list, tuple)):                  # an optimiser's betas are a tuple, and come back as one
+        return (tuple if isinstance(value, tuple) else list)(plain(v, f'{where}/{i}') for i, v in enumerate(value))
     if isinstance(value, Path): return str(value)
     if isinstance(value, np.generic): return value.item()
     if is_dataclass(value): return plain(asdict(value), where)
