@@ -7,8 +7,8 @@ __all__ = ['MAY_DIFFER', 'World', 'world', 'device_of', 'backend_of', 'meet', 'l
            'claim_folder', 'restarted', 'torchrun_words', 'sbatch_script', 'launch_command', 'Cluster', 'all_reduce_s',
            'simulate_step']
 
-# %% ../nbs/13_distributed.ipynb #31c6c43b
-import atexit, hashlib, json, logging, math, os, re, secrets, shlex, signal, socket, sys, time
+# %% ../nbs/13_distributed.ipynb #060b0f72
+import atexit, hashlib, json, logging, math, os, re, secrets, shlex, signal, socket, sys, threading, time
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -124,10 +124,10 @@ def _lead_gloo(address):
     names = [k for k, v in psutil.net_if_addrs().items() if any(o.address == mine for o in v)]
     if names: os.environ['GLOO_SOCKET_IFNAME'] = names[0]
 
-# %% ../nbs/13_distributed.ipynb #5b67f82f
+# %% ../nbs/13_distributed.ipynb #d58ad67d
 def leave():
     "Close the connections, at the end of the program. (After a failure between GPUs this could wait for the dead, so then it is left out)"
-    if dist.is_initialized() and not ('failed' in _met and 'nccl' in dist.get_backend()): dist.destroy_process_group()
+    if dist.is_initialized() and not ('failed' in _met and 'nccl' in _met): dist.destroy_process_group()
     _met.clear()
 
 class DataParallel(SingleDevice):
@@ -144,7 +144,7 @@ class DataParallel(SingleDevice):
         super().__init__(device_of(w, device), dtype)
         backend, limit = backend_of(self.device), timedelta(seconds=timeout_s)
         gpu = dict(device_id=torch.device(self.device)) if self.device.startswith('cuda') else {}
-        if gpu: torch.cuda.set_device(self.device)
+        if gpu: torch.cuda.set_device(self.device); _met['nccl'] = True
         if not dist.is_initialized():
             dist.init_process_group(backend, store=dist.PrefixStore('group', self.store), rank=w.rank, world_size=w.world_size, timeout=limit, **gpu)
         self.patient = dist.new_group(backend='gloo', timeout=timedelta(days=30))
@@ -322,7 +322,7 @@ class OneProcess(SingleDevice):
     def prepare(self, model): return model.to(self.device)
     def plain(self, model): return model
 
-# %% ../nbs/13_distributed.ipynb #18042538
+# %% ../nbs/13_distributed.ipynb #bee36c0c
 _LOST = re.compile('connection (closed|reset|refused)|timed? ?out|gloo|nccl|broken pipe|socket|peer', re.I)
 
 @contextmanager
@@ -343,17 +343,21 @@ def _speak(w, text):
     "Raise `UserError` on the process that is to say it, leave on the others"
     key = 'said ' + hashlib.sha256(re.sub(r'\(.*?\)', '', text).encode()).hexdigest()
     _note(text)
-    _met['failed'] = True
+    _met['failed'], answer = True, []
+    asking = threading.Thread(target=lambda: answer.append(_is_mine(w, key)), daemon=True)    # the store may be gone, and then asking takes for ever
+    asking.start()
+    asking.join(5)
+    if not (answer[0] if answer else not w.rank or w.local_rank == 0): raise SystemExit(1) from None
+    raise UserError(f'rank {w.rank} on {socket.gethostname()}: {text}' if w.rank else text) from None
+
+def _is_mine(w, key):
+    "Is it for this process to say? For rank 0 always; for the others if rank 0 is silent, and nobody was quicker"
     try:
         store = _met['store']
-        if w.rank == 0: store.set(key, '1')
-        else:
-            try: store.wait([key], timedelta(seconds=2)); raise SystemExit(1)          # rank 0 has said it
-            except dist.DistStoreError: pass
-            if store.add(key + ' by others', 1) > 1: raise SystemExit(1)
-    except (KeyError, RuntimeError):                       # they never met, or rank 0 is gone
-        if w.rank and (w.local_rank or w.node == 0): raise SystemExit(1) from None
-    raise UserError(f'rank {w.rank} on {socket.gethostname()}: {text}' if w.rank else text) from None
+        if w.rank == 0: store.set(key, '1'); return True
+        try: store.wait([key], timedelta(seconds=2)); return False
+        except dist.DistStoreError: return store.add(key + ' by others', 1) == 1
+    except (KeyError, RuntimeError): return not w.rank or w.local_rank == 0 and w.node > 0     # they never met, or rank 0 is gone
 
 def _note(text):
     "What torchrun will report as the cause"

@@ -288,3 +288,66 @@ def test_the_slurm_script_in_the_repository_is_what_the_command_writes(root):
     command = ['train', 'gpt2', '--dataset', 'data/mine']
     want = sbatch_script(LaunchConfig(nproc=8, nnodes=2, sbatch='x', max_restarts=3, command=command))
     assert (root/'scripts'/'train.sbatch').read_text(encoding='utf-8') == want
+
+# --- two machines --------------------------------------------------------------------------------------------------
+
+class Hosts:
+    "Two network namespaces with a cable between them"
+    def __init__(self):
+        n = os.getpid() % 250
+        self.names, self.address, self.links = [f'nanogpt{n}a', f'nanogpt{n}b'], [f'10.213.{n}.1', f'10.213.{n}.2'], [f'ngv{n}a', f'ngv{n}b']
+    def ip(self, *words, check=True): return subprocess.run(['ip', *words], capture_output=True, text=True, check=check, timeout=20)
+    def inside(self, k): return ['nsenter', f'--net=/var/run/netns/{self.names[k]}']
+    def __enter__(self):
+        self.ip('link', 'add', self.links[0], 'type', 'veth', 'peer', 'name', self.links[1])
+        for name, address, link in zip(self.names, self.address, self.links):
+            self.ip('netns', 'add', name)
+            self.ip('link', 'set', link, 'netns', name)
+            for words in (['addr', 'add', f'{address}/24', 'dev', link], ['link', 'set', link, 'up'], ['link', 'set', 'lo', 'up']): self.ip('-n', name, *words)
+        subprocess.run([*self.inside(0), 'ping', '-c', '1', self.address[1]] if shutil.which('ping') else [*self.inside(0), 'true'], check=True, capture_output=True, timeout=20)
+        return self
+    def __exit__(self, *error):
+        for name in self.names: self.ip('netns', 'del', name, check=False)
+        self.ip('link', 'del', self.links[0], check=False)
+    def cut(self): self.ip('-n', self.names[0], 'link', 'set', self.links[0], 'down')
+    def torchrun(self, k, *command, cwd, port=29611, how=None):
+        "One machine's torchrun: number k of two"
+        how = how or [f'--node_rank={k}', f'--master_addr={self.address[0]}', f'--master_port={port}']
+        return start([*self.inside(k), BIN/'torchrun', '--nnodes=2', '--nproc_per_node=1', *how, *command], cwd)
+
+@pytest.fixture
+def hosts():
+    if not (shutil.which('ip') and shutil.which('nsenter')): pytest.skip('two machines are simulated with `ip netns` and `nsenter`, which are not here')
+    h = Hosts()
+    try: h.__enter__()
+    except (subprocess.SubprocessError, OSError) as e:
+        h.__exit__()
+        pytest.skip(f'network namespaces may not be created here ({getattr(e, "stderr", "") or e})'.replace('\n', ' '))
+    try: yield h
+    finally: h.__exit__()
+
+def test_two_machines(hosts, two, text, tmp_path):
+    command = ['-m', 'nanogpt_lit.pretrain', '--input', text, '--out_dir', 'run', *FLAGS]
+    machines = [hosts.torchrun(k, *command, cwd=tmp_path) for k in (0, 1)]
+    for p in machines: good(finish(p))
+    assert numbers(tmp_path/'run') == numbers(two)
+
+@slow
+def test_two_machines_that_agree_who_is_first(hosts, two, text, tmp_path):
+    how = ['--rdzv_backend=c10d', f'--rdzv_endpoint={hosts.address[0]}:29612', '--rdzv_id=x'] # both have one host name here, so is_host says who is meant
+    command = ['-m', 'nanogpt_lit.pretrain', '--input', text, '--out_dir', 'run', *FLAGS]
+    machines = [hosts.torchrun(k, *command, cwd=tmp_path, how=[*how, f'--local_addr={hosts.address[k]}', f'--rdzv_conf=is_host={1 - k}']) for k in (0, 1)]
+    for p in machines: good(finish(p))
+    close(rows(tmp_path/'run'), rows(two))
+
+def test_a_cut_cable_is_an_error_and_not_a_hang(hosts, text, tmp_path):
+    (tmp_path/'job.py').write_text(SLOWLY)
+    command = ['job.py', '--input', text, '--out_dir', 'run', *FLAGS, '--max_steps', '100000', '--dist_timeout', '6']
+    machines = [hosts.torchrun(k, *command, cwd=tmp_path) for k in (0, 1)]
+    wait_for(12, tmp_path/'run', machines[0])
+    hosts.cut()
+    begin = time.monotonic()
+    results = [finish(p) for p in machines]
+    assert time.monotonic() - begin < 100
+    for code, out, err in results: assert code and 'lost contact with another process' in err, err[-3000:]
+    assert [*(tmp_path/'run').glob('model_*.pt')]
