@@ -24,7 +24,7 @@ from .checkpoint import checksum
 from .interop import load_run, write_run
 from .evaluate import RULES, Choice, accuracies, answer, ask, bits_per_byte, hub_hellaswag, read_choices, score_rows
 
-# %% ../nbs/14b_benchmarks.ipynb #7acde070
+# %% ../nbs/14b_benchmarks.ipynb #e307a243
 def cloze_questions(
     documents,       # held-out texts, made of lines
     n: int=200,      # questions
@@ -34,6 +34,7 @@ def cloze_questions(
 ) -> list[Choice]:
     "Which line comes next? `UserError` if the documents are too short for that"
     rng, lines = np.random.default_rng(seed), [[o for o in d.splitlines() if o.strip()] for d in documents]
+    if len(lines) == 1: lines = [lines[0][i:i + 200] for i in range(0, len(lines[0]), 200)] # one long text: distractors from elsewhere in it
     def usable(o): return 8 <= len(o.strip()) <= 80
     places = [(d, i) for d, o in enumerate(lines) for i in range(n_lines, len(o)) if usable(o[i])]
     if len(places) < n_endings*2 or len({d for d, _ in places}) < 2:

@@ -489,7 +489,7 @@ class ExportConfig:
     def __post_init__(self):
         if self.max_shard_gb <= 0: raise UserError(f'max_shard_gb={self.max_shard_gb}: expected a positive number')
 
-# %% ../nbs/00a_config.ipynb #db33e343
+# %% ../nbs/00a_config.ipynb #bf8ddaf0
 @dataclass
 class FinetuneConfig:
     "Knobs of `nanogpt-finetune`"
@@ -514,6 +514,7 @@ class FinetuneConfig:
     lora_targets: list[str] = field(default_factory=lambda: ['qkv', 'proj', 'up', 'gate', 'down']) # layers that get an adapter
     strategy: Literal['conservative', 'balanced', 'full', 'deep'] = 'balanced' # 0.3, 0.5, 1 or 2.5 passes over the examples
     max_steps: int|None = None       # optimizer steps; None = as strategy says
+    minutes: float = 0.              # time budget instead; 0 = none. The schedule then follows the clock
     learning_rate: float|None = None # peak; None = a tenth of the base's own, else 6e-5; ten times that for adapters
     min_lr: float|None = None        # learning rate at the end; None = learning_rate/10
     schedule: Literal['cosine', 'linear', 'constant'] = 'cosine' # shape after the warm-up
@@ -550,7 +551,7 @@ class FinetuneConfig:
         if self.max_steps is not None and self.max_steps < 1: raise UserError(f'max_steps={self.max_steps}: expected at least 1')
         for k in ('batch_size', 'grad_accum_steps', 'log_interval', 'shard_size', 'max_new_tokens'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
-        for k in ('lora_rank', 'max_data_size', 'eval_iters', 'generate_interval', 'warmup_steps', 'weight_decay', 'grad_clip'):
+        for k in ('lora_rank', 'max_data_size', 'eval_iters', 'generate_interval', 'warmup_steps', 'weight_decay', 'grad_clip', 'minutes'):
             if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
 
 FINETUNE_PRESETS = {                 # build-nanogpt's own settings: of its command, and of its guide
@@ -636,12 +637,13 @@ class ReportConfig:
     checkpoint_dir: str|None = None  # another way to name the run folder
     output: str|None = None          # file to write; None = report.html in the run folder
 
-# %% ../nbs/00a_config.ipynb #259fd06c
+# %% ../nbs/00a_config.ipynb #10a28395
 @dataclass
 class QuickstartConfig:
     "Knobs of `nanogpt-quickstart`"
     minutes: float = 3.              # training time; preparing and evaluating take a little more
-    out_dir: str = 'runs/quickstart' # the run folder
+    tune_minutes: float|None = None  # learning to answer afterwards; None = a third of minutes, 0 = not at all
+    out_dir: str = 'runs/quickstart' # the run folder; the tuned model gets OUT_DIR-chat
     data_dir: str = 'data/pystdlib'  # where the prepared corpus goes
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
     seed: int = 1337                 # of weights, data order and samples
@@ -650,11 +652,12 @@ class QuickstartConfig:
 
     def __post_init__(self):
         if self.minutes <= 0: raise UserError(f'minutes={self.minutes}: expected a positive number')
+        if (self.tune_minutes or 0) < 0: raise UserError(f'tune_minutes={self.tune_minutes}: expected 0 or more')
 
-# %% ../nbs/00a_config.ipynb #dce5d9c3
+# %% ../nbs/00a_config.ipynb #64ca5332
 COMMANDS = {
-    'nanogpt-quickstart': Command('nanogpt-quickstart', QuickstartConfig, 'nanogpt_lit.pretrain:quickstart_command',
-        'Train a small GPT on the sources of the Python standard library, in minutes, on any machine, without network.',
+    'nanogpt-quickstart': Command('nanogpt-quickstart', QuickstartConfig, 'nanogpt_lit.quickstart:quickstart_command',
+        'Train a small GPT on the sources of the Python standard library and teach it to answer, in minutes, on any machine, without network.',
         ('nanogpt-quickstart', 'nanogpt-quickstart --minutes 10 --out_dir runs/longer')),
     'nanogpt-train': Command('nanogpt-train', RunConfig, 'nanogpt_lit.pretrain:train_command',
         'Train a GPT from a preset, a configuration file and flags (later ones win).',

@@ -6,9 +6,9 @@
 __all__ = ['PER_CALL', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocabulary', 'find_resume', 'saved_settings', 'resumed_config',
            'inexact', 'check_tokenizer', 'Samples', 'EvalLines', 'Run', 'run_folder', 'pretrain', 'auto_batch', 'safe',
            'auto_threads', 'make_trainer', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting',
-           'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_command']
+           'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_report']
 
-# %% ../nbs/15_pretrain.ipynb #af469f0b
+# %% ../nbs/15_pretrain.ipynb #5f90da6b
 import json, os, platform, shlex, shutil, signal, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,6 +33,7 @@ from .interop import sample_texts
 from .distributed import as_one, claim_folder, restarted
 from .fleet import tokens_at
 from .sharded import Sharded, ShardedCheckpoint, checkpoint_activations, newest_of_any, restore_any, set_aside_shards, strategy_for
+from .benchmarks import hellaswag_watch
 from .evaluate import baseline_table, baselines, evaluate_loss
 from .report import ReportFailure, write_report
 
@@ -246,7 +247,7 @@ def run_folder(
         if made: shutil.rmtree(made, ignore_errors=True)
         raise
 
-# %% ../nbs/15_pretrain.ipynb #396f3a67
+# %% ../nbs/15_pretrain.ipynb #7828c0f1
 def pretrain(
     cfg: RunConfig,    # all settings
     origin: dict=None, # where they came from (from `resolve`); None: all of them were meant
@@ -272,6 +273,7 @@ def pretrain(
         check_weights_fit(cfg, free_memory(s.device), s.device)
         if cfg.train.auto_batch: auto_batch(cfg)
         batches = _plan(cfg, train, s.device)
+        callbacks = [*callbacks, *hellaswag_watch(cfg.train, tok, folder)]
     if val is None: print('no validation data: nothing is held out, and there will be no validation loss (--val_data FILE)')
     if not ckpt and s.is_main and (old := set_aside(folder)): print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
     if s.is_main: _write_down(cfg, folder, tok, origin, quiet); claim_folder(folder)
@@ -472,20 +474,18 @@ def quickstart(
     samples = [sample_texts(run.model, run.tokenizer, p, 1, 120, seed=q.seed, temperature=.8, top_p=.95)[0] for p in PROMPTS]
     return run, rows, samples
 
-# %% ../nbs/15_pretrain.ipynb #059ad450
-def quickstart_command(q):
-    "Target of `nanogpt-quickstart`"
+# %% ../nbs/15_pretrain.ipynb #39fe89ed
+def quickstart_report(
+    q: QuickstartConfig, # the user's wishes
+) -> Run:
+    "The first part of `nanogpt-quickstart`: `quickstart`, with everything that it found printed and written down"
     run, rows, samples = quickstart(q)
     if not run.finished: print('interrupted; the same command continues'); raise SystemExit(exit_code(run.trainer.stop_reason))
-    folder = shlex.quote(str(run.folder))
     print(f'\nThe whole validation split ({len(run.val):,} tokens, {run.val.n_bytes:,} bytes), compressed by:\n\n{baseline_table(rows)}\n')
     for s in samples[:3]: print(f'--- it writes ---\n{s.rstrip()}\n')
     run_folder = run.folder/'samples'
     run_folder.mkdir(exist_ok=True)
     atomic_write(run_folder/'final.txt', '\n\n----------\n\n'.join(samples))
     atomic_write(run.folder/'baselines.json', json.dumps(rows, indent=1))
-    print(f'report: {write_report(run, rows, samples)}\n\nnext:\n'
-          f'  nanogpt-sample {folder} --start "def read_lines(path):"\n'
-          f'  nanogpt-plot {folder}\n'
-          f'  nanogpt-quickstart --minutes {2*q.minutes:g} --out_dir runs/longer      # twice as long\n'
-          f'  nanogpt-train quickstart --input YOUR.txt --out_dir runs/mine --minutes 5   # your own text')
+    print(f'report: {write_report(run, rows, samples)}')
+    return run
