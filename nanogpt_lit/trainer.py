@@ -576,10 +576,10 @@ def log_line(
     if 'mfu' in r: parts.append(f'mfu {r["mfu"]:.1%}')
     return f'iter {r["step"]}: ' + ', '.join(parts)
 
-# %% ../nbs/09_trainer.ipynb #932bfb40
+# %% ../nbs/09_trainer.ipynb #874bdf81
 class LogLines(Callback):
     "Prints a line per logged step, parameters and tokens per iteration before the first, the outcome after the last"
-    order = 10
+    order = 60                                            # the outcome is said after the last checkpoint has been written
     def on_fit_start(self, t):
         if not t.strategy.is_main: return
         s, n = t.strategy, sum(p.numel() for p in t.raw_model.parameters())
