@@ -549,19 +549,32 @@ def _cut_to_fit(cfg, memory, device, optimizers):
     except UserError: b, pieces = 1, total
     return replace(cfg.train, batch_size=b, grad_accum_steps=pieces)
 
-# %% ../nbs/04a_sizing.ipynb #8686c068
+# %% ../nbs/04a_sizing.ipynb #b5f9eeea
+def _planned_device(cfg):
+    "`cfg` and the device to rehearse on; one that isn't here needs its memory named"
+    try: return cfg, pick_device(cfg.train.device)
+    except UserError as e:
+        kind = cfg.train.device.split(':')[0]
+        if kind not in ('cuda', 'mps'): raise
+        if not cfg.memory: raise UserError(f'{e}, or say how much memory it has (--memory 80GB) to plan without it') from None
+    print(f'there is no {kind} here: memory is counted with kernels of the CPU, and time is not measured')
+    dtype = 'bfloat16' if cfg.train.dtype == 'auto' else cfg.train.dtype
+    return replace(cfg, measure=False, train=replace(cfg.train, dtype=dtype), model=replace(cfg.model, attn_impl='sdpa')), 'cpu'
+
+# %% ../nbs/04a_sizing.ipynb #a2ae997f
 def plan(
     cfg,               # a `PlanConfig`
     origin: dict,      # where settings came from
     optimizers=_adamw, # makes optimisers from (model, optim_cfg, device)
 ):
     "Print what a run needs. Raises `UserError` (after the tables) if it doesn't fit into memory at all"
-    device = pick_device(cfg.train.device)
+    cfg, device = _planned_device(cfg)
     memory = parse_bytes(cfg.memory) if cfg.memory else available_memory(device)
     run = RunConfig(cfg.model, cfg.data, cfg.optim, cfg.train)
     source = planned_vocabulary(run, origin)
     if run.train.auto_batch: run.train = _cut_to_fit(run, memory, device, optimizers)
     print('\n'.join([f'vocabulary: {run.model.vocab_size:,} ids, {source}', *plan_lines(run, device, optimizers)]))
-    print('', batch_line(run, device, memory, optimizers), sep='\n')
+    try: print('', batch_line(run, device, memory, optimizers), sep='\n')
+    except UserError: print('\n'.join(time_lines(run))); raise
     speed = measure(run, device, available_memory(device), optimizers) if cfg.measure else None
     print('\n'.join(time_lines(run, speed)))
