@@ -7,11 +7,12 @@ __all__ = ['MAY_DIFFER', 'World', 'world', 'device_of', 'backend_of', 'meet', 'l
            'claim_folder', 'restarted', 'torchrun_words', 'sbatch_script', 'launch_command', 'Cluster', 'all_reduce_s',
            'simulate_step']
 
-# %% ../nbs/13_distributed.ipynb #060b0f72
+# %% ../nbs/13_distributed.ipynb #ae784f8e
 import atexit, hashlib, json, logging, math, os, re, secrets, shlex, signal, socket, sys, threading, time
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from inspect import signature
 from pathlib import Path
 import numpy as np
 import psutil
@@ -124,7 +125,7 @@ def _lead_gloo(address):
     names = [k for k, v in psutil.net_if_addrs().items() if any(o.address == mine for o in v)]
     if names: os.environ['GLOO_SOCKET_IFNAME'] = names[0]
 
-# %% ../nbs/13_distributed.ipynb #d58ad67d
+# %% ../nbs/13_distributed.ipynb #a9d7f126
 def leave():
     "Close the connections, at the end of the program. (After a failure between GPUs this could wait for the dead, so then it is left out)"
     if dist.is_initialized() and not ('failed' in _met and 'nccl' in _met): dist.destroy_process_group()
@@ -159,7 +160,8 @@ class DataParallel(SingleDevice):
     def wrap(self, model):
         "The model whose `backward` ends in averaged gradients"
         gpu = dict(device_ids=[torch.device(self.device)]) if self.device.startswith('cuda') else {}
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False, **gpu)
+        buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in signature(DistributedDataParallel).parameters else 'broadcast_buffers'
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **{buffers: False}, **gpu)     # ours never change
     def accumulate(self, model, last):
         "No exchange before the last micro-batch: the sums are exchanged once"
         return nullcontext() if last else model.no_sync()
