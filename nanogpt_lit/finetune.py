@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'STEADY', 'PER_CALL', 'grow_vocab', 'Base', 'open_base', 'strategy_steps', 'response_loss',
            'answer_text', 'continue_text', 'Answers', 'TuneCheckpoint', 'open_examples', 'find_tuned', 'tuned_config',
-           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'deepcopy_model',
-           'write_tuning_report', 'tuning_command', 'finetune_command']
+           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'write_tuning_report',
+           'tuning_command', 'finetune_command']
 
-# %% ../nbs/16_finetune.ipynb #882ceaf7
+# %% ../nbs/16_finetune.ipynb #41644805
 import hashlib, html, io, json, math, os, shlex
 from base64 import b64encode
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np
@@ -161,7 +162,7 @@ def _continuation(model, tokenizer, ids, n, temperature, seed, ends, kw):
     new = generate(model, [ids], n, temperature, stop=stop, seed=seed, **kw)[0][len(ids):]
     return tokenizer.decode([i for i in new if i not in stop])
 
-# %% ../nbs/16_finetune.ipynb #c8fb770b
+# %% ../nbs/16_finetune.ipynb #3099fdc3
 STEADY = dict(temperature=0., repetition_penalty=1.15) # for comparisons: no chance, and no going round in circles
 
 class Answers(Callback):
@@ -185,7 +186,9 @@ class TuneCheckpoint(CheckpointCallback):
     "Checkpoints as always; of a model with adapters, best.pt holds the merged weights"
     def on_eval(self, t):
         if not adapters(t.raw_model): return super().on_eval(t)
-        if not t.strategy.is_main or not 0 < t.step == t.best_step: return
+        if t.strategy.is_main and 0 < t.step == t.best_step: self.save_merged(t)
+
+    def save_merged(self, t):
         weights = folded(t.raw_model.state_dict(), t.raw_model.lora.alpha/t.raw_model.lora.rank)
         save_checkpoint(self.out_dir/'best.pt', dict(model=weights, config=self.config, tokenizer_hash=self.tokenizer_hash) | t.state_dict())
 
@@ -395,7 +398,7 @@ def _trainer(cfg, model, tok, template, batches, val_plan, folder, asked, callba
 
 def _fingerprint(examples): return hashlib.sha256(np.ascontiguousarray(examples.ids).tobytes() + np.ascontiguousarray(examples.ends).tobytes()).hexdigest()[:16]
 
-# %% ../nbs/16_finetune.ipynb #bd250437
+# %% ../nbs/16_finetune.ipynb #680f4fb9
 def _write_down(cfg, folder, tok, origin, quiet):
     if not quiet: print(show_config(cfg, origin))
     atomic_write(folder/'config.toml', to_toml(cfg))
@@ -413,16 +416,14 @@ def _after(cfg, folder, t, tok, template, asked, old_val, val_plan, before, s):
     if t.step and adapters(model) and s.is_main: save_adapter(model, folder/'adapter')
     best = (folder/'best.pt').exists() and t.best_step
     if best: model = load_run(folder/'best.pt', s.device).model
-    elif adapters(model): model = merge_lora(deepcopy_model(model))
+    elif adapters(model):                                            # nothing was better than the base, or nothing was measured yet
+        if t.step and s.is_main: next(o for o in t.callbacks if isinstance(o, TuneCheckpoint)).save_merged(t)
+        model = merge_lora(deepcopy(model))
     if t.step and not best: warn('the validation loss never fell below the base\'s: these are the last weights (try a larger or smaller --learning_rate)')
     figures = dict(step=t.best_step if best else t.step, response_before=before['response'], response_after=response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters),
                    pretraining_before=before['pretraining'], pretraining_after=forgetting_loss(model, old_val, s))
     texts = Answers(folder, tok, template, [q for q, _ in asked], cfg.max_new_tokens).answer(model.eval())
     return Tuned(folder, cfg, model, tok, t, figures, [(q, ref, b, a) for (q, ref), b, a in zip(asked, before['texts'], texts)])
-
-def deepcopy_model(model):
-    from copy import deepcopy
-    return deepcopy(model)
 
 # %% ../nbs/16_finetune.ipynb #a1a948ae
 def write_tuning_report(
