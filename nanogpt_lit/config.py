@@ -265,13 +265,13 @@ PRESETS = {
     'gpt2-xl': dict(act='gelu_tanh', n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl', tokenizer='gpt2'),
 }
 
-# %% ../nbs/00a_config.ipynb #071a0a2d
+# %% ../nbs/00a_config.ipynb #30a2f49c
 PRESETS['speedrun'] = dict(
-    tokenizer='char', out_dir='runs/speedrun', n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=200,
+    tokenizer='char', out_dir='runs/speedrun', n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=210,
     pos='learned', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm', act='relu2', bias=False,
     tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,
-    optimizer='muon', learning_rate=.02, min_lr=0., muon_lr=.03, muon_momentum=.9, muon_steps=3, beta1=.8, weight_decay=0., grad_clip=0.,
-    schedule='wsd', cooldown_fraction=.7, warmup_steps=5, eval_interval=200, checkpoint_interval=200)
+    optimizer='muon', learning_rate=.02, min_lr=0., muon_lr=.03, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', beta1=.8, weight_decay=0., grad_clip=0.,
+    schedule='wsd', cooldown_fraction=.7, warmup_steps=5, eval_interval=210, checkpoint_interval=210)
 
 # %% ../nbs/00a_config.ipynb #d35f5eab
 _cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False, tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999,

@@ -1,7 +1,7 @@
 """The race: `speedrun` against nanoGPT's CPU recipe, by the loss on the whole validation split.
 
     python scripts/bench_speedrun.py --input tinyshakespeare.txt --peer PATH_TO_A_NANOGPT_CHECKOUT [--seeds 101 102 103]
-    python scripts/bench_speedrun.py --input tinyshakespeare.txt --only --steps 200 --set muon_polynomial=polar
+    python scripts/bench_speedrun.py --input tinyshakespeare.txt --only --steps 180 --set muon_polynomial=jordan
 
 Every run is a process of its own with one thread, and they take turns. A clock starts before the process does, so that imports
 and the preparation of our data count; it stops after the last step, and the loss is then measured in float32, off the clock. The peer is
@@ -68,7 +68,7 @@ def main():
     p.add_argument('--input', required=True, help='the text; the peer must have prepared the same one')
     p.add_argument('--peer', help='a nanoGPT checkout with data/shakespeare_char prepared')
     p.add_argument('--seeds', type=int, nargs='+', default=[101, 102, 103])
-    p.add_argument('--steps', type=int, default=200)
+    p.add_argument('--steps', type=int, default=210)
     p.add_argument('--dtype', default='bfloat16')
     p.add_argument('--set', action='append', default=[], metavar='NAME=VALUE')
     p.add_argument('--only', action='store_true', help='without the peer')
