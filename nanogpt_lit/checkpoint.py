@@ -308,8 +308,9 @@ def strip_checkpoint(
     state = load_checkpoint(path)
     return save_checkpoint(out or path, {k: v for k, v in state.items() if k not in (*ONLY_TO_RESUME, 'checksum')})
 
-# %% ../nbs/11_checkpoint.ipynb #d24de020
-RUN_FILES = ('*.pt', 'latest*', 'metrics*.jsonl', 'samples', 'plots', 'report.html', 'config.toml', 'baselines.json')
+# %% ../nbs/11_checkpoint.ipynb #cf227d41
+RUN_FILES = ('*.pt', 'latest*', 'metrics*.jsonl', 'hellaswag.jsonl', 'status.json', 'samples', 'plots', 'report.html',
+             'config.toml', 'baselines.json')
 
 def set_aside(
     folder,          # a run folder

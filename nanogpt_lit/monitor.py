@@ -6,13 +6,13 @@
 __all__ = ['X_AXES', 'PANELS', 'read_metrics', 'series', 'smooth', 'loss_stats', 'plot_losses', 'save_figure', 'plot_command',
            'run_table', 'PlotLoss', 'jupyter_display', 'LiveCurve', 'OverfitWatch', 'nonfinite', 'NanWatch']
 
-# %% ../nbs/10_monitor.ipynb #571a6b5d
+# %% ../nbs/10_monitor.ipynb #5db83856
 import json, sys, time
 from collections import deque
 from pathlib import Path
 import torch
 from .config import PlotConfig
-from .core import UserError, atomic_open, check_writable, human
+from .core import UserError, atomic_open, atomic_write, check_writable, human
 from .trainer import Callback
 
 # %% ../nbs/10_monitor.ipynb #b1c99a16
@@ -180,22 +180,22 @@ def run_table(
     def line(row): return '  '.join(v.rjust(w) if i else v.ljust(w) for i, (v, w) in enumerate(zip(row, widths)))
     return '\n'.join(map(line, rows))
 
-# %% ../nbs/10_monitor.ipynb #37e1f80e
+# %% ../nbs/10_monitor.ipynb #9a5e516b
 class PlotLoss(Callback):
-    "Draws plots/loss_curve_latest.png at every checkpoint and at the end; with `plot_loss`, one picture per checkpoint too"
+    "Draws plots/loss_curve_latest.png at the end; with `plot_loss` at every checkpoint too, and keeps each picture"
     order = 60
     def __init__(self,
         out_dir,              # the run folder, with a metrics.jsonl
-        keep: bool|None=None, # also loss_curve_step_N.png and loss_curve_final_step_N.png; None = as cfg.plot_loss
+        keep: bool|None=None, # loss_curve_step_N.png and loss_curve_final_step_N.png as well; None = as cfg.plot_loss
     ): self.run, self.keep = Path(out_dir), keep
 
-    def draw(self, t, *names):
-        if not t.strategy.is_main or t.record is None: return
-        keep = t.cfg.plot_loss if self.keep is None else self.keep
-        for name in ('loss_curve_latest', *(names if keep else ())):
-            plot_losses(self.run, path=self.run/'plots'/f'{name}.png')
+    def draw(self, t, name, end=False):
+        keep, plots = t.cfg.plot_loss if self.keep is None else self.keep, self.run/'plots'
+        if not (keep or end) or not t.strategy.is_main or t.record is None: return
+        plot_losses(self.run, path=plots/'loss_curve_latest.png')
+        if keep: atomic_write(plots/f'{name}.png', (plots/'loss_curve_latest.png').read_bytes())
     def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.step}')
-    def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}')
+    def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}', end=True)
 
 # %% ../nbs/10_monitor.ipynb #3ce62cf8
 def jupyter_display():
