@@ -6,16 +6,17 @@
 __all__ = ['X_AXES', 'PANELS', 'read_metrics', 'series', 'smooth', 'loss_stats', 'plot_losses', 'save_figure', 'plot_command',
            'run_table', 'PlotLoss', 'jupyter_display', 'LiveCurve', 'OverfitWatch', 'nonfinite', 'NanWatch']
 
-# %% ../nbs/10_monitor.ipynb #5db83856
-import json, sys, time
+# %% ../nbs/10_monitor.ipynb #d07bcfcb
+import io, json, math, sys, time
 from collections import deque
+from types import SimpleNamespace
 from pathlib import Path
 import torch
 from .config import PlotConfig
 from .core import UserError, atomic_open, atomic_write, check_writable, human
 from .trainer import Callback
 
-# %% ../nbs/10_monitor.ipynb #b1c99a16
+# %% ../nbs/10_monitor.ipynb #7bd58e81
 def read_metrics(
     run, # a run folder, or its metrics.jsonl
 ) -> list[dict]:
@@ -37,7 +38,7 @@ def series(
     key: str,            # 'loss', 'val_loss', 'grad_norm', …
 ) -> tuple[list, list]:
     "`(steps, values)` of the records that have `key`"
-    have = [(r['step'], r[key]) for r in records if r.get(key) is not None]
+    have = [(r['step'], r[key]) for r in records if r.get(key) is not None and math.isfinite(r[key])]
     return [s for s, _ in have], [v for _, v in have]
 
 # %% ../nbs/10_monitor.ipynb #bfb52ae7
@@ -197,13 +198,19 @@ class PlotLoss(Callback):
     def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.step}')
     def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}', end=True)
 
-# %% ../nbs/10_monitor.ipynb #3ce62cf8
+# %% ../nbs/10_monitor.ipynb #20a39289
 def jupyter_display():
-    "A function that shows an object under the running cell and returns a handle with `.update`; None outside of notebooks"
+    "A function that shows a figure under the running cell and returns a handle with `.update`; None outside of notebooks"
     if 'ipykernel' not in sys.modules: return None
     from IPython import get_ipython
-    from IPython.display import display
-    return (lambda o: display(o, display_id=True)) if getattr(get_ipython(), 'kernel', None) else None
+    from IPython.display import Image, display
+    def picture(fig): # drawn here: Jupyter does it itself only after somebody has used pyplot
+        fig.savefig(png := io.BytesIO(), format='png')
+        return Image(png.getvalue())
+    def show(fig):
+        handle = display(picture(fig), display_id=True)
+        return SimpleNamespace(update=lambda fig: handle.update(picture(fig)))
+    return show if getattr(get_ipython(), 'kernel', None) else None
 
 class LiveCurve(Callback):
     "In Jupyter: the loss curve under the cell, renewed while the run goes on"
@@ -228,7 +235,7 @@ class LiveCurve(Callback):
     def on_fit_end(self, t):
         if self.show and self.records: self.draw()
 
-# %% ../nbs/10_monitor.ipynb #a14716c9
+# %% ../nbs/10_monitor.ipynb #99de56c5
 class OverfitWatch(Callback):
     "Warns, once per episode, when the validation loss is above its best while the training loss still falls"
     def __init__(self,
@@ -246,8 +253,16 @@ class OverfitWatch(Callback):
         parting = t.val_loss > t.best_val_loss*(1 + self.margin) and train < self.train_at_best
         self.bad = self.bad + 1 if parting else self.bad
         if parting and self.bad == 1: t.say(self.message(t, train))
+        self._check(t)
+
+    def on_fit_start(self, t): self._check(t)             # continued after it was over: over
+    def _check(self, t):
         after = t.cfg.stop_on_overfit if self.stop_after is None else self.stop_after
         if after and self.bad >= after: t.finish(f'overfitting: {self.bad} evaluations above the best validation loss')
+    def state_dict(self): return dict(train_at_best=self.train_at_best, bad=self.bad, recent=list(self.recent))
+    def load_state_dict(self, state):
+        self.train_at_best, self.bad = state['train_at_best'], state['bad']
+        self.recent.extend(state['recent'])
 
     def message(self, t, train):
         return (f'overfitting? validation loss {t.val_loss:.3f} is above its best {t.best_val_loss:.3f} (step {t.best_step}) '
