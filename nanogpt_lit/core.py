@@ -9,10 +9,11 @@ __all__ = ['ALIASES', 'TRANSLATE', 'FULL_DATA', 'NO_EFFECT', 'WORDS', 'IMPLIED',
            'flat_fields', 'parse_value', 'canonical', 'parse_argv', 'spoken', 'read_py_config', 'read_config', 'build',
            'flat_values', 'to_toml', 'resolve', 'show_config', 'Command', 'help_text', 'run_command']
 
-# %% ../nbs/00_core.ipynb #687bd18f
+# %% ../nbs/00_core.ipynb #3cf7e33d
 import ast, ctypes, difflib, hashlib, json, linecache, os, random, sys, tempfile, tokenize, tomllib
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -224,23 +225,26 @@ class Knob:
     @property
     def optional(self): return NoneType in get_args(self.type)
 
-# %% ../nbs/00_core.ipynb #0c07e37f
+# %% ../nbs/00_core.ipynb #a7b932b5
 def _sources(cls):
     "Source texts that may define `cls`, likeliest first"
     file = getattr(sys.modules.get(cls.__module__), '__file__', None)
     if file: yield ''.join(linecache.getlines(file))
     yield from (''.join(o[2]) for o in reversed([*linecache.cache.values()]) if len(o) == 4)
 
+@cache
+def _commented(src):
+    "Class → field → its trailing comment, for all classes of a source text: read once, since every command asks for several"
+    said = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(StringIO(src).readline) if t.type == tokenize.COMMENT}
+    return {c.name: {n.target.id: said.get(n.end_lineno, '') for n in c.body if isinstance(n, ast.AnnAssign)}
+            for c in ast.walk(ast.parse(src)) if isinstance(c, ast.ClassDef)}
+
 def field_comments(
     cls, # a dataclass, from a module or from a notebook cell
 ) -> dict[str, str]:
     "The trailing comment of each field of `cls`"
     for src in _sources(cls):
-        if f'class {cls.__name__}' not in src: continue
-        nodes = [n for n in ast.walk(ast.parse(src)) if isinstance(n, ast.ClassDef) and n.name == cls.__name__]
-        if not nodes: continue
-        said = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(StringIO(src).readline) if t.type == tokenize.COMMENT}
-        return {n.target.id: said.get(n.end_lineno, '') for n in nodes[-1].body if isinstance(n, ast.AnnAssign)}
+        if f'class {cls.__name__}' in src and cls.__name__ in (found := _commented(src)): return found[cls.__name__]
     return {}
 
 # %% ../nbs/00_core.ipynb #105bf4de

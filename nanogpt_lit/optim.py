@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['JORDAN', 'split_params', 'newton_schulz', 'muon_dtype', 'best_quintic', 'polar_express', 'coefficients', 'muon_scale',
-           'Muon', 'make_optimizers', 'set_lr', 'lr_factor', 'lr_at', 'clip_grad_norm', 'weights_of', 'update_ratios']
+           'Unmarked', 'AdamW', 'Muon', 'make_optimizers', 'set_lr', 'lr_factor', 'lr_at', 'clip_grad_norm',
+           'weights_of', 'update_ratios']
 
-# %% ../nbs/08_optim.ipynb #08aab4e8
+# %% ../nbs/08_optim.ipynb #27f32081
 import math
 from functools import cache
+from inspect import unwrap
 import numpy as np
 import torch
 from torch import nn
@@ -109,8 +111,18 @@ def muon_scale(
     rows, columns = shape
     return max(1, rows/columns)**.5 if rule == 'original' else .2*max(rows, columns)**.5
 
-# %% ../nbs/08_optim.ipynb #37400221
-class Muon(torch.optim.Optimizer):
+# %% ../nbs/08_optim.ipynb #7d53aae4
+class Unmarked:
+    "The bookkeeping of `torch.optim.Optimizer` as torch wrote it, without the mark whose first use loads the compiler"
+    add_param_group, zero_grad, state_dict, load_state_dict = (
+        unwrap(getattr(torch.optim.Optimizer, o)) for o in ('add_param_group', 'zero_grad', 'state_dict', 'load_state_dict'))
+
+class AdamW(Unmarked, torch.optim.AdamW):
+    "torch's AdamW, likewise"
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+# %% ../nbs/08_optim.ipynb #4f4e7160
+class Muon(Unmarked, torch.optim.Optimizer):
     "Momentum with orthogonalised updates for matrices (Jordan 2024); all matrices of a shape are processed as one bank"
     def __init__(self,
         params,                   # 2-D parameters, or groups of them
@@ -157,7 +169,7 @@ def _step_bank(self: Muon, group, ps, scale):
 
 Muon.orthogonalise = staticmethod(newton_schulz)         # several processes share this work: they bring their own
 
-# %% ../nbs/08_optim.ipynb #16c88ea8
+# %% ../nbs/08_optim.ipynb #32468fe2
 def make_optimizers(
     model: nn.Module,   # parameters are split by `split_params`
     cfg: OptimConfig,   # which optimiser, and its settings
@@ -168,7 +180,7 @@ def make_optimizers(
     fused = torch.device(device).type in ('cpu', 'cuda')
     adam = [dict(params=g[k], weight_decay=wd) for k, wd in (('decay', cfg.weight_decay), ('plain', 0.)) if g[k]]
     kw = dict(lr=cfg.learning_rate, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, fused=fused)
-    opts = [torch.optim.AdamW(adam, **kw)] if adam else []
+    opts = [AdamW(adam, **kw)] if adam else []
     if g['muon']: opts.append(Muon(g['muon'], cfg.muon_lr, cfg.muon_momentum, cfg.weight_decay, cfg.muon_steps,
                                    cfg.muon_polynomial, cfg.muon_nesterov, cfg.muon_scale))
     if not opts: raise UserError('the model has no trainable parameters: unfreeze some')

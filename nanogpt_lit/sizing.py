@@ -10,7 +10,7 @@ __all__ = ['PARTS', 'SPARE', 'PEAK_TFLOPS', 'TOKENS_PER_PARAMETER', 'FITS', 'par
            'micro_step_s', 'update_s', 'Speed', 'measure', 'expected_loss', 'optimal_tokens', 'planned_vocabulary',
            'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
 
-# %% ../nbs/04a_sizing.ipynb #7248618f
+# %% ../nbs/04a_sizing.ipynb #6b8f9484
 import json, math, time, weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,9 +24,9 @@ from fastcore.basics import patch
 from .attention import KVCache
 from .config import GPTConfig, RunConfig
 from .core import UserError, duration, human, pick_device, pick_dtype
-from .model import GPT
+from .model import GPT, ShapesOnly
 
-# %% ../nbs/04a_sizing.ipynb #524750a9
+# %% ../nbs/04a_sizing.ipynb #826fbb99
 PARTS = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'taps': 'taps',
          'head': 'output layer'}
 
@@ -35,7 +35,7 @@ def param_table(
 ) -> dict[str, int]: # part → parameters
     "Parameters by part of the network; a tied matrix counts once, as embedding"
     if isinstance(model, GPTConfig):
-        with torch.device('meta'): model = GPT(model)
+        with ShapesOnly(): model = GPT(model)
     table = dict.fromkeys((v for k, v in PARTS.items() if k != 'taps'), 0)
     for name, p in model.named_parameters():
         word = name.split('.')[2 if name.startswith('blocks') else 0]
