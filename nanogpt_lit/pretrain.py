@@ -90,7 +90,7 @@ def _prepared_input(d, home):
         return home
     return _prepared(sources, home, d)
 
-# %% ../nbs/15_pretrain.ipynb #18c57e25
+# %% ../nbs/15_pretrain.ipynb #d50042d5
 def _prepared_dataset(d):
     "The folder of a dataset that is prepared or known by name; one known by name is prepared at first use"
     if '://' in d.dataset: return d.dataset                # a prepared folder far away, read through a cache
@@ -99,7 +99,8 @@ def _prepared_dataset(d):
         if (home/'meta.json').exists() or any(tokens): return home
     if d.dataset not in RECIPES:
         raise UserError(f'dataset {d.dataset!r} is neither a prepared folder (with meta.json or train.bin) '
-                        f'nor one of {", ".join(RECIPES)}: prepare it with nanogpt-prepare, or give text with --input')
+                        f'nor one of {", ".join(RECIPES)}: prepare it with nanogpt-prepare, '
+                        'or give text with --input')
     return _prepared(d.dataset, Path('data')/d.dataset, d)
 
 # %% ../nbs/15_pretrain.ipynb #eca61743
@@ -162,8 +163,8 @@ def all_meant(
     if cfg.model.vocab_size == GPTConfig.vocab_size: del told['vocab_size']
     return told
 
-# %% ../nbs/15_pretrain.ipynb #66e2686d
-PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint') # say how to call, not what to train
+# %% ../nbs/15_pretrain.ipynb #ee964187
+PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint')
 
 def find_resume(
     cfg: RunConfig, # what was asked for
@@ -174,10 +175,11 @@ def find_resume(
     if named and not named.is_dir(): return load_checkpoint(t.checkpoint_path), named
     folder = t.checkpoint_path if named else t.out_dir if t.auto_resume else None
     found = newest_of_any(folder, say=warn) if folder else None
-    if named and not found: raise UserError(f'there is no good checkpoint in {folder}: name a file or another run folder')
+    if named and not found:
+        raise UserError(f'there is no good checkpoint in {folder}: name a file or another run folder')
     return (found[1], found[0]) if found else (None, None)
 
-# %% ../nbs/15_pretrain.ipynb #4729881e
+# %% ../nbs/15_pretrain.ipynb #abdab77d
 LENGTHS = ('max_steps', 'max_tokens', 'max_epochs')        # the last two win over the first
 
 def resumed_config(
@@ -188,30 +190,31 @@ def resumed_config(
     "The settings to go on with, and `{name: (old, new)}` for those that differ from the checkpoint's"
     asked = flat_values(cfg)
     kept = {k: v for k, v in saved.items() if k in asked and origin.get(k) != 'flag' and k not in PER_CALL}
-    given = [k for k in LENGTHS if origin.get(k) == 'flag'] # a length that was asked for replaces one in another unit
+    given = [k for k in LENGTHS if origin.get(k) == 'flag'] # a length asked for replaces one in another unit
     merged = build(RunConfig, asked | kept | {k: 0 for k in LENGTHS[1:] if given and k not in given})
-    changed = {k: (saved[k], v) for k, v in flat_values(merged).items() if k in saved and k not in PER_CALL and saved[k] != v}
-    return merged, changed
+    now = {k: v for k, v in flat_values(merged).items() if k in saved and k not in PER_CALL}
+    return merged, {k: (saved[k], v) for k, v in now.items() if saved[k] != v}
 
-# %% ../nbs/15_pretrain.ipynb #6807706f
-HARMLESS = {'log_interval', 'eval_interval', 'eval_iters', 'generate_interval', 'plot_loss', 'checkpoint_interval',
-            'keep_last_n_checkpoints', 'strip_checkpoints', 'checkpoint_name', 'final_name', 'track', 'track_offline',
-            'track_project', 'dataloader_workers', 'workers', 'patience', 'min_delta', 'stop_on_overfit', 'monitoring',
-            'max_cpu', 'max_memory'} # changing these leaves the weights of every step as they would have been
+# %% ../nbs/15_pretrain.ipynb #63344980
+HARMLESS = {'log_interval', 'eval_interval', 'eval_iters', 'generate_interval', 'plot_loss', 'monitoring',
+            'checkpoint_interval', 'keep_last_n_checkpoints', 'strip_checkpoints', 'checkpoint_name',
+            'final_name', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
+            'patience', 'min_delta', 'stop_on_overfit', 'max_cpu', 'max_memory'}
 
 def inexact(
     changed: dict,  # from `resumed_config`
     cfg: RunConfig, # its configuration
 ) -> list[str]:
     "The changed settings that change the result"
-    fixed = cfg.optim.schedule == 'constant' or cfg.optim.lr_decay_steps       # else the schedule stretches with the run
+    # else the schedule stretches with the run
+    fixed = cfg.optim.schedule == 'constant' or cfg.optim.lr_decay_steps
     return [k for k in changed if k not in HARMLESS and not (k in LENGTHS and fixed)]
 
-# %% ../nbs/15_pretrain.ipynb #4a45a65d
+# %% ../nbs/15_pretrain.ipynb #2bd97265
 def saved_settings(
     values: dict, # flat values from presets, files and flags
 ) -> dict:
-    "Flat settings of the checkpoint that `values` ask to go on from; {} if none is asked for, or none is readable"
+    "Flat settings of the checkpoint that `values` ask to go on from; {} if there is none, or none is readable"
     path = values.get('load_checkpoint') or values.get('resume') and values.get('checkpoint_path')
     own = values.get('auto_resume') and values.get('out_dir', RunConfig().train.out_dir)
     folder = path if path and Path(path).is_dir() else None if path else own
@@ -234,7 +237,7 @@ def check_tokenizer(
     raise UserError(f'the data was made with another tokenizer than {path}: prepare the text with '
                     f'--tokenizer {folder if folder.exists() else "FOLDER, the one it was trained with"}')
 
-# %% ../nbs/15_pretrain.ipynb #9ed5af53
+# %% ../nbs/15_pretrain.ipynb #38c99eba
 class Samples(Callback):
     "Writes a text sample every `generate_interval` steps and at the end"
     order = 20
@@ -243,7 +246,9 @@ class Samples(Callback):
         folder,            # run folder
         prompt: str='\n',  # what the model continues
         n_tokens: int=200, # length of a sample
-    ): self.tokenizer, self.folder, self.prompt, self.n_tokens = tokenizer, Path(folder)/'samples', prompt, n_tokens
+    ):
+        self.tokenizer, self.folder = tokenizer, Path(folder)/'samples'
+        self.prompt, self.n_tokens = prompt, n_tokens
 
     def on_step_end(self, t):
         every = t.cfg.generate_interval
@@ -260,12 +265,13 @@ def write(self: Samples, t, model):
     atomic_write(self.folder/f'step_{t.step:05d}.txt', text)
     t.say(f'sample at step {t.step}: {text[:300]!r}')
 
-# %% ../nbs/15_pretrain.ipynb #958f099a
+# %% ../nbs/15_pretrain.ipynb #30e2008f
 class EvalLines(Callback):
     "Prints a line per evaluation, with the time that has passed"
     order = 10
     def on_log(self, t):
-        if t.strategy.is_main and 'val_loss' in t.record: t.say(f'{duration(t.elapsed_s)}: {log_line(t.record)}')
+        if not t.strategy.is_main or 'val_loss' not in t.record: return
+        t.say(f'{duration(t.elapsed_s)}: {log_line(t.record)}')
 
 # %% ../nbs/15_pretrain.ipynb #3ddc8952
 @dataclass
@@ -297,43 +303,45 @@ def run_folder(
         if made: shutil.rmtree(made, ignore_errors=True)
         raise
 
-# %% ../nbs/15_pretrain.ipynb #38d91b01
+# %% ../nbs/15_pretrain.ipynb #d5255961
 def auto_batch(
     cfg: RunConfig,    # with the vocabulary size known; changed in place: `batch_size` and `grad_accum_steps`
     memory: int=None,  # bytes; None = what the device has free
 ):
-    "Cut a step's sequences into the fewest micro-steps that fit. Raises `UserError` if not even one sequence does"
+    "Cut a step's sequences into the fewest micro-steps that fit; `UserError` if not even one sequence does"
     t, device = cfg.train, pick_device(cfg.train.device)
     memory = memory or available_memory(device)
     t.batch_size, t.grad_accum_steps = fit_batch_size(cfg, memory, device, optimizers=make_optimizers)
     t.auto_batch = False
-    print(f'batch size: a step of {t.batch_size*t.grad_accum_steps} sequences as {t.grad_accum_steps} x {t.batch_size}, '
-          f'the largest that fit into {size(memory)}')
+    print(f'batch size: a step of {t.batch_size*t.grad_accum_steps} sequences as {t.grad_accum_steps} x '
+          f'{t.batch_size}, the largest that fit into {size(memory)}')
 
-# %% ../nbs/15_pretrain.ipynb #8daa200b
+# %% ../nbs/15_pretrain.ipynb #b8b08ddd
 def safe(
     folder: Path, # of the run
 ) -> str:
     "What is left of a run that ended without memory"
     path = latest_checkpoint(folder, say=warn)
-    return f'everything up to {path} is saved, --auto_resume continues from there' if path else 'no checkpoint had been written yet'
+    if not path: return 'no checkpoint had been written yet'
+    return f'everything up to {path} is saved, --auto_resume continues from there'
 
-# %% ../nbs/15_pretrain.ipynb #7820759a
+# %% ../nbs/15_pretrain.ipynb #80112d6d
 def auto_threads(
     cfg: RunConfig, # with the vocabulary size known
     n_params: int,  # parameters of the model
 ) -> int|None:
     "1 for a small training step on the CPU, None (torch's own choice) for a larger one"
     t = cfg.train
-    small = 6*n_params*t.batch_size*cfg.model.block_size < 1e10 # about six operations per parameter and token (Kaplan et al., 2020)
-    return t.num_threads or (1 if small and pick_device(t.device) == 'cpu' else None)
+    n_ops = 6*n_params*t.batch_size*cfg.model.block_size # six per parameter and token (Kaplan et al., 2020)
+    return t.num_threads or (1 if n_ops < 1e10 and pick_device(t.device) == 'cpu' else None)
 
-# %% ../nbs/15_pretrain.ipynb #499e0b4b
+# %% ../nbs/15_pretrain.ipynb #13b6a9d1
 def _callbacks(cfg, folder, tok, sharded, quiet):
     "What belongs to a run folder"
     keeper = ShardedCheckpoint if sharded else CheckpointCallback
     cbs = [keeper(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'),
-           ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), Heartbeat(folder), ReportFailure(folder)]
+           ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), Heartbeat(folder),
+           ReportFailure(folder)]
     if not quiet: cbs += [LiveCurve(), LogLines()]
     elif not sys.stderr.isatty(): cbs.append(EvalLines())
     if tok: cbs.append(Samples(tok, folder, prompt=_first_prompt(tok)))
@@ -344,7 +352,7 @@ def _first_prompt(tok):
     try: tok.encode('\n'); return '\n'
     except UserError: return tok.decode([0])
 
-# %% ../nbs/15_pretrain.ipynb #ca964893
+# %% ../nbs/15_pretrain.ipynb #0a004f02
 def make_trainer(
     cfg: RunConfig,    # all settings, the vocabulary size among them
     plan,              # which windows each step sees
@@ -362,15 +370,17 @@ def make_trainer(
     set_threads(auto_threads(cfg, model.num_params()))
     if cfg.train.activation_checkpointing: checkpoint_activations(model)
     model = s.prepare(model)
+    optimizers = make_optimizers(model, cfg.optim, s.device)
     cbs = [*_callbacks(cfg, folder, tok, isinstance(s, Sharded), quiet), *callbacks]
-    return Trainer(model, plan, make_optimizers(model, cfg.optim, s.device), cfg.optim, cfg.train, cbs, val, strategy=s)
+    return Trainer(model, plan, optimizers, cfg.optim, cfg.train, cbs, val, strategy=s)
 
-# %% ../nbs/15_pretrain.ipynb #c96ffd08
+# %% ../nbs/15_pretrain.ipynb #8f9c569c
 def _plan(cfg, train, device):
     "Which windows each step sees, read ahead if that was asked for"
-    c, d = cfg.train, cfg.data
-    plan = make_plan(train, c.batch_size*c.grad_accum_steps, cfg.model.block_size, seed=c.seed, sampling=d.sampling)
-    if isinstance(plan, DocumentPlan): print(f'{plan.n_windows:,} windows of whole documents, {plan.padding:.1%} padding')
+    c, d, n = cfg.train, cfg.data, cfg.train.batch_size*cfg.train.grad_accum_steps
+    plan = make_plan(train, n, cfg.model.block_size, seed=c.seed, sampling=d.sampling)
+    if isinstance(plan, DocumentPlan):
+        print(f'{plan.n_windows:,} windows of whole documents, {plan.padding:.1%} padding')
     return read_ahead(plan, d.dataloader_workers, device)
 
 # %% ../nbs/15_pretrain.ipynb #db5eae51
@@ -397,7 +407,7 @@ def _check_resume(cfg, back):
         raise UserError(f'{back.path} was trained with --optimizer {back.changed["optimizer"][0]}, '
                         'whose state another cannot use: leave the flag out')
 
-# %% ../nbs/15_pretrain.ipynb #e41881f3
+# %% ../nbs/15_pretrain.ipynb #f99a659d
 def _check_ids(cfg, *halves):
     "Bare token files: is every id in the vocabulary?"
     for data in halves:
@@ -408,7 +418,8 @@ def _made_ready(cfg, folder, origin, back, device):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
     train, val, tok = open_data(cfg.data, folder)
     if cfg.train.patience and (val is None or cfg.train.eval_interval <= 0):
-        raise UserError('--patience needs a validation loss to watch: give validation data, and an --eval_interval above 0')
+        raise UserError('--patience needs a validation loss to watch: give validation data, '
+                        'and an --eval_interval above 0')
     if back: check_tokenizer(back.ckpt, back.path, tok)
     fit_vocabulary(cfg, tok or train, origin)
     if back: _check_resume(cfg, back)
@@ -417,11 +428,11 @@ def _made_ready(cfg, folder, origin, back, device):
     if cfg.train.auto_batch: auto_batch(cfg)
     return train, val, tok, _plan(cfg, train, device)
 
-# %% ../nbs/15_pretrain.ipynb #dfd809e0
+# %% ../nbs/15_pretrain.ipynb #99d6d4c5
 def _move_in(cfg, folder, tok, origin, back, quiet):
     "Make room in the folder, and write down what is about to be trained"
-    elsewhere = not back or Path(back.path).resolve().parent != folder.resolve() # then a run in this folder is another one
-    if elsewhere and (old := set_aside(folder)):
+    ours = back and Path(back.path).resolve().parent == folder.resolve() # else a run in here is another one
+    if not ours and (old := set_aside(folder)):
         print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
     if not quiet: print(show_config(cfg, origin))
     atomic_write(folder/'config.toml', to_toml(cfg))
@@ -432,8 +443,9 @@ def _continue(trainer, back, cfg):
     "Restore a checkpoint and say what is different from then"
     notes = inexact(back.changed, cfg) + restore_any(trainer, back.ckpt)
     if not trainer.strategy.is_main: return
-    print(f'resuming {back.path} at step {trainer.step}' + ''.join(f'\n  changed: {k} {a} -> {b}' for k, (a, b) in back.changed.items())
-          + (f'\n  note: not bit for bit what an undisturbed run would do ({"; ".join(notes)})' if notes else ''))
+    print(f'resuming {back.path} at step {trainer.step}')
+    for k, (a, b) in back.changed.items(): print(f'  changed: {k} {a} -> {b}')
+    if notes: print(f'  note: not bit for bit what an undisturbed run would do ({"; ".join(notes)})')
 
 # %% ../nbs/15_pretrain.ipynb #c48eecb0
 def _fit(cfg, folder, data, back, callbacks, quiet, s):
@@ -447,14 +459,14 @@ def _fit(cfg, folder, data, back, callbacks, quiet, s):
         finally:
             if isinstance(batches, Prefetcher): batches.close()
 
-# %% ../nbs/15_pretrain.ipynb #bf374389
+# %% ../nbs/15_pretrain.ipynb #1f5b53eb
 def pretrain(
     cfg: RunConfig,    # all settings; not changed
     origin: dict=None, # where they came from (from `resolve`); None: as `all_meant` says
     callbacks=(),      # further ones
     quiet: bool=False, # no log lines (the progress bar stays)
 ) -> Run:
-    "Train a GPT as `cfg` says. Raises `UserError` for what the user can mend, before anything is written if possible"
+    "Train a GPT as `cfg` says. `UserError` for what the user can mend, before anything is written if possible"
     cfg, origin, s = deepcopy(cfg), all_meant(cfg) if origin is None else origin, strategy_for(cfg.train)
     s.check_same(flat_values(cfg))
     if restarted(cfg.train.out_dir): cfg.train.auto_resume, cfg.train.resume = True, False
@@ -463,22 +475,24 @@ def pretrain(
     with s.in_turn(), run_folder(cfg.train.out_dir) as folder:
         data = train, val, tok, _ = _made_ready(cfg, folder, origin, back, s.device)
         callbacks = [*callbacks, *hellaswag_watch(cfg.train, tok, folder)]
-    if val is None: print('no validation data: nothing is held out, and there will be no validation loss (--val_data FILE)')
+    if val is None: print('no validation data: nothing is held out, and there will be no validation loss '
+                          '(--val_data FILE)')
     if s.is_main: _move_in(cfg, folder, tok, origin, back, quiet)
     trainer = _fit(cfg, folder, data, back, callbacks, quiet, s)
     run = Run(folder, cfg, trainer.raw_model.eval(), tok, train, val, trainer)
-    if val is not None and run.finished and len(val) <= 20_000_000: run.evaluation = evaluate_loss(run.model, val, dtype=s.dtype, strategy=s)
+    if val is not None and run.finished and len(val) <= 20_000_000:
+        run.evaluation = evaluate_loss(run.model, val, dtype=s.dtype, strategy=s)
     return run
 
-# %% ../nbs/15_pretrain.ipynb #37b609b1
+# %% ../nbs/15_pretrain.ipynb #8d97db89
 def exit_code(
     reason: str|None, # `Trainer.stop_reason`: a signal's name, another reason, None for a finished run
 ) -> int:
-    "What the command answers to the shell: 0 finished, 128 + n asked to stop by signal n, 75 stopped for another reason (try again)"
+    "The command's answer to the shell: 0 finished, 128 + n stopped by signal n, 75 otherwise (try again)"
     if reason is None: return 0
     return 128 + signal.Signals[reason] if reason in signal.Signals.__members__ else 75
 
-# %% ../nbs/15_pretrain.ipynb #74dceace
+# %% ../nbs/15_pretrain.ipynb #c192f5d1
 def train_command(cfg, origin):
     "Target of `nanogpt-train`"
     with as_one(): run = _train(cfg, origin)
@@ -490,10 +504,11 @@ def _train(cfg, origin):
     model = run.trainer.strategy.plain(run.model)
     if not run.trainer.strategy.is_main: return run
     if run.evaluation: print(f'loss on the whole validation split: {_in_words(run.evaluation)}')
-    write = run.tokenizer and run.finished
-    samples = sample_texts(model, run.tokenizer, _first_prompt(run.tokenizer), 1, 400, seed=cfg.train.seed) if write else []
+    tok, samples = run.tokenizer, []
+    if tok and run.finished:
+        samples = sample_texts(model, tok, _first_prompt(tok), 1, 400, seed=cfg.train.seed)
     print(f'report: {write_report(run, samples=samples)}')
-    if run.tokenizer: print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
+    if tok: print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
     return run
 
 def _in_words(e):
@@ -511,7 +526,7 @@ def plan_command(cfg, origin):
     set_threads(cfg.train.num_threads)
     plan(cfg, origin, make_optimizers)
 
-# %% ../nbs/15_pretrain.ipynb #d173d267
+# %% ../nbs/15_pretrain.ipynb #7a1667bb
 def step_ms(
     model: GPT,        # on the CPU
     batch_size: int,   # sequences
@@ -520,12 +535,13 @@ def step_ms(
     n: int=3,          # steps to measure, after one to warm up
 ) -> float:
     "Milliseconds of a forward and backward pass, the quickest of `n`"
-    before, times = set_threads(), []
+    before, times, fixed = set_threads(), [], torch.Generator().manual_seed(0)
     set_threads(threads)
-    ids_BT = torch.randint(model.cfg.vocab_size, (batch_size, model.cfg.block_size + 1), generator=torch.Generator().manual_seed(0))
+    ids_BT = torch.randint(model.cfg.vocab_size, (batch_size, model.cfg.block_size + 1), generator=fixed)
     for _ in range(n + 1):
         start = time.perf_counter()
-        with torch.autocast('cpu', getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT[:, :-1], ids_BT[:, 1:])[1]
+        with torch.autocast('cpu', getattr(torch, dtype), enabled=dtype != 'float32'):
+            loss = model(ids_BT[:, :-1], ids_BT[:, 1:])[1]
         loss.backward()
         times.append(1000*(time.perf_counter() - start))
         model.zero_grad(set_to_none=True)
@@ -544,7 +560,7 @@ def fastest_setting(
     best = min(ms, key=ms.get)
     return *best, ms[best]
 
-# %% ../nbs/15_pretrain.ipynb #72d38fec
+# %% ../nbs/15_pretrain.ipynb #5e15dc09
 PROMPTS = ('    def __init__(self', 'def read', 'import os\n', 'class Error', 'for i in range(', '"""Return')
 
 def quickstart_config(
@@ -554,17 +570,18 @@ def quickstart_config(
     cfg, device = build(RunConfig, PRESETS['quickstart']), pick_device(q.device)
     cfg.model.vocab_size = cfg.data.tokenizer_vocab_size
     dtype, threads = ('auto', q.num_threads) if device != 'cpu' else fastest_setting(cfg)[:2]
-    return replace(cfg, data=replace(cfg.data, dataset=q.data_dir),
-                   train=replace(cfg.train, out_dir=q.out_dir, minutes=q.minutes, device=device, dtype=dtype, seed=q.seed,
-                                 num_threads=q.num_threads or threads, auto_resume=not q.restart))
+    train = replace(cfg.train, out_dir=q.out_dir, minutes=q.minutes, device=device, dtype=dtype, seed=q.seed,
+                    num_threads=q.num_threads or threads, auto_resume=not q.restart)
+    return replace(cfg, data=replace(cfg.data, dataset=q.data_dir), train=train)
 
 def prepare_quickstart_data(q, cfg):
     "Prepare the embedded corpus; the second time this is a look at the manifest"
-    home = Path(q.data_dir)
-    print(f'corpus: the sources of Python {platform.python_version()}\'s standard library, to be prepared in {home}')
-    prepare('pystdlib', home, tokenizer='bpe', vocab_size=cfg.data.tokenizer_vocab_size, val_fraction=cfg.data.val_fraction)
+    home, d = Path(q.data_dir), cfg.data
+    print(f'corpus: the sources of Python {platform.python_version()}\'s standard library, '
+          f'to be prepared in {home}')
+    prepare('pystdlib', home, tokenizer='bpe', vocab_size=d.tokenizer_vocab_size, val_fraction=d.val_fraction)
 
-# %% ../nbs/15_pretrain.ipynb #6cbbcda9
+# %% ../nbs/15_pretrain.ipynb #863bf783
 def quickstart(
     q: QuickstartConfig, # the user's wishes
 ) -> tuple[Run, dict, list]:
@@ -572,13 +589,15 @@ def quickstart(
     cfg = quickstart_config(q)
     prepare_quickstart_data(q, cfg)
     print(f'model: {_what_and_where(cfg)}; training for {duration(60*q.minutes)}')
-    run = pretrain(cfg, dict.fromkeys(('minutes', 'out_dir', 'device', 'num_threads'), 'flag'), quiet=True)
+    asked = dict.fromkeys(('minutes', 'out_dir', 'device', 'num_threads'), 'flag')
+    run = pretrain(cfg, asked, quiet=True)
     print(outcome(run.trainer))
     if not run.finished: return run, {}, []
     rows = baselines(run.train, run.val, run.tokenizer)
     rows['GPT'] = {k: getattr(run.evaluation, k) for k in ('nats_per_token', 'bits_per_byte')}
-    samples = [sample_texts(run.model, run.tokenizer, p, 1, 120, seed=q.seed, temperature=.8, top_p=.95)[0] for p in PROMPTS]
-    return run, rows, samples
+    def written(p):
+        return sample_texts(run.model, run.tokenizer, p, 1, 120, seed=q.seed, temperature=.8, top_p=.95)[0]
+    return run, rows, [*map(written, PROMPTS)]
 
 def _what_and_where(cfg):
     "Size of the model, and what it will be trained on"
@@ -586,14 +605,17 @@ def _what_and_where(cfg):
     threads = f', {t.num_threads} thread{"s"*(t.num_threads > 1)}' if t.num_threads else ''
     return f'{human(n)} parameters, {t.dtype} on {t.device}{threads}'
 
-# %% ../nbs/15_pretrain.ipynb #39fe89ed
+# %% ../nbs/15_pretrain.ipynb #3be2c5f0
 def quickstart_report(
     q: QuickstartConfig, # the user's wishes
 ) -> Run:
-    "The first part of `nanogpt-quickstart`: `quickstart`, with everything that it found printed and written down"
+    "The first part of `nanogpt-quickstart`: `quickstart`, with what it found printed and written down"
     run, rows, samples = quickstart(q)
-    if not run.finished: print('interrupted; the same command continues'); raise SystemExit(exit_code(run.trainer.stop_reason))
-    print(f'\nThe whole validation split ({len(run.val):,} tokens, {run.val.n_bytes:,} bytes), compressed by:\n\n{baseline_table(rows)}\n')
+    if not run.finished:
+        print('interrupted; the same command continues')
+        raise SystemExit(exit_code(run.trainer.stop_reason))
+    whole = f'{len(run.val):,} tokens, {run.val.n_bytes:,} bytes'
+    print(f'\nThe whole validation split ({whole}), compressed by:\n\n{baseline_table(rows)}\n')
     for s in samples[:3]: print(f'--- it writes ---\n{s.rstrip()}\n')
     run_folder = run.folder/'samples'
     run_folder.mkdir(exist_ok=True)
