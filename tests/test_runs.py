@@ -145,6 +145,74 @@ def test_a_torn_checkpoint_is_passed_over(text, undisturbed, tmp_path):
     assert newest.name in p.stderr.read(), 'the torn file was passed over without a word'
     assert same(folder, undisturbed)
 
+# --- going on with another length, elsewhere, or not at all -------------------------------------------------------
+
+@pytest.fixture
+def here(text, tmp_path, monkeypatch, capsys):
+    """`here('--max_steps', 20, out='a')` trains in this process, which is quicker than starting one: (exit code, words, run folder)"""
+    from nanogpt_lit.config import nanogpt_train
+    monkeypatch.chdir(tmp_path)
+    small = ['--n_layer', '1', '--n_head', '2', '--n_embd', '16', '--block_size', '16', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',
+             '--tokenizer', 'char', '--log_interval', '5', '--eval_interval', '20', '--eval_iters', '2', '--input', str(text)]
+    def go(*words, out='run', new=True):
+        capsys.readouterr()
+        code = nanogpt_train([*(small if new else []), '--out_dir', out, *map(str, words)])
+        said = capsys.readouterr()
+        return code, said.out + said.err, tmp_path/out
+    return go
+
+def rows(run): return [json.loads(line) for line in (run/'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
+def names(run): return sorted(p.name for p in run.glob('model_*.pt'))
+
+def test_length_in_tokens_on_resume(here):
+    "The length is kept in its own unit with another batch size, and a length in another unit takes its place"
+    _, _, run = here('--max_tokens', 6400)
+    assert rows(run)[-1]['step'] == 100 and '--max_tokens 12800' in (run/'report.html').read_text(encoding='utf-8')
+    code, said, _ = here('--auto_resume', '--max_tokens', 12_800, '--batch_size', 8, new=False)
+    assert code == 0 and (rows(run)[-1]['step'], rows(run)[-1]['tokens']) == (150, 12_800), said
+    code, said, _ = here('--auto_resume', '--max_steps', 180, new=False)
+    assert code == 0 and rows(run)[-1]['step'] == 180 and '--max_steps 360' in (run/'report.html').read_text(encoding='utf-8'), said
+
+def test_epochs_in_the_advice(here):
+    _, _, run = here('--max_epochs', .1)
+    assert '--max_epochs 0.2' in (run/'report.html').read_text(encoding='utf-8')
+
+def test_a_checkpoint_from_elsewhere_does_not_mix_with_the_run_in_the_folder(here):
+    _, _, a = here('--max_steps', 20, '--checkpoint_interval', 10, out='a')
+    _, _, b = here('--max_steps', 30, '--seed', 7, '--checkpoint_interval', 5, out='b')
+    code, said, _ = here('--load_checkpoint', 'a/model_00020.pt', '--max_steps', 40, out='b', new=False)
+    assert code == 0 and 'was moved to' in said and names(b) == ['model_00030.pt', 'model_00040.pt'], said
+    assert [r['step'] for r in rows(b)] == [25, 30, 35, 40] and names(b/'previous-1')[-1] == 'model_00030.pt'
+    code, said, _ = here('--load_checkpoint', 'a/model_00010.pt', '--max_steps', 40, out='a', new=False)    # its own folder
+    assert code == 0 and [r['step'] for r in rows(a)] == [0, 1, *range(5, 41, 5)], said
+
+def test_patience_without_anything_to_watch(here):
+    _, _, run = here('--max_steps', 2)
+    shard = next((run/'data').glob('train*.bin'))
+    code, said, bare = here('tiny', '--train_data', shard, '--patience', 2, '--max_steps', 5, out='bare', new=False)
+    assert code == 1 and '--patience needs a validation loss' in said and said.count('error:') == 1 and not bare.exists()
+
+def test_metrics_of_a_run_that_blows_up_are_json(here):
+    def no_constant(name): raise AssertionError(f'{name} is not JSON')
+    code, said, run = here('--max_steps', 40, '--learning_rate', '1e30', '--grad_clip', 0, '--checkpoint_interval', 1)
+    assert code == 1 and 'error: ' in said
+    for line in (run/'metrics.jsonl').read_text(encoding='utf-8').splitlines(): json.loads(line, parse_constant=no_constant)
+
+def test_the_curve_lives_under_the_cell(tmp_path):
+    "A picture, in a notebook that never used pyplot; and the last picture is in the place of the first"
+    nbformat, nbclient = pytest.importorskip('nbformat'), pytest.importorskip('nbclient')
+    cell = nbformat.v4.new_code_cell('''
+from types import SimpleNamespace as Some
+from nanogpt_lit.monitor import LiveCurve
+curve, t = LiveCurve(every=0.), Some(strategy=Some(is_main=True))
+curve.on_fit_start(t)
+for step in range(1, 4):
+    t.record = dict(step=step, loss=3./step)
+    curve.on_log(t)
+curve.on_fit_end(t)''')
+    nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[cell]), kernel_name='python3', resources={'metadata': {'path': str(tmp_path)}}).execute()
+    assert [o.output_type for o in cell.outputs] == ['display_data'] and 'image/png' in cell.outputs[0].data, cell.outputs
+
 # --- the two main jobs ---------------------------------------------------------------------------------------------
 
 def test_quickstart_killed_stopped_and_finished(tmp_path):
