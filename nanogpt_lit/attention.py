@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['causal_mask', 'attention_weights', 'prefer_eager', 'attend', 'rotary_tables', 'apply_rotary', 'rms_norm', 'newest',
-           'CausalSelfAttention', 'Taps', 'KVCache']
+           'CausalSelfAttention', 'AddPast', 'Taps', 'KVCache']
 
 # %% ../nbs/03_attention.ipynb #0bcb3242
 import math
@@ -173,7 +173,24 @@ def forward(self: CausalSelfAttention,
     y_BHTD = attend(q, k, v, attn_mask, self.cfg.dropout if self.training else 0., self.cfg.attn_impl)
     return self.proj(y_BHTD.transpose(1, 2).flatten(2))
 
-# %% ../nbs/03_attention.ipynb #fd68926e
+# %% ../nbs/03_attention.ipynb #8bd21a1b
+class AddPast(torch.autograd.Function):
+    "x[t] + w1·x[t-1] + …, written into one copy of x, and its gradient likewise"
+    @staticmethod
+    def forward(ctx, x_BTC, *ws):
+        ctx.save_for_backward(x_BTC, *ws)
+        y_BTC = x_BTC.clone()
+        for i, w_C in enumerate(ws, 1): y_BTC[:, i:].addcmul_(x_BTC[:, :-i], w_C.to(x_BTC.dtype))
+        return y_BTC
+
+    @staticmethod
+    def backward(ctx, g_BTC):
+        x_BTC, *ws = ctx.saved_tensors
+        gx_BTC = g_BTC.clone()
+        for i, w_C in enumerate(ws, 1): gx_BTC[:, :-i].addcmul_(g_BTC[:, i:], w_C.to(g_BTC.dtype))
+        return gx_BTC, *((g_BTC[:, i:]*x_BTC[:, :-i]).sum((0, 1)).to(w_C.dtype) for i, w_C in enumerate(ws, 1))
+
+# %% ../nbs/03_attention.ipynb #c391a4fc
 class Taps(nn.Module):
     "Each channel plus its own past: h[t] + w1·h[t-1] + …; zero at first. One vector per tap, so no optimiser takes it for a matrix"
     def __init__(self,
@@ -185,6 +202,7 @@ class Taps(nn.Module):
         self.site, self.w = site, nn.ParameterList(torch.zeros(channels) for _ in range(n))
 
     def forward(self, x_BTC, cache=None, pos_BT=None):
+        if cache is None and pos_BT is None and not torch.compiler.is_compiling(): return AddPast.apply(x_BTC, *self.w)
         n, T = len(self.w), x_BTC.shape[1]
         longer = F.pad(x_BTC, (0, 0, n, 0)) if cache is None else cache.look_back(self.site, x_BTC)
         y_BTC = x_BTC

@@ -32,7 +32,7 @@ def split_params(
         groups['muon' if muon and hidden else 'decay' if p.ndim >= 2 else 'plain'][name] = p
     return groups
 
-# %% ../nbs/08_optim.ipynb #484b44f1
+# %% ../nbs/08_optim.ipynb #98a68fe0
 JORDAN = (3.4445, -4.7750, 2.0315)                      # a, b, c of Keller Jordan's quintic
 
 def newton_schulz(
@@ -42,13 +42,13 @@ def newton_schulz(
 ) -> torch.Tensor:
     "`G` with all its singular values moved to about 1 (Jordan 2024, quintic Newton–Schulz); dtype and shape of `G`"
     X = G_NMK.to(dtype or muon_dtype(G_NMK.device))
-    if tall := X.size(-2) > X.size(-1): X = X.mT
+    if tall := X.size(-2) > X.size(-1): X = X.mT.contiguous()
     X = X/(X.norm(dim=(-2, -1), keepdim=True) + 1e-7)   # now no singular value exceeds 1
     X = X if X.ndim == 3 else X[None]
     for a, b, c in (JORDAN,)*steps if isinstance(steps, int) else steps:
         A = X @ X.mT
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
-    return (X.mT if tall else X).reshape(G_NMK.shape).to(G_NMK.dtype)
+    return (X.mT if tall else X).reshape(G_NMK.shape).to(G_NMK.dtype, memory_format=torch.contiguous_format)
 
 # %% ../nbs/08_optim.ipynb #c8b29822
 def muon_dtype(
