@@ -26,7 +26,7 @@ def _typed(cfg):
     "Give every field the type that it is declared with. `UserError` if that can't be"
     for knob in _kinds(type(cfg)): setattr(cfg, knob.name, parse_value(knob, getattr(cfg, knob.name)))
 
-# %% ../nbs/00a_config.ipynb #c8729d2f
+# %% ../nbs/00a_config.ipynb #10761b24
 @dataclass
 class GPTConfig:
     "Shape and options of a `GPT`"
@@ -59,23 +59,7 @@ class GPTConfig:
     init_std: float = .02            # standard deviation of fresh weights; 0 = 0.5/√n_embd
     dropout: float = 0.              # probability of dropping an activation in training
 
-    def __post_init__(self):
-        _typed(self)
-        for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
-            if (v := getattr(self, k)) is not None and v < 1: raise UserError(f'{k}={v}: expected at least 1')
-        if self.head_dim is None and self.n_embd % self.n_head:
-            raise UserError(f'n_embd={self.n_embd} is not a multiple of n_head={self.n_head}: change one of them')
-        if self.kv_heads < 1 or self.n_head % self.kv_heads:
-            raise UserError(f'n_head={self.n_head} is not a multiple of n_kv_head={self.n_kv_head}: query heads share key heads evenly')
-        if self.pos == 'rotary' and self.head_size % 2:
-            raise UserError(f'rotary positions turn pairs of channels, but the head size is {self.head_size}, which is odd')
-        if not 0 <= self.dropout < 1: raise UserError(f'dropout={self.dropout}: expected a probability below 1')
-        if self.window is not None and self.window < 1: raise UserError(f'window={self.window}: expected at least 1 token, or None for all')
-        if not self.window_pattern or {*self.window_pattern} - {*'LG'}:
-            raise UserError(f'window_pattern={self.window_pattern!r}: expected letters L (window) and G (everything), such as LG')
-        for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
-            if not 0 <= getattr(self, k) < math.inf: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
-        if not 1 < self.rope_theta < math.inf: raise UserError(f'rope_theta={self.rope_theta}: expected a number above 1')
+    def __post_init__(self): _typed(self); _check_shape(self); _check_ranges(self)
 
     def layer_window(self, layer: int) -> int|None:
         "The window of a layer; None = it sees everything"
@@ -88,6 +72,29 @@ class GPTConfig:
     def ff_size(self):
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if self.act == 'swiglu' else 4*self.n_embd
+
+# %% ../nbs/00a_config.ipynb #bb50231b
+def _check_shape(cfg):
+    "`UserError` for a `GPTConfig` whose numbers don't go together"
+    for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
+        if (v := getattr(cfg, k)) is not None and v < 1: raise UserError(f'{k}={v}: expected at least 1')
+    if cfg.head_dim is None and cfg.n_embd % cfg.n_head:
+        raise UserError(f'n_embd={cfg.n_embd} is not a multiple of n_head={cfg.n_head}: change one of them')
+    if cfg.kv_heads < 1 or cfg.n_head % cfg.kv_heads:
+        raise UserError(f'n_head={cfg.n_head} is not a multiple of n_kv_head={cfg.n_kv_head}: query heads share key heads evenly')
+    if cfg.pos == 'rotary' and cfg.head_size % 2:
+        raise UserError(f'rotary positions turn pairs of channels, but the head size is {cfg.head_size}, which is odd')
+
+# %% ../nbs/00a_config.ipynb #def7e4c8
+def _check_ranges(cfg):
+    "`UserError` for a number of a `GPTConfig` that is out of its range"
+    if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
+    if cfg.window is not None and cfg.window < 1: raise UserError(f'window={cfg.window}: expected at least 1 token, or None for all')
+    if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
+        raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) and G (everything), such as LG')
+    for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
+        if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
+    if not 1 < cfg.rope_theta < math.inf: raise UserError(f'rope_theta={cfg.rope_theta}: expected a number above 1')
 
 # %% ../nbs/00a_config.ipynb #f952e840
 def _not_negative(cfg, *names):
@@ -168,7 +175,7 @@ class OptimConfig:
         for k in ('beta1', 'beta2', 'muon_momentum'):
             if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/00a_config.ipynb #7b9ff898
+# %% ../nbs/00a_config.ipynb #62d5e0ee
 @dataclass
 class TrainConfig:
     "The loop: how long, on what, and what is written when"
@@ -222,17 +229,26 @@ class TrainConfig:
         _typed(self)
         if self.load_checkpoint: self.resume, self.checkpoint_path = True, self.load_checkpoint
         if self.resume and not self.checkpoint_path: raise UserError('--resume needs --checkpoint_path FILE (or use --auto_resume)')
-        if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d+d)?\}\.pt', self.checkpoint_name):
-            raise UserError(f'checkpoint_name={self.checkpoint_name!r}: expected a name such as model_{{step:05d}}.pt, with {{step}} right before .pt')
-        if not re.fullmatch(r'([\w.-]|\{(step|index)(:0\d+d)?\})*', self.final_name):
-            raise UserError(f'final_name={self.final_name!r}: expected a file name such as final_model.pt')
-        for k in ('max_steps', 'batch_size', 'grad_accum_steps', 'log_interval'):
-            if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
-        for k in ('max_cpu', 'max_memory'):
-            if not 0 <= getattr(self, k) <= 100: raise UserError(f'{k}={getattr(self, k)}: expected percent, from 0 (no limit) to 100')
-        if self.max_tokens and self.max_epochs: raise UserError('the length of the run was given twice: use --max_tokens or --max_epochs (0 switches one off)')
-        for k in ('eval_iters', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs', 'patience', 'min_delta', 'stop_on_overfit'):
-            if not 0 <= getattr(self, k) < math.inf: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
+        _check_names(self)
+        _check_numbers(self)
+
+# %% ../nbs/00a_config.ipynb #a7b62a11
+def _check_names(cfg):
+    "`UserError` for file names of a `TrainConfig` that couldn't be found again"
+    if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d+d)?\}\.pt', cfg.checkpoint_name):
+        raise UserError(f'checkpoint_name={cfg.checkpoint_name!r}: expected a name such as model_{{step:05d}}.pt, with {{step}} right before .pt')
+    if not re.fullmatch(r'([\w.-]|\{(step|index)(:0\d+d)?\})*', cfg.final_name):
+        raise UserError(f'final_name={cfg.final_name!r}: expected a file name such as final_model.pt')
+
+def _check_numbers(cfg):
+    "`UserError` for numbers of a `TrainConfig` that are out of range, or a length given twice"
+    for k in ('max_steps', 'batch_size', 'grad_accum_steps', 'log_interval'):
+        if getattr(cfg, k) < 1: raise UserError(f'{k}={getattr(cfg, k)}: expected at least 1')
+    for k in ('max_cpu', 'max_memory'):
+        if not 0 <= getattr(cfg, k) <= 100: raise UserError(f'{k}={getattr(cfg, k)}: expected percent, from 0 (no limit) to 100')
+    if cfg.max_tokens and cfg.max_epochs: raise UserError('the length of the run was given twice: use --max_tokens or --max_epochs (0 switches one off)')
+    for k in ('eval_iters', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs', 'patience', 'min_delta', 'stop_on_overfit'):
+        if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
 # %% ../nbs/00a_config.ipynb #4952ffb2
 @dataclass
@@ -243,27 +259,35 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/00a_config.ipynb #c76350eb
-_modern = dict(pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True, tie_embeddings=False, zero_init=True)
-
+# %% ../nbs/00a_config.ipynb #3239faab
 PRESETS = {
     'shakespeare_char': dict(
         tokenizer='char', sampling='random', out_dir='runs/shakespeare_char', n_layer=6, n_head=6, n_embd=384, block_size=256,
         dropout=.2, bias=False, batch_size=64, max_steps=5000, learning_rate=1e-3, min_lr=1e-4, beta2=.99, warmup_steps=100,
-        eval_interval=250, eval_iters=200, seed=42),
+        eval_interval=250, eval_iters=200, seed=42)}
+
+# %% ../nbs/00a_config.ipynb #ccb58803
+_modern = dict(pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True, tie_embeddings=False, zero_init=True)
+
+PRESETS |= {
     'quickstart': dict(
         **_modern, norm_affine=False, out_dir='runs/quickstart', dataset='pystdlib', tokenizer='bpe', tokenizer_vocab_size=2048,
         n_layer=4, n_head=2, n_embd=128, block_size=128, batch_size=8, optimizer='muon', learning_rate=5e-3, min_lr=0.,
         muon_lr=.006, muon_steps=3, schedule='wsd', cooldown_fraction=.6, warmup_steps=10, weight_decay=0., grad_clip=0., beta1=.8,
         minutes=3., max_steps=100_000, eval_interval=200, eval_iters=20, checkpoint_interval=200, keep_last_n_checkpoints=2),
     'tiny': dict(
-        **_modern, out_dir='runs/tiny', n_layer=2, n_head=2, n_embd=64, block_size=64, batch_size=8, max_steps=200, optimizer='muon', learning_rate=5e-3,
-        weight_decay=0., warmup_steps=10, eval_interval=50, log_interval=10, checkpoint_interval=100),
-    'gpt2': dict(act='gelu_tanh', learning_rate=6e-4, out_dir='runs/gpt2', tokenizer='gpt2'),
-    'gpt2-medium': dict(act='gelu_tanh', n_layer=24, n_head=16, n_embd=1024, learning_rate=3e-4, out_dir='runs/gpt2-medium', tokenizer='gpt2'),
-    'gpt2-large': dict(act='gelu_tanh', n_layer=36, n_head=20, n_embd=1280, learning_rate=2.5e-4, out_dir='runs/gpt2-large', tokenizer='gpt2'),
-    'gpt2-xl': dict(act='gelu_tanh', n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl', tokenizer='gpt2'),
-}
+        **_modern, out_dir='runs/tiny', n_layer=2, n_head=2, n_embd=64, block_size=64, batch_size=8, max_steps=200,
+        optimizer='muon', learning_rate=5e-3, weight_decay=0., warmup_steps=10, eval_interval=50, log_interval=10,
+        checkpoint_interval=100)}
+
+# %% ../nbs/00a_config.ipynb #dabc5121
+_gpt2 = dict(act='gelu_tanh', tokenizer='gpt2')
+
+PRESETS |= {
+    'gpt2': dict(**_gpt2, learning_rate=6e-4, out_dir='runs/gpt2'),
+    'gpt2-medium': dict(**_gpt2, n_layer=24, n_head=16, n_embd=1024, learning_rate=3e-4, out_dir='runs/gpt2-medium'),
+    'gpt2-large': dict(**_gpt2, n_layer=36, n_head=20, n_embd=1280, learning_rate=2.5e-4, out_dir='runs/gpt2-large'),
+    'gpt2-xl': dict(**_gpt2, n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl')}
 
 # %% ../nbs/00a_config.ipynb #30a2f49c
 PRESETS['speedrun'] = dict(
@@ -273,35 +297,45 @@ PRESETS['speedrun'] = dict(
     optimizer='muon', learning_rate=.02, min_lr=0., muon_lr=.03, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', beta1=.8, weight_decay=0., grad_clip=0.,
     schedule='wsd', cooldown_fraction=.7, warmup_steps=5, eval_interval=210, checkpoint_interval=210)
 
-# %% ../nbs/00a_config.ipynb #d35f5eab
-_cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False, tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999,
-              grad_clip=1., learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100, checkpoint_interval=5000)
-_minigpt = dict(checkpoint_name='checkpoint_step_{step}.pt', final_name='final_model.pt', pos='rotary', norm='rmsnorm', norm_eps=1e-6, act='swiglu', bias=False, dropout=.1,
-                block_size=1024, n_kv_head=3, tokenizer='bpe', grad_clip=1., plot_loss=True, checkpoint_interval=400)
-
+# %% ../nbs/00a_config.ipynb #66061699
 PRESETS |= {
     'build-nanogpt': dict(
-        act='gelu_tanh', vocab_size=50304, final_name='model_{index:05d}.pt', tokenizer='gpt2', out_dir='runs/build-nanogpt', batch_size=64, grad_accum_steps=8, max_steps=19073,
-        warmup_steps=715, learning_rate=6e-4, min_lr=6e-5, weight_decay=.1, eval_interval=250, generate_interval=250, checkpoint_interval=5000),
+        act='gelu_tanh', vocab_size=50304, final_name='model_{index:05d}.pt', tokenizer='gpt2', out_dir='runs/build-nanogpt',
+        batch_size=64, grad_accum_steps=8, max_steps=19073, warmup_steps=715, learning_rate=6e-4, min_lr=6e-5, weight_decay=.1,
+        eval_interval=250, generate_interval=250, checkpoint_interval=5000),
     'chinese-news': dict(
-        tokenizer='char', sampling='random', out_dir='runs/chinese-news', final_name='ckpt.pt', n_layer=40, n_head=8, n_embd=512, block_size=256, dropout=.4, bias=False,
-        batch_size=32, max_steps=30_000, learning_rate=2e-5, warmup_steps=100, eval_interval=2000, eval_iters=200),
+        tokenizer='char', sampling='random', out_dir='runs/chinese-news', final_name='ckpt.pt', n_layer=40, n_head=8, n_embd=512,
+        block_size=256, dropout=.4, bias=False, batch_size=32, max_steps=30_000, learning_rate=2e-5, warmup_steps=100,
+        eval_interval=2000, eval_iters=200)}
+
+# %% ../nbs/00a_config.ipynb #80dfc804
+_cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
+              tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999, grad_clip=1., learning_rate=3e-4,
+              sampling='random', log_interval=100, eval_interval=1000, eval_iters=100, checkpoint_interval=5000)
+
+PRESETS |= {
     'cs336-small': dict(
-        **_cs336, out_dir='runs/cs336-small', tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4, n_embd=256, d_ff=1024, block_size=512,
-        batch_size=16, max_steps=10_000),
+        **_cs336, out_dir='runs/cs336-small', tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4, n_embd=256,
+        d_ff=1024, block_size=512, batch_size=16, max_steps=10_000),
     'cs336-medium': dict(
-        **_cs336, out_dir='runs/cs336-medium', tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12, n_head=12, n_embd=768, d_ff=3072, block_size=512,
-        batch_size=32, max_steps=100_000),
+        **_cs336, out_dir='runs/cs336-medium', tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12, n_head=12, n_embd=768,
+        d_ff=3072, block_size=512, batch_size=32, max_steps=100_000),
     'cs336-large': dict(
-        **_cs336, out_dir='runs/cs336-large', tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24, n_head=16, n_embd=1024, d_ff=4096, block_size=512,
-        batch_size=64, max_steps=500_000),
+        **_cs336, out_dir='runs/cs336-large', tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24, n_head=16, n_embd=1024,
+        d_ff=4096, block_size=512, batch_size=64, max_steps=500_000)}
+
+# %% ../nbs/00a_config.ipynb #7b254c38
+_minigpt = dict(checkpoint_name='checkpoint_step_{step}.pt', final_name='final_model.pt', pos='rotary', norm='rmsnorm',
+                norm_eps=1e-6, act='swiglu', bias=False, dropout=.1, block_size=1024, n_kv_head=3, tokenizer='bpe',
+                grad_clip=1., plot_loss=True, checkpoint_interval=400)
+
+PRESETS |= {
     'minigpt-small': dict(
-        **_minigpt, out_dir='runs/minigpt-small', tokenizer_vocab_size=15_000, n_layer=18, n_head=9, n_embd=288, d_ff=1152, batch_size=8, max_steps=3000,
-        learning_rate=3e-4, warmup_steps=100),
+        **_minigpt, out_dir='runs/minigpt-small', tokenizer_vocab_size=15_000, n_layer=18, n_head=9, n_embd=288, d_ff=1152,
+        batch_size=8, max_steps=3000, learning_rate=3e-4, warmup_steps=100),
     'minigpt-medium': dict(
-        **_minigpt, out_dir='runs/minigpt-medium', tokenizer_vocab_size=20_000, n_layer=20, n_head=12, n_embd=384, d_ff=1536, batch_size=2, max_steps=8000,
-        learning_rate=3e-5, warmup_steps=800),
-}
+        **_minigpt, out_dir='runs/minigpt-medium', tokenizer_vocab_size=20_000, n_layer=20, n_head=12, n_embd=384, d_ff=1536,
+        batch_size=2, max_steps=8000, learning_rate=3e-5, warmup_steps=800)}
 
 # %% ../nbs/00a_config.ipynb #fb20957c
 @dataclass

@@ -609,7 +609,7 @@ def help_text(
     return '\n'.join([*out, '', 'A flag may be written --a_flag 1, --a-flag 1 or --a_flag=1; a switch --compile, --no-compile or --compile=False.',
                       '--debug shows the whole traceback of an error.'])
 
-# %% ../nbs/00_core.ipynb #f692b6f8
+# %% ../nbs/00_core.ipynb #1e0b025e
 def run_command(
     cmd: Command|dict, # a command, or `{sub-command name: command}`
     argv=None,         # words of the command line; None: the real one
@@ -633,7 +633,8 @@ def _dispatch(cmd, argv):
         if argv[0] not in cmd: raise UserError(f'unknown sub-command {argv[0]!r}: expected {", ".join(cmd)} (see {name} --help)')
         return _dispatch(cmd[argv[0]], argv[1:])
     if {'-h', '--help'} & {*argv}: print(help_text(cmd)); return 0
-    cfg, origin = resolve(cmd.config, argv, cmd.presets, _function(cmd.saved) if cmd.saved else None, cmd.positional)
+    saved = cmd.saved and (lambda values: _function(cmd.saved)(values))  # imported once the flags have been understood
+    cfg, origin = resolve(cmd.config, argv, cmd.presets, saved, cmd.positional)
     f = _function(cmd.target)
     f(cfg, origin) if 'origin' in f.__code__.co_varnames[:f.__code__.co_argcount] else f(cfg)
 
