@@ -27,7 +27,7 @@ def causal_mask(
     mask_TS = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
     return mask_TS if window is None else mask_TS.triu(S - T - window + 1)
 
-# %% ../nbs/03_attention.ipynb #f1520099
+# %% ../nbs/03_attention.ipynb #8f922801
 def attention_weights(
     q_BHTD: torch.Tensor, # queries of the newest T positions
     k_BKSD: torch.Tensor, # keys of all S positions so far; K heads, K divides H
@@ -38,7 +38,9 @@ def attention_weights(
     if H != K: k_BKSD = k_BKSD.repeat_interleave(H//K, 1)
     if mask is None: mask = causal_mask(T, S, q_BHTD.device)
     bias = torch.zeros(mask.shape, dtype=q_BHTD.dtype, device=q_BHTD.device).masked_fill(~mask, -math.inf)
-    return (q_BHTD*D**-.5 @ k_BKSD.transpose(-2, -1) + bias).softmax(-1)
+    if bias.ndim > 2: bias = bias.expand(len(q_BHTD), H, T, S).flatten(0, 1)
+    scores = torch.baddbmm(bias, q_BHTD.flatten(0, 1), k_BKSD.flatten(0, 1).mT, alpha=D**-.5)  # B·H products at once
+    return scores.view(-1, H, T, S).softmax(-1)
 
 # %% ../nbs/03_attention.ipynb #eb50ca5c
 def prefer_eager(
@@ -134,7 +136,7 @@ class CausalSelfAttention(nn.Module):
         gains = cfg.qk_norm and cfg.norm_affine
         self.q_gain, self.k_gain = (nn.Parameter(torch.ones(D)) if gains else None for _ in 'qk')
 
-# %% ../nbs/03_attention.ipynb #a5f35834
+# %% ../nbs/03_attention.ipynb #134f52d3
 @patch
 def norm_head(self: CausalSelfAttention,
     x_BHTD: torch.Tensor, # queries or keys
@@ -153,8 +155,10 @@ def project(self: CausalSelfAttention,
     "Queries, keys and values of each head, normalised and turned as the configuration says"
     B, T, _ = x_BTC.shape
     H, K, D = self.heads
-    q, k, v = (o.transpose(1, 2) for o in self.qkv(x_BTC).view(B, T, H + 2*K, D).split([H, K, K], 2))
-    if self.cfg.qk_norm: q, k = self.norm_head(q, self.q_gain), self.norm_head(k, self.k_gain)
+    qk, v = self.qkv(x_BTC).view(B, T, H + 2*K, D).split([H + K, K], 2)
+    if self.cfg.qk_norm and self.q_gain is None: qk = self.norm_head(qk)   # without gains, both at once
+    q, k, v = (o.transpose(1, 2) for o in (*qk.split([H, K], 2), v))
+    if self.q_gain is not None: q, k = self.norm_head(q, self.q_gain), self.norm_head(k, self.k_gain)
     if cos_sin is not None: q, k = apply_rotary(q, *cos_sin), apply_rotary(k, *cos_sin)
     return q, k, v
 
