@@ -44,12 +44,13 @@ from .benchmarks import hellaswag_watch
 from .evaluate import baseline_table, baselines, evaluate_loss
 from .report import ReportFailure, write_report
 
-# %% ../nbs/15_pretrain.ipynb #d1f4501c
+# %% ../nbs/15_pretrain.ipynb #1783855b
 def _held_out(path, **how):
     "Validation tokens at `path`, None where there are none"
     try: return tokens_at(path, 'val', **how)
     except NoSplit: return None
 
+# %% ../nbs/15_pretrain.ipynb #9caac0ad
 def _opened(d, path, val_path=None):
     "`(train, val, tokenizer)` of a folder or of token files"
     how = dict(dtype=None if d.data_dtype == 'auto' else d.data_dtype, documents=d.align_documents)
@@ -195,12 +196,13 @@ def resumed_config(
     now = {k: v for k, v in flat_values(merged).items() if k in saved and k not in PER_CALL}
     return merged, {k: (saved[k], v) for k, v in now.items() if saved[k] != v}
 
-# %% ../nbs/15_pretrain.ipynb #63344980
+# %% ../nbs/15_pretrain.ipynb #f5af6cd8
 HARMLESS = {'log_interval', 'eval_interval', 'eval_iters', 'generate_interval', 'plot_loss', 'monitoring',
             'checkpoint_interval', 'keep_last_n_checkpoints', 'strip_checkpoints', 'checkpoint_name',
             'final_name', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
             'patience', 'min_delta', 'stop_on_overfit', 'max_cpu', 'max_memory'}
 
+# %% ../nbs/15_pretrain.ipynb #4da433f0
 def inexact(
     changed: dict,  # from `resumed_config`
     cfg: RunConfig, # its configuration
@@ -335,7 +337,7 @@ def auto_threads(
     n_ops = 6*n_params*t.batch_size*cfg.model.block_size # six per parameter and token (Kaplan et al., 2020)
     return t.num_threads or (1 if n_ops < 1e10 and pick_device(t.device) == 'cpu' else None)
 
-# %% ../nbs/15_pretrain.ipynb #13b6a9d1
+# %% ../nbs/15_pretrain.ipynb #ea7f2ab5
 def _callbacks(cfg, folder, tok, sharded, quiet):
     "What belongs to a run folder"
     keeper = ShardedCheckpoint if sharded else CheckpointCallback
@@ -347,6 +349,7 @@ def _callbacks(cfg, folder, tok, sharded, quiet):
     if tok: cbs.append(Samples(tok, folder, prompt=_first_prompt(tok)))
     return cbs
 
+# %% ../nbs/15_pretrain.ipynb #f1d3faaa
 def _first_prompt(tok):
     "A newline where the vocabulary has one, else its first token"
     try: tok.encode('\n'); return '\n'
@@ -383,7 +386,7 @@ def _plan(cfg, train, device):
         print(f'{plan.n_windows:,} windows of whole documents, {plan.padding:.1%} padding')
     return read_ahead(plan, d.dataloader_workers, device)
 
-# %% ../nbs/15_pretrain.ipynb #db5eae51
+# %% ../nbs/15_pretrain.ipynb #f40eacfe
 @dataclass
 class _Back:
     "What a run goes on from"
@@ -391,6 +394,7 @@ class _Back:
     path: Path
     changed: dict # settings that differ from then: `{name: (old, new)}`
 
+# %% ../nbs/15_pretrain.ipynb #b4e5bbb5
 def _completed(cfg, origin):
     "`(cfg, origin, back)`: what was asked for, completed from the checkpoint to go on from, if any"
     ckpt, path = find_resume(cfg)
@@ -399,6 +403,7 @@ def _completed(cfg, origin):
     cfg, changed = resumed_config(cfg, ckpt.get('config') or {}, origin)
     return cfg, origin | {'vocab_size': 'checkpoint'}, _Back(ckpt, path, changed)
 
+# %% ../nbs/15_pretrain.ipynb #c33934ef
 def _check_resume(cfg, back):
     "What would stop the continuation later, while nothing has been written yet"
     with torch.device('meta'): model = GPT(cfg.model)
@@ -407,13 +412,14 @@ def _check_resume(cfg, back):
         raise UserError(f'{back.path} was trained with --optimizer {back.changed["optimizer"][0]}, '
                         'whose state another cannot use: leave the flag out')
 
-# %% ../nbs/15_pretrain.ipynb #f99a659d
+# %% ../nbs/15_pretrain.ipynb #c40071f7
 def _check_ids(cfg, *halves):
     "Bare token files: is every id in the vocabulary?"
     for data in halves:
         for o in [] if data is None else dict(data.sources or {data: 1}):
             if o.manifest is None: o.check_ids(cfg.model.vocab_size)
 
+# %% ../nbs/15_pretrain.ipynb #75920117
 def _made_ready(cfg, folder, origin, back, device):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
     train, val, tok = open_data(cfg.data, folder)
@@ -428,7 +434,7 @@ def _made_ready(cfg, folder, origin, back, device):
     if cfg.train.auto_batch: auto_batch(cfg)
     return train, val, tok, _plan(cfg, train, device)
 
-# %% ../nbs/15_pretrain.ipynb #99d6d4c5
+# %% ../nbs/15_pretrain.ipynb #8370acfc
 def _move_in(cfg, folder, tok, origin, back, quiet):
     "Make room in the folder, and write down what is about to be trained"
     ours = back and Path(back.path).resolve().parent == folder.resolve() # else a run in here is another one
@@ -439,6 +445,7 @@ def _move_in(cfg, folder, tok, origin, back, quiet):
     if tok: tok.save(folder/'tokenizer')
     claim_folder(folder)
 
+# %% ../nbs/15_pretrain.ipynb #53740d2c
 def _continue(trainer, back, cfg):
     "Restore a checkpoint and say what is different from then"
     notes = inexact(back.changed, cfg) + restore_any(trainer, back.ckpt)
@@ -492,12 +499,13 @@ def exit_code(
     if reason is None: return 0
     return 128 + signal.Signals[reason] if reason in signal.Signals.__members__ else 75
 
-# %% ../nbs/15_pretrain.ipynb #c192f5d1
+# %% ../nbs/15_pretrain.ipynb #0ba91f37
 def train_command(cfg, origin):
     "Target of `nanogpt-train`"
     with as_one(): run = _train(cfg, origin)
     if code := exit_code(run.trainer.stop_reason): raise SystemExit(code)
 
+# %% ../nbs/15_pretrain.ipynb #c0fbfe7a
 def _train(cfg, origin):
     "`pretrain`, with its results in words and as a report"
     run = pretrain(cfg, origin)
@@ -511,6 +519,7 @@ def _train(cfg, origin):
     if tok: print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
     return run
 
+# %% ../nbs/15_pretrain.ipynb #c2357bde
 def _in_words(e):
     "An `Evaluation` for a person"
     bits = f', {e.bits_per_byte:.4f} bits per byte' if e.bits_per_byte else ''
@@ -560,7 +569,7 @@ def fastest_setting(
     best = min(ms, key=ms.get)
     return *best, ms[best]
 
-# %% ../nbs/15_pretrain.ipynb #5e15dc09
+# %% ../nbs/15_pretrain.ipynb #3f5ef8ef
 PROMPTS = ('    def __init__(self', 'def read', 'import os\n', 'class Error', 'for i in range(', '"""Return')
 
 def quickstart_config(
@@ -574,6 +583,7 @@ def quickstart_config(
                     num_threads=q.num_threads or threads, auto_resume=not q.restart)
     return replace(cfg, data=replace(cfg.data, dataset=q.data_dir), train=train)
 
+# %% ../nbs/15_pretrain.ipynb #cbb66545
 def prepare_quickstart_data(q, cfg):
     "Prepare the embedded corpus; the second time this is a look at the manifest"
     home, d = Path(q.data_dir), cfg.data
@@ -581,7 +591,7 @@ def prepare_quickstart_data(q, cfg):
           f'to be prepared in {home}')
     prepare('pystdlib', home, tokenizer='bpe', vocab_size=d.tokenizer_vocab_size, val_fraction=d.val_fraction)
 
-# %% ../nbs/15_pretrain.ipynb #863bf783
+# %% ../nbs/15_pretrain.ipynb #6650d3cb
 def quickstart(
     q: QuickstartConfig, # the user's wishes
 ) -> tuple[Run, dict, list]:
@@ -599,6 +609,7 @@ def quickstart(
         return sample_texts(run.model, run.tokenizer, p, 1, 120, seed=q.seed, temperature=.8, top_p=.95)[0]
     return run, rows, [*map(written, PROMPTS)]
 
+# %% ../nbs/15_pretrain.ipynb #8d7b6a69
 def _what_and_where(cfg):
     "Size of the model, and what it will be trained on"
     n, t = sum(param_table(cfg.model).values()), cfg.train
