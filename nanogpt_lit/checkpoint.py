@@ -83,7 +83,7 @@ def checksum(
         else: h.update(f'{path} {type(v).__name__} {v!r}\n'.encode())
     return h.hexdigest()
 
-# %% ../nbs/11_checkpoint.ipynb #5bec52ba
+# %% ../nbs/11_checkpoint.ipynb #c4b2ed26
 FORMAT = 1                                              # raised when a reader must know the difference
 
 def trainer_state(
@@ -97,6 +97,7 @@ def trainer_state(
                 scaler=t.strategy.scaler.state_dict(), **t.state_dict(), train_loader_state=seen,
                 rng=rng_state(), config=config, tokenizer_hash=tokenizer_hash)
 
+# %% ../nbs/11_checkpoint.ipynb #6b59103d
 _SEEN = ('seed', 'sampling', 'batch_size', 'block_size')
 
 def _n_tokens(plan):
@@ -140,7 +141,7 @@ def _torch_save(state, f):
     except RuntimeError as e:                            # torch's way to say that a write failed
         raise e.__context__ if isinstance(e.__context__, OSError) else OSError(f'torch.save: {e}') from None
 
-# %% ../nbs/11_checkpoint.ipynb #5fda1467
+# %% ../nbs/11_checkpoint.ipynb #66ed0ee0
 _DAMAGE = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, OSError, AttributeError, TypeError,
            AssertionError, ArithmeticError, MemoryError, NotImplementedError, struct.error, zipfile.BadZipFile)
 
@@ -150,6 +151,7 @@ def load_checkpoint(
     "The verified content of a checkpoint, on the CPU. `UserError` if the file is missing, torn, corrupt or not ours"
     return verified(peek(path), path)
 
+# %% ../nbs/11_checkpoint.ipynb #9727a701
 def peek(
     path,            # a checkpoint
     mmap: bool=False # leave the tensors on the disk: quick, where only settings or numbers are wanted
@@ -177,7 +179,7 @@ def verified(
         raise UserError(f'{path} has format {state["format"]}, this version reads up to {FORMAT}: update nanogpt_lit')
     return state
 
-# %% ../nbs/11_checkpoint.ipynb #74017796
+# %% ../nbs/11_checkpoint.ipynb #45883da9
 # with these the same weights still make sense
 MAY_DIFFER = ('dropout', 'zero_init', 'init_std', 'attn_impl', 'block_size', 'rope_theta')
 
@@ -187,6 +189,7 @@ def effective(
     "The settings of `cfg` with every \"None = …\" worked out"
     return flat_values(cfg) | dict(n_kv_head=cfg.kv_heads, head_dim=cfg.head_size, d_ff=cfg.ff_size)
 
+# %% ../nbs/11_checkpoint.ipynb #f2bf1dc8
 def differing(
     mine: GPTConfig, # configuration of a model
     theirs: dict,    # flat settings saved with some weights
@@ -196,7 +199,7 @@ def differing(
     old = effective(build(GPTConfig, theirs))
     return {k: (old[k], v) for k, v in effective(mine).items() if old[k] != v}
 
-# %% ../nbs/11_checkpoint.ipynb #0a03ee7b
+# %% ../nbs/11_checkpoint.ipynb #76f63e22
 def check_fit(
     model,                   # a `GPT` to fill; its shapes are enough, so it may be on the `meta` device
     weights: dict,           # `{parameter name: tensor}`
@@ -212,6 +215,7 @@ def check_fit(
         why = [f'{k} is {a} there and {b} here' for k, (a, b) in fields.items()] or _first_three(wrong)
         raise UserError(f'{source} does not fit the model: {"; ".join(why)}. Use the settings that it was trained with')
 
+# %% ../nbs/11_checkpoint.ipynb #0b6c76ec
 def _first_three(texts): return texts[:3] + [f'{len(texts) - 3} more']*(len(texts) > 3)
 
 def fit_weights(model, weights: dict, source='the checkpoint', config: dict=None):
@@ -225,7 +229,7 @@ def bare_name(name):
     while name.startswith(('_orig_mod.', 'module.')): name = name.partition('.')[2]
     return name
 
-# %% ../nbs/11_checkpoint.ipynb #2f0f9294
+# %% ../nbs/11_checkpoint.ipynb #bbea23c2
 def restore(
     t: Trainer,  # built from the checkpoint's configuration, or a changed one
     ckpt: dict,  # from `load_checkpoint`
@@ -240,6 +244,7 @@ def restore(
     set_rng_state(ckpt['rng'])
     return _changes(t, ckpt)
 
+# %% ../nbs/11_checkpoint.ipynb #ad400562
 def _restore_optimizers(optimizers, states):
     "Averages from the file, settings (learning rate, decay, …) as they are now"
     other = UserError('the checkpoint was trained with another --optimizer: use the same one')
@@ -258,7 +263,7 @@ def _changes(t, ckpt):
     if (v := ckpt['versions']['torch']) != torch.__version__: notes.append(f'torch was {v} and is {torch.__version__} now')
     return notes
 
-# %% ../nbs/11_checkpoint.ipynb #162e8258
+# %% ../nbs/11_checkpoint.ipynb #bda837ee
 def step_of(
     path, # a file of a run folder
 ) -> int|None:
@@ -266,6 +271,7 @@ def step_of(
     found = re.fullmatch(r'[^.].*?(\d+)\.pt', Path(path).name)
     return int(found[1]) if found else None
 
+# %% ../nbs/11_checkpoint.ipynb #aa1470e4
 def checkpoints(
     run_dir, # a run folder
 ) -> list[Path]:
@@ -273,7 +279,7 @@ def checkpoints(
     found = sorted((p for p in Path(run_dir).glob('*.pt') if step_of(p) is not None), key=step_of)
     return sorted({(s.st_dev, s.st_ino or p): p for p in found for s in [p.stat()]}.values(), key=step_of)
 
-# %% ../nbs/11_checkpoint.ipynb #63fff93e
+# %% ../nbs/11_checkpoint.ipynb #c2b7bbba
 def newest_good(
     run_dir,         # a run folder
     say=print,       # told about each file that is skipped
@@ -289,6 +295,7 @@ def newest_good(
         fallback = fallback or (p, content)
     return fallback
 
+# %% ../nbs/11_checkpoint.ipynb #00b84894
 def latest_checkpoint(
     run_dir,   # a run folder
     say=print, # told about each file that is skipped
@@ -308,8 +315,8 @@ def strip_checkpoint(
     state = load_checkpoint(path)
     return save_checkpoint(out or path, {k: v for k, v in state.items() if k not in (*ONLY_TO_RESUME, 'checksum')})
 
-# %% ../nbs/11_checkpoint.ipynb #cf227d41
-RUN_FILES = ('*.pt', 'latest*', 'metrics*.jsonl', 'hellaswag.jsonl', 'status.json', 'samples', 'plots', 'report.html',
+# %% ../nbs/11_checkpoint.ipynb #2074955a
+RUN_FILES = ('*.pt', 'latest*', 'metrics*.jsonl', 'hellaswag.jsonl', 'status.json', 'tensorboard', 'samples', 'plots', 'report.html',
              'config.toml', 'baselines.json')
 
 def set_aside(
@@ -328,6 +335,7 @@ def set_aside(
     for p in ahead: os.replace(p, old/p.name)
     return old
 
+# %% ../nbs/11_checkpoint.ipynb #88cb034e
 def _is_ahead(path, step):
     "Is the state in `path` from later than `step`, or unreadable?"
     try: return path.exists() and peek(path, mmap=True)['step'] > step
@@ -360,7 +368,7 @@ class CheckpointCallback(Callback):
         if self.save_s > max(30, t.elapsed_s/20):
             t.say(f'saving took {duration(self.save_s)} of {duration(t.elapsed_s)}: a larger --checkpoint_interval would cost less')
 
-# %% ../nbs/11_checkpoint.ipynb #02ea2c16
+# %% ../nbs/11_checkpoint.ipynb #8c7d4ad0
 @patch
 def save(self: CheckpointCallback,
     t: Trainer, # what to save
@@ -375,6 +383,7 @@ def save(self: CheckpointCallback,
     self._forget(t)
     t.fire('on_checkpoint')
 
+# %% ../nbs/11_checkpoint.ipynb #7870acfd
 @patch
 def _write(self: CheckpointCallback, t):
     path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
@@ -382,7 +391,7 @@ def _write(self: CheckpointCallback, t):
     atomic_write(self.out_dir/'latest', path.name + '\n')
     t.last_checkpoint, self.saved_step = path, t.step
 
-# %% ../nbs/11_checkpoint.ipynb #521873a3
+# %% ../nbs/11_checkpoint.ipynb #d69c1e6d
 @patch
 def _forget(self: CheckpointCallback, t):
     "Delete or strip what has been superseded by a newer file"
@@ -394,6 +403,7 @@ def _forget(self: CheckpointCallback, t):
         for p in older:
             if 'optimizer' in peek(p, mmap=True): strip_checkpoint(p)
 
+# %% ../nbs/11_checkpoint.ipynb #c51688a3
 @patch
 def on_eval(self: CheckpointCallback, t):
     if t.strategy.is_main and 0 < t.step == t.best_step and self.out_dir.is_dir():
