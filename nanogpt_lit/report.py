@@ -210,7 +210,7 @@ def _settings(cfg):
     folded = ''.join(f'<h3>{html.escape(s)}</h3>{table(o, ("setting", "value", "meaning"), marked)}' for s, o in sections.items())
     return f'<p>What differs from the defaults:</p>{table(shown, ("setting", "value"))}<details><summary>All settings (changed ones are marked)</summary>{folded}</details>'
 
-# %% ../nbs/14a_report.ipynb #553eb52f
+# %% ../nbs/14a_report.ipynb #eb46a895
 def _samples(run, texts):
     "What it wrote at the end, and before that"
     files = sorted((p for p in Path(run, 'samples').glob('step_*.txt')), key=lambda p: p.name)
@@ -221,7 +221,8 @@ def _samples(run, texts):
 def _commands(cfg, run, note, state):
     "How to repeat, to continue and to use it"
     folder, again = shlex.quote(str(run)), command_for(cfg)
-    longer = f'--minutes {2*cfg.train.minutes:g}' if cfg.train.minutes else f'--max_steps {2*cfg.train.max_steps}'
+    unit = next((k for k in ('minutes', 'max_epochs', 'max_tokens') if getattr(cfg.train, k)), 'max_steps')
+    longer = f'--{unit} {round(2*getattr(cfg.train, unit), 6):.15g}'
     onwards = '' if state in ('stopped', 'failed', 'died', 'silent') else f' {longer}'
     how = {'Again, from the start': again, 'On from where it ended': f'nanogpt-train --auto_resume --out_dir {folder}{onwards}',
            'More text': f'nanogpt-sample {folder}', 'Its curves as a picture': f'nanogpt-plot {folder} --panels'}

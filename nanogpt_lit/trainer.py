@@ -349,7 +349,7 @@ def _eval_due(self: Trainer, last):
     every, can = self.cfg.eval_interval, self.val_data is not None or self.eval_fn is not None
     return can and every > 0 and (last or self.step % every == 0) and not self.cfg.overfit_batch
 
-# %% ../nbs/09_trainer.ipynb #bb1a8827
+# %% ../nbs/09_trainer.ipynb #00e81a61
 @patch
 def make_record(self: Trainer) -> dict:
     "Read the numbers of the present step from the device. Raises `UserError` if a loss or gradient wasn't finite"
@@ -360,7 +360,7 @@ def make_record(self: Trainer) -> dict:
         lr = self.optimizers[0].param_groups[0]['lr']
         r |= dict(loss=self.strategy.mean(loss), lr=lr)
         if math.isfinite(norm := self.grad_norm.item()): r['grad_norm'] = norm   # float16: no number where a step was skipped
-    if self.update_ratios: r['update_ratio'] = torch.stack([*self.update_ratios.values()]).median().item()
+    if self.update_ratios and math.isfinite(ratio := torch.stack([*self.update_ratios.values()]).median().item()): r['update_ratio'] = ratio
     if self.strategy.scaler.is_enabled(): r['loss_scale'] = self._loss_scale()
     return r | self._pace() | dict(tokens=self.tokens_seen, elapsed_s=self.elapsed_s, memory_gb=memory_gb(self.strategy.device))
 
@@ -513,7 +513,7 @@ def _prepare(self: Trainer):
     self.stop_reason, self.finish_reason, self._start = None, None, time.perf_counter()
     self._progress_at_start, self._finished = self.progress, self.progress >= 1
 
-# %% ../nbs/09_trainer.ipynb #1c629d8c
+# %% ../nbs/09_trainer.ipynb #00869c18
 _STATE = ('step', 'tokens_seen', 'val_loss', 'best_val_loss', 'best_step')
 
 @patch
@@ -533,6 +533,9 @@ def load_state_dict(
     for o in self.callbacks:
         if type(o).__name__ in kept: o.load_state_dict(kept[type(o).__name__])
     self._elapsed_before, self.restored = state['elapsed_s'], True
+    if self.cfg.max_tokens or self.cfg.max_epochs:        # steps of another size count for what they were
+        left = in_steps(self.cfg, self.optim_cfg, self.plan)[0].max_steps - self.tokens_seen/self.tokens_per_step
+        self.cfg = replace(self.cfg, max_steps=max(self.step, 1, self.step + math.ceil(left - 1e-9)))
 
 # %% ../nbs/09_trainer.ipynb #19550d05
 class MetricsFile(Callback):
@@ -576,7 +579,7 @@ def log_line(
     if 'mfu' in r: parts.append(f'mfu {r["mfu"]:.1%}')
     return f'iter {r["step"]}: ' + ', '.join(parts)
 
-# %% ../nbs/09_trainer.ipynb #874bdf81
+# %% ../nbs/09_trainer.ipynb #3a623b98
 class LogLines(Callback):
     "Prints a line per logged step, parameters and tokens per iteration before the first, the outcome after the last"
     order = 60                                            # the outcome is said after the last checkpoint has been written
@@ -585,7 +588,7 @@ class LogLines(Callback):
         s, n = t.strategy, sum(p.numel() for p in t.raw_model.parameters())
         t.say(f'number of parameters: {human(n)} ({n:,}); tokens per iteration: {t.tokens_per_step:,}; '
               f'device {s.device}, {s.dtype}')
-        if t.cfg.max_tokens or t.cfg.max_epochs: t.say(f'the run has {t.cfg.max_steps:,} steps, {human(t.cfg.max_steps*t.tokens_per_step)} tokens')
+        if t.cfg.max_tokens or t.cfg.max_epochs: t.say(f'the run has {t.cfg.max_steps:,} steps, {human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
         if t.step: t.say(f'continuing after step {t.step}')
     def on_log(self, t):
         if t.strategy.is_main: t.say(log_line(t.record))
