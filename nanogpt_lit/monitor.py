@@ -198,7 +198,7 @@ class PlotLoss(Callback):
     def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.step}')
     def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}', end=True)
 
-# %% ../nbs/10_monitor.ipynb #20a39289
+# %% ../nbs/10_monitor.ipynb #9c6a49b2
 def jupyter_display():
     "A function that shows a figure under the running cell and returns a handle with `.update`; None outside of notebooks"
     if 'ipykernel' not in sys.modules: return None
@@ -212,15 +212,23 @@ def jupyter_display():
         return SimpleNamespace(update=lambda fig: handle.update(picture(fig)))
     return show if getattr(get_ipython(), 'kernel', None) else None
 
+# %% ../nbs/10_monitor.ipynb #2000c716
 class LiveCurve(Callback):
     "In Jupyter: the loss curve under the cell, renewed while the run goes on"
     order = 65
     def __init__(self,
         every: float=2., # seconds between two pictures, at least
         show=None,       # shows a figure and returns a handle; None = in the notebook, if there is one
-    ): self.every, self.show, self.handle, self.records, self.due = every, show, None, [], 0.
+        run=None,        # run folder: the curve of a run that is continued begins at its beginning
+    ):
+        self.every, self.show, self.run = every, show, run
+        self.handle, self.records, self.due = None, [], 0.
 
-    def on_fit_start(self, t): self.show = self.show or jupyter_display()
+    def on_fit_start(self, t):
+        self.show = self.show or jupyter_display()
+        if not self.show or not self.run or not t.step: return
+        try: self.records = [r for r in read_metrics(self.run) if r['step'] <= t.step]
+        except UserError: pass                            # it comes from another folder
     def on_log(self, t):
         if not self.show or not t.strategy.is_main: return
         self.records.append(t.record)

@@ -155,12 +155,12 @@ def fit_vocabulary(
         raise UserError(f'vocab_size={asked} is smaller than the vocabulary of the data, {need} ids: '
                         f'leave it out or give at least {need}')
 
-# %% ../nbs/15_pretrain.ipynb #82bb0cfd
+# %% ../nbs/15_pretrain.ipynb #bc60a31b
 def all_meant(
     cfg: RunConfig, # made in Python
 ) -> dict:
     "Where settings came from if nobody kept notes: all were meant, except a vocabulary of the default size"
-    told = dict.fromkeys(flat_values(cfg), 'flag') | {'vocab_size': None}
+    told = dict.fromkeys(flat_values(cfg), 'flag') | {'vocab_size': ''}
     if cfg.model.vocab_size == GPTConfig.vocab_size: del told['vocab_size']
     return told
 
@@ -337,14 +337,14 @@ def auto_threads(
     n_ops = 6*n_params*t.batch_size*cfg.model.block_size # six per parameter and token (Kaplan et al., 2020)
     return t.num_threads or (1 if n_ops < 1e10 and pick_device(t.device) == 'cpu' else None)
 
-# %% ../nbs/15_pretrain.ipynb #ea7f2ab5
+# %% ../nbs/15_pretrain.ipynb #048e0d95
 def _callbacks(cfg, folder, tok, sharded, quiet):
     "What belongs to a run folder"
     keeper = ShardedCheckpoint if sharded else CheckpointCallback
     cbs = [keeper(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'),
            ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), Heartbeat(folder),
            ReportFailure(folder)]
-    if not quiet: cbs += [LiveCurve(), LogLines()]
+    if not quiet: cbs += [LiveCurve(run=folder), LogLines()]
     elif not sys.stderr.isatty(): cbs.append(EvalLines())
     if tok: cbs.append(Samples(tok, folder, prompt=_first_prompt(tok)))
     return cbs
