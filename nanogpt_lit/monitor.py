@@ -60,7 +60,7 @@ def loss_stats(
     "Current, minimum, maximum and mean"
     return dict(current=values[-1], min=min(values), max=max(values), mean=sum(values)/len(values))
 
-# %% ../nbs/10_monitor.ipynb #37ab8143
+# %% ../nbs/10_monitor.ipynb #416ec022
 def plot_losses(
     runs,               # a run folder or list of records, a list of run folders, or `{name: folder or records}`
     last: int=1000,     # steps in the right panel
@@ -78,7 +78,7 @@ def plot_losses(
     axes = fig.subplots(rows, 2, squeeze=False).flat
     for recent, ax in zip((None, last), axes):                     # in this order: zip must not take an axis for nothing
         ax.set(xlabel=X_AXES[x], ylabel='loss, nats per token')
-        ax.set_title('whole history' if recent is None else f'last {recent:,} steps', fontsize=10)
+        ax.set_title('whole history' if recent is None else f'last {recent:,} steps', fontsize=9)
         for i, (name, records) in enumerate(runs.items()):
             _draw(ax, records, recent, n_smooth, f'C{i}', name if len(runs) > 1 else '', x)
         _house_style(ax)
@@ -136,7 +136,7 @@ def save_figure(
         raise UserError(f'{path}: unknown kind of picture; use .png, .svg or .pdf')
     with atomic_open(path) as f: fig.savefig(f, format=kind, dpi=110)
 
-# %% ../nbs/10_monitor.ipynb #48615e61
+# %% ../nbs/10_monitor.ipynb #527fc3a7
 def _draw(ax, records, recent, n_smooth, colour, name, x_axis='step'):
     "One run in one panel"
     cut = records[-1]['step'] - recent if recent else -1
@@ -148,7 +148,7 @@ def _draw(ax, records, recent, n_smooth, colour, name, x_axis='step'):
         if not name: ax.plot(x, shown, color='0.75', lw=.7, label='train, single batches')
         ax.plot(x, line, color=colour, lw=1.5, label=f'{name} train' if name else 'train, smoothed')
         stats = ', '.join(f'{k} {v:.3f}' for k, v in loss_stats(shown).items())
-        if not name: ax.set_title(f'{ax.get_title()}: {stats}', fontsize=10)
+        if not name: ax.set_title(f'{ax.get_title()}: {stats}', fontsize=9)
     points = [(at, v) for at, s, v in zip(_along(records, vsteps, x_axis), vsteps, vals) if s > cut]
     look = dict(ls='--', color=colour) if name else dict(color='C1')
     if points: ax.plot(*zip(*points), marker='o', ms=3, lw=.8, label=f'{name} validation'.strip(), **look)
