@@ -3,7 +3,7 @@
 The tests of the code are in the notebooks, beside what they test. Here is only what cannot live there: running the
 notebooks, the rules of the book, the commands as a shell sees them, and packaging.
 """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 import pytest
 from nbdev.config import get_config
@@ -11,6 +11,8 @@ from nbdev.config import get_config
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT/'scripts'))
 os.environ.setdefault('OMP_NUM_THREADS', '1') # many small matrices: one thread is faster, and two tests may run side by side
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: # a shell's background jobs ignore Ctrl-C, and so would every command that a test sends it to
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser):
     parser.addoption('--flags', default='', help='notebook flags to run as well, e.g. --flags "slow cuda"')
