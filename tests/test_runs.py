@@ -192,6 +192,26 @@ def test_patience_without_anything_to_watch(here):
     code, said, bare = here('tiny', '--train_data', shard, '--patience', 2, '--max_steps', 5, out='bare', new=False)
     assert code == 1 and '--patience needs a validation loss' in said and said.count('error:') == 1 and not bare.exists()
 
+def test_an_interruption_does_not_reset_the_overfitting_watch(here, text):
+    Path('few.txt').write_text(text.read_text(encoding='utf-8')[:3000], encoding='utf-8')
+    words = ['--input', 'few.txt', '--n_embd', 64, '--block_size', 32, '--batch_size', 8, '--learning_rate', 3e-3, '--log_interval', 10, '--eval_interval', 10,
+             '--eval_iters', 20, '--val_fraction', .3, '--dropout', 0, '--stop_on_overfit', 3, '--lr_decay_steps', 400]
+    _, said, whole = here(*words, '--max_steps', 400, out='whole')
+    end = rows(whole)[-1]['step']
+    assert 'done early (overfitting: 3 evaluations above' in said and 40 < end < 400, said
+    _, _, parts = here(*words, '--max_steps', end - 10, out='parts')     # two of the three are counted when it stops
+    _, said, _ = here('--auto_resume', '--max_steps', 400, out='parts', new=False)
+    assert 'done early (overfitting' in said and [r.get('loss') for r in rows(parts)] == [r.get('loss') for r in rows(whole)], said
+
+def test_a_file_of_metrics_with_numbers_that_are_none(here, capsys):
+    "Other programs write NaN and Infinity; a curve has a gap there"
+    from nanogpt_lit.config import nanogpt_monitor, nanogpt_plot
+    from nanogpt_lit.monitor import read_metrics, series
+    Path('m').mkdir()
+    Path('m/metrics.jsonl').write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN, "val_loss": Infinity}\n{"step": 3, "loss": 1.5}\n')
+    assert [*series(read_metrics('m'), 'loss')[0]] == [1, 3]
+    assert nanogpt_monitor(['m', '--once']) == 0 and nanogpt_plot(['m', '--panels', '--output', 'm.svg']) == 0 and Path('m.svg').exists(), capsys.readouterr().err
+
 def test_metrics_of_a_run_that_blows_up_are_json(here):
     def no_constant(name): raise AssertionError(f'{name} is not JSON')
     code, said, run = here('--max_steps', 40, '--learning_rate', '1e30', '--grad_clip', 0, '--checkpoint_interval', 1)

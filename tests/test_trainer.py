@@ -114,6 +114,9 @@ def test_tensorboard_continues_a_curve(train):
     _, _, run = train('--max_steps', 9, '--track', 'tensorboard', '--auto_resume')
     acc = EventAccumulator(str(run/'tensorboard')).Reload()
     assert [(e.step, pytest.approx(e.value, rel=1e-6)) for e in acc.Scalars('loss')] == [(r['step'], r['loss']) for r in read_metrics(run) if 'loss' in r]
+    train('--max_steps', 3, '--track', 'tensorboard', '--seed', 5)             # a new run in the same folder: the old curve goes along with the old run
+    assert [*(run/'previous-1/tensorboard').iterdir()]
+    assert [e.step for e in EventAccumulator(str(run/'tensorboard')).Reload().Scalars('loss')] == [r['step'] for r in read_metrics(run) if 'loss' in r]
 
 @pytest.mark.skipif(importlib.util.find_spec('wandb') is None, reason='the extra track is not installed')
 def test_wandb_offline(train, monkeypatch):
