@@ -419,7 +419,7 @@ def _check_ids(cfg, *halves):
         for o in [] if data is None else dict(data.sources or {data: 1}):
             if o.manifest is None: o.check_ids(cfg.model.vocab_size)
 
-# %% ../nbs/15_pretrain.ipynb #75920117
+# %% ../nbs/15_pretrain.ipynb #f9268c48
 def _made_ready(cfg, folder, origin, back, device):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
     train, val, tok = open_data(cfg.data, folder)
@@ -430,7 +430,7 @@ def _made_ready(cfg, folder, origin, back, device):
     fit_vocabulary(cfg, tok or train, origin)
     if back: _check_resume(cfg, back)
     _check_ids(cfg, train, val)
-    check_weights_fit(cfg, free_memory(device), device)
+    check_weights_fit(cfg, free_memory(device))
     if cfg.train.auto_batch: auto_batch(cfg)
     return train, val, tok, _plan(cfg, train, device)
 

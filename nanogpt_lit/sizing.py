@@ -277,7 +277,7 @@ def fit_batch_size(
     pieces = next(n for n in range(-(-total//fits), total + 1) if total % n == 0)
     return total//pieces, pieces
 
-# %% ../nbs/04a_sizing.ipynb #41c6d193
+# %% ../nbs/04a_sizing.ipynb #58137815
 def too_large(
     cfg: RunConfig, # settings of a run
     need: int,      # bytes for a batch of one
@@ -298,13 +298,15 @@ def _peak_of(cfg, **change):
     return rehearse(replace(cfg.model, **change), 1, pick_dtype('cpu', cfg.train.dtype), 'cpu', cfg.train.grad_accum_steps > 1).peak
 
 def check_weights_fit(
-    cfg: RunConfig,    # settings of a run, `vocab_size` known
-    memory: int,       # all bytes that are free
-    device: str='cpu', # where it would run
+    cfg: RunConfig, # settings of a run, `vocab_size` known
+    memory: int,    # all bytes that are free
 ):
     "`UserError` if weights, gradients and optimiser states alone are too large: a system that lends memory which it hasn't got would kill the run later"
-    if (14 if cfg.optim.optimizer == 'muon' else 16)*sum(param_table(cfg.model).values()) > memory:
-        raise UserError(too_large(cfg, step_peak(cfg, device)(1), memory))
+    each = 14 if cfg.optim.optimizer == 'muon' else 16
+    need = each*sum(param_table(cfg.model).values())
+    if need > memory:
+        raise UserError(f'weights, gradients and optimiser states of the model need {size(need)}, but there are {size(memory)}: {size(need - memory)} too much; '
+                        f'a model of some {human(round(memory/2/each, -5))} parameters would fit, instead of {human(need//each)}')
 
 # %% ../nbs/04a_sizing.ipynb #e866e528
 def is_out_of_memory(

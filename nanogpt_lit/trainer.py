@@ -579,7 +579,7 @@ def log_line(
     if 'mfu' in r: parts.append(f'mfu {r["mfu"]:.1%}')
     return f'iter {r["step"]}: ' + ', '.join(parts)
 
-# %% ../nbs/09_trainer.ipynb #3a623b98
+# %% ../nbs/09_trainer.ipynb #69ba12aa
 class LogLines(Callback):
     "Prints a line per logged step, parameters and tokens per iteration before the first, the outcome after the last"
     order = 60                                            # the outcome is said after the last checkpoint has been written
@@ -589,7 +589,7 @@ class LogLines(Callback):
         t.say(f'number of parameters: {human(n)} ({n:,}); tokens per iteration: {t.tokens_per_step:,}; '
               f'device {s.device}, {s.dtype}')
         if t.cfg.max_tokens or t.cfg.max_epochs: t.say(f'the run has {t.cfg.max_steps:,} steps, {human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
-        if t.step: t.say(f'continuing after step {t.step}')
+        if t.step: t.say(f'continuing after step {t.step}' if not t._finished else f'nothing is left to do after step {t.step}: a larger --max_steps would go on')
     def on_log(self, t):
         if t.strategy.is_main: t.say(log_line(t.record))
     def on_fit_end(self, t):

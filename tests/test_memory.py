@@ -35,7 +35,7 @@ def test_out_of_memory_is_one_sentence_and_what_was_saved_is_good(here):
 @pytest.mark.parametrize('more', [[], ['--batch_size', 'auto']], ids=['given', 'auto'])
 def test_a_model_that_no_machine_holds_is_refused_at_once(here, more):
     r = run('nanogpt-train', *SMALL, '--input', 'text.txt', '--n_embd', '65536', '--n_layer', '64', *more, cwd=here)
-    assert r.returncode == 1 and r.stderr.startswith('error: the model needs') and 'too much' in r.stderr, r.stderr
+    assert r.returncode == 1 and r.stderr.startswith('error: weights, gradients and optimiser states of the model need') and 'too much' in r.stderr, r.stderr
     assert not (here/'run').exists()
 
 def test_the_batch_that_was_found_is_in_the_settings_of_the_run(here):

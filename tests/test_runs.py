@@ -192,6 +192,13 @@ def test_patience_without_anything_to_watch(here):
     code, said, bare = here('tiny', '--train_data', shard, '--patience', 2, '--max_steps', 5, out='bare', new=False)
     assert code == 1 and '--patience needs a validation loss' in said and said.count('error:') == 1 and not bare.exists()
 
+def test_a_finished_run_stays_as_it_is(here):
+    _, _, run = here('--max_steps', 10)
+    def kept(): return {p.name: p.read_bytes() for p in [run/'metrics.jsonl', *run.glob('*.pt')]}
+    before = kept()
+    code, said, _ = here('--auto_resume', new=False)
+    assert code == 0 and 'nothing is left to do after step 10' in said and kept() == before, said
+
 def test_an_interruption_does_not_reset_the_overfitting_watch(here, text):
     Path('few.txt').write_text(text.read_text(encoding='utf-8')[:3000], encoding='utf-8')
     words = ['--input', 'few.txt', '--n_embd', 64, '--block_size', 32, '--batch_size', 8, '--learning_rate', 3e-3, '--log_interval', 10, '--eval_interval', 10,
