@@ -6,10 +6,11 @@
 __all__ = ['PRESETS', 'FINETUNE_PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample',
            'nanogpt_tokenizer', 'nanogpt_prepare', 'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan',
            'nanogpt_monitor', 'nanogpt_report', 'nanogpt_consolidate', 'nanogpt_eval', 'nanogpt_finetune',
-           'nanogpt_chat', 'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig', 'RunConfig', 'TokenizerConfig',
-           'AddConfig', 'EncodeConfig', 'DecodeConfig', 'InspectConfig', 'CompareConfig', 'PrepareConfig', 'PlanConfig',
-           'SampleConfig', 'ImportConfig', 'ExportConfig', 'FinetuneConfig', 'EvalConfig', 'ChatConfig', 'PlotConfig',
-           'MonitorConfig', 'ReportConfig', 'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
+           'nanogpt_chat', 'nanogpt_bench', 'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig', 'RunConfig',
+           'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig', 'InspectConfig', 'CompareConfig',
+           'PrepareConfig', 'PlanConfig', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'FinetuneConfig',
+           'EvalConfig', 'ChatConfig', 'PlotConfig', 'MonitorConfig', 'ReportConfig', 'BenchConfig', 'QuickstartConfig',
+           'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
 
 # %% ../nbs/00a_config.ipynb #c7ede687
 import math, re, sys
@@ -671,6 +672,45 @@ class ReportConfig:
     checkpoint_dir: str|None = None  # another way to name the run folder
     output: str|None = None          # file to write; None = report.html in the run folder
 
+# %% ../nbs/00a_config.ipynb #9b2dd8f8
+@dataclass
+class BenchConfig:
+    "Knobs of `nanogpt-bench`"
+    preset: str = 'speedrun'         # what races: a preset of nanogpt-train
+    set: list[str] = field(default_factory=list)     # changes to it: NAME=VALUE …, flags of nanogpt-train
+    input: str|None = None           # text to race on (UTF-8); None = the peer's own input.txt
+    dataset: str|None = None         # in its place: a prepared folder, or a dataset by name
+    peer: str|None = None            # a nanoGPT checkout, whose own train.py is the other side
+    peer_dataset: str = 'shakespeare_char' # its data, prepared there
+    against: str = 'classic'         # without a peer the other side is this preset; classic = nanoGPT's recipe for a CPU
+    peer_set: list[str] = field(default_factory=list) # changes to the other side: NAME=VALUE …
+    only: bool = False               # without another side
+    seeds: list[str] = field(default_factory=list)   # one run each; none = three that were never used
+    goal: float = 1.88               # the validation loss to reach, nats per token
+    points: int = 8                  # losses on the way, of the first seed's runs; 0 = none
+    equal_time: bool = False         # ours has four layers and the seconds that the other side took: how low does it get? (goal 1.58)
+    ablate: bool = False             # ours also with one ingredient of speedrun taken out at a time
+    ingredients: list[str] = field(default_factory=list) # only these ingredients; none = all
+    profile: bool = False            # where does a training step's time go?
+    startup: bool = False            # how long does --help take, and how long until the first step is done?
+    steps: int = 30                  # steps, or starts, to measure for --profile and --startup
+    device: str = 'cpu'              # cpu, cuda, cuda:N
+    dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of our matrix products; auto = bfloat16 where the device multiplies it fast
+    num_threads: int = 1             # CPU threads of every run
+    isa: str|None = None             # pretend the CPU has no more than this (ONEDNN_MAX_CPU_ISA), such as AVX512_CORE: no AMX
+    output: str|None = None          # log of all runs, JSON lines; runs that it already has are not repeated
+    show: str|None = None            # run nothing: print the tables of this log
+    plot: str|None = None            # picture of loss against time to write (.png, .svg, .pdf)
+
+    def __post_init__(self):
+        try: self.seeds = [int(o) for o in self.seeds]
+        except ValueError: raise UserError(f'seeds={" ".join(map(str, self.seeds))}: expected whole numbers') from None
+        for k in ('steps', 'num_threads'):
+            if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
+        if not 0 <= self.points <= 100: raise UserError(f'points={self.points}: expected 0 (none) to 100')
+        if bad := [o for o in self.set + self.peer_set if '=' not in o]: raise UserError(f'{bad[0]!r}: expected NAME=VALUE, such as max_steps=300')
+        if self.equal_time and self.only: raise UserError('--equal_time needs another side to take the time from: leave --only out')
+
 # %% ../nbs/00a_config.ipynb #10a28395
 @dataclass
 class QuickstartConfig:
@@ -807,7 +847,16 @@ COMMANDS |= {
         'Talk to a model that was tuned for it.', ('nanogpt-chat runs/finetune', 'nanogpt-chat runs/finetune --system "Be brief." --temperature 0'), positional='run'),
 }
 
-# %% ../nbs/00a_config.ipynb #452137f0
+# %% ../nbs/00a_config.ipynb #62f627d5
+COMMANDS |= {
+    'nanogpt-bench': Command('nanogpt-bench', BenchConfig, 'nanogpt_lit.speedrun:bench_command',
+        'Race a preset to a loss against nanoGPT, both in processes of their own and in turn; take its recipe apart; time its steps and its start.',
+        ('nanogpt-bench --input tinyshakespeare.txt --peer ../nanoGPT', 'nanogpt-bench --input tinyshakespeare.txt --ablate --output ablation.jsonl',
+         'nanogpt-bench --peer ../nanoGPT --equal_time', 'nanogpt-bench --peer ../nanoGPT --dtype float32 --isa AVX512_CORE',
+         'nanogpt-bench --profile', 'nanogpt-bench --startup', 'nanogpt-bench --show ablation.jsonl'), positional='preset'),
+}
+
+# %% ../nbs/00a_config.ipynb #dd168743
 def _entry(name):
     def main(argv=None): return run_command(COMMANDS[name], argv)
     main.__doc__ = f'Entry point of `{name}`'
@@ -818,7 +867,7 @@ nanogpt_tokenizer, nanogpt_prepare, nanogpt_plot = map(_entry, ('nanogpt-tokeniz
 nanogpt_import, nanogpt_export, nanogpt_plan = map(_entry, ('nanogpt-import', 'nanogpt-export', 'nanogpt-plan'))
 nanogpt_monitor, nanogpt_report = map(_entry, ('nanogpt-monitor', 'nanogpt-report'))
 nanogpt_consolidate, nanogpt_eval = map(_entry, ('nanogpt-consolidate', 'nanogpt-eval'))
-nanogpt_finetune, nanogpt_chat = map(_entry, ('nanogpt-finetune', 'nanogpt-chat'))
+nanogpt_finetune, nanogpt_chat, nanogpt_bench = map(_entry, ('nanogpt-finetune', 'nanogpt-chat', 'nanogpt-bench'))
 
 def nanogpt_launch(argv=None):
     "Entry point of `nanogpt-launch`: its own flags end where the other command begins"

@@ -8,7 +8,7 @@ from nanogpt_lit.generate import generate
 from nanogpt_lit.model import GPT
 from nanogpt_lit.pretrain import pretrain
 
-BENCH = Path(__file__).parent.parent/'scripts'/'bench_speedrun.py'
+BENCH = Path(sys.executable).parent/'nanogpt-bench'
 TEXT = ''.join(f'{i} times {i + 3} is {i*(i + 3)}, said the {"clerk" if i % 3 else "cook"}.\n' for i in range(900))
 
 def config(*words): return resolve(RunConfig, ['speedrun', *words], presets=PRESETS)
@@ -58,10 +58,45 @@ def test_stopped_and_resumed_is_the_same_run(tmp_path):
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
     assert not all(torch.equal(whole[k], half[k]) for k in whole)
 
-def test_benchmark_runs(tmp_path):
+def bench(folder, *words):
+    return subprocess.run([str(BENCH), *words], capture_output=True, text=True, timeout=120, cwd=folder, stdin=subprocess.DEVNULL)
+
+def test_a_race_against_the_classic_recipe_and_its_log(tmp_path):
     (tmp_path/'t.txt').write_text(TEXT)
-    r = subprocess.run([sys.executable, str(BENCH), '--input', str(tmp_path/'t.txt'), '--only', '--seeds', '1', '--steps', '3', '--output', str(tmp_path/'log')],
-                       capture_output=True, text=True, timeout=120)
-    assert r.returncode == 0, r.stderr[-2000:]
-    row = json.loads((tmp_path/'log').read_text())
-    assert row['steps'] == 3 and 0 < row['loss'] < 4.5 and row['cpu_s'] > 0
+    words = ['--input', 't.txt', '--set', 'max_steps=3', '--peer_set', 'max_iters=3', '--seeds', '1', '--points', '0', '--output', 'log']
+    r = bench(tmp_path, *words)
+    assert r.returncode == 0 and 'classic took' in r.stdout, r.stderr[-2000:]
+    head, ours, classic = map(json.loads, (tmp_path/'log').read_text().splitlines())
+    assert head['seeds'] == [1] and (ours['job']['who'], classic['job']['who']) == ('ours', 'classic')
+    assert ours['steps'] == classic['steps'] == 3 and ours['targets'] == classic['targets'] == len(TEXT) - int(.9*len(TEXT)) - 1
+    assert 0 < ours['loss'] < 4.5 and 0 < ours['first_s'] <= ours['wall_s'] and classic['params'] > ours['params']
+    before = (tmp_path/'log').read_bytes()
+    (tmp_path/'log').write_bytes(before[:-20])          # killed while the last line was written: that run is done again, the other isn't
+    assert bench(tmp_path, *words).returncode == 0
+    _, again, other = map(json.loads, (tmp_path/'log').read_text().splitlines())
+    assert again == ours and other['job'] == classic['job'] and abs(other['loss'] - classic['loss']) < 1e-6
+    shown = bench(tmp_path, '--show', 'log', '--goal', '9')
+    assert 'reached by 1 of 1' in shown.stdout and shown.returncode == 0, shown.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {'t.txt', 'log'}, 'something was left behind'
+
+@pytest.mark.parametrize('words, hint', [
+    ([], 'nothing to race on'),
+    (['--input', 'none.txt'], 'does not exist'),
+    (['--input', 't.txt', '--peer', '.'], 'expected the path of a nanoGPT checkout'),
+    (['--peer', 'bare'], 'prepare it there first'),
+    (['--input', 't.txt', '--set', 'n_layr=3'], 'did you mean --n_layer'),
+    (['--input', 't.txt', '--output', 't.txt'], 'is not a log of nanogpt-bench'),
+    (['--input', 't.txt', '--output', 'other'], 'a race on another text'),
+    (['--input', 't.txt', '--ablate', '--ingredients', 'salt'], "unknown ingredient 'salt'"),
+    (['--show', 't.txt'], 'is not a log of nanogpt-bench'),
+    (['--profile', '--set', 'n_head=3'], 'not a multiple'),
+    (['speedran', '--input', 't.txt'], 'did you mean speedrun')], ids=lambda o: ' '.join(o) if isinstance(o, list) else '')
+def test_a_mistake_gets_one_line_and_changes_nothing(words, hint, tmp_path):
+    (tmp_path/'t.txt').write_text(TEXT)
+    (tmp_path/'bare').mkdir()
+    for o in ('train.py', 'model.py'): (tmp_path/'bare'/o).touch()
+    (tmp_path/'other').write_text(json.dumps(dict(log='nanogpt-bench', version=1, data='0', seeds=[1], machine={})) + '\n')
+    before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+    r = bench(tmp_path, *words)
+    assert r.returncode == 1 and r.stderr.startswith('error: ') and r.stderr.count('\n') == 1 and hint in r.stderr, r.stderr
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
