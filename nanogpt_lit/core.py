@@ -110,7 +110,7 @@ def sha256_file(path) -> str:
     "SHA-256 of a file's content, in hexadecimal, read piece by piece"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
-# %% ../nbs/00_core.ipynb #0d861950
+# %% ../nbs/00_core.ipynb #b16d52b6
 def human(
     n: float, # any count
 ) -> str:
@@ -122,12 +122,13 @@ def human(
 def duration(
     seconds: float, # length of time in seconds
 ) -> str:
-    "`seconds` as people say it: 8.2 s, 3 min 05 s, 2 h 10 min"
+    "`seconds` as people say it: 8.2 s, 3 min 05 s, 2 h 10 min, 6 d 21 h"
     if seconds < 10: return f'{seconds:.1f} s'
     s = round(seconds)
     if s < 60: return f'{s} s'
     if s < 3600: return f'{s//60} min {s%60:02d} s'
-    return f'{s//3600} h {s%3600//60:02d} min'
+    if s < 86400: return f'{s//3600} h {s%3600//60:02d} min'
+    return f'{s//86400} d {s%86400//3600:02d} h'
 
 # %% ../nbs/00_core.ipynb #ce645523
 def seed_everything(

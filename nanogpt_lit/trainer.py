@@ -684,7 +684,7 @@ def batch_floor(
         if size.max() == 1: break                         # every row is unique: the rest can be known
     return nats/x_BT.numel()
 
-# %% ../nbs/09_trainer.ipynb #d134169f
+# %% ../nbs/09_trainer.ipynb #8151edd9
 class OverfitBatch(Callback):
     "Ends a run on one batch when it is known by heart, and says so; or that it isn't"
     close = .02                                           # nats per token above the floor that count as known
@@ -698,7 +698,7 @@ class OverfitBatch(Callback):
         if t.record['step'] and t.record['loss'] < self.floor + self.close: t.finish('its one batch is known by heart')
     def on_fit_end(self, t):
         if t.stop_reason or t.record is None: return
-        loss, what = t.record['loss'], f'the loss of the one batch is {t.record["loss"]:.4f} after {t.step} steps, and {self.floor:.4f} is possible'
+        what = f'the loss of the one batch is {t.record["loss"]:.4f} after {t.step} steps, and {self.floor:.4f} is possible'
         if t.finish_reason: t.say(f'{what}: model, loss and optimiser work together')
         else: t.say(f'{what}: NOT known by heart. Try more --max_steps or another --learning_rate; if it stays so, the mistake is in the model or its targets')
 
