@@ -9,7 +9,7 @@ __all__ = ['CLASSIC', 'LONGER', 'PEER', 'INGREDIENTS', 'fresh_seeds', 'Job', 'us
            'Parts', 'profile_step', 'bare_trainer', 'newton_schulz_flops', 'matmul_peak', 'profile_table',
            'startup_times', 'find_data', 'jobs_of', 'race', 'show_log', 'plot_race', 'bench_command']
 
-# %% ../nbs/17_speedrun.ipynb #d33b7f1a
+# %% ../nbs/17_speedrun.ipynb #30e92e8a
 import hashlib, json, math, os, platform, secrets, shutil, statistics, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil, torch
 from fastcore.basics import patch
-from .core import UserError, duration, human, pick_device, read_bytes, read_text, resolve, seed_everything, set_threads
+from .core import UserError, human, new_ax, pick_device, read_bytes, read_text, resolve, seed_everything, set_threads
 from .config import PRESETS, BenchConfig, RunConfig
 from .sizing import flops_per_token
 from .loader import BatchPlan, TokenData
@@ -594,7 +594,7 @@ def race(
             say(f'seed {seed}: {job.who}{"" if job.what == "recipe" else f", {job.what}"}: loss {row["loss"]:.4f}, {row["wall_s"]:.2f} s, CPU {row["cpu_s"]:.2f} s')
     return log
 
-# %% ../nbs/17_speedrun.ipynb #f14a5ace
+# %% ../nbs/17_speedrun.ipynb #0851ff8a
 def show_log(
     log: Log,    # a finished or unfinished race
     goal: float, # loss to reach
@@ -611,7 +611,6 @@ def plot_race(
     ax=None,          # axes to draw on
 ):
     "Loss on the whole validation split against seconds since the command was given, for both sides"
-    from nanogpt_lit.core import new_ax
     ax = ax or new_ax('The race', 'seconds since the command was given', 'validation loss, nats')
     for (who, what), group in grouped(rows).items():
         if who == 'ours' and what not in ('recipe', 'equal time'): continue
