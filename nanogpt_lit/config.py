@@ -176,7 +176,7 @@ class OptimConfig:
         for k in ('beta1', 'beta2', 'muon_momentum'):
             if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/00a_config.ipynb #62d5e0ee
+# %% ../nbs/00a_config.ipynb #75e3d32c
 @dataclass
 class TrainConfig:
     "The loop: how long, on what, and what is written when"
@@ -190,7 +190,7 @@ class TrainConfig:
     auto_batch: bool = False         # cut a step's sequences (batch_size·grad_accum_steps) into the largest micro-steps that fit into memory
     seed: int = 1337                 # of the weights, the dropout and the order of the data
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
-    dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products; weights stay float32
+    dtype: Literal['auto', 'fast', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products; weights stay float32. fast = bfloat16 on a CPU too, if it has instructions for it
     tf32: bool = True                # GPU: products of float32 matrices with 10 binary digits, several times faster
     compile: bool = False            # torch.compile the model
     compile_mode: Literal['auto', 'default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs'] = 'auto' # auto = by device
@@ -290,13 +290,13 @@ PRESETS |= {
     'gpt2-large': dict(**_gpt2, n_layer=36, n_head=20, n_embd=1280, learning_rate=2.5e-4, out_dir='runs/gpt2-large'),
     'gpt2-xl': dict(**_gpt2, n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl')}
 
-# %% ../nbs/00a_config.ipynb #60f64d05
+# %% ../nbs/00a_config.ipynb #4147555f
 PRESETS['speedrun'] = dict(
     tokenizer='char', out_dir='runs/speedrun', n_layer=2, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=250,
     pos='learned', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm', act='relu2', bias=False,
     tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,
     optimizer='muon', learning_rate=.02, min_lr=0., muon_lr=.03, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', beta1=.8, weight_decay=0., grad_clip=0.,
-    schedule='linear', warmup_steps=5, eval_interval=250, checkpoint_interval=250)
+    schedule='linear', warmup_steps=5, dtype='fast', eval_interval=250, checkpoint_interval=250)
 
 # %% ../nbs/00a_config.ipynb #66061699
 PRESETS |= {
@@ -672,7 +672,7 @@ class ReportConfig:
     checkpoint_dir: str|None = None  # another way to name the run folder
     output: str|None = None          # file to write; None = report.html in the run folder
 
-# %% ../nbs/00a_config.ipynb #9b2dd8f8
+# %% ../nbs/00a_config.ipynb #d8ecb050
 @dataclass
 class BenchConfig:
     "Knobs of `nanogpt-bench`"
@@ -695,7 +695,7 @@ class BenchConfig:
     startup: bool = False            # how long does --help take, and how long until the first step is done?
     steps: int = 30                  # steps, or starts, to measure for --profile and --startup
     device: str = 'cpu'              # cpu, cuda, cuda:N
-    dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of our matrix products; auto = bfloat16 where the device multiplies it fast
+    dtype: Literal['fast', 'float32', 'bfloat16', 'float16'] = 'fast' # of our matrix products; fast = bfloat16 where the device has instructions for it
     num_threads: int = 1             # CPU threads of every run
     isa: str|None = None             # pretend the CPU has no more than this (ONEDNN_MAX_CPU_ISA), such as AVX512_CORE: no AMX
     output: str|None = None          # log of all runs, JSON lines; runs that it already has are not repeated

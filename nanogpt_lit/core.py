@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['ALIASES', 'TRANSLATE', 'FULL_DATA', 'NO_EFFECT', 'WORDS', 'IMPLIED', 'UserError', 'warn', 'read_bytes', 'read_text',
            'atomic_open', 'atomic_write', 'check_writable', 'sha256_file', 'human', 'duration', 'seed_everything',
-           'pick_device', 'pick_dtype', 'set_threads', 'keep_memory', 'new_ax', 'progress', 'Knob', 'field_comments',
-           'flat_fields', 'parse_value', 'canonical', 'parse_argv', 'spoken', 'read_py_config', 'read_config', 'build',
-           'flat_values', 'to_toml', 'resolve', 'show_config', 'Command', 'help_text', 'run_command']
+           'pick_device', 'pick_dtype', 'fast_bfloat16', 'set_threads', 'keep_memory', 'new_ax', 'progress', 'Knob',
+           'field_comments', 'flat_fields', 'parse_value', 'canonical', 'parse_argv', 'spoken', 'read_py_config',
+           'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config', 'Command', 'help_text',
+           'run_command']
 
 # %% ../nbs/00_core.ipynb #3cf7e33d
 import ast, ctypes, difflib, hashlib, json, linecache, os, random, sys, tempfile, tokenize, tomllib
@@ -155,18 +156,28 @@ def pick_device(
         raise UserError(f'device={device!r}: this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0')
     return device
 
-# %% ../nbs/00_core.ipynb #c27581ae
+# %% ../nbs/00_core.ipynb #51da9ece
 def pick_dtype(
     device: str,       # a torch device name
-    dtype: str='auto', # 'auto', 'float32', 'bfloat16' or 'float16'
+    dtype: str='auto', # 'auto' (float32 on a CPU), 'fast' (bfloat16 there too, if it pays), 'float32', 'bfloat16' or 'float16'
 ) -> str:
     "The number type for matrix products on `device`"
     import torch
     known = ('float32', 'bfloat16', 'float16')
-    if dtype not in ('auto', *known): raise UserError(f'dtype={dtype!r} is unknown: use auto, {", ".join(known)}')
-    if dtype != 'auto': return dtype
+    if dtype not in ('auto', 'fast', *known): raise UserError(f'dtype={dtype!r} is unknown: use auto, fast, {", ".join(known)}')
+    if dtype in known: return dtype
     if device.startswith('cuda'): return 'bfloat16' if torch.cuda.is_bf16_supported() else 'float16'
-    return 'float32'
+    return 'bfloat16' if dtype == 'fast' and fast_bfloat16(device) else 'float32'
+
+def fast_bfloat16(
+    device: str, # a torch device name
+) -> bool:
+    "Does `device` multiply bfloat16 in hardware (GPUs, CPUs with AMX or AVX-512 BF16)? Elsewhere it is emulated, slowly"
+    import torch
+    if device.startswith('cuda'): return torch.cuda.is_bf16_supported()
+    limit = os.environ.get('ONEDNN_MAX_CPU_ISA', 'ALL').upper()    # the library that multiplies may have been told to do without
+    if device.split(':')[0] != 'cpu' or not any(o in limit for o in ('BF16', 'FP16', 'AMX', 'AVX10', 'VNNI_2', 'DEFAULT', 'ALL')): return False
+    return any(getattr(torch.cpu, f, bool)() for f in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'))
 
 def set_threads(
     n: int|None=None, # CPU threads; None leaves torch's own choice

@@ -7,8 +7,8 @@ __all__ = ['JORDAN', 'split_params', 'newton_schulz', 'muon_dtype', 'best_quinti
            'Unmarked', 'AdamW', 'Muon', 'make_optimizers', 'set_lr', 'lr_factor', 'lr_at', 'clip_grad_norm',
            'weights_of', 'update_ratios']
 
-# %% ../nbs/08_optim.ipynb #ed0718b8
-import math, os
+# %% ../nbs/08_optim.ipynb #4961833c
+import math
 from functools import cache
 from inspect import unwrap
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from fastcore.basics import patch
 from .config import OptimConfig
-from .core import UserError
+from .core import UserError, fast_bfloat16
 
 # %% ../nbs/08_optim.ipynb #e8c7ee74
 def split_params(
@@ -50,21 +50,12 @@ def newton_schulz(
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
     return (X.mT if tall else X).reshape(G_NMK.shape).to(G_NMK.dtype, memory_format=torch.contiguous_format)
 
-# %% ../nbs/08_optim.ipynb #bf002344
+# %% ../nbs/08_optim.ipynb #75b7ebce
 def muon_dtype(
     device, # torch device
 ) -> torch.dtype:
     "bfloat16 where the hardware multiplies it fast (GPUs, CPUs with AMX or AVX-512 BF16), otherwise float32"
-    device = torch.device(device)
-    if device.type == 'cuda': return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    checks = '_is_amx_tile_supported', '_is_avx512_bf16_supported'
-    fast = device.type == 'cpu' and any(getattr(torch.cpu, f, bool)() for f in checks) and not _without_bf16()
-    return torch.bfloat16 if fast else torch.float32
-
-def _without_bf16():
-    "Has oneDNN, which multiplies for torch on CPUs, been told to do without such instructions?"
-    limit = os.environ.get('ONEDNN_MAX_CPU_ISA', '').upper()
-    return bool(limit) and not any(o in limit for o in ('BF16', 'FP16', 'AMX', 'AVX10', 'AVX2_VNNI_2', 'DEFAULT', 'ALL'))
+    return torch.bfloat16 if fast_bfloat16(str(device)) else torch.float32
 
 # %% ../nbs/08_optim.ipynb #09206300
 def best_quintic(

@@ -551,7 +551,7 @@ def _cut_to_fit(cfg, memory, device, optimizers):
     except UserError: b, pieces = 1, total
     return replace(cfg.train, batch_size=b, grad_accum_steps=pieces)
 
-# %% ../nbs/04a_sizing.ipynb #b5f9eeea
+# %% ../nbs/04a_sizing.ipynb #4374f3fb
 def _planned_device(cfg):
     "`cfg` and the device to rehearse on; one that isn't here needs its memory named"
     try: return cfg, pick_device(cfg.train.device)
@@ -560,7 +560,7 @@ def _planned_device(cfg):
         if kind not in ('cuda', 'mps'): raise
         if not cfg.memory: raise UserError(f'{e}, or say how much memory it has (--memory 80GB) to plan without it') from None
     print(f'there is no {kind} here: memory is counted with kernels of the CPU, and time is not measured')
-    dtype = 'bfloat16' if cfg.train.dtype == 'auto' else cfg.train.dtype
+    dtype = 'bfloat16' if cfg.train.dtype in ('auto', 'fast') else cfg.train.dtype
     return replace(cfg, measure=False, train=replace(cfg.train, dtype=dtype), model=replace(cfg.model, attn_impl='sdpa')), 'cpu'
 
 # %% ../nbs/04a_sizing.ipynb #a2ae997f
