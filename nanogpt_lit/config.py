@@ -672,7 +672,7 @@ class ReportConfig:
     checkpoint_dir: str|None = None  # another way to name the run folder
     output: str|None = None          # file to write; None = report.html in the run folder
 
-# %% ../nbs/00a_config.ipynb #d8ecb050
+# %% ../nbs/00a_config.ipynb #938213f2
 @dataclass
 class BenchConfig:
     "Knobs of `nanogpt-bench`"
@@ -688,7 +688,7 @@ class BenchConfig:
     seeds: list[str] = field(default_factory=list)   # one run each; none = three that were never used
     goal: float = 1.88               # the validation loss to reach, nats per token
     points: int = 8                  # losses on the way, of the first seed's runs; 0 = none
-    equal_time: bool = False         # ours has four layers and the seconds that the other side took: how low does it get? (goal 1.58)
+    equal_time: bool = False         # ours has four layers and the (CPU) seconds that the other side took: how low does it get? (goal 1.58)
     ablate: bool = False             # ours also with one ingredient of speedrun taken out at a time
     ingredients: list[str] = field(default_factory=list) # only these ingredients; none = all
     profile: bool = False            # where does a training step's time go?

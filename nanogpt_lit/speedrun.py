@@ -6,11 +6,11 @@
 __all__ = ['CLASSIC', 'LONGER', 'PEER', 'INGREDIENTS', 'fresh_seeds', 'Job', 'used_s', 'Stopwatch', 'peak_memory_mb', 'run_ours',
            'check_peer', 'run_child', 'peer_losses', 'run_peer', 'child', 'run_job', 'machine', 'Log', 'ratios',
            'grouped', 'race_table', 'verdict', 'chosen', 'ablation', 'ablation_table', 'Parts', 'profile_step',
-           'bare_trainer', 'newton_schulz_flops', 'matmul_peak', 'profile_table', 'startup_times', 'find_data',
-           'jobs_of', 'race', 'show_log', 'plot_race', 'bench_command']
+           'throughput', 'bare_trainer', 'newton_schulz_flops', 'matmul_peak', 'profile_table', 'startup_times',
+           'find_data', 'jobs_of', 'race', 'show_log', 'plot_race', 'bench_command']
 
-# %% ../nbs/17_speedrun.ipynb #0718f50e
-import hashlib, json, math, os, platform, secrets, shutil, statistics, subprocess, sys, tempfile, time
+# %% ../nbs/17_speedrun.ipynb #f4f74367
+import hashlib, json, math, os, platform, secrets, shutil, signal, statistics, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +55,7 @@ class Job:
         "Its flags, as somebody would type them"
         return [o for k, v in self.flags.items() for o in (f'--{k}', str(v))]
 
-# %% ../nbs/17_speedrun.ipynb #eb9759a7
+# %% ../nbs/17_speedrun.ipynb #1ad9388d
 def used_s():
     "CPU seconds of this process and its children so far"
     return sum(os.times()[:4])
@@ -66,14 +66,19 @@ class Stopwatch(Callback):
     def __init__(self,
         start: float,        # `time.time()` before the process began
         points: int=0,       # how many points on the way
-        budget: float=None,  # seconds the whole process may take; None = as many steps as it was told
+        budget: float=None,  # seconds that the whole process may take, on a CPU of CPU time; None = as many steps as it was told
     ): self.start, self.points, self.budget, self.kept, self.first_s = start, points, budget, [], None
 
     def now(self): return dict(wall_s=time.time() - self.start, cpu_s=used_s())
     def on_fit_start(self, t):
-        if self.budget: t.cfg = replace(t.cfg, minutes=max(1e-3, t.elapsed_s + self.budget - self.now()['wall_s'])/60)
+        self.key, t.cfg = 'cpu_s' if t.strategy.device == 'cpu' else 'wall_s', replace(t.cfg)
+        self.before = self.now()[self.key]
+        if self.budget: t.cfg.minutes = self.budget/60
     def on_step_end(self, t):
         if self.first_s is None: t.loss.item(); self.first_s = self.now()['wall_s']
+        if self.budget:                                   # what share of it is used? The loop takes that for its own clock
+            share = (self.now()[self.key] - self.before)/max(1e-3, self.budget - self.before)
+            t.cfg.minutes = t.elapsed_s/60/max(1e-6, share)
         if t.progress >= 1 or t.progress*(self.points + 1) < len(self.kept) + 1: return
         if t.strategy.device.startswith('cuda'): torch.cuda.synchronize()
         self.kept.append((dict(step=t.step, **self.now()), {k: v.clone() for k, v in t.raw_model.state_dict().items()}))
@@ -197,7 +202,7 @@ def _mean_over(model, ids, T):
         if b.numel(): total += model(a, b)[1].item()*b.numel()
     return total/len(x)
 
-# %% ../nbs/17_speedrun.ipynb #a36f5114
+# %% ../nbs/17_speedrun.ipynb #f5b60600
 PEER = dict(eval_iters=1, always_save_checkpoint=True)    # one batch per evaluation; the last weights, whatever their loss
 
 def run_peer(
@@ -227,7 +232,8 @@ def run_peer(
         q = _ask(dict(peer=str(peer), dataset=dataset, files=files), job)
     points = [o | dict(loss=loss) for o, loss in zip([*seen, dict(step=last, wall_s=r['wall_s'], cpu_s=r['cpu_s'])], q['losses']) if loss is not None]
     return {k: r[k] for k in ('wall_s', 'cpu_s', 'memory_mb')} | dict(
-        first_s=first[0] if first else None, steps=last, loss=q['losses'][-1], targets=q['targets'], params=q['params'], dtype='float32', points=points)
+        first_s=first[0] if first else None, steps=last, loss=q['losses'][-1], targets=q['targets'], params=q['params'],
+        dtype='float32' if job.device == 'cpu' else 'its own', points=points)
 
 def _config(peer, dataset):
     "The configuration file that nanoGPT has for a data set, if it has one"
@@ -463,6 +469,18 @@ def profile_step(
             seen.append(parts.ms)
     return {k: statistics.median(o[k] for o in seen[5:]) for k in seen[-1]}
 
+# %% ../nbs/17_speedrun.ipynb #7934906f
+def throughput(
+    trainer: Trainer, # not used afterwards
+    steps: int=30,    # to measure, after five to warm up
+) -> float:
+    "Tokens per second of training steps, by the clock on the wall"
+    for i in range(5 + steps):
+        if i == 5: trainer.loss.item(); start = time.perf_counter()
+        trainer.train_step()
+    trainer.loss.item()
+    return steps*trainer.tokens_per_step/(time.perf_counter() - start)
+
 # %% ../nbs/17_speedrun.ipynb #08106246
 def bare_trainer(
     cfg: RunConfig, # settings, the vocabulary's size among them
@@ -552,7 +570,7 @@ def find_data(
 
 def _pairs(words): return dict(o.split('=', 1) for o in words)
 
-# %% ../nbs/17_speedrun.ipynb #9e5517dd
+# %% ../nbs/17_speedrun.ipynb #1ffb52f3
 def jobs_of(
     cfg: BenchConfig, # what was asked for
     seed: int,        # of the round
@@ -561,12 +579,14 @@ def jobs_of(
     how = dict(device=cfg.device, threads=cfg.num_threads, isa=cfg.isa)
     mine, who = _pairs(cfg.set), 'nanoGPT' if cfg.peer else cfg.against
     def ours(what, flags, **kw): return Job('ours', what, seed, mine | flags if what != 'equal time' else LONGER | mine, **dict(how, dtype=cfg.dtype) | kw)
-    other = [] if cfg.only or cfg.ablate and not cfg.peer else [Job(who, 'recipe', seed, (CLASSIC if who in ('nanoGPT', 'classic') else {}) | _pairs(cfg.peer_set), dtype='float32', **how)]
+    known = who in ('nanoGPT', 'classic')                 # whose recipe is for a CPU, in float32
+    theirs = Job(who, 'recipe', seed, (CLASSIC if known else {}) | _pairs(cfg.peer_set), 'float32' if known else cfg.dtype, **how)
+    other = [] if cfg.only or cfg.ablate and not cfg.peer else [theirs]
     if cfg.equal_time: return [*other, ours('equal time', {}, budget=True)]
     taken = chosen(cfg.ingredients) if cfg.ablate else {}
     return [ours('recipe', {}), *(ours(k, {a: b for a, b in v.items() if a != 'dtype'}, **{a: b for a, b in v.items() if a == 'dtype'}) for k, v in taken.items()), *other]
 
-# %% ../nbs/17_speedrun.ipynb #102e15b9
+# %% ../nbs/17_speedrun.ipynb #6a7a97c8
 def race(
     cfg: BenchConfig, # what was asked for
     say=print,        # where a line per run goes
@@ -581,7 +601,7 @@ def race(
         for job in jobs_of(cfg, seed):
             points, took = cfg.points if n == 0 and (job.what in ('recipe', 'equal time')) else 0, None
             if not (row := log.find(job)):
-                if job.budget: took = other['wall_s']
+                if job.budget: took = other['cpu_s' if cfg.device == 'cpu' else 'wall_s']
                 preset = cfg.preset if job.who == 'ours' else 'shakespeare_char' if job.who == 'classic' else job.who
                 row = log.add(job, run_peer(peer, job, cfg.peer_dataset, points) if job.who == 'nanoGPT' else run_job(job, preset, words, points, took))
             if job.who != 'ours': other = row
@@ -616,9 +636,10 @@ def plot_race(
     ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/17_speedrun.ipynb #565ba680
+# %% ../nbs/17_speedrun.ipynb #43b66072
 def bench_command(cfg, origin):
     "Target of `nanogpt-bench`"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through the doors: children are ended on the way
     set_threads(cfg.num_threads)
     goal = 1.58 if cfg.equal_time and 'goal' not in origin else cfg.goal
     if cfg.startup: print('\n'.join(f'{k:24} {v:.2f} s' for k, v in startup_times(cfg.steps).items())); return
@@ -632,5 +653,8 @@ def _profile(cfg):
     run, origin = resolve(RunConfig, [cfg.preset, '--device', cfg.device, '--dtype', cfg.dtype,
                                       *Job('', '', 0, _pairs(cfg.set)).words()], PRESETS)
     if run.data.tokenizer == 'char' and 'vocab_size' not in origin: run.model.vocab_size = 65
-    with tempfile.TemporaryDirectory() as tmp: cost = profile_step(bare_trainer(run, tmp), cfg.steps, cfg.num_threads == 1)
+    with tempfile.TemporaryDirectory() as tmp:
+        cost = profile_step(bare_trainer(run, tmp), cfg.steps, cfg.num_threads == 1)
+        rate = throughput(bare_trainer(run, tmp), cfg.steps)
     print(profile_table(run, cost, matmul_peak(run.train.device, pick_dtype(run.train.device, run.train.dtype))))
+    print(f'without these clocks, by the one on the wall: {human(round(rate))} tokens/s')

@@ -3,8 +3,9 @@ import json, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.core import resolve
+from nanogpt_lit.core import UserError, resolve
 from nanogpt_lit.generate import generate
+from nanogpt_lit.interop import to_hf
 from nanogpt_lit.model import GPT
 from nanogpt_lit.pretrain import pretrain
 
@@ -100,3 +101,18 @@ def test_a_mistake_gets_one_line_and_changes_nothing(words, hint, tmp_path):
     r = bench(tmp_path, *words)
     assert r.returncode == 1 and r.stderr.startswith('error: ') and r.stderr.count('\n') == 1 and hint in r.stderr, r.stderr
     assert before == {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+
+def test_what_other_code_cannot_express_is_refused_with_every_reason(model, tmp_path):
+    with pytest.raises(UserError) as e: to_hf(model, tmp_path/'hf')
+    for reason in ('taps=2', 'qk_norm_kind=layernorm', 'norm_embed=True', 'logit_softcap=15'): assert reason in str(e.value)
+    assert not (tmp_path/'hf').exists()
+
+def test_without_those_options_its_weights_give_the_same_logits_elsewhere(tmp_path):
+    transformers = pytest.importorskip('transformers', reason='the extra hf is not installed')
+    cfg, _ = config('--vocab_size', '65', '--no-qk_norm', '--qk_norm_kind', 'rmsnorm', '--no-norm_embed', '--taps', '0', '--logit_softcap', '0')
+    torch.manual_seed(0)
+    model, ids_BT = GPT(cfg.model).eval(), torch.randint(65, (2, 64))
+    with torch.no_grad():
+        for p in model.parameters(): p.add_(.1*torch.randn_like(p))
+        other = transformers.AutoModelForCausalLM.from_pretrained(to_hf(model, tmp_path/'hf')).eval()
+        torch.testing.assert_close(other(ids_BT).logits, model(ids_BT)[0], rtol=1e-4, atol=1e-4)
