@@ -349,7 +349,7 @@ def grade(
     "The figures of one exam"
     return text_scores(records, what.n_bytes, len(what)) if isinstance(what, TokenData) else accuracies(records)
 
-# %% ../nbs/14b_benchmarks.ipynb #18bb1429
+# %% ../nbs/14b_benchmarks.ipynb #07955f6e
 def _loaded(cfg):
     "The model to examine, with a tokenizer"
     if not cfg.run: raise UserError('no model: give a run folder, a checkpoint, or a Hugging Face folder or name')
@@ -367,12 +367,15 @@ def harness_results(
     "Figures of the evaluation harness: `{task: {measure: value}}`"
     lm = harness_lm(run.model, run.tokenizer, 4*cfg.batch_size, pick_dtype(pick_device(cfg.device), cfg.dtype))
     from lm_eval import simple_evaluate
-    found = simple_evaluate(model=lm, tasks=tasks, limit=cfg.limit or None, random_seed=cfg.seed)
-    def named(k): return k.partition(',')[0]
-    return {f'harness:{task}': {named(k): v for k, v in r.items() if isinstance(v, (int, float))} | dict(n=found['n-samples'][task]['effective'])
-            for task, r in found['results'].items()}
+    try: found = simple_evaluate(model=lm, tasks=tasks, limit=cfg.limit or None, random_seed=cfg.seed)
+    except KeyError as e:
+        if 'registered' not in str(e): raise
+        raise UserError(f'the evaluation harness does not know {", ".join(tasks)} ({e.args[0]}): lm-eval ls tasks lists what it knows') from None
+    def figures(r): return {k.partition(',')[0]: v for k, v in r.items() if isinstance(v, (int, float)) and k != 'sample_len'}
+    def count(task): return {k: v['effective'] for k, v in [('n', found['n-samples'].get(task))] if v} # a group has none
+    return {f'harness:{task}': figures(r) | count(task) for task, r in found['results'].items()}
 
-# %% ../nbs/14b_benchmarks.ipynb #822d9690
+# %% ../nbs/14b_benchmarks.ipynb #c4b3ff9f
 def eval_command(cfg: EvalConfig):
     "Target of `nanogpt-eval`; several processes (torchrun) share the questions"
     set_threads(cfg.num_threads)
@@ -380,14 +383,18 @@ def eval_command(cfg: EvalConfig):
     run, dtype = _loaded(cfg), pick_dtype(pick_device(cfg.device), cfg.dtype)
     folder = run.path if run.path.is_dir() else run.path.parent
     out = check_writable(cfg.out_dir or folder/'eval')
-    todo = {Path(t).stem if t.endswith('.jsonl') else t: questions_for(t, cfg, run) for t in cfg.tasks if not t.startswith('harness:')}
-    results = {}
-    for name, what in todo.items():
-        records = examine(run.model, run.tokenizer, what, out, name, cfg.batch_size, dtype, rank, world)
-        if records is None: print(f'{name}: the share of process {rank} of {world} is done'); continue
-        results[name] = grade(what, records)
-    if names := [t.partition(':')[2] for t in cfg.tasks if t.startswith('harness:')]: results |= harness_results(run, names, cfg)
-    if len(results) < len(cfg.tasks): return
+    names, todo = [*dict.fromkeys(cfg.tasks)], {}
+    for t in [t for t in names if not t.startswith('harness:')]:
+        name = Path(t).stem if t.endswith('.jsonl') else t
+        if name in todo: raise UserError(f'two tasks are called {name!r}, and their answers would be mixed: rename a file')
+        todo[name] = questions_for(t, cfg, run)
+    def records_of(name): return examine(run.model, run.tokenizer, todo[name], out, name, cfg.batch_size, dtype, rank, world)
+    records = {name: records_of(name) for name in todo}
+    records |= {name: records_of(name) for name, r in records.items() if r is None} # others may have finished since
+    if late := [name for name, r in records.items() if r is None]:
+        return print(f'{", ".join(late)}: the share of process {rank} of {world} is done')
+    results = {name: grade(todo[name], r) for name, r in records.items()}
+    if theirs := [t.partition(':')[2] for t in names if t.startswith('harness:')]: results |= harness_results(run, theirs, cfg)
     about = dict(model=str(cfg.run), step=run.step, parameters=run.model.num_params(), dtype=dtype, limit=cfg.limit)
     atomic_write(out/'results.json', json.dumps(dict(about, results=results), indent=1) + '\n')
     print(f'{cfg.run}: {human(run.model.num_params())} parameters, step {run.step}\n\n{result_table(results)}\n\nwrote {out/"results.json"}')

@@ -66,7 +66,7 @@ def say(self: Chat, text: str) -> str:
     "The whole answer at once"
     return ''.join(self.reply(text))
 
-# %% ../nbs/16b_chat.ipynb #585f5676
+# %% ../nbs/16b_chat.ipynb #8e3f791b
 HELP = '''/reset            begin a new conversation
 /system TEXT      set the system prompt (without TEXT: show it)
 /retry            another answer to the last question
@@ -94,7 +94,7 @@ def save(self: Chat, path):
 @patch
 def load(self: Chat, path):
     try: turns = check_turns(json.loads(read_text(path).splitlines()[0])['messages'])
-    except (ValueError, KeyError, TypeError) as e: raise UserError(f'{path} is no saved conversation ({e}): expected {{"messages": [...]}}') from None
+    except (ValueError, LookupError, TypeError) as e: raise UserError(f'{path} is no saved conversation ({e}): expected {{"messages": [...]}}') from None
     self.system = turns[0]['content'] if turns[0]['role'] == 'system' else ''
     self.turns = turns[bool(self.system):]
     return f'{len(self.turns)} turns'
@@ -133,7 +133,7 @@ def command(self: Chat,
         return self.save(rest) if name == 'save' else self.load(rest)
     raise UserError(f'unknown command /{name}: /help shows all')
 
-# %% ../nbs/16b_chat.ipynb #56736a06
+# %% ../nbs/16b_chat.ipynb #54c8a4ba
 def read_turn(
     read, # gives the next line for a prompt, as `input` does; EOFError at the end
 ) -> str:
@@ -157,7 +157,10 @@ def chat_loop(
             if not said: continue
             if said in ('/quit', '/exit'): return
             out = chat.command(said) if said[0] == '/' else chat.reply(said)
-            for piece in [out] if isinstance(out, str) else out: write(piece)
+            try:
+                for piece in [out] if isinstance(out, str) else out: write(piece)
+            finally:
+                if not isinstance(out, str): out.close() # an answer stopped halfway is remembered now, not some time later
             write('\n')
         except UserError as e: write(f'{e}\n')
         except EOFError: return

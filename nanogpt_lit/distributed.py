@@ -295,6 +295,19 @@ def check_batch(self: DataParallel,
         raise UserError(f'a step of {rows} sequences (batch_size {batch_size} x grad_accum_steps {grad_accum_steps}) cannot be divided '
                         f'over {W} processes: make it a multiple of {W}')
 
+# %% ../nbs/13_distributed.ipynb #e0959988
+@patch
+def check_agree(self: DataParallel,
+    what: str,   # what this is about, such as checkpoint
+    mine: str,   # this process's, in words that differ where it differs
+    advice: str, # what to do then
+):
+    "`UserError`, on all processes, if one is about to start from something else than rank 0"
+    theirs = self.gather(mine)
+    rank = next((r for r, o in enumerate(theirs) if o != theirs[0]), None)
+    if rank is None: return
+    raise UserError(f'rank {rank} has another {what} than rank 0 ({theirs[rank]} there, {theirs[0]} on rank 0): {advice}')
+
 # %% ../nbs/13_distributed.ipynb #f057002b
 @patch
 @contextmanager
@@ -312,11 +325,12 @@ def in_turn(self: DataParallel):
         raise
     for _ in range(turn, 3): next_turn(False)
 
-# %% ../nbs/13_distributed.ipynb #7f4b989b
+# %% ../nbs/13_distributed.ipynb #41bbfea7
 class OneProcess(SingleDevice):
     "One process with the manners of several"
     world = World()
     def check_same(self, settings): pass
+    def check_agree(self, what, mine, advice): pass
     def check_batch(self, batch_size, grad_accum_steps): pass
     def gather(self, value): return [value]
     def spread(self, items, f): return [f(o) for o in items]

@@ -225,7 +225,7 @@ def _spelled_out(model, family):
     def missing(k, v): return (torch.zeros if k.endswith('.bias') else torch.ones)(v.shape)
     return {k: have[k].cpu() if k in have else missing(k, v) for k, v in full.items()}
 
-# %% ../nbs/12_interop.ipynb #521264a1
+# %% ../nbs/12_interop.ipynb #dc56dae8
 def to_hf(
     model_or_run,        # a `GPT`, something with `.model` and `.tokenizer`, or what `load_run` takes
     folder,              # folder to write, made if need be
@@ -245,6 +245,8 @@ def to_hf(
     weights = to_theirs(_spelled_out(model, family), model.cfg, FAMILIES[family].layout)
     save_tensors({k: w.to(getattr(torch, dtype)) for k, w in weights.items()}, folder, max_bytes)
     ends = {} if eot is None else dict(bos_token_id=eot, eos_token_id=eot, pad_token_id=eot)
+    turn = tok.special_tokens.get('<|im_end|>') if getattr(tok, 'chat_template', None) else None
+    if turn is not None: ends['eos_token_id'] = turn if eot is None else [eot, turn] # a chat model ends its turn, not the text
     atomic_write(folder/'generation_config.json', json.dumps(ends, indent=1))
     if tok: _save_tokenizer(tok, folder, model.cfg.block_size)
     atomic_write(folder/'config.json', json.dumps(config, indent=1)) # last: without it the folder is nothing

@@ -9,8 +9,8 @@ __all__ = ['PER_CALL', 'LENGTHS', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocab
            'plan_command', 'step_ms', 'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart',
            'quickstart_report']
 
-# %% ../nbs/15_pretrain.ipynb #6c227ddf
-import json, os, platform, shlex, shutil, signal, sys, time
+# %% ../nbs/15_pretrain.ipynb #a20a1414
+import hashlib, json, os, platform, shlex, shutil, signal, sys, time
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human,
-                              keep_memory, pick_device, resolve, seed_everything, set_threads, show_config,
-                              to_toml, warn)
+                              keep_memory, pick_device, resolve, seed_everything, set_threads, sha256_file,
+                              show_config, to_toml, warn)
 from .config import PRESETS, DataConfig, GPTConfig, QuickstartConfig, RunConfig, nanogpt_train
 from .tokens import tokenizer_of
 from .model import GPT
@@ -419,8 +419,8 @@ def _check_ids(cfg, *halves):
         for o in [] if data is None else dict(data.sources or {data: 1}):
             if o.manifest is None: o.check_ids(cfg.model.vocab_size)
 
-# %% ../nbs/15_pretrain.ipynb #f9268c48
-def _made_ready(cfg, folder, origin, back, device):
+# %% ../nbs/15_pretrain.ipynb #1d95f562
+def _made_ready(cfg, folder, origin, back, device, memory=None):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
     train, val, tok = open_data(cfg.data, folder)
     if cfg.train.patience and (val is None or cfg.train.eval_interval <= 0):
@@ -431,7 +431,7 @@ def _made_ready(cfg, folder, origin, back, device):
     if back: _check_resume(cfg, back)
     _check_ids(cfg, train, val)
     check_weights_fit(cfg, free_memory(device))
-    if cfg.train.auto_batch: auto_batch(cfg)
+    if cfg.train.auto_batch: auto_batch(cfg, memory)
     return train, val, tok, _plan(cfg, train, device)
 
 # %% ../nbs/15_pretrain.ipynb #8370acfc
@@ -466,7 +466,35 @@ def _fit(cfg, folder, data, back, callbacks, quiet, s):
         finally:
             if isinstance(batches, Prefetcher): batches.close()
 
-# %% ../nbs/15_pretrain.ipynb #1f5b53eb
+# %% ../nbs/15_pretrain.ipynb #b6123dc0
+def _same_checkpoint(s, back):
+    "`UserError` if the processes would go on from different checkpoints"
+    mine = 'none'
+    if back:
+        digest = back.ckpt.get('checksum') or sha256_file(back.path/'state.pt')
+        mine = f'step {back.ckpt["step"]}, {str(digest)[:12]}'
+    s.check_agree('checkpoint', mine,
+                  'put the run folder on a disk that all machines see, or copy it to each of them')
+
+# %% ../nbs/15_pretrain.ipynb #3dc3fd25
+def _in_brief(data):
+    "Words that differ where token files differ: length, and a digest of checksums or of samples"
+    if data is None: return 'none'
+    h = hashlib.sha256()
+    for o in dict(data.sources or {data: 1}):
+        if o.manifest:
+            for f in o.manifest['splits'][o.split]['files']: h.update(f['sha256'].encode())
+            continue
+        for i in np.linspace(0, max(0, len(o) - 64), 256).astype(int):
+            h.update(o[i:i + 64].astype(np.int64).tobytes())
+    return f'{len(data):,} tokens, {h.hexdigest()[:12]}'
+
+def _same_data(s, **splits):
+    "`UserError` if the processes have different tokens"
+    for name, data in splits.items():
+        s.check_agree(f'{name} split', _in_brief(data), 'give all machines the same files')
+
+# %% ../nbs/15_pretrain.ipynb #069f0741
 def pretrain(
     cfg: RunConfig,    # all settings; not changed
     origin: dict=None, # where they came from (from `resolve`); None: as `all_meant` says
@@ -475,15 +503,19 @@ def pretrain(
 ) -> Run:
     "Train a GPT as `cfg` says. `UserError` for what the user can mend, before anything is written if possible"
     cfg, origin, s = deepcopy(cfg), all_meant(cfg) if origin is None else origin, strategy_for(cfg.train)
-    s.check_same(flat_values(cfg))
+    asked = flat_values(cfg)
     if restarted(cfg.train.out_dir): cfg.train.auto_resume, cfg.train.resume = True, False
     cfg, origin, back = _completed(cfg, origin)
+    _same_checkpoint(s, back)                              # first: settings may come from it
+    s.check_same(asked)
     s.check_batch(cfg.train.batch_size, cfg.train.grad_accum_steps)
+    memory = min(s.gather(available_memory(s.device))) if cfg.train.auto_batch else None
     with s.in_turn(), run_folder(cfg.train.out_dir) as folder:
-        data = train, val, tok, _ = _made_ready(cfg, folder, origin, back, s.device)
+        data = train, val, tok, _ = _made_ready(cfg, folder, origin, back, s.device, memory)
         callbacks = [*callbacks, *hellaswag_watch(cfg.train, tok, folder)]
     if val is None: print('no validation data: nothing is held out, and there will be no validation loss '
                           '(--val_data FILE)')
+    _same_data(s, train=train, validation=val)
     if s.is_main: _move_in(cfg, folder, tok, origin, back, quiet)
     trainer = _fit(cfg, folder, data, back, callbacks, quiet, s)
     run = Run(folder, cfg, trainer.raw_model.eval(), tok, train, val, trainer)

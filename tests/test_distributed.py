@@ -266,6 +266,34 @@ def test_other_settings_on_one_rank(text, tmp_path, patched):
               'rank 1 was started with other settings', 'learning_rate is 0.5 there')
     assert not (tmp_path/'run').exists()
 
+@pytest.fixture
+def strangers(one, text, tmp_path):
+    "Two machines without a common disk, as two folders on this one: what training says that begins with what `make` put there"
+    def begin(make, *more):
+        with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+        for k in (0, 1): (tmp_path/str(k)).mkdir(); shutil.copy(text, tmp_path/str(k)/'text.txt'); make(k, tmp_path/str(k))
+        command = ['-m', 'nanogpt_lit.pretrain', '--input', 'text.txt', '--out_dir', 'run', *FLAGS, *more]
+        where = ['--nnodes=2', '--nproc_per_node=1', '--master_addr=127.0.0.1', f'--master_port={port}']
+        return [finish(p) for p in [start([BIN/'torchrun', *where, f'--node_rank={k}', *command], tmp_path/str(k)) for k in (0, 1)]]
+    return begin
+
+def test_machines_that_would_go_on_from_different_checkpoints(one, strangers, tmp_path):
+    "Rank 0 has steps 10 and 20, the other only 10"
+    def make(k, home):
+        (home/'run').mkdir()
+        for name in ['model_00010.pt', 'model_00020.pt'][:2 - k] + ['metrics.jsonl', 'config.toml']: shutil.copy(one/name, home/'run'/name)
+    before = (one/'metrics.jsonl').read_bytes()
+    first, second = strangers(make, '--auto_resume')
+    said_once(first, 'rank 1 has another checkpoint than rank 0 (step 10', 'step 20')
+    assert second[0] == 1 and '\nerror: ' not in second[2] and (tmp_path/'0'/'run'/'metrics.jsonl').read_bytes() == before
+
+def test_machines_with_different_texts(strangers, tmp_path):
+    def make(k, home):
+        if k: (home/'text.txt').write_text((home/'text.txt').read_text().replace('parser', 'prasre', 1))
+    first, second = strangers(make)
+    said_once(first, 'rank 1 has another train split than rank 0')
+    assert second[0] == 1 and not (tmp_path/'0'/'run'/'config.toml').exists()
+
 def test_more_processes_than_devices(text, tmp_path, patched):
     job = patched('import torch; torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1')
     said_once(run(*TORCHRUN, '--nproc_per_node=2', job, '--input', text, '--out_dir', 'run', *FLAGS, '--device', 'cuda', cwd=tmp_path),
