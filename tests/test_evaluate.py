@@ -1,0 +1,110 @@
+"Evaluation and chat as their users meet them: several processes, questions that are none, an answer stopped halfway."
+import argparse, json
+from pathlib import Path
+import pytest, torch
+from nanogpt_lit import benchmarks
+from nanogpt_lit.chat import Chat, chat_loop
+from nanogpt_lit.config import nanogpt_eval, nanogpt_train
+from nanogpt_lit.core import UserError
+from nanogpt_lit.instructions import with_template
+from nanogpt_lit.interop import to_hf
+from nanogpt_lit.model import GPT, GPTConfig
+from nanogpt_lit.tokenizer import Tokenizer
+
+WORDS = ['--n_layer', '1', '--n_head', '2', '--n_embd', '16', '--block_size', '64', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',
+         '--max_steps', '4', '--eval_interval', '4', '--eval_iters', '1']
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    "A folder with a run that has learned next to nothing, and questions to ask it"
+    home = tmp_path_factory.mktemp('evaluate')
+    (home/'text.txt').write_text(Path(argparse.__file__).read_text(encoding='utf-8')[:30_000], encoding='utf-8')
+    assert nanogpt_train([*WORDS, '--input', str(home/'text.txt'), '--tokenizer_vocab_size', '400', '--out_dir', str(home/'run')]) == 0
+    ask = [dict(ctx=f'the {a} sat on', endings=[' the mat', ' a hat', ' it', ' some rats'], label=i % 4) for i, a in enumerate(('cat', 'dog', 'rat')*6)]
+    for name in ('one', 'two'): (home/f'{name}.jsonl').write_text('\n'.join(map(json.dumps, ask)), encoding='utf-8')
+    return home
+
+@pytest.fixture
+def here(home, tmp_path, monkeypatch, capsys):
+    "`here('run', '--tasks', …)` evaluates inside `home`: (exit code, what was said)"
+    monkeypatch.chdir(home)
+    def go(*words):
+        capsys.readouterr()
+        code = nanogpt_eval([*map(str, words), '--device', 'cpu', '--num_threads', '1'])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+    return go
+
+def results(folder): return json.loads((Path(folder)/'results.json').read_text(encoding='utf-8'))['results']
+
+def test_processes_that_overtake_each_other_leave_results(here, monkeypatch, tmp_path):
+    "Rank 1 does everything between rank 0's first task and its second: each of them has finished one task last"
+    examine, calls = benchmarks.examine, []
+    def first_then_the_other(*args):
+        found = examine(*args)
+        if not calls:
+            calls.append(1)
+            monkeypatch.setenv('RANK', '1')
+            assert here('run', '--tasks', 'one.jsonl', 'two.jsonl', '--out_dir', tmp_path/'both')[0] == 0
+        return found
+    monkeypatch.setattr(benchmarks, 'examine', first_then_the_other)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '0')
+    assert here('run', '--tasks', 'one.jsonl', 'two.jsonl', '--out_dir', tmp_path/'both')[0] == 0
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    monkeypatch.setenv('RANK', '0')
+    assert here('run', '--tasks', 'one.jsonl', 'two.jsonl', '--out_dir', tmp_path/'alone')[0] == 0
+    assert results(tmp_path/'both') == results(tmp_path/'alone') and len(results(tmp_path/'both')) == 2
+
+def test_a_task_named_twice_is_done_once(here, tmp_path):
+    code, said = here('run', '--tasks', 'one.jsonl', 'one.jsonl', '--out_dir', tmp_path)
+    assert code == 0 and [*results(tmp_path)] == ['one'], said
+    (tmp_path/'one.jsonl').write_bytes(Path('two.jsonl').read_bytes())
+    code, said = here('run', '--tasks', 'one.jsonl', tmp_path/'one.jsonl', '--out_dir', tmp_path)
+    assert code == 1 and "two tasks are called 'one'" in said and said.count('\n') == 1
+
+@pytest.fixture(scope='module')
+def chatty():
+    "A tokenizer with a chat template, and a model of random weights: it says nonsense at length"
+    tok = with_template(Tokenizer.train(['to be or not to be, that is the question '*9], 280, progress=False))
+    torch.manual_seed(0)
+    return GPT(GPTConfig(vocab_size=tok.vocab_size, block_size=64, n_layer=1, n_head=2, n_embd=16)).eval(), tok
+
+@pytest.fixture
+def talk(chatty):
+    "`talk('hello', '/undo')` types these lines and presses Ctrl-C at the first piece of the first answer"
+    def go(*lines):
+        chat, typed, shown, pressed = Chat(*chatty, max_new_tokens=8), iter(lines), [], []
+        def read(prompt):
+            try: return next(typed)
+            except StopIteration: raise EOFError from None
+        def write(text):
+            shown.append(text)
+            if chat.turns and not pressed and text.strip(): pressed.append(1); raise KeyboardInterrupt
+        chat_loop(chat, read, write)
+        assert pressed
+        return [t['role'] for t in chat.turns], ''.join(shown)
+    return go
+
+def test_an_answer_stopped_halfway_can_be_undone_retried_and_gone_on_from(talk):
+    assert talk('hello', '/undo')[0] == []
+    for lines in (('hello', '/retry'), ('hello',)): assert talk(*lines)[0] == ['user', 'assistant']
+    assert talk('hello', 'and then?')[0] == ['user', 'assistant']*2
+
+@pytest.mark.parametrize('text', ['{}', '[]', '{"messages": []}', '{"messages": 3}', '{"messages": [{"role": "user"}]}', 'hello'])
+def test_a_file_that_is_no_conversation(chatty, tmp_path, text):
+    (tmp_path/'talk.jsonl').write_text(text)
+    chat = Chat(*chatty)
+    with pytest.raises(UserError, match='no saved conversation'): chat.load(tmp_path/'talk.jsonl')
+    assert chat.turns == []
+
+def test_an_exported_chat_model_ends_its_turn(chatty, tmp_path):
+    model, tok = chatty
+    to_hf(model, tmp_path/'hf', tokenizer=tok)
+    ends = json.loads((tmp_path/'hf/generation_config.json').read_text())['eos_token_id']
+    assert tok.special_tokens['<|im_end|>'] in (ends if isinstance(ends, list) else [ends])
+
+def test_a_task_that_the_harness_does_not_know(here, tmp_path):
+    pytest.importorskip('lm_eval', reason='the evaluation harness is not installed')
+    code, said = here('run', '--tasks', 'harness:nope', '--out_dir', tmp_path)
+    assert code == 1 and 'does not know nope' in said and 'Traceback' not in said
