@@ -63,6 +63,26 @@ def test_a_task_named_twice_is_done_once(here, tmp_path):
     code, said = here('run', '--tasks', 'one.jsonl', tmp_path/'one.jsonl', '--out_dir', tmp_path)
     assert code == 1 and "two tasks are called 'one'" in said and said.count('\n') == 1
 
+def test_torn_lines_are_asked_again(here, tmp_path):
+    def ask(): return here('run', '--tasks', 'one.jsonl', 'loss', '--out_dir', tmp_path)
+    assert ask()[0] == 0
+    whole = results(tmp_path)
+    for name in ('one', 'loss'):
+        book = tmp_path/f'{name}.0.jsonl'
+        lines = book.read_bytes().splitlines(keepends=True)
+        book.write_bytes(b''.join(lines[:3]) + lines[3][:20] + b'}\n' + lines[4] + bytes(30))
+    (tmp_path/'results.json').unlink()
+    code, said = ask()
+    assert code == 0 and 'one: 3 of 18 were answered before' in said and results(tmp_path) == whole, said
+
+def test_torn_line_of_scores_during_training(home, tmp_path, capsys):
+    words = [*WORDS, '--input', str(home/'text.txt'), '--tokenizer', str(home/'run'/'tokenizer'), '--hellaswag', str(home/'one.jsonl'), '--hellaswag_interval', '2', '--out_dir', str(tmp_path/'r')]
+    assert nanogpt_train(words) == 0
+    with open(tmp_path/'r/hellaswag.jsonl', 'a') as f: f.write('{"step": 6, "n": 1')
+    assert nanogpt_train(['--auto_resume', '--out_dir', str(tmp_path/'r'), '--max_steps', '8']) == 0, capsys.readouterr().err
+    rows = [json.loads(o) for o in (tmp_path/'r/hellaswag.jsonl').read_text().splitlines()]
+    assert [r['step'] for r in rows] == [2, 4, 6, 8] and all(r['n'] == 18 for r in rows)
+
 @pytest.fixture(scope='module')
 def chatty():
     "A tokenizer with a chat template, and a model of random weights: it says nonsense at length"
