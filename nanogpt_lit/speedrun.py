@@ -34,9 +34,9 @@ def fresh_seeds(
     "Seeds that nobody has tuned anything on"
     return [secrets.randbelow(2**31) for _ in range(n)]
 
-# %% ../nbs/17_speedrun.ipynb #1bb60320
+# %% ../nbs/17_speedrun.ipynb #ada145be
 CLASSIC = dict(block_size=64, batch_size=12, n_layer=4, n_head=4, n_embd=128, max_iters=2000, lr_decay_iters=2000, dropout=0.)
-LONGER = dict(n_layer=4, muon_lr=.02, learning_rate=.01)  # speedrun with the other side's time: more to learn, smaller steps
+LONGER = dict(n_layer=4, pos='rotary', muon_lr=.02, learning_rate=.01)  # speedrun with the other side's time: more layers, positions, smaller steps
 
 @dataclass
 class Job:
@@ -270,7 +270,7 @@ def run_job(
 #| eval: false
 if __name__ == '__main__': child(json.loads(sys.argv[1]))
 
-# %% ../nbs/17_speedrun.ipynb #02ea0241
+# %% ../nbs/17_speedrun.ipynb #12814aac
 def machine() -> dict:
     "What a figure depends on, besides the code: processor, cores, torch"
     try: cpu = next(o.split(':')[1].strip() for o in Path('/proc/cpuinfo').read_text().splitlines() if o.startswith('model name'))
@@ -284,10 +284,11 @@ class Log:
     def __init__(self,
         path=None,       # file to go on with, or to begin
         data: str=None,  # fingerprint of the text; None = only to read
+        preset=None,     # what races, and its settings
         seeds=(),        # of a new log
     ):
         self.path, self.rows = path and Path(path), []
-        self.head = dict(log='nanogpt-bench', version=1, data=data, seeds=list(seeds), machine=machine())
+        self.head = dict(log='nanogpt-bench', version=1, data=data, preset=preset, seeds=list(seeds), machine=machine())
         if self.path and (data is None or self.path.exists()): self._read(data)
 
     def find(self, job):
@@ -302,7 +303,7 @@ class Log:
             with open(self.path, 'a', encoding='utf-8') as f: f.writelines(json.dumps(o) + '\n' for o in ([self.head] if new else []) + [row])
         return row
 
-# %% ../nbs/17_speedrun.ipynb #57ed624f
+# %% ../nbs/17_speedrun.ipynb #0d44e135
 def _rows_of(path):
     "Head and rows of a log; `UserError` if it is none"
     whole = read_text(path)
@@ -318,6 +319,7 @@ def _read(self: Log, data):
     head, self.rows, size = _rows_of(self.path)
     if data is None: self.head = head; return
     if head['data'] != data: raise UserError(f'{self.path} is the log of a race on another text: give another --output')
+    if head.get('preset') != self.head['preset']: raise UserError(f'{self.path} was measured with another preset, or the preset has changed since: give another --output')
     if head['machine'] != self.head['machine']: raise UserError(f'{self.path} was measured on another machine or with another torch: give another --output (--show reads it)')
     self.head = head
     if size < self.path.stat().st_size: os.truncate(self.path, size)
@@ -365,7 +367,7 @@ def verdict(
     other, cpu = next(o['job']['who'] for o in rows if o['job']['who'] != 'ours'), ratios(rows, 'cpu_s', what)
     return f'{said} {other} took {statistics.median(wall):.1f} times as long (at least {min(wall):.1f}), {statistics.median(cpu):.1f} times the CPU time (at least {min(cpu):.1f}).'
 
-# %% ../nbs/17_speedrun.ipynb #e7a133b4
+# %% ../nbs/17_speedrun.ipynb #7d7746b9
 INGREDIENTS = {
     'AdamW instead of Muon': dict(optimizer='adamw', learning_rate=.006),
     "Jordan's polynomial instead of Polar Express": dict(muon_polynomial='jordan'),
@@ -380,7 +382,8 @@ INGREDIENTS = {
     'embedding not normalised': dict(norm_embed=False),
     'gains in the norms': dict(norm_affine=True),
     'GELU instead of ReLU²': dict(act='gelu'),
-    'rotary positions instead of learned ones': dict(pos='rotary'),
+    'learned positions instead of none': dict(pos='learned'),
+    'rotary positions instead of none': dict(pos='rotary'),
     'the rate falls only over the last 40 %': dict(schedule='wsd', cooldown_fraction=.4),
     "AdamW's betas 0.9, 0.95 instead of 0.8, 0.95": dict(beta1=.9),
     'windows at random instead of shuffled': dict(sampling='random'),
@@ -586,7 +589,7 @@ def jobs_of(
     taken = chosen(cfg.ingredients) if cfg.ablate else {}
     return [ours('recipe', {}), *(ours(k, {a: b for a, b in v.items() if a != 'dtype'}, **{a: b for a, b in v.items() if a == 'dtype'}) for k, v in taken.items()), *other]
 
-# %% ../nbs/17_speedrun.ipynb #6a7a97c8
+# %% ../nbs/17_speedrun.ipynb #40364a65
 def race(
     cfg: BenchConfig, # what was asked for
     say=print,        # where a line per run goes
@@ -596,7 +599,7 @@ def race(
     for flags, preset in ((cfg.set, cfg.preset), (() if cfg.peer else cfg.peer_set, 'shakespeare_char' if cfg.against == 'classic' else cfg.against)):
         resolve(RunConfig, [preset, *Job('', '', 0, _pairs(flags)).words()], PRESETS)   # a misspelt setting is noticed now
     peer = check_peer(cfg.peer, cfg.peer_dataset, text if PRESETS[cfg.preset].get('tokenizer') == 'char' else None) if cfg.peer else None
-    log = Log(cfg.output, data, cfg.seeds or fresh_seeds())
+    log = Log(cfg.output, data, {cfg.preset: PRESETS[cfg.preset]}, cfg.seeds or fresh_seeds())
     for n, seed in enumerate(cfg.seeds or log.head['seeds']):
         for job in jobs_of(cfg, seed):
             points, took = cfg.points if n == 0 and (job.what in ('recipe', 'equal time')) else 0, None
