@@ -8,7 +8,7 @@ __all__ = ['ROLES', 'NAMED', 'TEMPLATES', 'detect', 'to_turns', 'check_turns', '
            'mask_html', 'with_template', 'template_of', 'fit_turns', 'Examples', 'encode_examples', 'split_examples',
            'save_examples', 'load_examples', 'ChatPlan', 'ReplayPlan', 'with_replay']
 
-# %% ../nbs/15a_instructions.ipynb #1906aaa4
+# %% ../nbs/15a_instructions.ipynb #dc3b06be
 import ast, html, json, os, shutil, textwrap, tokenize
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from .core import UserError, atomic_write, check_writable, read_text, sha256_file
 from .tokenizer import CHAT_TOKENS
 from .tokens import visible
-from .corpus import Marker, pystdlib_files
+from .corpus import Marker, _ask_network, pystdlib_files
 from .data import mix64
 from .loader import BatchPlan, DocumentPlan, MixedPlan, _deal, make_plan, pack_lengths
 
@@ -82,7 +82,7 @@ def check_turns(
         if not t['content']: raise ValueError({'assistant': 'an empty response', 'user': 'an empty prompt', 'system': 'an empty system prompt'}[t['role']])
     return turns
 
-# %% ../nbs/15a_instructions.ipynb #23ee4c71
+# %% ../nbs/15a_instructions.ipynb #cdaf4527
 @dataclass
 class Conversations:
     "Conversations, and what was left out on the way"
@@ -99,19 +99,32 @@ class Conversations:
         return out + [f'{self.shortened:,} shortened to the context']*(self.shortened > 0)
 
 def records_of(
-    path, # .json (a list of records), .jsonl, .parquet
+    path, # .json (a list of records), .jsonl, .parquet, .arrow
 ):
-    "Yield `(place, record)`; a line that isn't JSON is a record of `None`"
+    "Yield `(place, record)`; a line that isn't JSON is a record of `None`. `UserError` for a file that is no list of records at all"
     path = Path(path)
-    if path.suffix == '.parquet':
-        from pyarrow import parquet
-        yield from ((f'{path.name} row {n}', o) for n, o in enumerate(parquet.read_table(path).to_pylist(), 1)); return
+    if path.suffix in ('.parquet', '.arrow'): yield from _table(path); return
     text = read_text(path)
     if text.lstrip()[:1] == '[': yield from _array(path, text); return
-    for n, line in enumerate(text.splitlines(), 1):
+    if path.suffix == '.json' and (keys := _object_keys(text)):
+        raise UserError(f'{path} is one object with the keys {", ".join(map(repr, keys[:8]))}: expected a list of records, [ … ], or one record per line')
+    for n, line in enumerate(text.split('\n'), 1):
         if not line.strip(): continue
         try: yield f'{path.name} line {n}', json.loads(line)
-        except ValueError: yield f'{path.name} line {n}', None
+        except (ValueError, RecursionError): yield f'{path.name} line {n}', None
+
+def _object_keys(text):
+    "The keys of a JSON object that takes more than one line, if that is what the text is"
+    try: found = json.loads(text) if text.strip().count('\n') else None
+    except (ValueError, RecursionError): return None
+    return [*found] if isinstance(found, dict) else None
+
+def _table(path):
+    "The rows of a table, a few at a time"
+    from datasets import Dataset
+    try: rows = Dataset.from_parquet(str(path)) if path.suffix == '.parquet' else Dataset.from_file(str(path))
+    except Exception as e: raise UserError(f'{path} is damaged or no {path.suffix[1:]} file ({type(e).__name__}): fetch it again') from None
+    yield from ((f'{path.name} row {n}', o) for n, o in enumerate(rows, 1))
 
 # %% ../nbs/15a_instructions.ipynb #dba2117e
 def _array(path, text):
@@ -126,9 +139,9 @@ def _array(path, text):
         except ValueError as e: raise UserError(f'{path} is not valid JSON near line {line} ({e.msg}): expected a list of records') from None
         yield f'{path.name} line {line}', record
 
-# %% ../nbs/15a_instructions.ipynb #dcdcff06
+# %% ../nbs/15a_instructions.ipynb #53981dd1
 NAMED = {}                                             # name → a function that yields (place, record)
-_SUFFIXES = ('.json', '.jsonl', '.ndjson', '.parquet')
+_SUFFIXES = ('.json', '.jsonl', '.ndjson', '.parquet', '.arrow')
 
 def instruction_files(
     source, # file or folder
@@ -136,9 +149,11 @@ def instruction_files(
     "The files of records that a path means. `UserError` if there are none"
     path = Path(source)
     if path.is_file(): return [path]
-    if not path.exists(): raise UserError(f'{source} does not exist: expected a file of records (.json, .jsonl, .parquet), a folder of them, or one of {", ".join(NAMED)}')
+    if not path.exists():
+        raise UserError(f'{source} does not exist: expected a file of records (.json, .jsonl, .parquet), a folder of them, '
+                        f'or one of {", ".join(NAMED)}')
     found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.name not in ('meta.json', 'dataset_info.json', 'state.json'))
-    if not found: raise UserError(f'{source} holds no files of records: expected .json, .jsonl or .parquet')
+    if not found: raise UserError(f'{source} holds no files of records: expected {", ".join(_SUFFIXES)}')
     return found
 
 def read_instructions(
@@ -159,8 +174,9 @@ def read_instructions(
                 else: out.formats[detect(record)] += 1
             if len(out) == before:
                 why = '; '.join(out.report()) or 'it holds no records'
-                raise UserError(f'{name} has no usable conversations: {why}. Found the keys {", ".join(map(repr, [*keys][:8])) or "none"}; '
-                                'expected instruction and response or output, prompt and completion, messages, or conversations')
+                seen = f'Found the keys {", ".join(map(repr, [*keys][:8]))}; ' if keys else 'No record has any keys; '
+                raise UserError(f'{name} has no usable conversations: {why}. {seen}expected instruction and response or output, '
+                                'prompt and completion, messages, or conversations')
     return out
 
 # %% ../nbs/15a_instructions.ipynb #caa86d25
@@ -196,19 +212,28 @@ def pystdlib_instruct():
             seen.add((head, body))
             yield path.name, dict(prompt=head, completion=body)
 
-# %% ../nbs/15a_instructions.ipynb #9690a56c
-def _hub(path, **kw):
+# %% ../nbs/15a_instructions.ipynb #c40af448
+def _fetch(path):
+    "A data set of the hub; only from the copies on this machine if the hub can't be reached"
+    from datasets import config, load_dataset
+    from huggingface_hub import constants
+    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    try: _ask_network({})
+    except OSError: config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try: return load_dataset(path, split='train')
+    finally: config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+def _hub(path):
     def rows():
-        try:
-            from datasets import load_dataset
-            data = load_dataset(path, split='train', **kw)
+        try: data = _fetch(path)
         except Exception as e:
-            raise UserError(f'{path} could not be read from the network ({type(e).__name__}): go online once, or fetch the file on another machine '
-                            'and give its path instead of the name') from None
+            raise UserError(f'{path} is not on this machine and could not be fetched ({type(e).__name__}): go online once, or fetch the file '
+                            'on another machine and give its path instead of the name (--input FILE)') from None
         yield from ((f'{path} row {n}', dict(o)) for n, o in enumerate(data, 1))
     return rows
 
-NAMED |= dict(dolly=_hub('databricks/databricks-dolly-15k'), alpaca=_hub('tatsu-lab/alpaca'), pystdlib_instruct=pystdlib_instruct)
+_DOLLY = _hub('databricks/databricks-dolly-15k')
+NAMED |= dict(dolly=_DOLLY, dolly15k=_DOLLY, alpaca=_hub('tatsu-lab/alpaca'), pystdlib_instruct=pystdlib_instruct)
 
 # %% ../nbs/15a_instructions.ipynb #4510a0f2
 @dataclass(frozen=True)
@@ -276,7 +301,7 @@ def mask_html(
         return f'<span style="background:{colour};color:#111;border-right:1px solid #fff">{html.escape(visible(tokenizer.token_bytes(i), "↵" + chr(10)))}</span>'
     return f'<pre style="white-space:pre-wrap;line-height:1.5">{"".join(map(span, ids, mask))}</pre>'
 
-# %% ../nbs/15a_instructions.ipynb #59b2ae22
+# %% ../nbs/15a_instructions.ipynb #f1b9987c
 def with_template(
     tokenizer,           # BPE tokenizer
     template: str='chatml', # name of a template
@@ -285,7 +310,8 @@ def with_template(
     if template not in TEMPLATES: raise UserError(f'template {template!r} is unknown: expected {" or ".join(TEMPLATES)}')
     t = TEMPLATES[template]
     if not hasattr(tokenizer, 'add_special'):
-        raise UserError('a character tokenizer has no special tokens, so it cannot mark who speaks: fine-tune a model with a BPE vocabulary')
+        raise UserError('a vocabulary of characters has no special tokens, so it cannot mark who speaks or where an answer ends: '
+                        'fine-tune a model that was pretrained with --tokenizer bpe (or gpt2)')
     if not t.specials and tokenizer.eot_id is None: raise UserError('the template plain needs an end-of-text token, and this tokenizer has none: use chatml')
     out = tokenizer.add_special(t.specials) if t.specials else tokenizer
     out.chat_template = t.jinja

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HARMLESS', 'HUB_NAME', 'Record', 'read_pickle', 'save_tensors', 'read_tensors', 'read_json', 'foreign_model',
-           'hub_folder', 'from_hf', 'to_hf', 'find_checkpoint', 'find_tokenizer', 'LoadedRun', 'load_run', 'crop_vocab',
-           'sample_texts', 'sample_command', 'import_command', 'write_run', 'export_command']
+           'hub_folder', 'from_hf', 'to_hf', 'find_checkpoint', 'find_tokenizer', 'folded', 'LoadedRun', 'load_run',
+           'crop_vocab', 'sample_texts', 'sample_command', 'import_command', 'write_run', 'export_command']
 
 # %% ../nbs/12_interop.ipynb #b75dfb9f
 import json, math, os, pickle, re, sys, warnings
@@ -308,7 +308,21 @@ def _content(file):
 def _number(v):
     return float(v) if isinstance(v, (int, float)) or isinstance(v, torch.Tensor) and v.numel() == 1 else None
 
-# %% ../nbs/12_interop.ipynb #cf77d5e9
+# %% ../nbs/12_interop.ipynb #bfcb56b2
+def folded(
+    weights: dict, # state dict, perhaps with adapters
+    scale: float,  # what their product is multiplied by: alpha/rank
+) -> dict:
+    "The state dict with its adapters added in"
+    out = {k: w for k, w in weights.items() if not k.rpartition('.')[2].startswith('lora_')}
+    for k in weights:
+        layer, _, part = k.rpartition('.')
+        at = f'{layer}.weight'
+        if part == 'lora_A': out[at] = out[at] + scale*(weights[f'{layer}.lora_B'] @ weights[k])
+        if part == 'lora_rows': out[at] = out[at].index_add(0, weights[f'{layer}.lora_ids'], weights[k])
+    return out
+
+# %% ../nbs/12_interop.ipynb #25de6bc3
 def _look_for_tokenizer(run, ckpt):
     try: run.tokenizer = find_tokenizer(run.path, ckpt, run.model.cfg.vocab_size)
     except UserError as e: run.note = str(e)
@@ -317,8 +331,9 @@ def _look_for_tokenizer(run, ckpt):
         run.tokenizer = None
 
 def _own_run(file, ckpt, tokenizer):
-    model = GPT(build(GPTConfig, ckpt['config'])).eval()
-    fit_weights(model, ckpt['model'], file)
+    model, c = GPT(build(GPTConfig, ckpt['config'])).eval(), ckpt['config']
+    scale = (c.get('lora_alpha') or 2*c['lora_rank'])/c['lora_rank'] if c.get('lora_rank') else 1.
+    fit_weights(model, folded(ckpt['model'], scale), file)
     folder, tok = file.parent/'tokenizer', None
     if tokenizer is None and folder.exists():
         tok = load_tokenizer(folder)

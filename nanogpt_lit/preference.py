@@ -28,7 +28,7 @@ def dpo_loss(
     margin_B = beta*((chosen_B - ref_chosen_B) - (rejected_B - ref_rejected_B))
     return -F.logsigmoid(margin_B).mean(), margin_B
 
-# %% ../nbs/16a_preference.ipynb #9f32f1b0
+# %% ../nbs/16a_preference.ipynb #71e011b4
 @dataclass
 class Pair:
     "A question with a better and a worse answer"
@@ -41,7 +41,7 @@ def read_pairs(
 ) -> list[Pair]:
     "The pairs in a file. `UserError` names the first record that isn't one"
     text = read_text(path)
-    try: records = json.loads(text) if text.lstrip()[:1] == '[' else [json.loads(o) for o in text.splitlines() if o.strip()]
+    try: records = json.loads(text) if text.lstrip()[:1] == '[' else [json.loads(o) for o in text.split('\n') if o.strip()]
     except ValueError as e: raise UserError(f'{path} is not valid JSON ({e}): expected a record per line') from None
     out = []
     for n, r in enumerate(records, 1):
@@ -83,7 +83,7 @@ def answer_logprobs(
     nats_BT = F.cross_entropy(logits_BTV.transpose(1, 2).float(), ids_BT[:, 1:], reduction='none')
     return -(nats_BT*mask_BT[:, 1:]).sum(1)
 
-# %% ../nbs/16a_preference.ipynb #baceadd9
+# %% ../nbs/16a_preference.ipynb #11365211
 def dpo_tune(
     model,               # a tuned `GPT`, changed in place
     tokenizer, template, # how a chat is written down
@@ -99,17 +99,16 @@ def dpo_tune(
     with torch.no_grad(): ref = torch.cat([answer_logprobs(model.eval(), rows[k:k + 2*batch_size]) for k in range(0, len(rows), 2*batch_size)]).view(-1, 2)
     cfg = OptimConfig(learning_rate=learning_rate, weight_decay=0., warmup_steps=min(5, steps//4))
     opts, records = make_optimizers(model, cfg, str(ref.device)), []
-    model.train()
-    for step in range(steps):
+    for step in range(steps):                                          # dropout stays off: the reference has none either
         key = mix64(np.arange(step*batch_size, (step + 1)*batch_size, dtype=np.uint64) ^ mix64(seed))
         which = (key % np.uint64(len(pairs))).astype(int) if batch_size < len(pairs) else np.arange(len(pairs))
         logp = answer_logprobs(model, [rows[2*k + j] for k in which for j in (0, 1)]).view(-1, 2)
         loss, margin = dpo_loss(*logp.T, *ref[which].T, beta)
+        if not torch.isfinite(loss): raise UserError(f'the loss stopped being a finite number at step {step}: try a lower learning_rate')
         loss.backward()
         clip_grad_norm([p for p in model.parameters() if p.requires_grad], 1.)
         set_lr(opts, lr_factor(step, cfg, steps))
         for o in opts: o.step(); o.zero_grad(set_to_none=True)
-        if not torch.isfinite(loss): raise UserError(f'the loss stopped being a finite number at step {step}: try a lower learning_rate')
         records.append(dict(step=step, loss=loss.item(), right=(margin > 0).float().mean().item(), margin=margin.mean().item()))
     model.eval()
     return records
