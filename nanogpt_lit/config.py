@@ -176,7 +176,7 @@ class OptimConfig:
         for k in ('beta1', 'beta2', 'muon_momentum'):
             if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/00a_config.ipynb #75e3d32c
+# %% ../nbs/00a_config.ipynb #d454f446
 @dataclass
 class TrainConfig:
     "The loop: how long, on what, and what is written when"
@@ -228,6 +228,8 @@ class TrainConfig:
 
     def __post_init__(self):
         _typed(self)
+        if self.load_checkpoint and self.checkpoint_path not in (None, self.load_checkpoint):
+            raise UserError(f'two checkpoints to go on from: --checkpoint_path {self.checkpoint_path} and --load_checkpoint {self.load_checkpoint}; give one of them')
         if self.load_checkpoint: self.resume, self.checkpoint_path = True, self.load_checkpoint
         if self.resume and not self.checkpoint_path: raise UserError('--resume needs --checkpoint_path FILE (or use --auto_resume)')
         _check_names(self)

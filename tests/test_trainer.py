@@ -87,6 +87,18 @@ def test_patience_ends_a_run_that_gets_no_better(train):
     code, said, _ = train('--max_steps', 12, '--patience', 20, '--min_delta', 9, '--auto_resume')
     assert code == 0 and read_metrics(run)[-1]['step'] == 12
 
+@pytest.mark.parametrize('clip', [0, 1])
+def test_the_guilty_gradient_is_named(train, clip, monkeypatch):
+    "Clipping divides all gradients by a norm that is NaN: it must not make them all look guilty"
+    from nanogpt_lit import trainer
+    name, update = 'blocks.0.mlp.up.weight', trainer.Trainer._update
+    def damaged(self):
+        if self.step == 2: self.raw_model.get_parameter(name).grad[0, 0] = math.nan
+        update(self)
+    monkeypatch.setattr(trainer.Trainer, '_update', damaged)
+    code, said, run = train('--max_steps', 5, '--grad_clip', clip)
+    assert code == 1 and 'at step 3' in said and f'have damaged gradients, the first is {name} (1 of' in said and '\n1 of ' in said, said
+
 def test_one_batch_is_learned_by_heart(train):
     code, said, run = train('--overfit_batch', '--max_steps', 1000, '--log_interval', 20)
     assert code == 0 and column(run, 'loss')[-1] < .1 and 'work together' in said
