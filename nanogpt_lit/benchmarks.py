@@ -217,7 +217,7 @@ def examine(
     known = book.refresh().known
     return [known[i] for i in range(n)] if len(known) == n else None
 
-# %% ../nbs/14b_benchmarks.ipynb #059c9b42
+# %% ../nbs/14b_benchmarks.ipynb #c90d58c6
 class HellaSwagWatch(Callback):
     "Asks multiple-choice questions every `hellaswag_interval` steps and at the end"
     order = 15
@@ -239,7 +239,7 @@ class HellaSwagWatch(Callback):
 
     def measure(self, t):
         s, n, self.asked = t.strategy, len(self.questions), t.step
-        own = [*ask(t.raw_model, self.tokenizer, self.questions, dtype=s.dtype, rank=s.rank, world_size=s.world_size)]
+        with s.joined(t.raw_model) as model: own = [*ask(model, self.tokenizer, self.questions, dtype=s.dtype, rank=s.rank, world_size=s.world_size)]
         shares = {rule: s.mean(sum(answer(r, rule) == r['label'] for r in own)*s.world_size/n) for rule in RULES}
         if not s.is_main: return
         with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(dict(step=t.step, n=n) | shares) + '\n')

@@ -10,8 +10,8 @@ __all__ = ['ALIASES', 'TRANSLATE', 'FULL_DATA', 'NO_EFFECT', 'WORDS', 'IMPLIED',
            'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config', 'Command', 'help_text',
            'run_command']
 
-# %% ../nbs/00_core.ipynb #3cf7e33d
-import ast, ctypes, difflib, hashlib, json, linecache, os, random, sys, tempfile, tokenize, tomllib
+# %% ../nbs/00_core.ipynb #5acf5514
+import ast, ctypes, difflib, hashlib, json, linecache, os, random, sys, tempfile, time, tokenize, tomllib
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -621,7 +621,7 @@ def help_text(
     return '\n'.join([*out, '', 'A flag may be written --a_flag 1, --a-flag 1 or --a_flag=1; a switch --compile, --no-compile or --compile=False.',
                       '--debug shows the whole traceback of an error.'])
 
-# %% ../nbs/00_core.ipynb #1e0b025e
+# %% ../nbs/00_core.ipynb #b400bebe
 def run_command(
     cmd: Command|dict, # a command, or `{sub-command name: command}`
     argv=None,         # words of the command line; None: the real one
@@ -633,10 +633,14 @@ def run_command(
     try: return _dispatch(cmd, argv) or 0
     except UserError as e:
         if debug: raise
+        if not hasattr(e, 'agreed'): _after_you()
         print(f'error: {e}', file=sys.stderr)
         return 1
     except BrokenPipeError: sys.stderr.close(); return 1
     except KeyboardInterrupt: print('stopped', file=sys.stderr); return 130
+
+def _after_you(wait_s=5):
+    if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('LOCAL_RANK', '0') != '0': time.sleep(wait_s)
 
 def _dispatch(cmd, argv):
     if isinstance(cmd, dict):

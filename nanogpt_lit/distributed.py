@@ -7,7 +7,7 @@ __all__ = ['MAY_DIFFER', 'World', 'world', 'device_of', 'backend_of', 'meet', 'l
            'claim_folder', 'restarted', 'torchrun_words', 'sbatch_script', 'launch_command', 'Cluster', 'all_reduce_s',
            'simulate_step']
 
-# %% ../nbs/13_distributed.ipynb #ae784f8e
+# %% ../nbs/13_distributed.ipynb #a103d98f
 import atexit, hashlib, json, logging, math, os, re, secrets, shlex, signal, socket, sys, threading, time
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from fastcore.basics import patch
 from .core import UserError, atomic_write, pick_device
 from .config import COMMANDS, LaunchConfig
 from .data import mix64
+from .model import GPT
 from .optim import Muon, newton_schulz
 from .trainer import SingleDevice
 
@@ -125,7 +126,7 @@ def _lead_gloo(address):
     names = [k for k, v in psutil.net_if_addrs().items() if any(o.address == mine for o in v)]
     if names: os.environ['GLOO_SOCKET_IFNAME'] = names[0]
 
-# %% ../nbs/13_distributed.ipynb #a9d7f126
+# %% ../nbs/13_distributed.ipynb #10394495
 def leave():
     "Close the connections, at the end of the program. (After a failure between GPUs this could wait for the dead, so then it is left out)"
     if dist.is_initialized() and not ('failed' in _met and 'nccl' in _met): dist.destroy_process_group()
@@ -156,7 +157,6 @@ class DataParallel(SingleDevice):
         mine = batch_size*grad_accum_steps//self.world_size
         return next(n for n in range(-(-mine//batch_size), mine + 1) if mine % n == 0)
     def prepare(self, model): return model.to(self.device)
-    def plain(self, model): return model                   # one that this process can use alone
     def wrap(self, model):
         "The model whose `backward` ends in averaged gradients"
         gpu = dict(device_ids=[torch.device(self.device)]) if self.device.startswith('cuda') else {}
@@ -220,7 +220,7 @@ def begin(self: DataParallel,
     "Seed the dropout of this step: other masks on every process, the same ones when a run is resumed"
     torch.manual_seed(int(mix64(mix64(mix64(self.seed) + np.uint64(step)) + np.uint64(self.rank))[0]) >> 1)
 
-# %% ../nbs/13_distributed.ipynb #93b847ca
+# %% ../nbs/13_distributed.ipynb #5a22fd1d
 @patch
 def share(self: DataParallel,
     items, # the same on all processes
@@ -233,13 +233,25 @@ def share(self: DataParallel,
     if chunk: yield chunk[min(self.rank, len(chunk) - 1)], self.rank < len(chunk)
 
 @patch
+def new_model(self: SingleDevice,
+    cfg, # a `GPTConfig`
+) -> GPT:
+    "A model with fresh weights, for `prepare`"
+    return GPT(cfg)
+
+@patch
+def spread(self: SingleDevice, items, f, model) -> list: return [f(model, o) for o in items]
+
+@patch
 def spread(self: DataParallel,
     items, # the same on all processes
-    f,     # called with one of them; its answer must be something that JSON can hold
+    f,     # called as f(model, item); its answer must be something that JSON can hold
+    model, # as prepared by this strategy
 ) -> list:
-    "`[f(o) for o in items]`, each process doing a share, on all processes"
+    "`[f(model, o) for o in items]`, each process doing a share, on all processes"
     items, W = list(items), self.world_size
-    parts = self.gather([f(o) for o in items[self.rank::W]])
+    with self.joined(model) as m: mine = [f(m, o) for o in items[self.rank::W]]
+    parts = self.gather(mine)                             # after the block: in it, others may still be calling the model
     return [parts[i % W][i//W] for i in range(len(items))]
 
 # %% ../nbs/13_distributed.ipynb #934ef1bc
@@ -325,7 +337,7 @@ def in_turn(self: DataParallel):
         raise
     for _ in range(turn, 3): next_turn(False)
 
-# %% ../nbs/13_distributed.ipynb #41bbfea7
+# %% ../nbs/13_distributed.ipynb #a93df23c
 class OneProcess(SingleDevice):
     "One process with the manners of several"
     world = World()
@@ -333,12 +345,10 @@ class OneProcess(SingleDevice):
     def check_agree(self, what, mine, advice): pass
     def check_batch(self, batch_size, grad_accum_steps): pass
     def gather(self, value): return [value]
-    def spread(self, items, f): return [f(o) for o in items]
     def in_turn(self): return nullcontext()
     def prepare(self, model): return model.to(self.device)
-    def plain(self, model): return model
 
-# %% ../nbs/13_distributed.ipynb #bee36c0c
+# %% ../nbs/13_distributed.ipynb #30d20425
 _LOST = re.compile('connection (closed|reset|refused)|timed? ?out|gloo|nccl|broken pipe|socket|peer', re.I)
 
 @contextmanager
@@ -364,7 +374,9 @@ def _speak(w, text):
     asking.start()
     asking.join(5)
     if not (answer[0] if answer else not w.rank or w.local_rank == 0): raise SystemExit(1) from None
-    raise UserError(f'rank {w.rank} on {socket.gethostname()}: {text}' if w.rank else text) from None
+    e = UserError(f'rank {w.rank} on {socket.gethostname()}: {text}' if w.rank else text)
+    e.agreed = True                                        # on who says it, so `run_command` need not wait for others
+    raise e from None
 
 def _is_mine(w, key):
     "Is it for this process to say? For rank 0 always; for the others if rank 0 is silent, and nobody was quicker"
@@ -381,7 +393,7 @@ def _note(text):
     try: Path(path).write_text(json.dumps({'message': {'message': f'error: {text}', 'extraInfo': {'timestamp': int(datetime.now().timestamp())}}}))
     except OSError: pass
 
-# %% ../nbs/13_distributed.ipynb #d8b179b3
+# %% ../nbs/13_distributed.ipynb #cc843fab
 def claim_folder(
     folder, # run folder
 ):
@@ -392,8 +404,11 @@ def restarted(
     folder, # run folder
 ) -> bool:
     "Has torchrun started this process again, after it had begun a run in this folder?"
-    if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0': return False
-    try: return (Path(folder)/'.launch').read_text() == _launch()
+    note = Path(folder)/'.launch'
+    if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0':
+        if _launch(): note.unlink(missing_ok=True)         # of an earlier launch, which may have had the same name
+        return False
+    try: return note.read_text() == _launch()
     except OSError: return False
 
 def _launch():

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PER_CALL', 'LENGTHS', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocabulary', 'all_meant', 'find_resume',
-           'resumed_config', 'inexact', 'saved_settings', 'check_tokenizer', 'Samples', 'EvalLines', 'Run',
-           'run_folder', 'auto_batch', 'safe', 'auto_threads', 'make_trainer', 'pretrain', 'exit_code', 'train_command',
-           'plan_command', 'step_ms', 'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart',
-           'quickstart_report']
+           'resumed_config', 'inexact', 'saved_settings', 'check_tokenizer', 'Samples', 'samples_of', 'EvalLines',
+           'Run', 'run_folder', 'auto_batch', 'safe', 'auto_threads', 'make_trainer', 'pretrain', 'exit_code',
+           'train_command', 'plan_command', 'step_ms', 'fastest_setting', 'quickstart_config',
+           'prepare_quickstart_data', 'quickstart', 'quickstart_report']
 
 # %% ../nbs/15_pretrain.ipynb #a20a1414
 import hashlib, json, os, platform, shlex, shutil, signal, sys, time
@@ -164,7 +164,7 @@ def all_meant(
     if cfg.model.vocab_size == GPTConfig.vocab_size: del told['vocab_size']
     return told
 
-# %% ../nbs/15_pretrain.ipynb #ee964187
+# %% ../nbs/15_pretrain.ipynb #0db466c3
 PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint')
 
 def find_resume(
@@ -172,15 +172,19 @@ def find_resume(
 ):
     "`(checkpoint, its path)` to continue from, or `(None, None)`"
     t = cfg.train
-    named = Path(t.checkpoint_path) if t.resume else None
-    if named and not named.is_dir(): return load_checkpoint(t.checkpoint_path), named
-    folder = t.checkpoint_path if named else t.out_dir if t.auto_resume else None
-    found = newest_of_any(folder, say=warn) if folder else None
-    if named and not found:
-        raise UserError(f'there is no good checkpoint in {folder}: name a file or another run folder')
-    return (found[1], found[0]) if found else (None, None)
+    if own := newest_of_any(t.out_dir, say=warn) if t.auto_resume else None:
+        if t.resume and Path(t.checkpoint_path) not in (own[0], own[0].parent):
+            warn(f'{t.out_dir} has checkpoints of its own: --auto_resume goes on from {own[0]}, not from {t.checkpoint_path}')
+        return own[1], own[0]
+    if not t.checkpoint_path: return None, None
+    if not t.resume:
+        raise UserError(f'--checkpoint_path {t.checkpoint_path} says where to go on from, but not to do so: add --resume')
+    named = Path(t.checkpoint_path)
+    if not named.is_dir(): return load_checkpoint(named), named
+    if found := newest_of_any(named, say=warn): return found[1], found[0]
+    raise UserError(f'there is no good checkpoint in {named}: name a file or another run folder')
 
-# %% ../nbs/15_pretrain.ipynb #abdab77d
+# %% ../nbs/15_pretrain.ipynb #62c2e7d6
 LENGTHS = ('max_steps', 'max_tokens', 'max_epochs')        # the last two win over the first
 
 def resumed_config(
@@ -192,6 +196,8 @@ def resumed_config(
     asked = flat_values(cfg)
     kept = {k: v for k, v in saved.items() if k in asked and origin.get(k) != 'flag' and k not in PER_CALL}
     given = [k for k in LENGTHS if origin.get(k) == 'flag'] # a length asked for replaces one in another unit
+    if origin.get('learning_rate') == 'flag' and 'min_lr' in kept and (peak := saved.get('learning_rate')):
+        kept['min_lr'] = float(f'{kept["min_lr"]*asked["learning_rate"]/peak:.12g}')
     merged = build(RunConfig, asked | kept | {k: 0 for k in LENGTHS[1:] if given and k not in given})
     now = {k: v for k, v in flat_values(merged).items() if k in saved and k not in PER_CALL}
     return merged, {k: (saved[k], v) for k, v in now.items() if saved[k] != v}
@@ -212,15 +218,15 @@ def inexact(
     fixed = cfg.optim.schedule == 'constant' or cfg.optim.lr_decay_steps
     return [k for k in changed if k not in HARMLESS and not (k in LENGTHS and fixed)]
 
-# %% ../nbs/15_pretrain.ipynb #2bd97265
+# %% ../nbs/15_pretrain.ipynb #9c0629f8
 def saved_settings(
     values: dict, # flat values from presets, files and flags
 ) -> dict:
     "Flat settings of the checkpoint that `values` ask to go on from; {} if there is none, or none is readable"
-    path = values.get('load_checkpoint') or values.get('resume') and values.get('checkpoint_path')
+    named = values.get('load_checkpoint') or values.get('resume') and values.get('checkpoint_path')
     own = values.get('auto_resume') and values.get('out_dir', RunConfig().train.out_dir)
-    folder = path if path and Path(path).is_dir() else None if path else own
-    for p in reversed(checkpoints(folder)) if folder else [path] if path else []:
+    files = [[*reversed(checkpoints(o))] or [o] for o in (own, named) if o]
+    for p in (p for o in files for p in o):
         try: saved = peek(p, mmap=True).get('config') or {}
         except UserError: continue
         return {k: v for k, v in saved.items() if k not in PER_CALL}
@@ -239,7 +245,7 @@ def check_tokenizer(
     raise UserError(f'the data was made with another tokenizer than {path}: prepare the text with '
                     f'--tokenizer {folder if folder.exists() else "FOLDER, the one it was trained with"}')
 
-# %% ../nbs/15_pretrain.ipynb #38c99eba
+# %% ../nbs/15_pretrain.ipynb #25324b28
 class Samples(Callback):
     "Writes a text sample every `generate_interval` steps and at the end"
     order = 20
@@ -254,18 +260,28 @@ class Samples(Callback):
 
     def on_step_end(self, t):
         every = t.cfg.generate_interval
-        if not every or t.step % every: return
-        model = t.strategy.plain(t.raw_model)             # of a sharded model only rank 0 gets a copy
-        if t.strategy.is_main: self.write(t, model)
+        if every and t.step % every == 0: self.write(t)
 
-# %% ../nbs/15_pretrain.ipynb #3eba7bf8
+# %% ../nbs/15_pretrain.ipynb #66333ca8
 @patch
-def write(self: Samples, t, model):
-    "A sample of `model` to the terminal and to a file"
-    text = sample_texts(model, self.tokenizer, self.prompt, 1, self.n_tokens, seed=t.cfg.seed)[0]
+def write(self: Samples, t):
+    "A sample from each process, to a file; the first of them to the terminal"
+    texts = samples_of(t, self.tokenizer, self.prompt, self.n_tokens)
+    if not t.strategy.is_main: return
     self.folder.mkdir(exist_ok=True)
-    atomic_write(self.folder/f'step_{t.step:05d}.txt', text)
-    t.say(f'sample at step {t.step}: {text[:300]!r}')
+    between = '\n\n--- and another process ---\n\n'
+    atomic_write(self.folder/f'step_{t.step:05d}.txt', between.join(texts))
+    t.say(f'sample at step {t.step}: {texts[0][:300]!r}')
+
+def samples_of(
+    t,           # a `Trainer`
+    tokenizer,   # to read and write text
+    prompt: str, # what the model continues
+    n: int,      # tokens
+) -> list[str]:
+    "A continuation from each process, on all processes; all must call it"
+    def sample(model, k): return sample_texts(model, tokenizer, prompt, 1, n, seed=t.cfg.seed + k)[0]
+    return t.strategy.spread(range(t.strategy.world_size), sample, t.raw_model)
 
 # %% ../nbs/15_pretrain.ipynb #30e2008f
 class EvalLines(Callback):
@@ -355,7 +371,7 @@ def _first_prompt(tok):
     try: tok.encode('\n'); return '\n'
     except UserError: return tok.decode([0])
 
-# %% ../nbs/15_pretrain.ipynb #0a004f02
+# %% ../nbs/15_pretrain.ipynb #6f55dc8e
 def make_trainer(
     cfg: RunConfig,    # all settings, the vocabulary size among them
     plan,              # which windows each step sees
@@ -369,7 +385,8 @@ def make_trainer(
     "The trainer with the callbacks that belong to a run folder"
     seed_everything(cfg.train.seed)
     keep_memory()
-    s, model = strategy or strategy_for(cfg.train), GPT(cfg.model)
+    s = strategy or strategy_for(cfg.train)
+    model = s.new_model(cfg.model)
     set_threads(auto_threads(cfg, model.num_params()))
     if cfg.train.activation_checkpointing: checkpoint_activations(model)
     model = s.prepare(model)
@@ -419,8 +436,8 @@ def _check_ids(cfg, *halves):
         for o in [] if data is None else dict(data.sources or {data: 1}):
             if o.manifest is None: o.check_ids(cfg.model.vocab_size)
 
-# %% ../nbs/15_pretrain.ipynb #1d95f562
-def _made_ready(cfg, folder, origin, back, device, memory=None):
+# %% ../nbs/15_pretrain.ipynb #59b011ae
+def _made_ready(cfg, folder, origin, back, device, free=None):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
     train, val, tok = open_data(cfg.data, folder)
     if cfg.train.patience and (val is None or cfg.train.eval_interval <= 0):
@@ -430,17 +447,19 @@ def _made_ready(cfg, folder, origin, back, device, memory=None):
     fit_vocabulary(cfg, tok or train, origin)
     if back: _check_resume(cfg, back)
     _check_ids(cfg, train, val)
-    check_weights_fit(cfg, free_memory(device))
-    if cfg.train.auto_batch: auto_batch(cfg, memory)
+    check_weights_fit(cfg, free_memory(device) if free is None else free[0])
+    if cfg.train.auto_batch: auto_batch(cfg, free and free[1])
     return train, val, tok, _plan(cfg, train, device)
 
-# %% ../nbs/15_pretrain.ipynb #8370acfc
+# %% ../nbs/15_pretrain.ipynb #644f6257
 def _move_in(cfg, folder, tok, origin, back, quiet):
     "Make room in the folder, and write down what is about to be trained"
     ours = back and Path(back.path).resolve().parent == folder.resolve() # else a run in here is another one
     if not ours and (old := set_aside(folder)):
         print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
     if not quiet: print(show_config(cfg, origin))
+    if cfg.optim.min_lr > cfg.optim.learning_rate and cfg.optim.schedule != 'constant':
+        warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a lower --min_lr')
     atomic_write(folder/'config.toml', to_toml(cfg))
     if tok: tok.save(folder/'tokenizer')
     claim_folder(folder)
@@ -476,7 +495,7 @@ def _same_checkpoint(s, back):
     s.check_agree('checkpoint', mine,
                   'put the run folder on a disk that all machines see, or copy it to each of them')
 
-# %% ../nbs/15_pretrain.ipynb #3dc3fd25
+# %% ../nbs/15_pretrain.ipynb #465be3b9
 def _in_brief(data):
     "Words that differ where token files differ: length, and a digest of checksums or of samples"
     if data is None: return 'none'
@@ -489,12 +508,18 @@ def _in_brief(data):
             h.update(o[i:i + 64].astype(np.int64).tobytes())
     return f'{len(data):,} tokens, {h.hexdigest()[:12]}'
 
+def _room(s):
+    "Bytes `(for weights, gradients and optimiser states, for a step)` of each process, by the poorest"
+    sharers = s.world.local_world_size if s.device == 'cpu' else 1
+    free, planned = (min(s.gather(f(s.device)//sharers)) for f in (free_memory, available_memory))
+    return free*(s.world_size if isinstance(s, Sharded) else 1), planned
+
 def _same_data(s, **splits):
     "`UserError` if the processes have different tokens"
     for name, data in splits.items():
         s.check_agree(f'{name} split', _in_brief(data), 'give all machines the same files')
 
-# %% ../nbs/15_pretrain.ipynb #069f0741
+# %% ../nbs/15_pretrain.ipynb #5042c772
 def pretrain(
     cfg: RunConfig,    # all settings; not changed
     origin: dict=None, # where they came from (from `resolve`); None: as `all_meant` says
@@ -504,14 +529,14 @@ def pretrain(
     "Train a GPT as `cfg` says. `UserError` for what the user can mend, before anything is written if possible"
     cfg, origin, s = deepcopy(cfg), all_meant(cfg) if origin is None else origin, strategy_for(cfg.train)
     asked = flat_values(cfg)
-    if restarted(cfg.train.out_dir): cfg.train.auto_resume, cfg.train.resume = True, False
+    if restarted(cfg.train.out_dir): cfg.train.auto_resume = True
     cfg, origin, back = _completed(cfg, origin)
     _same_checkpoint(s, back)                              # first: settings may come from it
     s.check_same(asked)
     s.check_batch(cfg.train.batch_size, cfg.train.grad_accum_steps)
-    memory = min(s.gather(available_memory(s.device))) if cfg.train.auto_batch else None
+    free = _room(s)
     with s.in_turn(), run_folder(cfg.train.out_dir) as folder:
-        data = train, val, tok, _ = _made_ready(cfg, folder, origin, back, s.device, memory)
+        data = train, val, tok, _ = _made_ready(cfg, folder, origin, back, s.device, free)
         callbacks = [*callbacks, *hellaswag_watch(cfg.train, tok, folder)]
     if val is None: print('no validation data: nothing is held out, and there will be no validation loss '
                           '(--val_data FILE)')
@@ -537,16 +562,14 @@ def train_command(cfg, origin):
     with as_one(): run = _train(cfg, origin)
     if code := exit_code(run.trainer.stop_reason): raise SystemExit(code)
 
-# %% ../nbs/15_pretrain.ipynb #c0fbfe7a
+# %% ../nbs/15_pretrain.ipynb #c6b78fd9
 def _train(cfg, origin):
     "`pretrain`, with its results in words and as a report"
     run = pretrain(cfg, origin)
-    model = run.trainer.strategy.plain(run.model)
-    if not run.trainer.strategy.is_main: return run
+    t, tok, samples = run.trainer, run.tokenizer, []
     if run.evaluation: print(f'loss on the whole validation split: {_in_words(run.evaluation)}')
-    tok, samples = run.tokenizer, []
-    if tok and run.finished:
-        samples = sample_texts(model, tok, _first_prompt(tok), 1, 400, seed=cfg.train.seed)
+    if tok and run.finished: samples = samples_of(t, tok, _first_prompt(tok), 400)
+    if not t.strategy.is_main: return run
     print(f'report: {write_report(run, samples=samples)}')
     if tok: print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
     return run

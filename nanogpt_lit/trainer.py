@@ -45,7 +45,7 @@ class Together:
     def zero_grad(self):
         for o in self.optimizers: o.zero_grad(set_to_none=True)
 
-# %% ../nbs/09_trainer.ipynb #ce4adc98
+# %% ../nbs/09_trainer.ipynb #3f82809b
 class SingleDevice:
     "How a step is spread over devices: here, not at all. A distributed strategy overrides these"
     rank, world_size, is_main = 0, 1, True
@@ -59,7 +59,7 @@ class SingleDevice:
         self.queued = self.device != 'cpu'                    # does reading a number mean waiting for a queue?
 
     def micro_steps(self, batch_size, grad_accum_steps): return grad_accum_steps  # several processes share them
-    def plain(self, model): return model                  # sharded: a whole copy
+    def joined(self, model): return nullcontext(model)    # sharded: where one process calls the model, all others join in
     def wrap(self, model): return model                   # DDP wraps here
     def accumulate(self, model, last): return nullcontext()  # DDP: no gradient exchange before the last micro-batch
     def optimizers(self, optimizers): return optimizers   # processes share the work of Muon
@@ -537,7 +537,7 @@ def load_state_dict(
         left = in_steps(self.cfg, self.optim_cfg, self.plan)[0].max_steps - self.tokens_seen/self.tokens_per_step
         self.cfg = replace(self.cfg, max_steps=max(self.step, 1, self.step + math.ceil(left - 1e-9)))
 
-# %% ../nbs/09_trainer.ipynb #19550d05
+# %% ../nbs/09_trainer.ipynb #5fab1db2
 class MetricsFile(Callback):
     "Appends every record to a JSON-lines file; cuts it back to the checkpoint when a run resumes"
     def __init__(self,
@@ -548,7 +548,7 @@ class MetricsFile(Callback):
         if not t.strategy.is_main: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists() and not t.step: os.replace(self.path, self.path.with_suffix('.old.jsonl'))
-        lines = self.path.read_text(encoding='utf-8').splitlines(keepends=True) if self.path.exists() else []
+        lines = self.path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True) if self.path.exists() else []
         atomic_write(self.path, ''.join(o for o in lines if _step_of(o) <= t.step))
 
     def on_log(self, t):
@@ -561,8 +561,9 @@ class MetricsFile(Callback):
 
 def _step_of(line):
     "The step of a metrics line; a line torn by a crash belongs to no step"
-    try: return json.loads(line)['step'] if line.endswith('\n') else math.inf
+    try: step = json.loads(line)['step'] if line.endswith('\n') else math.inf
     except (ValueError, KeyError, TypeError): return math.inf
+    return step if isinstance(step, int) else math.inf
 
 # %% ../nbs/09_trainer.ipynb #1023249d
 def log_line(
@@ -579,7 +580,7 @@ def log_line(
     if 'mfu' in r: parts.append(f'mfu {r["mfu"]:.1%}')
     return f'iter {r["step"]}: ' + ', '.join(parts)
 
-# %% ../nbs/09_trainer.ipynb #69ba12aa
+# %% ../nbs/09_trainer.ipynb #e92a25fb
 class LogLines(Callback):
     "Prints a line per logged step, parameters and tokens per iteration before the first, the outcome after the last"
     order = 60                                            # the outcome is said after the last checkpoint has been written
@@ -589,7 +590,10 @@ class LogLines(Callback):
         t.say(f'number of parameters: {human(n)} ({n:,}); tokens per iteration: {t.tokens_per_step:,}; '
               f'device {s.device}, {s.dtype}')
         if t.cfg.max_tokens or t.cfg.max_epochs: t.say(f'the run has {t.cfg.max_steps:,} steps, {human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
-        if t.step: t.say(f'continuing after step {t.step}' if not t._finished else f'nothing is left to do after step {t.step}: a larger --max_steps would go on')
+        if t.step: t.say(f'continuing after step {t.step}' if not t._finished else f'nothing is left to do after step {t.step}: {self.over(t)}')
+    def over(self, t):
+        unit = next((k for k in ('minutes', 'max_tokens', 'max_epochs') if getattr(t.cfg, k)), 'max_steps')
+        return t.finish_reason or f'a larger --{unit} would go on'
     def on_log(self, t):
         if t.strategy.is_main: t.say(log_line(t.record))
     def on_fit_end(self, t):

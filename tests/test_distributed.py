@@ -131,14 +131,47 @@ def test_console_script_and_a_time_budget(text, tmp_path):
 def sharded(text, tmp_path_factory):
     "The same run on two processes, sharded"
     home = tmp_path_factory.mktemp('sharded')
-    good(train(2, 'run', '--strategy', 'fsdp', '--activation_checkpointing', '--generate_interval', '20', cwd=home, text=text))
+    exam(home/'exam.jsonl')
+    more = ['--activation_checkpointing', '--generate_interval', '20', '--hellaswag', 'exam.jsonl', '--hellaswag_interval', '25']
+    code, out, err = train(2, 'run', '--strategy', 'fsdp', *more, cwd=home, text=text)
+    good((code, out, err))
+    assert 'Warning' not in err, err
     return home/'run'
+
+def exam(path, n=21):
+    "Questions about the text, of many lengths; no multiple of anything"
+    words = Path(argparse.__file__).read_text(encoding='utf-8')[:8000].split()
+    rows = [dict(ctx=' '.join(words[i:i + 1 + i % 5]), endings=[' '.join(words[i + k:i + k + 2 + k*i % 4]) for k in (5, 90, 170, 240)], label=0) for i in range(40, 40 + 23*n, 23)]
+    path.write_text(''.join(json.dumps(o) + '\n' for o in rows))
 
 def test_sharded_equals_one_process(one, sharded):
     close(rows(one), rows(sharded))
     assert (sharded/'samples'/'step_00040.txt').exists() and (sharded/'model_00050.pt').exists(), 'the last checkpoint is put together'
     r = run(BIN/'nanogpt-sample', sharded, '--max_new_tokens', '5', '--num_samples', '1', cwd=sharded)
     assert r[0] == 0, r[2]
+
+def test_processes_write_and_answer_in_shares_also_with_slices(one, sharded):
+    "What two processes answer together, with slices, is what one answers; and each wrote a text of its own"
+    from nanogpt_lit.evaluate import hellaswag
+    from nanogpt_lit.interop import load_run
+    texts = (sharded/'samples'/'step_00040.txt').read_text().split('\n\n--- and another process ---\n\n')
+    assert len(texts) == 2 and texts[0] != texts[1] and all(len(o) > 50 for o in texts)
+    told = [json.loads(o) for o in (sharded/'hellaswag.jsonl').read_text().splitlines()]
+    alone = load_run(one)
+    want = hellaswag(alone.model, alone.tokenizer, sharded.parent/'exam.jsonl')
+    assert [o['step'] for o in told] == [25, 50] and told[-1]['n'] == 21
+    assert abs(told[-1]['acc'] - want['acc']) < 1e-9, (told, want)
+
+def test_processes_on_one_machine_share_its_memory():
+    from types import SimpleNamespace
+    from nanogpt_lit.pretrain import _room
+    from nanogpt_lit.sharded import Sharded
+    def room(kind, **kw):
+        s = kind.__new__(kind)
+        s.device, s.world_size, s.world, s.gather = 'cpu', 4, SimpleNamespace(local_world_size=2), lambda n: [n, 10**6*4 if n > 4*10**6 else n]
+        return _room(s)
+    from nanogpt_lit.distributed import DataParallel
+    assert room(DataParallel) == (4*10**6, 4*10**6) and room(Sharded) == (16*10**6, 4*10**6)
 
 @pytest.mark.parametrize('n, more', [(1, []), (4, ['--strategy', 'fsdp']), pytest.param(2, [], marks=slow)], ids=['one', 'four, sharded', 'two, whole'])
 def test_sharded_checkpoints_resume_on_any_number(n, more, one, sharded, text, tmp_path):
@@ -233,6 +266,11 @@ def test_a_step_that_cannot_be_divided(text, tmp_path):
     one_line(launch('--nproc', 3, 'train', '--input', text, '--out_dir', 'run', *FLAGS, cwd=tmp_path), 'a step of 8 sequences', '3 processes')
     assert not (tmp_path/'run').exists()
 
+def test_a_flag_that_does_not_exist_and_a_run_that_does_not(tmp_path):
+    "Mistakes that are found before the processes have met are said once, too"
+    one_line(launch('--nproc', 3, 'train', '--bogus', '3', cwd=tmp_path), 'unknown flag --bogus')
+    one_line(launch('--nproc', 2, 'sample', 'nowhere', cwd=tmp_path), 'nowhere does not exist')
+
 def test_torchrun_itself_says_it_once(text, tmp_path):
     code, out, err = train(3, 'run', cwd=tmp_path, text=text)
     assert code == 1 and sum(line.startswith('error: ') for line in err.splitlines()) == 1, err
@@ -286,6 +324,12 @@ def test_machines_that_would_go_on_from_different_checkpoints(one, strangers, tm
     first, second = strangers(make, '--auto_resume')
     said_once(first, 'rank 1 has another checkpoint than rank 0 (step 10', 'step 20')
     assert second[0] == 1 and '\nerror: ' not in second[2] and (tmp_path/'0'/'run'/'metrics.jsonl').read_bytes() == before
+
+def test_slices_need_a_common_disk(strangers, tmp_path):
+    "Half a checkpoint on each machine would be none, and nobody would know before it is needed"
+    first, second = strangers(lambda k, home: None, '--strategy', 'fsdp')
+    said_once(first, 'rank 1 does not see the folder', 'put --out_dir on a disk that all machines see')
+    assert second[0] == 1 and '\nerror: ' not in second[2]
 
 def test_machines_with_different_texts(strangers, tmp_path):
     def make(k, home):
@@ -355,9 +399,13 @@ def hosts():
     finally: h.__exit__()
 
 def test_two_machines(hosts, two, text, tmp_path):
-    command = ['-m', 'nanogpt_lit.pretrain', '--input', text, '--out_dir', 'run', *FLAGS]
-    machines = [hosts.torchrun(k, *command, cwd=tmp_path) for k in (0, 1)]
-    for p in machines: good(finish(p))
+    "One started by nanogpt-launch, the other by the line for torchrun that stands in the page"
+    flags = ['--input', text, '--out_dir', 'run', *FLAGS]
+    where = ['--nproc', 1, '--nnodes', 2, '--node_rank', 0, '--master_addr', hosts.address[0], '--master_port', 29611]
+    machines = [start([*hosts.inside(0), BIN/'nanogpt-launch', *where, 'train', *flags], tmp_path),
+                hosts.torchrun(1, '-m', 'nanogpt_lit.pretrain', *flags, cwd=tmp_path)]
+    said = [good(finish(p)) for p in machines]
+    assert said[0].count('iter 50:') == 1 and 'iter' not in said[1]
     assert numbers(tmp_path/'run') == numbers(two)
 
 @slow
