@@ -71,7 +71,7 @@ def _loads(path):
     try: return bool(load_run(path, 'cpu', False))
     except UserError: return False
 
-# %% ../nbs/16_finetune.ipynb #00f3e7ce
+# %% ../nbs/16_finetune.ipynb #ede4ea1e
 def _learning_rate(folder):
     "The peak learning rate of AdamW that a run was trained with, if its settings tell"
     import tomllib
@@ -87,11 +87,18 @@ def _random_base(cfg, why):
     folder = folder if folder.is_dir() else folder.parent
     warn(f'{LOUD}\nWARNING: the base could not be loaded: {why}.\n{UNTRAINED}\n{LOUD}')
     try: tok = load_tokenizer(cfg.tokenizer or folder/'tokenizer')
-    except UserError: tok = Tokenizer.train([t['content'] for c in read_instructions(_sources(cfg), 2000).turns for t in c], 2048, progress=False)
+    except UserError: tok = _new_tokenizer([t['content'] for c in read_instructions(_sources(cfg), 2000).turns for t in c])
     shape = {k: v for k, v in PRESETS[cfg.fallback].items() if k in {f.name for f in fields(GPTConfig)}} if cfg.fallback in PRESETS else None
     if shape is None: raise UserError(f'fallback={cfg.fallback!r} is no preset: expected one of {", ".join(PRESETS)}')
     seed_everything(cfg.seed)
     return Base(GPT(GPTConfig(**shape | dict(vocab_size=tok.vocab_size))), tok, None, random=True)
+
+def _new_tokenizer(texts):
+    "A vocabulary as large as the texts allow, at most 2,048"
+    for size in (2048, 1024, 512):
+        try: return Tokenizer.train(texts, size, progress=False)
+        except UserError: pass                                           # too few words for so many merges
+    return Tokenizer.train(texts, 257, progress=False)
 
 def _sources(cfg): return cfg.input or [cfg.data_dir or 'pystdlib_instruct']
 
@@ -218,7 +225,7 @@ def _held_out_questions(val, tokenizer, template, n=3):
         if len(out) == n: break
     return out
 
-# %% ../nbs/16_finetune.ipynb #67bb65d1
+# %% ../nbs/16_finetune.ipynb #07a0eaa5
 PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path')
 
 def find_tuned(
@@ -242,6 +249,11 @@ def tuned_config(cfg: FinetuneConfig, saved: dict, origin: dict) -> tuple[Finetu
     kept = {k: v for k, v in saved.items() if k in names and origin.get(k) != 'flag' and k not in PER_CALL}
     if origin.get('strategy') == 'flag' and origin.get('max_steps') != 'flag': kept.pop('max_steps', None) # counted anew
     merged = replace(cfg, **kept)
+    for k in ('lora_rank', 'lora_targets', 'template'):
+        then, now = saved.get(k), getattr(merged, k)
+        if None not in (then, now) and then != now:
+            raise UserError(f'{k} was {then} then and is {now} now, and a resumed run keeps its shape: leave --{k} out, '
+                            'or begin again without --resume')
     return merged, {k: (saved[k], getattr(merged, k)) for k in names - {*PER_CALL} if k in saved and saved[k] != getattr(merged, k)}
 
 # %% ../nbs/16_finetune.ipynb #40114c47

@@ -24,32 +24,113 @@ def base(tmp_path_factory, shared_data):
     return home
 
 # every flag of build-nanogpt's fine-tuning and its guide, but for those that say how to resume
-FLAGS = ('--checkpoint_interval', 2, '--keep_last_n_checkpoints', 3, '--eval_interval', -1, '--eval_iters', 2, '--generate_interval', 2, '--pretrained_checkpoint', 'runs/base', '--batch_size', 8,
-         '--max_lr', '1e-3', '--warmup_steps', 1, '--max_steps', 14, '--device', 'cpu', '--num_threads', 1, '--max_new_tokens', 20)
+FLAGS = ('--checkpoint_interval', 2, '--keep_last_n_checkpoints', 3, '--eval_interval', -1, '--eval_iters', 2, '--generate_interval', 2,
+         '--pretrained_checkpoint', 'runs/base', '--batch_size', 8, '--max_lr', '1e-3', '--warmup_steps', 1, '--max_steps', 14,
+         '--device', 'cpu', '--num_threads', 1, '--max_new_tokens', 20)
 
 def weights(home, folder): return torch.load(home/folder/'model_00014.pt', weights_only=True)['model']
 
+def hit(signum, at, *words, cwd):
+    "A run that gets a signal once a line begins with `at`: its exit code and what it said afterwards"
+    p = subprocess.Popen([str(BIN/words[0]), *map(str, words[1:])], cwd=cwd, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in p.stdout:
+        if line.startswith(at): break
+    p.send_signal(signum)
+    rest = p.stdout.read()
+    return p.wait(60), rest
+
 def test_alpaca_interrupted_and_resumed(base, shared_data):
-    "The records of Alpaca, from a pretrained run, stopped with Ctrl-C and continued: the same weights as without"
+    "The records of Alpaca, from a pretrained run, stopped with Ctrl-C, continued, killed, continued: the same weights as without"
     data = ('--data_dir', shared_data/'instructions_alpaca.json')
     said = run('nanogpt-finetune', *data, *FLAGS, '--out_dir', 'whole', cwd=base)
     assert 'Alpaca' in said and 'loss on held-out answers' in said and 'forgotten' in said
-    p = subprocess.Popen([str(BIN/'nanogpt-finetune'), *map(str, [*data, *FLAGS, '--out_dir', 'torn'])], cwd=base, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in p.stdout:
-        if line.startswith('iter 3:'): break
-    p.send_signal(signal.SIGINT)
-    rest = p.stdout.read()
-    assert p.wait(60) == 130 and 'Traceback' not in rest, rest[-2000:]
+    torn = ('nanogpt-finetune', *data, *FLAGS, '--out_dir', 'torn')
+    code, rest = hit(signal.SIGINT, 'iter 3:', *torn, cwd=base)
+    assert code == 130 and 'Traceback' not in rest, rest[-2000:]
     assert not (base/'torn'/'model_00014.pt').exists()
-    assert 'resuming' in run('nanogpt-finetune', *data, *FLAGS, '--auto_resume', '--out_dir', 'torn', cwd=base)
+    assert hit(signal.SIGKILL, 'iter 9:', *torn, '--auto_resume', cwd=base)[0] == -signal.SIGKILL
+    assert 'resuming' in run(*torn, '--auto_resume', cwd=base)
     for (k, a), b in zip(weights(base, 'whole').items(), weights(base, 'torn').values()): assert torch.equal(a, b), k
     steps = [json.loads(o)['step'] for o in (base/'torn'/'metrics.jsonl').read_text().splitlines()]
     assert steps == [*range(15)]
+    assert sorted(p.name for p in (base/'torn').glob('model_*.pt')) == ['model_00010.pt', 'model_00012.pt', 'model_00014.pt']
     f = json.loads((base/'torn'/'tuning.json').read_text())['figures']
     assert f['response_after'] < f['response_before'] - .2
     assert 'before: it continues' in (base/'torn'/'report.html').read_text(encoding='utf-8')
     answer = subprocess.run([str(BIN/'nanogpt-chat'), 'torn', '--device', 'cpu', '--max_new_tokens', '10'], input='Name a fruit.\n', cwd=base, env=ENV, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0 and answer.stderr == '', answer.stderr
+
+# --- the rest in this process: a shell would take five seconds per line ------------------------------------------------
+
+@pytest.fixture
+def tune(base, shared_data, tmp_path, monkeypatch, capsys):
+    "`nanogpt-finetune` beside the base: exit code, what it printed, what it warned of"
+    from nanogpt_lit.config import nanogpt_finetune
+    monkeypatch.chdir(base)
+    few = json.loads((shared_data/'instructions_alpaca.json').read_text(encoding='utf-8'))[:60]
+    (tmp_path/'few.json').write_text(json.dumps(few), encoding='utf-8')
+    def call(*words, max_steps=2):
+        code = nanogpt_finetune([str(o) for o in ('--input', tmp_path/'few.json', '--pretrained_checkpoint', 'runs/base', '--device', 'cpu', '--num_threads', 1,
+                                '--max_steps', max_steps, '--batch_size', 4, '--max_new_tokens', 5, '--generate_interval', 0, '--out_dir', tmp_path/'out', *words)])
+        return code, *capsys.readouterr()
+    call.out = tmp_path/'out'
+    return call
+
+@pytest.mark.parametrize('words', [
+    '--checkpoint_interval -1 --keep_last_n_checkpoints -1 --eval_interval -1 --generate_interval 2', '--checkpoint-interval=-1 --eval-interval=-1',
+    '--max_lr 1e-6 --warmup_steps 1 --max_steps 3 --batch_size 16 --keep_last_n_checkpoints 3', '--learning_rate 6e-5 --grad_accumulation_steps 2',
+    '--pretrained_checkpoint=log/model_19072.pt --data_dir=dolly15k --auto_resume', '--resume --checkpoint_path logs_finetune/model_00100.pt --max_lr 1e-5'])
+def test_flags_as_build_nanogpt_spells_them(words):
+    from nanogpt_lit.config import FinetuneConfig
+    from nanogpt_lit.core import resolve
+    from nanogpt_lit.finetune import loop_configs
+    cfg, _ = resolve(FinetuneConfig, words.split())
+    optim, loop = loop_configs(cfg.__class__(**{**vars(cfg), 'max_steps': cfg.max_steps or 1, 'learning_rate': cfg.learning_rate or 1e-6}))
+    assert optim.weight_decay == .01 and loop.eval_interval == 1 and loop.checkpoint_interval == -1
+
+def test_presets_are_build_nanogpts_own():
+    from nanogpt_lit.config import FINETUNE_PRESETS, FinetuneConfig
+    from nanogpt_lit.core import resolve
+    for name, want in dict(dolly=(1e-6, 3, -1, -1), guide=(6e-5, 6, 2, 2)).items():
+        cfg, _ = resolve(FinetuneConfig, [name], FINETUNE_PRESETS)
+        assert (cfg.learning_rate, cfg.max_steps, cfg.checkpoint_interval, cfg.eval_interval) == want
+        assert (cfg.batch_size, cfg.warmup_steps, cfg.weight_decay, cfg.generate_interval, cfg.keep_last_n_checkpoints) == (16, 1, .01, 2, 3)
+        assert (cfg.pretrained_checkpoint, cfg.data_dir) == ('log/model_19072.pt', 'dolly15k')
+
+def test_recovery_order(tune):
+    "Checkpoint, then pretrained model, then random weights, each step said; loudest the last"
+    code, out, err = tune('--resume', '--checkpoint_path', 'nowhere.pt')
+    assert code == 0 and 'cannot resume' in err and 'from the pretrained model runs/base' in err and 'RANDOM' not in err
+    code, out, err = tune('--resume', '--checkpoint_path', tune.out/'model_00002.pt', '--max_lr', '1e-5', max_steps=3)
+    assert code == 0 and 'at step 2' in out and '-> 1e-05' in out and 'cannot resume' not in err
+    code, out, err = tune('--resume', '--checkpoint_path', 'nowhere.pt', '--pretrained_checkpoint', 'gone', '--fallback', 'tiny')
+    assert code == 0 and 'cannot resume' in err and err.count('RANDOM weights') == 2 and err.count('!'*70) == 4   # at the beginning and at the end
+    assert 'RANDOM weights' in (tune.out/'report.html').read_text(encoding='utf-8')
+    code, out, err = tune('--pretrained_checkpoint', 'gone', '--no-random_init')
+    assert code == 1 and err.startswith('error: gone does not exist')
+
+def test_another_strategy_on_resume_is_counted_anew(tune):
+    from nanogpt_lit.finetune import strategy_steps
+    tune()
+    code, out, err = tune('--resume', '--checkpoint_path', tune.out/'model_00002.pt')
+    assert code == 0, err
+    from nanogpt_lit.config import nanogpt_finetune
+    words = ['--resume', '--checkpoint_path', str(tune.out/'model_00002.pt'), '--strategy', 'deep', '--out_dir', str(tune.out)]
+    assert nanogpt_finetune(words) == 0
+    steps = json.loads((tune.out/'tuning.json').read_text())['figures']['step']
+    assert steps > 4, steps
+
+def test_adapters_half_way(tune):
+    "A checkpoint of adapters can be sampled and tuned further; its shape stays on resume"
+    from nanogpt_lit.interop import load_run
+    code, out, err = tune('--lora_rank', 2, '--checkpoint_interval', 2, max_steps=4)
+    assert code == 0, err
+    half, best = load_run(tune.out/'model_00002.pt', 'cpu'), load_run(tune.out, 'cpu')
+    assert half.tokenizer.hash == best.tokenizer.hash and half.model.state_dict().keys() == best.model.state_dict().keys()
+    code, out, err = tune('--resume', '--checkpoint_path', tune.out/'model_00002.pt', '--lora_rank', 4)
+    assert code == 1 and 'lora_rank was 2 then and is 4 now' in err
+    code, out, err = tune('--pretrained_checkpoint', tune.out/'model_00002.pt', '--out_dir', tune.out.parent/'on')
+    assert code == 0 and 'RANDOM' not in err
 
 def test_two_processes_tune_like_one(base, shared_data):
     "Counted tokens differ from process to process; the step must not"
