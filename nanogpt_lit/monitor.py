@@ -16,7 +16,7 @@ from .config import PlotConfig
 from .core import UserError, atomic_open, atomic_write, check_writable, human
 from .trainer import Callback
 
-# %% ../nbs/10_monitor.ipynb #7bd58e81
+# %% ../nbs/10_monitor.ipynb #652a90df
 def read_metrics(
     run, # a run folder, or its metrics.jsonl
 ) -> list[dict]:
@@ -25,13 +25,15 @@ def read_metrics(
     if not path.is_file(): raise UserError(f'{path} does not exist: expected a run folder, with a metrics.jsonl from training')
     lines, records = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True), []
     for i, line in enumerate(lines):
-        try: records.append(json.loads(line)); records[-1]['step']
-        except (ValueError, KeyError, TypeError):
+        try: records.append(_numbers(json.loads(line))); records[-1]['step']
+        except (ValueError, KeyError, AttributeError):
             if i == len(lines) - 1: records = records[:i]; break
             raise UserError(f'{path} line {i + 1} is not a metrics record: {line.strip()[:60]!r}; '
                             'remove the line or restore the file') from None
     if not records: raise UserError(f'{path} has no records yet: wait for the first log line')
     return records
+
+def _numbers(record): return {k: v for k, v in record.items() if isinstance(v, (int, float))} # other programs may write other things
 
 def series(
     records: list[dict], # from `read_metrics`

@@ -88,7 +88,7 @@ def _write(self, t, state, reason=None):
 
 Heartbeat.write = _write
 
-# %% ../nbs/10a_watch.ipynb #25ae7f28
+# %% ../nbs/10a_watch.ipynb #37a0c26a
 STALE_S = 120.                                             # a note from another machine that is older says nothing any more
 
 def read_status(
@@ -97,7 +97,12 @@ def read_status(
     "The note of a run; {} if there is none that can be read"
     try: note = json.loads((Path(run)/'status.json').read_text(encoding='utf-8'))
     except (OSError, ValueError): return {}
-    return note if isinstance(note, dict) else {}
+    if not isinstance(note, dict): return {}
+    kinds = dict.fromkeys(_NUMBERS, (int, float)) | dict(environment=dict)
+    return {k: v for k, v in note.items() if isinstance(v, kinds.get(k, object))}
+
+_NUMBERS = ('began', 'started', 'updated', 'step', 'max_steps', 'minutes', 'progress', 'eta_s', 'elapsed_s', 'tokens', 'parameters', 'pause_s',
+            'cpu', 'own_cpu', 'memory', 'own_gb', 'gpu_gb', 'gpu_total_gb')
 
 def run_state(
     run,             # run folder
@@ -190,7 +195,7 @@ def bar(
     n = int(max(0., min(1., share))*width)
     return ('#'*n + '.'*(width - n)) if plain else '█'*n + '░'*(width - n)
 
-# %% ../nbs/10a_watch.ipynb #b352e60e
+# %% ../nbs/10a_watch.ipynb #fa218d03
 def _progress_line(note, last, width, plain):
     "The bar and how far it is"
     step = note.get('step', last.get('step', 0))
@@ -215,9 +220,9 @@ def _figures(records):
 
 def _resource_line(note):
     "How busy the machine is"
-    if 'cpu' not in note or note.get('state') != 'running': return ''
+    if not {'cpu', 'own_cpu', 'memory', 'own_gb'} <= {*note} or note.get('state') != 'running': return ''
     parts = [f'CPU {note["cpu"]:.0f} % (this run {note["own_cpu"]:.0f} %)', f'memory {note["memory"]:.0f} % (this run {note["own_gb"]:.2f} GB)']
-    if 'gpu_gb' in note: parts.append(f'GPU {note["gpu_gb"]:.1f} of {note["gpu_total_gb"]:.0f} GB' + (f', {busy} % busy' if (busy := gpu_busy(note)) else ''))
+    if {'gpu_gb', 'gpu_total_gb'} <= {*note}: parts.append(f'GPU {note["gpu_gb"]:.1f} of {note["gpu_total_gb"]:.0f} GB' + (f', {busy} % busy' if (busy := gpu_busy(note)) else ''))
     if note.get('pause_s'): parts.append(f'pausing {note["pause_s"]:.2f} s per step (--max_cpu)')
     return ' · '.join(parts)
 

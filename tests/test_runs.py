@@ -186,6 +186,47 @@ def test_a_checkpoint_from_elsewhere_does_not_mix_with_the_run_in_the_folder(her
     code, said, _ = here('--load_checkpoint', 'a/model_00010.pt', '--max_steps', 40, out='a', new=False)    # its own folder
     assert code == 0 and [r['step'] for r in rows(a)] == [0, 1, *range(5, 41, 5)], said
 
+def test_a_lower_learning_rate_on_resume_takes_its_end_along(here):
+    "min_lr was a tenth of the old rate, and would be above the new one: the rate would rise"
+    here('--max_steps', 10)
+    code, said, run = here('--auto_resume', '--max_steps', 20, '--max_lr', '1e-5', '--log_interval', 1, new=False)
+    lrs = [r['lr'] for r in rows(run) if r['step'] > 10]
+    assert code == 0 and max(lrs) <= 1e-5 and lrs == sorted(lrs, reverse=True) and lrs[-1] > 1e-6, (said, lrs)
+    assert 'changed: min_lr 6e-05 -> 1e-06' in said, said
+
+def test_a_model_to_start_from_and_auto_resume(here):
+    "The command of a job that a cluster starts again and again: the second start goes on, it doesn't begin again"
+    here('--max_steps', 20, out='a')
+    again = ('--load_checkpoint', 'a/model_00020.pt', '--auto_resume', '--checkpoint_interval', 5)
+    code, said, b = here(*again, '--max_steps', 30, out='b', new=False)
+    assert code == 0 and 'resuming a/model_00020.pt at step 20' in said and names(b) == ['model_00025.pt', 'model_00030.pt'], said
+    code, said, b = here(*again, '--max_steps', 40, out='b', new=False)
+    assert code == 0 and 'resuming b/model_00030.pt at step 30' in said and 'not from a/model_00020.pt' in said, said
+    assert not (b/'previous-1').exists() and names(b) == [f'model_000{n}.pt' for n in (25, 30, 35, 40)]
+
+def test_a_checkpoint_named_in_vain(here):
+    "Forgetting --resume must not mean training from scratch; two names contradict each other"
+    here('--max_steps', 5, out='a')
+    code, said, c = here('--checkpoint_path', 'a/model_00005.pt', '--max_steps', 9, out='c')
+    assert code == 1 and 'add --resume' in said and not c.exists(), said
+    code, said, c = here('--resume', '--checkpoint_path', 'a/best.pt', '--load_checkpoint', 'a/model_00005.pt', out='c', new=False)
+    assert code == 1 and 'two checkpoints' in said and not c.exists(), said
+
+def test_metrics_that_a_crash_left_as_rubbish(here):
+    "After a power cut a file may end in anything; what can't be read belongs to no step"
+    _, _, run = here('--max_steps', 10)
+    with open(run/'metrics.jsonl', 'ab') as f: f.write(b'\xff\xfe\x00\x00\n{"step": "x"}\n{"step": null}\n[1]\n{"step": 9, "lo')
+    code, said, _ = here('--auto_resume', '--max_steps', 20, new=False)
+    assert code == 0 and [r['step'] for r in rows(run)] == [0, 1, 5, 10, 15, 20], said
+
+def test_a_run_that_is_over_says_what_ended_it(here):
+    "More steps are no remedy where patience, or a time, has run out"
+    _, said, _ = here('--max_steps', 90, '--eval_interval', 5, '--patience', 1, '--min_delta', 5, out='patience')
+    assert 'done early' in said
+    assert 'nothing is left to do after step 5: no better validation loss' in here('--auto_resume', out='patience', new=False)[1]
+    here('--minutes', .002, '--max_steps', 10**6, out='clock')
+    assert 'a larger --minutes would go on' in here('--auto_resume', out='clock', new=False)[1]
+
 def test_patience_without_anything_to_watch(here):
     _, _, run = here('--max_steps', 2)
     shard = next((run/'data').glob('train*.bin'))

@@ -102,3 +102,27 @@ def test_nonsense_costs_one_line(name, flags, says, tmp_path):
     r = call(name, *flags, cwd=tmp_path)
     assert r.returncode == 1 and r.stderr.startswith('error: ') and r.stderr.count('\n') == 1 and says in r.stderr, r.stderr
     assert not [*tmp_path.iterdir()]
+
+@pytest.mark.parametrize('line', ['{"step": 1, "loss": "2.0"}', '{"step": null, "loss": 1}', '{"step": "1", "loss": 1}', '{"step": 1, "loss": null}', '{"step": 1, "loss": 1, "elapsed_s": null}',
+                                  '{"step": 1, "loss": [1]}', '{"step": 1, "train_loss": 1, "val_loss": "a"}', '{"iter": 1, "loss": 1}', '[1]', ''])
+def test_metrics_of_other_programs(line, tmp_path, monkeypatch, capsys):
+    "What isn't a number is left out; what isn't a record costs a line"
+    from nanogpt_lit.config import nanogpt_monitor, nanogpt_plot
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'m').mkdir()
+    (tmp_path/'m'/'metrics.jsonl').write_text(line + '\n' + '{"step": 2, "loss": 1.5}\n')
+    for axis in ('step', 'time'):
+        code, said = nanogpt_plot(['m', '--panels', '--x', axis, '--output', 'm.svg']), capsys.readouterr()
+        assert (code, said.err) == (0, '') or code == 1 and said.err.count('\n') == 1, said.err
+    assert nanogpt_monitor(['m', '--once']) == 0
+
+@pytest.mark.parametrize('note', ['{"state": 5, "step": "x"}', '{"state": "running", "updated": "x", "host": "elsewhere"}', '{"state": "running", "host": "elsewhere", "updated": null}', '[]', 'x',
+                                  '{"state": "finished", "step": "a", "elapsed_s": "b", "tokens": "q", "progress": "z", "environment": 3, "parameters": "n", "cpu": "x"}', '{"state": ["a"], "pid": "x"}'])
+def test_a_status_that_is_nonsense(note, tmp_path, monkeypatch):
+    from nanogpt_lit.config import nanogpt_monitor, nanogpt_report
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'m').mkdir()
+    (tmp_path/'m'/'config.toml').write_text('n_layer = 1\n')
+    (tmp_path/'m'/'metrics.jsonl').write_text('{"step": 2, "loss": 1.5}\n{"step": 3, "loss": 1.5}\n')
+    (tmp_path/'m'/'status.json').write_text(note)
+    assert nanogpt_monitor(['m', '--once']) == 0 and nanogpt_report(['m']) == 0
