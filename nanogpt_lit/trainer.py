@@ -390,17 +390,19 @@ def memory_gb(
     if device.startswith('cuda'): return torch.cuda.max_memory_allocated()/1e9
     return (torch.mps.driver_allocated_memory() if device == 'mps' else psutil.Process().memory_info().rss)/1e9
 
-# %% ../nbs/09_trainer.ipynb #8047acf7
+# %% ../nbs/09_trainer.ipynb #d2a1043e
 SIGNALS = [getattr(signal, s) for s in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, s)]
 
 @patch
 @contextmanager
 def catch_signals(self: Trainer):
-    "Inside this block the first SIGINT, SIGTERM or SIGUSR1 asks the run to stop after its step, the second stops at once"
+    "Inside this block SIGINT, SIGTERM or SIGUSR1 asks the run to stop after its step, and a Ctrl-C after that to stop at once"
+    asked = []
     def handler(number, frame):
-        if self.stop_reason: raise KeyboardInterrupt
+        if asked: return signal.default_int_handler(number, frame) if number == signal.SIGINT else None
+        asked.append(number)
         self.stop(signal.Signals(number).name)
-        if self.strategy.is_main: os.write(2, b'\nfinishing this step, then saving (once more: stop at once)\n')
+        if self.strategy.is_main: os.write(2, b'\nfinishing this step, then saving (Ctrl-C once more: stop at once)\n')
     if threading.current_thread() is not threading.main_thread(): yield; return
     before = {s: signal.signal(s, handler) for s in SIGNALS}
     try: yield

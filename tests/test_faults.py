@@ -105,6 +105,15 @@ def test_second_ctrl_c_stops_at_once(here):
     assert p.returncode == 130 and 'Traceback' not in err and 'once more: stop at once' in err, (p.returncode, err)
     assert not [*(here/'run').glob('.*.part')]
 
+def test_a_warning_and_then_sigterm_still_saves(here):
+    "SLURM sends USR1 and then TERM; only a second Ctrl-C means hurry"
+    p = start('--out_dir', 'run', '--max_steps', 100_000, '--checkpoint_interval', -1, cwd=here)
+    wait_for(here/'run'/'metrics.jsonl', p)
+    while not (here/'run'/'metrics.jsonl').stat().st_size: time.sleep(.01)                   # a step has been done
+    for s in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM): p.send_signal(s)
+    out, err = p.communicate(timeout=60)
+    assert p.returncode in (138, 143) and 'Traceback' not in err and [*(here/'run').glob('model_*.pt')], (p.returncode, err)
+
 def test_nonsense_for_a_checkpoint(here):
     (here/'bad.pt').write_bytes(os.urandom(5000))
     for name, said in (('bad.pt', 'torn, corrupt or not a checkpoint'), ('no.pt', 'there is no checkpoint'), ('.', 'no good checkpoint')):

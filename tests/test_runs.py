@@ -227,6 +227,13 @@ def test_a_run_that_is_over_says_what_ended_it(here):
     here('--minutes', .002, '--max_steps', 10**6, out='clock')
     assert 'a larger --minutes would go on' in here('--auto_resume', out='clock', new=False)[1]
 
+def test_only_checkpoints_of_the_run_are_forgotten(here):
+    "Somebody's own files lie in the run folder, with numbers in their names"
+    _, _, run = here('--max_steps', 10, '--checkpoint_interval', 5)
+    for name in ('base_3.pt', 'good_5.pt'): (run/name).write_bytes((run/'model_00005.pt').read_bytes())
+    here('--auto_resume', '--max_steps', 30, '--keep_last_n_checkpoints', 1, new=False)
+    assert names(run) == ['model_00030.pt'] and (run/'base_3.pt').exists() and (run/'good_5.pt').exists()
+
 def test_patience_without_anything_to_watch(here):
     _, _, run = here('--max_steps', 2)
     shard = next((run/'data').glob('train*.bin'))
