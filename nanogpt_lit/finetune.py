@@ -8,7 +8,7 @@ __all__ = ['LOUD', 'UNTRAINED', 'STRATEGIES', 'STEADY', 'PER_CALL', 'Base', 'ope
            'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'write_tuning_report',
            'tuning_command', 'finetune_command']
 
-# %% ../nbs/16_finetune.ipynb #8e1d1cb1
+# %% ../nbs/16_finetune.ipynb #cc84658a
 import hashlib, html, io, json, math, os, shlex
 from base64 import b64encode
 from copy import deepcopy
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human, pick_device, pick_dtype, read_text, resolve,
+from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human, read_text, resolve,
                               seed_everything, set_threads, show_config, to_toml, warn)
 from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig
 from .tokenizer import Tokenizer, load_tokenizer
@@ -26,21 +26,22 @@ from .model import GPT, GPTConfig
 from .generate import generate
 from .loader import TokenData
 from .optim import make_optimizers
-from .trainer import Callback, LogLines, MetricsFile, ProgressBar, SingleDevice, Trainer, outcome
+from .trainer import Callback, LogLines, MetricsFile, ProgressBar, SingleDevice, Trainer
 from .monitor import NanWatch, OverfitWatch, PlotLoss, plot_losses, read_metrics
-from .checkpoint import CheckpointCallback, latest_checkpoint, load_checkpoint, restore, save_checkpoint, set_aside
+from .checkpoint import (CheckpointCallback, latest_checkpoint, load_checkpoint, restore, save_checkpoint,
+                                    set_aside)
 from .distributed import as_one
 from .sharded import strategy_for
 from .evaluate import evaluate_loss
 from .report import environment
 from .benchmarks import data_of_run, open_text
 from .pretrain import auto_threads, exit_code, run_folder
-from .instructions import (NAMED, TEMPLATES, ChatPlan, Examples, encode_examples, encode_turns, load_examples, read_instructions, save_examples,
-                                      split_examples, template_of, with_replay, with_template)
+from .instructions import (TEMPLATES, ChatPlan, Examples, encode_examples, encode_turns, load_examples,
+                                      read_instructions, save_examples, split_examples, template_of, with_replay, with_template)
 from .interop import folded, load_run
 from .lora import adapters, add_lora, grow_vocab, load_adapter, merge_lora, save_adapter
 
-# %% ../nbs/16_finetune.ipynb #c3ff8c03
+# %% ../nbs/16_finetune.ipynb #6dad2d72
 @dataclass
 class Base:
     "What is to be tuned"
@@ -54,32 +55,34 @@ class Base:
 def open_base(
     cfg: FinetuneConfig, # `pretrained_checkpoint`, `tokenizer`, `random_init`, `fallback`
 ) -> Base:
-    "The pretrained model; random weights with a loud warning if it can't be loaded. `UserError` if its tokenizer isn't its own"
+    "The pretrained model, or random weights and a loud warning. `UserError` if its tokenizer isn't its own"
     path = cfg.pretrained_checkpoint
     try: run = load_run(path, 'cpu', cfg.tokenizer)
     except UserError as e:
-        if _loads(path): raise                                       # the model is all right, its tokenizer isn't
-        if not cfg.random_init: raise
+        if not cfg.random_init or _loads(path): raise        # with its weights all right, its tokenizer must be wrong
         return _random_base(cfg, e)
-    if run.tokenizer is None: raise UserError(f'{path} has no tokenizer that can be used here: {run.note or "name one with --tokenizer"}')
-    if run.tokenizer.vocab_size > run.model.cfg.vocab_size:
-        raise UserError(f'the tokenizer has {run.tokenizer.vocab_size} ids, the model {path} {run.model.cfg.vocab_size}: they do not belong together')
+    tok, have = run.tokenizer, run.model.cfg.vocab_size
+    if tok is None: raise UserError(f'{path} has no tokenizer that can be used here: {run.note or "name one with --tokenizer"}')
+    if tok.vocab_size > have:
+        raise UserError(f'the tokenizer has {tok.vocab_size} ids, the model {path} {have}: they do not belong together')
     folder = run.path if run.path.is_dir() else run.path.parent
-    return Base(run.model, run.tokenizer, folder, _learning_rate(folder))
+    return Base(run.model, tok, folder, _learning_rate(folder))
 
 def _loads(path):
     try: return bool(load_run(path, 'cpu', False))
     except UserError: return False
 
-# %% ../nbs/16_finetune.ipynb #ede4ea1e
+# %% ../nbs/16_finetune.ipynb #a04f96fc
 def _learning_rate(folder):
     "The peak learning rate of AdamW that a run was trained with, if its settings tell"
     import tomllib
     try: return tomllib.loads(read_text(folder/'config.toml')).get('optim', {}).get('learning_rate')
     except (UserError, tomllib.TOMLDecodeError): return None
 
+# %% ../nbs/16_finetune.ipynb #9c777274
 LOUD = '!'*70
-UNTRAINED = 'The model begins with RANDOM weights and knows nothing: its answers will be worthless. (--no-random_init makes this an error)'
+UNTRAINED = ('The model begins with RANDOM weights and knows nothing: its answers will be worthless. '
+             '(--no-random_init makes this an error)')
 
 def _random_base(cfg, why):
     "A model with random weights, of the shape that the run folder's settings or a preset give"
@@ -88,8 +91,10 @@ def _random_base(cfg, why):
     warn(f'{LOUD}\nWARNING: the base could not be loaded: {why}.\n{UNTRAINED}\n{LOUD}')
     try: tok = load_tokenizer(cfg.tokenizer or folder/'tokenizer')
     except UserError: tok = _new_tokenizer([t['content'] for c in read_instructions(_sources(cfg), 2000).turns for t in c])
-    shape = {k: v for k, v in PRESETS[cfg.fallback].items() if k in {f.name for f in fields(GPTConfig)}} if cfg.fallback in PRESETS else None
-    if shape is None: raise UserError(f'fallback={cfg.fallback!r} is no preset: expected one of {", ".join(PRESETS)}')
+    if cfg.fallback not in PRESETS:
+        raise UserError(f'fallback={cfg.fallback!r} is no preset: expected one of {", ".join(PRESETS)}')
+    known = {f.name for f in fields(GPTConfig)}
+    shape = {k: v for k, v in PRESETS[cfg.fallback].items() if k in known}
     seed_everything(cfg.seed)
     return Base(GPT(GPTConfig(**shape | dict(vocab_size=tok.vocab_size))), tok, None, random=True)
 
@@ -102,7 +107,7 @@ def _new_tokenizer(texts):
 
 def _sources(cfg): return cfg.input or [cfg.data_dir or 'pystdlib_instruct']
 
-# %% ../nbs/16_finetune.ipynb #0797819f
+# %% ../nbs/16_finetune.ipynb #433a2a15
 STRATEGIES = dict(conservative=.3, balanced=.5, full=1., deep=2.5) # passes over the examples
 
 def strategy_steps(
@@ -114,7 +119,8 @@ def strategy_steps(
     tokens, rows = len(plan.data.ids), plan.batch_size*(1 - replay)
     per_step = tokens/plan.n_windows*rows
     steps = max(1, round(STRATEGIES[strategy]*tokens/per_step))
-    return steps, (f'{strategy}: {STRATEGIES[strategy]:g} passes over {tokens:,} tokens of {len(plan.data):,} examples = {steps:,} steps of about {per_step:,.0f} tokens')
+    return steps, (f'{strategy}: {STRATEGIES[strategy]:g} passes over {tokens:,} tokens of {len(plan.data):,} examples '
+                   f'= {steps:,} steps of about {per_step:,.0f} tokens')
 
 # %% ../nbs/16_finetune.ipynb #46595f72
 @torch.no_grad()
@@ -136,7 +142,7 @@ def response_loss(
     model.train(was_training)
     return total/max(1, count)
 
-# %% ../nbs/16_finetune.ipynb #0c5f7d9f
+# %% ../nbs/16_finetune.ipynb #5b1d4ff2
 def answer_text(
     model, tokenizer, template, # who answers, and how a chat is written down
     turns: list[dict],          # the conversation so far, ending with the user's turn
@@ -146,19 +152,21 @@ def answer_text(
 ) -> str:
     "The model's next turn"
     ids = encode_turns(turns, tokenizer, template, reply=True)[0][-model.cfg.block_size:]
-    return _continuation(model, tokenizer, ids, max_new_tokens, temperature, seed, [tokenizer.special_tokens[template.end(tokenizer)]], kw)
+    end = tokenizer.special_tokens[template.end(tokenizer)]
+    return _continuation(model, tokenizer, ids, max_new_tokens, temperature, seed, [end], kw)
 
 def continue_text(model, tokenizer, text, max_new_tokens=120, temperature=0., seed=0, **kw) -> str:
     "How a model without a chat template goes on after a bare question"
-    return _continuation(model, tokenizer, tokenizer.encode(text + '\n')[-model.cfg.block_size:], max_new_tokens, temperature, seed, [], kw)
+    ids = tokenizer.encode(text + '\n')[-model.cfg.block_size:]
+    return _continuation(model, tokenizer, ids, max_new_tokens, temperature, seed, [], kw)
 
 def _continuation(model, tokenizer, ids, n, temperature, seed, ends, kw):
     stop = [*ends, *([] if tokenizer.eot_id is None else [tokenizer.eot_id])]
     new = generate(model, [ids], n, temperature, stop=stop, seed=seed, **kw)[0][len(ids):]
     return tokenizer.decode([i for i in new if i not in stop])
 
-# %% ../nbs/16_finetune.ipynb #3099fdc3
-STEADY = dict(temperature=0., repetition_penalty=1.15) # for comparisons: no chance, and no going round in circles
+# %% ../nbs/16_finetune.ipynb #8e1271aa
+STEADY = dict(temperature=0., repetition_penalty=1.15) # to compare: no chance, no going round in circles
 
 class Answers(Callback):
     "Answers the prompts every `generate_interval` steps, into samples/"
@@ -167,16 +175,22 @@ class Answers(Callback):
         folder, tokenizer, template, # run folder; how a chat is written down
         prompts: list[str],          # questions
         max_new_tokens: int=120,     # length of an answer
-    ): self.folder, self.tok, self.template, self.prompts, self.n = Path(folder)/'samples', tokenizer, template, prompts, max_new_tokens
+    ):
+        self.folder, self.tok, self.template = Path(folder)/'samples', tokenizer, template
+        self.prompts, self.n = prompts, max_new_tokens
 
-    def answer(self, model): return [answer_text(model, self.tok, self.template, [dict(role='user', content=p)], self.n, **STEADY) for p in self.prompts]
+    def answer(self, model):
+        asked = [[dict(role='user', content=p)] for p in self.prompts]
+        return [answer_text(model, self.tok, self.template, turns, self.n, **STEADY) for turns in asked]
     def on_step_end(self, t):
         every = t.cfg.generate_interval
         if not every or t.step % every or not t.strategy.is_main: return
         texts = self.answer(t.raw_model)
-        atomic_write(check_writable(self.folder)/f'step_{t.step:05d}.txt', '\n\n'.join(f'>>> {p}\n{a}' for p, a in zip(self.prompts, texts)))
+        page = '\n\n'.join(f'>>> {p}\n{a}' for p, a in zip(self.prompts, texts))
+        atomic_write(check_writable(self.folder)/f'step_{t.step:05d}.txt', page)
         t.say(f'answer at step {t.step}: {texts[0][:200]!r}')
 
+# %% ../nbs/16_finetune.ipynb #301f386f
 class TuneCheckpoint(CheckpointCallback):
     "Checkpoints as always; of a model with adapters, best.pt holds the merged weights"
     def on_eval(self, t):
@@ -184,10 +198,11 @@ class TuneCheckpoint(CheckpointCallback):
         if t.strategy.is_main and 0 < t.step == t.best_step: self.save_merged(t)
 
     def save_merged(self, t):
-        weights = folded(t.raw_model.state_dict(), t.raw_model.lora.alpha/t.raw_model.lora.rank)
-        save_checkpoint(self.out_dir/'best.pt', dict(model=weights, config=self.config, tokenizer_hash=self.tokenizer_hash) | t.state_dict())
+        lora = t.raw_model.lora
+        state = dict(model=folded(t.raw_model.state_dict(), lora.alpha/lora.rank), config=self.config)
+        save_checkpoint(self.out_dir/'best.pt', state | dict(tokenizer_hash=self.tokenizer_hash) | t.state_dict())
 
-# %% ../nbs/16_finetune.ipynb #132fc363
+# %% ../nbs/16_finetune.ipynb #8e456e60
 def open_examples(
     cfg: FinetuneConfig,  # which data, and how they are treated
     tokenizer, template,  # how they are written down
@@ -199,64 +214,71 @@ def open_examples(
         splits = load_examples(sources[0], tokenizer)
         longest = max(int(e.lengths.max()) for e in splits.values())
         if longest > block_size + 1:
-            raise UserError(f'{sources[0]} holds examples of {longest} tokens, the model sees {block_size}: prepare it again for this model')
+            raise UserError(f'{sources[0]} holds examples of {longest} tokens, the model sees {block_size}: '
+                            'prepare it again for this model')
         return splits['train'], splits['val'], _held_out_questions(splits['val'], tokenizer, template)
     found = read_instructions(sources, cfg.max_data_size)
     examples = encode_examples(found, tokenizer, template, block_size, cfg.truncate)
-    print(f'{len(examples):,} examples ({", ".join(f"{n:,} {k}" for k, n in found.formats.items())}), {len(examples.ids):,} tokens, {examples.mask.mean():.0%} of them answers')
+    kinds = ', '.join(f'{n:,} {k}' for k, n in found.formats.items())
+    print(f'{len(examples):,} examples ({kinds}), {len(examples.ids):,} tokens, {examples.mask.mean():.0%} of them answers')
     for line in found.report(): print(f'  {line}')
     train, val = split_examples(examples, cfg.val_fraction, cfg.seed)
     return train, val, _held_out_questions(val, tokenizer, template)
 
+# %% ../nbs/16_finetune.ipynb #aed485da
 def _is_prepared(source):
     meta = Path(source)/'meta.json'
     return meta.exists() and '"instructions' in meta.read_text(encoding='utf-8', errors='replace')[:200]
 
 def _held_out_questions(val, tokenizer, template, n=3):
     "`(question, answer)` of the first held-out examples of one exchange, read back from their tokens"
-    out, opening = [], template.pieces([dict(role='user', content='')], tokenizer)
+    out, marks = [], (*template.specials, 'user\n', 'assistant\n', '### User:\n', '### Assistant:\n')
     for i in range(len(val)):
         ids, mask = val[i]
         first = int(np.argmax(mask))
         asked = tokenizer.decode(ids[:first].tolist())
-        for mark in (*template.specials, 'user\n', 'assistant\n', '### User:\n', '### Assistant:\n'): asked = asked.replace(mark, '') if mark in asked else asked
+        for mark in marks: asked = asked.replace(mark, '')
         said = tokenizer.decode(ids[mask].tolist()).replace(template.end(tokenizer), '')
         if mask[first:first + int(mask.sum())].all() and len(ids) < 200: out.append((asked.strip(), said))
         if len(out) == n: break
     return out
 
-# %% ../nbs/16_finetune.ipynb #07a0eaa5
+# %% ../nbs/16_finetune.ipynb #8c9fa328
 PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path')
 
 def find_tuned(
     cfg: FinetuneConfig, # `resume`, `checkpoint_path`, `auto_resume`, `out_dir`
 ):
-    "`(checkpoint, its path)` to continue from, or `(None, None)`; one that can't be read is said, and passed over"
+    "`(checkpoint, its path)` to continue from, or `(None, None)`; one that can't be read is passed over with a word"
     try:
-        path = cfg.checkpoint_path if cfg.resume else latest_checkpoint(cfg.out_dir, say=warn) if cfg.auto_resume else None
+        newest = latest_checkpoint(cfg.out_dir, say=warn) if cfg.auto_resume and not cfg.resume else None
+        path = cfg.checkpoint_path if cfg.resume else newest
         ckpt = load_checkpoint(path) if path else None
     except UserError as e:
         warn(f'cannot resume: {e}. Beginning again from the pretrained model {cfg.pretrained_checkpoint}')
         return None, None
     if ckpt is None: return None, None
     if 'optimizer' not in ckpt or 'strategy' not in ckpt['config'] or 'lora_rank' not in ckpt['config']:
-        raise UserError(f'{path} is not a fine-tuning checkpoint: to begin from it, name it with --pretrained_checkpoint')
+        raise UserError(f'{path} is not a fine-tuning checkpoint, or holds weights only: '
+                        'to begin from it, name it with --pretrained_checkpoint')
     return ckpt, Path(path)
 
+# %% ../nbs/16_finetune.ipynb #123378ff
 def tuned_config(cfg: FinetuneConfig, saved: dict, origin: dict) -> tuple[FinetuneConfig, dict]:
     "The settings to go on with, and `{name: (old, new)}` for what differs from the checkpoint's"
     names = {f.name for f in fields(FinetuneConfig)}
     kept = {k: v for k, v in saved.items() if k in names and origin.get(k) != 'flag' and k not in PER_CALL}
-    if origin.get('strategy') == 'flag' and origin.get('max_steps') != 'flag': kept.pop('max_steps', None) # counted anew
+    if origin.get('strategy') == 'flag' and origin.get('max_steps') != 'flag': kept.pop('max_steps', None)
     merged = replace(cfg, **kept)
     for k in ('lora_rank', 'lora_targets', 'template'):
         then, now = saved.get(k), getattr(merged, k)
         if None not in (then, now) and then != now:
-            raise UserError(f'{k} was {then} then and is {now} now, and a resumed run keeps its shape: leave --{k} out, '
-                            'or begin again without --resume')
-    return merged, {k: (saved[k], getattr(merged, k)) for k in names - {*PER_CALL} if k in saved and saved[k] != getattr(merged, k)}
+            raise UserError(f'{k} was {then} then and is {now} now, and a resumed run keeps its shape: '
+                            f'leave --{k} out, or begin again without --resume')
+    new = {k: getattr(merged, k) for k in names - {*PER_CALL} if k in saved}
+    return merged, {k: (saved[k], v) for k, v in new.items() if v != saved[k]}
 
-# %% ../nbs/16_finetune.ipynb #40114c47
+# %% ../nbs/16_finetune.ipynb #152e8735
 def _settle(cfg, base_lr, plan, origin):
     "Fill in the settings that were left to the data and the base: steps and learning rate"
     if cfg.max_steps is None and cfg.minutes: steps = 100_000
@@ -272,8 +294,10 @@ def loop_configs(cfg: FinetuneConfig) -> tuple[OptimConfig, TrainConfig]:
     "What the optimiser and the trainer want to know"
     take = {k: v for k, v in flat_values(cfg).items() if v is not None}
     optim = {f.name: take[f.name] for f in fields(OptimConfig) if f.name in take}
-    train = {f.name: take[f.name] for f in fields(TrainConfig) if f.name in take and f.name not in ('strategy', 'resume', 'checkpoint_path', 'auto_resume')}
-    return OptimConfig(**optim), TrainConfig(**train | dict(eval_interval=1 if cfg.eval_interval == -1 else cfg.eval_interval))
+    ours = ('strategy', 'resume', 'checkpoint_path', 'auto_resume')      # the trainer means something else by them, or nothing
+    train = {f.name: take[f.name] for f in fields(TrainConfig) if f.name in take and f.name not in ours}
+    train['eval_interval'] = 1 if cfg.eval_interval == -1 else cfg.eval_interval
+    return OptimConfig(**optim), TrainConfig(**train)
 
 # %% ../nbs/16_finetune.ipynb #42e4ead5
 def set_dropout(
@@ -287,21 +311,22 @@ def set_dropout(
         if isinstance(m, nn.Dropout) and id(m) not in own: m.p = p
         if isinstance(getattr(m, 'cfg', None), GPTConfig): m.cfg = model.cfg
 
-# %% ../nbs/16_finetune.ipynb #7848034b
+# %% ../nbs/16_finetune.ipynb #f144e35d
 def _old_text(cfg, base_folder, tokenizer):
     "`(where the pretraining data is, its validation split)`; `(None, None)` if unknown"
     where = cfg.replay_data or (data_of_run(base_folder) if base_folder else None)
-    if where is None:
-        if cfg.replay: raise UserError(f'--replay needs the pretraining data, and {cfg.pretrained_checkpoint} does not say where it is: '
-                                       'name a prepared folder with --replay_data')
-        return None, None
+    if where is None and cfg.replay:
+        raise UserError(f'--replay needs the pretraining data, and {cfg.pretrained_checkpoint} does not say where it is: '
+                        'name a prepared folder with --replay_data')
+    if where is None: return None, None
     try: return str(where), open_text(where, _own_tokenizer(where, tokenizer) or tokenizer)
     except UserError:
         if cfg.replay or cfg.replay_data: raise
         return None, None
 
+# %% ../nbs/16_finetune.ipynb #e2133b1d
 def _own_tokenizer(where, tokenizer):
-    "The tokenizer of prepared data, if its ids mean the same to the model: a chat tokenizer only adds to the base's"
+    "The tokenizer of prepared data, if its ids mean the same to the model"
     if not (folder := Path(where)/'tokenizer').exists(): return None
     own = load_tokenizer(folder)
     return own if own.kind != 'char' and own.vocab.items() <= tokenizer.vocab.items() else None
@@ -311,8 +336,8 @@ def _replayed(cfg, where, tokenizer):
     data = TokenData(where, 'train')
     if data.tokenizer_hash is None: data.check_ids(tokenizer.vocab_size)
     elif data.tokenizer_hash != tokenizer.hash and _own_tokenizer(where, tokenizer) is None:
-        raise UserError(f'{where} was prepared with another tokenizer than that of {cfg.pretrained_checkpoint}: prepare the text again '
-                        f'with nanogpt-prepare TEXT --tokenizer {Path(cfg.pretrained_checkpoint)/"tokenizer"}')
+        raise UserError(f'{where} was prepared with another tokenizer than that of {cfg.pretrained_checkpoint}: prepare the text '
+                        f'again with nanogpt-prepare TEXT --tokenizer {Path(cfg.pretrained_checkpoint)/"tokenizer"}')
     return data
 
 # %% ../nbs/16_finetune.ipynb #6b17266d
@@ -341,14 +366,17 @@ class Tuned:
     @property
     def metrics(self): return read_metrics(self.folder)
 
-# %% ../nbs/16_finetune.ipynb #d3f88125
+# %% ../nbs/16_finetune.ipynb #25383172
 def _begin(cfg, ckpt, path):
     "`(base, template)`, from the checkpoint or from the pretrained model"
     if ckpt:
         model, tok = GPT(build(GPTConfig, ckpt['config'])), load_tokenizer(path.parent/'tokenizer')
-        if ckpt.get('tokenizer_hash') != tok.hash: raise UserError(f'{path.parent/"tokenizer"} is not the tokenizer that {path.name} was trained with: restore the original folder')
+        if ckpt.get('tokenizer_hash') != tok.hash:
+            raise UserError(f'{path.parent/"tokenizer"} is not the tokenizer that {path.name} was trained with: '
+                            'restore the original folder')
         where, ids = Path(cfg.pretrained_checkpoint), ckpt['model'].get('wte.lora_ids', torch.empty(0))
-        return Base(model, tok, where if where.is_dir() else where.parent, new_ids=ids.tolist()), template_of(tok)
+        where = where if where.is_dir() else where.parent
+        return Base(model, tok, where, new_ids=ids.tolist()), template_of(tok)
     base = open_base(cfg)
     named = cfg.template or (t.name if (t := template_of(base.tokenizer)) else 'chatml')
     known, base.tokenizer = base.tokenizer.vocab_size, with_template(base.tokenizer, named)
@@ -360,14 +388,14 @@ def _questions(cfg, held_out):
     "`(question, reference)` to answer before and after"
     return [(p, '') for p in cfg.prompts] or held_out or [('What can you do?', '')]
 
-# %% ../nbs/16_finetune.ipynb #e62b4bc8
+# %% ../nbs/16_finetune.ipynb #d560bb36
 def finetune(
     cfg: FinetuneConfig, # all settings
     origin: dict=None,   # where they came from (from `resolve`); None: all of them were meant
     callbacks=(),        # further ones
     quiet: bool=False,   # no log lines
 ) -> Tuned:
-    "Tune a model on instructions as `cfg` says. Raises `UserError` for what the user can mend, before anything is written if possible"
+    "Tune a model on instructions as `cfg` says. `UserError` for what the user can mend, if possible before anything is written"
     origin = dict.fromkeys(flat_values(cfg), 'flag') if origin is None else origin
     ckpt, path = find_tuned(cfg)
     changed = {}
@@ -385,7 +413,8 @@ def finetune(
     val_plan = ChatPlan(val, cfg.batch_size, model.cfg.block_size, cfg.seed, cfg.packing)
     asked = _questions(cfg, held_out)
     with run_folder(cfg.out_dir) as folder:
-        if not ckpt and s.is_main and (old := set_aside(folder)): print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
+        if not ckpt and s.is_main and (old := set_aside(folder)):
+            print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
         before = _before(folder, ckpt, base, template, asked, old_val, val_plan, cfg, s)
         t = _trainer(cfg, base, template, batches, val_plan, folder, asked, callbacks, quiet, s)
     if s.is_main: _write_down(cfg, folder, tok, origin, quiet)
@@ -393,35 +422,41 @@ def finetune(
     t.fit()
     return _after(cfg, folder, t, tok, template, asked, old_val, val_plan, before, s)
 
-# %% ../nbs/16_finetune.ipynb #d1b74bce
+# %% ../nbs/16_finetune.ipynb #d558f8d3
 def _before(folder, ckpt, base, template, asked, old_val, val_plan, cfg, s):
     "Losses and texts of the base"
     file = folder/'before.json'
     if ckpt and file.exists(): return json.loads(read_text(file))
     model = base.model.to(s.device)
-    out = dict(response=response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters), pretraining=forgetting_loss(model, old_val, s),
-               texts=[continue_text(model, base.tokenizer, q, cfg.max_new_tokens, **STEADY) for q, _ in asked], random=base.random)
+    texts = [continue_text(model, base.tokenizer, q, cfg.max_new_tokens, **STEADY) for q, _ in asked]
+    out = dict(response=response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters),
+               pretraining=forgetting_loss(model, old_val, s), texts=texts, random=base.random)
     if s.is_main: atomic_write(file, json.dumps(out, indent=1))
     return out
 
+# %% ../nbs/16_finetune.ipynb #419b0c06
 def _trainer(cfg, base, template, batches, val_plan, folder, asked, callbacks, quiet, s):
     "The trainer with the callbacks that belong to a run folder"
     seed_everything(cfg.seed)
     model, tok = base.model, base.tokenizer
-    if cfg.lora_rank: add_lora(model, cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout, cfg.lora_targets, base.new_ids)
+    if cfg.lora_rank:
+        add_lora(model, cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout, cfg.lora_targets, base.new_ids)
     set_dropout(model, cfg.dropout)
     optim, loop = loop_configs(cfg)
     model.to(s.device)
     set_threads(auto_threads(RunConfig(model=model.cfg, train=loop), model.num_params()))
     saved = flat_values(model.cfg) | flat_values(cfg) | dict(examples=_fingerprint(batches.data))
-    cbs = [TuneCheckpoint(folder, saved, tok.hash), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(),
-           Answers(folder, tok, template, [q for q, _ in asked], cfg.max_new_tokens), *callbacks]
+    cbs = [TuneCheckpoint(folder, saved, tok.hash), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder),
+           OverfitWatch(), NanWatch(), Answers(folder, tok, template, [q for q, _ in asked], cfg.max_new_tokens), *callbacks]
     def judge(t): return response_loss(t.raw_model, val_plan, cfg.batch_size, s, cfg.eval_iters)
-    return Trainer(model, batches, make_optimizers(model, optim, s.device), optim, loop, cbs + [LogLines()]*(not quiet), eval_fn=judge, strategy=s)
+    cbs += [LogLines()]*(not quiet)
+    return Trainer(model, batches, make_optimizers(model, optim, s.device), optim, loop, cbs, eval_fn=judge, strategy=s)
 
-def _fingerprint(examples): return hashlib.sha256(np.ascontiguousarray(examples.ids).tobytes() + np.ascontiguousarray(examples.ends).tobytes()).hexdigest()[:16]
+def _fingerprint(examples):
+    parts = [np.ascontiguousarray(o).tobytes() for o in (examples.ids, examples.ends)]
+    return hashlib.sha256(b''.join(parts)).hexdigest()[:16]
 
-# %% ../nbs/16_finetune.ipynb #98b3d8e3
+# %% ../nbs/16_finetune.ipynb #10b5741d
 def _write_down(cfg, folder, tok, origin, quiet):
     if not quiet: print(show_config(cfg, origin))
     atomic_write(folder/'config.toml', to_toml(cfg))
@@ -430,52 +465,66 @@ def _write_down(cfg, folder, tok, origin, quiet):
 def _continue(t, ckpt, path, changed, train):
     "Restore a checkpoint and say what is different from then"
     notes = [f'{k} {a} -> {b}' for k, (a, b) in changed.items()] + restore(t, ckpt)
-    if ckpt['config'].get('examples') != _fingerprint(train): notes.append('the examples are not the same as then')
+    if ckpt['config'].get('examples') != _fingerprint(train): notes.append('the examples, which are not those of then')
     print(f'resuming {path} at step {t.step}' + ''.join(f'\n  changed: {o}' for o in notes))
 
+# %% ../nbs/16_finetune.ipynb #4fe7a0d6
 def _after(cfg, folder, t, tok, template, asked, old_val, val_plan, before, s):
     "The best model, its losses and answers"
     model = t.raw_model
     if t.step and adapters(model) and s.is_main: save_adapter(model, folder/'adapter')
     best = (folder/'best.pt').exists() and t.best_step
     if best: model = load_run(folder/'best.pt', s.device).model
-    elif adapters(model):                                            # nothing was better than the base, or nothing was measured yet
+    elif adapters(model):                                # nothing was better than the base, or nothing was measured yet
         if t.step and s.is_main: next(o for o in t.callbacks if isinstance(o, TuneCheckpoint)).save_merged(t)
         model = merge_lora(deepcopy(model))
-    if t.step and not best: warn('the validation loss never fell below the base\'s: these are the last weights (try a larger or smaller --learning_rate)')
-    figures = dict(step=t.best_step if best else t.step, response_before=before['response'], response_after=response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters),
+    if t.step and not best:
+        warn('the validation loss never fell below the base\'s: these are the last weights '
+             '(try a larger or smaller --learning_rate)')
+    after = response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters)
+    figures = dict(step=t.best_step if best else t.step, response_before=before['response'], response_after=after,
                    pretraining_before=before['pretraining'], pretraining_after=forgetting_loss(model, old_val, s))
     texts = Answers(folder, tok, template, [q for q, _ in asked], cfg.max_new_tokens).answer(model.eval())
-    return Tuned(folder, cfg, model, tok, t, figures, [(q, ref, b, a) for (q, ref), b, a in zip(asked, before['texts'], texts)],
-                 before.get('random', False))
+    samples = [(q, ref, b, a) for (q, ref), b, a in zip(asked, before['texts'], texts)]
+    return Tuned(folder, cfg, model, tok, t, figures, samples, before.get('random', False))
 
-# %% ../nbs/16_finetune.ipynb #c06c2bf7
+# %% ../nbs/16_finetune.ipynb #8aa382ef
 def write_tuning_report(
     run: Tuned, # finished or not
 ) -> Path:
     "Write `report.html` into the run folder; returns its path"
-    f, t, esc = run.figures, run.trainer, html.escape
-    def row(name, a, b): return '' if a is None or b is None else f'<tr><td>{name}</td><td>{a:.4f}</td><td>{b:.4f}</td><td>{b - a:+.4f}</td></tr>'
+    t, esc, step = run.trainer, html.escape, run.figures['step']
     what = f'adapters of rank {run.cfg.lora_rank}' if run.cfg.lora_rank else 'all weights'
-    parts = [f'<p>{human(run.model.num_params())} parameters, {what} tuned for {t.step:,} steps in {duration(t.elapsed_s)}, from {esc(str(run.cfg.pretrained_checkpoint))}. '
-             f'The figures and answers are those of step {f["step"]:,}, the best by validation loss.</p>',
-             f'<p style="background:#fdd;padding:.6em"><b>{UNTRAINED}</b></p>'*run.random,
-             '<h2>Learned, and forgotten</h2><table cellpadding="6"><tr><th>loss, nats per token</th><th>before</th><th>after</th><th></th></tr>',
-             row('answers held out', f['response_before'], f['response_after']), row('pretraining text', f['pretraining_before'], f['pretraining_after']), '</table>']
+    parts = [f'<p>{human(run.model.num_params())} parameters, {what} tuned for {t.step:,} steps in {duration(t.elapsed_s)}, '
+             f'from {esc(str(run.cfg.pretrained_checkpoint))}. The figures and answers are those of step {step:,}, '
+             'the best by validation loss.</p>',
+             f'<p style="background:#fdd;padding:.6em"><b>{UNTRAINED}</b></p>'*run.random, *_both_losses(run.figures)]
     if len(run.metrics) > 1: parts += ['<h2>Loss</h2>', _picture(plot_losses(run.folder))]
-    parts.append('<h2>Before and after</h2>')
-    for q, ref, before, after in run.samples:
-        cells = [('question', q), ('before: it continues', before), ('after: it answers', after)] + [('the reference', ref)]*bool(ref)
-        parts.append('<hr>' + ''.join(f'<p><b>{name}</b></p><pre style="background:#f5f5f5;padding:.6em;white-space:pre-wrap">{esc(text)}</pre>' for name, text in cells))
-    parts += ['<h2>Again</h2>', f'<pre>{esc(tuning_command(run.cfg))}</pre>', '<h2>Settings</h2>', f'<pre>{esc(show_config(run.cfg, {}))}</pre>',
-              '<h2>Environment</h2>', f'<pre>{esc(json.dumps(environment(), indent=1))}</pre>']
+    parts += ['<h2>Before and after</h2>', *(_side_by_side(*o) for o in run.samples)]
+    for title, text in (('Again', tuning_command(run.cfg)), ('Settings', show_config(run.cfg, {})),
+                        ('Environment', json.dumps(environment(), indent=1))):
+        parts.append(f'<h2>{title}</h2><pre>{esc(text)}</pre>')
     atomic_write(run.folder/'report.html', html_page(f'Fine-tuning {run.folder.name}', '\n'.join(parts)))
     return run.folder/'report.html'
+
+# %% ../nbs/16_finetune.ipynb #4887a510
+def _both_losses(f):
+    yield '<h2>Learned, and forgotten</h2><table cellpadding="6"><tr><th>loss, nats per token</th><th>before</th><th>after</th><th></th></tr>'
+    for name, key in (('answers held out', 'response'), ('pretraining text', 'pretraining')):
+        a, b = f[f'{key}_before'], f[f'{key}_after']
+        if None not in (a, b): yield f'<tr><td>{name}</td><td>{a:.4f}</td><td>{b:.4f}</td><td>{b - a:+.4f}</td></tr>'
+    yield '</table>'
+
+def _side_by_side(question, reference, before, after):
+    cells = {'question': question, 'before: it continues': before, 'after: it answers': after, 'the reference': reference}
+    box = '<p><b>{}</b></p><pre style="background:#f5f5f5;padding:.6em;white-space:pre-wrap">{}</pre>'
+    return '<hr>' + ''.join(box.format(name, html.escape(text)) for name, text in cells.items() if text or name != 'the reference')
 
 def _picture(figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110, format='png')
-    return f'<img alt="loss against step" style="max-width:100%" src="data:image/png;base64,{b64encode(buffer.getvalue()).decode()}">'
+    data = b64encode(buffer.getvalue()).decode()
+    return f'<img alt="loss against step" style="max-width:100%" src="data:image/png;base64,{data}">'
 
 def tuning_command(cfg: FinetuneConfig) -> str:
     "The shell command that repeats a run, from the settings that differ from the defaults"
@@ -485,7 +534,7 @@ def tuning_command(cfg: FinetuneConfig) -> str:
         words += [f'--{k}', *map(str, v)] if isinstance(v, list) else [f'--{k}={v}']
     return shlex.join(words)
 
-# %% ../nbs/16_finetune.ipynb #6514ea45
+# %% ../nbs/16_finetune.ipynb #45618ef1
 def finetune_command(cfg, origin):
     "Target of `nanogpt-finetune`"
     with as_one(): code = _prepare_only(cfg) if cfg.prepare else _finetune(cfg, origin)
@@ -496,9 +545,11 @@ def _finetune(cfg, origin):
     if not run.trainer.strategy.is_main: return exit_code(run.trainer.stop_reason)
     f = run.figures
     if run.random: warn(f'{LOUD}\n{UNTRAINED}\n{LOUD}')
-    print(f'loss on held-out answers: {f["response_before"]:.4f} -> {f["response_after"]:.4f} (step {f["step"]})')
-    if f['pretraining_before'] is not None: print(f'loss on pretraining text: {f["pretraining_before"]:.4f} -> {f["pretraining_after"]:.4f} (forgotten: {f["pretraining_after"] - f["pretraining_before"]:+.4f})')
-    for q, _, before, after in run.samples[:1]: print(f'--- asked ---\n{q}\n--- before ---\n{before}\n--- after ---\n{after}')
+    a, b = f['response_before'], f['response_after']
+    print(f'loss on held-out answers: {a:.4f} -> {b:.4f} (step {f["step"]})')
+    a, b = f['pretraining_before'], f['pretraining_after']
+    if a is not None: print(f'loss on pretraining text: {a:.4f} -> {b:.4f} (forgotten: {b - a:+.4f})')
+    for q, _, *texts in run.samples[:1]: print('--- asked ---\n{}\n--- before ---\n{}\n--- after ---\n{}'.format(q, *texts))
     atomic_write(run.folder/'tuning.json', json.dumps(dict(figures=f, samples=run.samples), indent=1))
     print(f'report: {write_tuning_report(run)}\ntalk to it: nanogpt-chat {shlex.quote(str(run.folder))}')
     return exit_code(run.trainer.stop_reason)
