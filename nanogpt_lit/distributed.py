@@ -32,7 +32,7 @@ from .model import GPT
 from .optim import Muon, newton_schulz
 from .trainer import SingleDevice
 
-# %% ../nbs/13_distributed.ipynb #69e2790c
+# %% ../nbs/13_distributed.ipynb #eb34d3f4
 @dataclass
 class World:
     "Who this process is among those that were started together"
@@ -42,7 +42,8 @@ class World:
     local_world_size: int = 1  # how many there are on this machine
     node: int = 0              # number of the machine
 
-_VARIABLES = dict(rank='RANK', world_size='WORLD_SIZE', local_rank='LOCAL_RANK', local_world_size='LOCAL_WORLD_SIZE', node='GROUP_RANK')
+_VARIABLES = dict(rank='RANK', world_size='WORLD_SIZE', local_rank='LOCAL_RANK',
+                  local_world_size='LOCAL_WORLD_SIZE', node='GROUP_RANK')
 
 def world(
     env=None, # environment variables; None = this process's
@@ -51,7 +52,7 @@ def world(
     env = os.environ if env is None else env
     return World(**{k: int(env[v]) for k, v in _VARIABLES.items() if v in env}) if 'RANK' in env else World()
 
-# %% ../nbs/13_distributed.ipynb #82f5e7b7
+# %% ../nbs/13_distributed.ipynb #32b1d10b
 def device_of(
     w: World,           # who asks
     device: str='auto', # as in `pick_device`
@@ -72,12 +73,13 @@ def backend_of(
 ) -> str:
     "How processes on such devices talk: NCCL between GPUs, gloo between CPUs. `UserError` where torch lacks it"
     if device.startswith('cuda') and not dist.is_nccl_available():
-        raise UserError('processes on CUDA devices talk through NCCL, which this build of torch does not have: install a CUDA build for Linux, '
-                        'or use --device cpu')
-    if not dist.is_gloo_available(): raise UserError('this build of torch has no gloo, through which processes talk: install a standard build')
+        raise UserError('processes on CUDA devices talk through NCCL, which this build of torch does not have: '
+                        'install a CUDA build for Linux, or use --device cpu')
+    if not dist.is_gloo_available():
+        raise UserError('this build of torch has no gloo, through which processes talk: install a standard build')
     return 'cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo'
 
-# %% ../nbs/13_distributed.ipynb #993112d1
+# %% ../nbs/13_distributed.ipynb #10a18a0a
 _met = {}                                                 # the store, once this process has met the others
 
 def meet(
@@ -92,8 +94,8 @@ def meet(
     except (ValueError, RuntimeError) as e:
         if re.search('EADDRINUSE|address already in use', str(e), re.I) and w.rank == 0:
             raise UserError(f'the port of {place} is in use by another program: choose another --master_port') from None
-        raise UserError(f'rank {w.rank} met nobody at {place} within {timeout_s:g} s ({_first_line(e)}): are all {w.world_size} processes '
-                        'running, and can they reach that address?') from None
+        raise UserError(f'rank {w.rank} met nobody at {place} within {timeout_s:g} s ({_first_line(e)}): '
+                        f'are all {w.world_size} processes running, and can they reach that address?') from None
     return _met['store']
 
 def _handshake(store, w, timeout_s):
@@ -126,9 +128,10 @@ def _lead_gloo(address):
     names = [k for k, v in psutil.net_if_addrs().items() if any(o.address == mine for o in v)]
     if names: os.environ['GLOO_SOCKET_IFNAME'] = names[0]
 
-# %% ../nbs/13_distributed.ipynb #10394495
+# %% ../nbs/13_distributed.ipynb #2a3a470d
 def leave():
-    "Close the connections, at the end of the program. (After a failure between GPUs this could wait for the dead, so then it is left out)"
+    "Close the connections, at the end of the program"
+    # after a failure between GPUs this could wait for the dead
     if dist.is_initialized() and not ('failed' in _met and 'nccl' in _met): dist.destroy_process_group()
     _met.clear()
 
@@ -148,7 +151,8 @@ class DataParallel(SingleDevice):
         gpu = dict(device_id=torch.device(self.device)) if self.device.startswith('cuda') else {}
         if gpu: torch.cuda.set_device(self.device); _met['nccl'] = True
         if not dist.is_initialized():
-            dist.init_process_group(backend, store=dist.PrefixStore('group', self.store), rank=w.rank, world_size=w.world_size, timeout=limit, **gpu)
+            dist.init_process_group(backend, store=dist.PrefixStore('group', self.store), rank=w.rank,
+                                    world_size=w.world_size, timeout=limit, **gpu)
         self.patient = dist.new_group(backend='gloo', timeout=timedelta(days=30))
         atexit.register(leave)
 
@@ -160,8 +164,9 @@ class DataParallel(SingleDevice):
     def wrap(self, model):
         "The model whose `backward` ends in averaged gradients"
         gpu = dict(device_ids=[torch.device(self.device)]) if self.device.startswith('cuda') else {}
-        buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in signature(DistributedDataParallel).parameters else 'broadcast_buffers'
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, **{buffers: False}, **gpu)     # ours never change
+        known = signature(DistributedDataParallel).parameters
+        buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers'   # ours never change
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **{buffers: False}, **gpu)
     def accumulate(self, model, last):
         "No exchange before the last micro-batch: the sums are exchanged once"
         return nullcontext() if last else model.no_sync()
@@ -278,7 +283,7 @@ def optimizers(self: DataParallel,
         if isinstance(o, Muon): o.orthogonalise = self.orthogonalise
     return optimizers
 
-# %% ../nbs/13_distributed.ipynb #baca7238
+# %% ../nbs/13_distributed.ipynb #f5f98f3b
 MAY_DIFFER = ('device', 'num_threads', 'workers', 'dataloader_workers')
 
 @patch
@@ -293,8 +298,8 @@ def check_same(self: DataParallel,
     rank = next(r for r, o in enumerate(theirs) if o != theirs[0])
     there, here = theirs[rank], theirs[0]
     k = next(k for k in {**here, **there} if here.get(k) != there.get(k))
-    raise UserError(f'rank {rank} was started with other settings than rank 0: {k} is {there.get(k)} there and {here.get(k)} on rank 0; '
-                    'start all processes with the same command')
+    raise UserError(f'rank {rank} was started with other settings than rank 0: {k} is {there.get(k)} there '
+                    f'and {here.get(k)} on rank 0; start all processes with the same command')
 
 @patch
 def check_batch(self: DataParallel,
@@ -304,8 +309,8 @@ def check_batch(self: DataParallel,
     "`UserError` if a step's sequences can't be divided over the processes"
     rows, W = batch_size*grad_accum_steps, self.world_size
     if rows % W:
-        raise UserError(f'a step of {rows} sequences (batch_size {batch_size} x grad_accum_steps {grad_accum_steps}) cannot be divided '
-                        f'over {W} processes: make it a multiple of {W}')
+        raise UserError(f'a step of {rows} sequences (batch_size {batch_size} x grad_accum_steps {grad_accum_steps}) '
+                        f'cannot be divided over {W} processes: make it a multiple of {W}')
 
 # %% ../nbs/13_distributed.ipynb #e0959988
 @patch
@@ -348,7 +353,7 @@ class OneProcess(SingleDevice):
     def in_turn(self): return nullcontext()
     def prepare(self, model): return model.to(self.device)
 
-# %% ../nbs/13_distributed.ipynb #30d20425
+# %% ../nbs/13_distributed.ipynb #319af065
 _LOST = re.compile('connection (closed|reset|refused)|timed? ?out|gloo|nccl|broken pipe|socket|peer', re.I)
 
 @contextmanager
@@ -362,15 +367,16 @@ def as_one():
     except UserError as e: _speak(w, str(e))
     except (RuntimeError, OSError) as e:
         if not _LOST.search(str(e)): raise
-        _speak(w, f'lost contact with another process ({_first_line(e)}): what it said last is above, or on its own machine; '
-                  'the last checkpoint is untouched, --auto_resume continues from it')
+        _speak(w, f'lost contact with another process ({_first_line(e)}): what it said last is above, '
+                  'or on its own machine; the last checkpoint is untouched, --auto_resume continues from it')
 
 def _speak(w, text):
     "Raise `UserError` on the process that is to say it, leave on the others"
     key = 'said ' + hashlib.sha256(re.sub(r'\(.*?\)', '', text).encode()).hexdigest()
     _note(text)
     _met['failed'], answer = True, []
-    asking = threading.Thread(target=lambda: answer.append(_is_mine(w, key)), daemon=True)    # the store may be gone, and then asking takes for ever
+    # the store may be gone, and then asking takes for ever
+    asking = threading.Thread(target=lambda: answer.append(_is_mine(w, key)), daemon=True)
     asking.start()
     asking.join(5)
     if not (answer[0] if answer else not w.rank or w.local_rank == 0): raise SystemExit(1) from None
@@ -390,7 +396,8 @@ def _is_mine(w, key):
 def _note(text):
     "What torchrun will report as the cause"
     if not (path := os.environ.get('TORCHELASTIC_ERROR_FILE')): return
-    try: Path(path).write_text(json.dumps({'message': {'message': f'error: {text}', 'extraInfo': {'timestamp': int(datetime.now().timestamp())}}}))
+    about = {'message': f'error: {text}', 'extraInfo': {'timestamp': int(datetime.now().timestamp())}}
+    try: Path(path).write_text(json.dumps({'message': about}))
     except OSError: pass
 
 # %% ../nbs/13_distributed.ipynb #cc843fab
@@ -415,7 +422,7 @@ def _launch():
     if 'TORCHELASTIC_RUN_ID' not in os.environ: return None
     return ' '.join(os.environ.get(k, '') for k in ('TORCHELASTIC_RUN_ID', 'MASTER_ADDR'))
 
-# %% ../nbs/13_distributed.ipynb #860445e7
+# %% ../nbs/13_distributed.ipynb #ad284bf6
 def torchrun_words(
     c: LaunchConfig, # how many, where
 ) -> list[str]:
@@ -426,19 +433,23 @@ def torchrun_words(
         words += [f'--node_rank={c.node_rank}', f'--master_addr={c.master_addr}', f'--master_port={c.master_port}']
     elif c.nnodes > 1: words += ['--rdzv_backend=c10d', f'--rdzv_endpoint={c.master_addr}:{c.master_port}', '--rdzv_id=nanogpt']
     words += [f'--nproc_per_node={n}'] + [f'--max-restarts={c.max_restarts}']*(c.max_restarts > 0)
-    if '--shutdown-timeout' in get_args_parser()._option_string_actions: words.append(f'--shutdown-timeout={c.shutdown_timeout}')  # newer torch
+    if '--shutdown-timeout' in get_args_parser()._option_string_actions:              # newer torch
+        words.append(f'--shutdown-timeout={c.shutdown_timeout}')
     return words + _target(c)
 
 def _target(c):
-    if not c.command: raise UserError('nothing to launch: put a command behind the flags, such as nanogpt-launch --nproc 4 train gpt2')
+    if not c.command:
+        raise UserError('nothing to launch: put a command behind the flags, such as nanogpt-launch --nproc 4 train gpt2')
     name, *flags = c.command
     name = name.removeprefix('nanogpt-')
     if f'nanogpt-{name}' not in COMMANDS or name == 'launch':
-        raise UserError(f'{name!r} is not a command of this package: expected one of {", ".join(k.removeprefix("nanogpt-") for k in COMMANDS if k != "nanogpt-launch")}')
+        known = ', '.join(k.removeprefix('nanogpt-') for k in COMMANDS if k != 'nanogpt-launch')
+        raise UserError(f'{name!r} is not a command of this package: expected one of {known}')
     if c.max_restarts and name == 'train' and '--auto_resume' not in flags: flags = [*flags, '--auto_resume']
-    return dict(train=['-m', 'nanogpt_lit.pretrain'], prepare=['-m', 'nanogpt_lit.fleet']).get(name, ['--no-python', f'nanogpt-{name}']) + flags
+    modules = dict(train=['-m', 'nanogpt_lit.pretrain'], prepare=['-m', 'nanogpt_lit.fleet'])
+    return modules.get(name, ['--no-python', f'nanogpt-{name}']) + flags
 
-# %% ../nbs/13_distributed.ipynb #a47df385
+# %% ../nbs/13_distributed.ipynb #3bd0b74e
 _SBATCH = '''#!/bin/bash
 # Written by nanogpt-launch --sbatch; submit with: sbatch FILE
 #SBATCH --job-name=nanogpt
@@ -477,9 +488,10 @@ def sbatch_script(
     "A SLURM batch script that trains on `c.nnodes` machines and continues by itself when its time is up"
     n, target = c.nproc or torch.cuda.device_count() or 8, _target(c)
     if target[0] == '-m' and '--auto_resume' not in target: target.append('--auto_resume')
-    return _SBATCH.format(nodes=c.nnodes, n=n, cpus=8*n, port=c.master_port, restarts=c.max_restarts, patience=c.shutdown_timeout, target=shlex.join(target))
+    return _SBATCH.format(nodes=c.nnodes, n=n, cpus=8*n, port=c.master_port, restarts=c.max_restarts,
+                          patience=c.shutdown_timeout, target=shlex.join(target))
 
-# %% ../nbs/13_distributed.ipynb #e9f7eecd
+# %% ../nbs/13_distributed.ipynb #1e7acd07
 def launch_command(
     c: LaunchConfig, # what to start
 ):
@@ -498,21 +510,26 @@ def _check_port(port):
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try: s.bind(('', port))
-        except OSError: raise UserError(f'port {port} is in use on this machine: choose another --master_port, the same on all machines') from None
+        except OSError:
+            raise UserError(f'port {port} is in use on this machine: choose another --master_port, '
+                            'the same on all machines') from None
 
-# %% ../nbs/13_distributed.ipynb #ef80461d
+# %% ../nbs/13_distributed.ipynb #9fcc2f9c
 def _torchrun(words):
     "Run torchrun here; the exit code"
     os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'FATAL')
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     for name in list(logging.root.manager.loggerDict):
         if name.startswith('torch.distributed'): logging.getLogger(name).setLevel(logging.CRITICAL)
-    if '--no-python' in words: at = words.index('--no-python') + 1; words = words[:at] + [_script(words[at])] + words[at + 1:]
+    if '--no-python' in words:
+        at = words.index('--no-python') + 1
+        words = words[:at] + [_script(words[at])] + words[at + 1:]
     try: return torchrun(get_args_parser().parse_args(words)) or 0
     except ChildFailedError as e: return _worst(e)
     except SignalException as e: return 128 + e.sigval
-    except (RuntimeError, dist.DistError) as e: raise UserError(f'the machines could not meet ({_first_line(e)}): check --master_addr and --master_port, '
-                                                                'and that all of them were started') from None
+    except (RuntimeError, dist.DistError) as e:
+        raise UserError(f'the machines could not meet ({_first_line(e)}): check --master_addr and --master_port, '
+                        'and that all of them were started') from None
 
 def _script(name):
     path = Path(sys.executable).with_name(name)
@@ -549,7 +566,7 @@ def all_reduce_s(
     between = 2*(m - 1)/m*n_bytes/g/c.between_Bps + 2*math.ceil(math.log2(m))*c.hop_s if m > 1 else 0.
     return inside + between
 
-# %% ../nbs/13_distributed.ipynb #c0bae43c
+# %% ../nbs/13_distributed.ipynb #9fcd4020
 def simulate_step(
     n_params: float,      # parameters
     tokens: float,        # per GPU and step
@@ -560,7 +577,7 @@ def simulate_step(
     draws: int=20,        # steps to average
     seed: int=0,          # of the pace of the GPUs
 ) -> dict[str, float]:
-    "Seconds of a data-parallel step: `total`, and of that `compute` on a GPU of average pace, `exposed` communication and `waiting` for the slowest"
+    "Seconds of a step: `total`, and of that `compute` at an average pace, `exposed` communication, `waiting` for the slowest"
     compute = 6*n_params*tokens/(c.peak_flops*c.mfu)
     rng, n = np.random.default_rng(seed), max(1, round(n_params*grad_bytes/bucket))
     slowest = np.array([1 + c.jitter*rng.standard_normal(gpus).max() for _ in range(draws)]) if gpus > 1 else np.ones(1)

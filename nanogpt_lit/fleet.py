@@ -62,7 +62,7 @@ def prepare_parts(
         done.append(folder)
     return done
 
-# %% ../nbs/13b_fleet.ipynb #c493131c
+# %% ../nbs/13b_fleet.ipynb #3781330d
 def join_parts(
     home,    # folder with part_00000 …
     out_dir, # folder to make
@@ -102,18 +102,21 @@ def _sum_up(manifests, splits):
     for m in manifests:
         for mine, theirs in ((skipped, m['skipped']), (noted, m['noted'])):
             for k, v in theirs.items(): mine[k] = mine[k] + v if isinstance(v, (int, float)) and k in mine else v
-    job = first['job'] | dict(text=hashlib.sha256(''.join(m['job']['text'] for m in manifests).encode()).hexdigest(), parts=len(manifests))
-    return first | dict(splits=splits, skipped=skipped, noted=noted, skipped_examples=[o for m in manifests for o in m['skipped_examples']][:10],
-                        sources=[o for m in manifests for o in m['sources']], job=job)
+    text = hashlib.sha256(''.join(m['job']['text'] for m in manifests).encode()).hexdigest()
+    examples, sources = ([o for m in manifests for o in m[k]] for k in ('skipped_examples', 'sources'))
+    return first | dict(splits=splits, skipped=skipped, noted=noted, skipped_examples=examples[:10], sources=sources,
+                        job=first['job'] | dict(text=text, parts=len(manifests)))
 
-# %% ../nbs/13b_fleet.ipynb #808e5599
+# %% ../nbs/13b_fleet.ipynb #24b4dea0
 def who_am_i(
     env=None, # environment variables; None = this process's
 ) -> tuple[int, int]:
     "`(number, how many)` of this worker: from torchrun, a SLURM array or srun; (0, 1) if nobody says"
     env = os.environ if env is None else env
     for me, all_ in (('RANK', 'WORLD_SIZE'), ('SLURM_ARRAY_TASK_ID', 'SLURM_ARRAY_TASK_COUNT'), ('SLURM_PROCID', 'SLURM_NTASKS')):
-        if me in env and int(env.get(all_, 1)) > 1: return int(env[me]) - int(env.get('SLURM_ARRAY_TASK_MIN', 0))*(me == 'SLURM_ARRAY_TASK_ID'), int(env[all_])
+        if me not in env or int(env.get(all_, 1)) < 2: continue
+        first = int(env.get('SLURM_ARRAY_TASK_MIN', 0)) if me == 'SLURM_ARRAY_TASK_ID' else 0
+        return int(env[me]) - first, int(env[all_])
     return 0, 1
 
 PARTS = 64   # more than workers, few enough for every shard to be worth a file
@@ -134,21 +137,26 @@ def prepare_command(
     tokenizer = cfg.tokenizer
     if tokenizer in ('bpe', 'char'): tokenizer = _shared_tokenizer(cfg, home, worker, limit_s)
     reading = reading_of(cfg) | dict(val_sources=[])
-    mine = prepare_parts(files, home, tokenizer, PARTS, worker, n, val_fraction=cfg.val_fraction, shard_size=cfg.shard_size, seed=cfg.seed, **reading)
+    kw = dict(val_fraction=cfg.val_fraction, shard_size=cfg.shard_size, seed=cfg.seed) | reading
+    mine = prepare_parts(files, home, tokenizer, PARTS, worker, n, **kw)
     print(f'worker {worker} of {n}: {len(mine)} parts', flush=True)
     if worker: return
-    for k in range(len(divide(files, PARTS))): _wait_for(home/f'part_{k:05d}'/'meta.json', limit_s, f'part {k}')
+    n_parts = len(divide(files, PARTS))
+    for k in range(n_parts): _wait_for(home/f'part_{k:05d}'/'meta.json', limit_s, f'part {k}')
     if cfg.overwrite: shutil.rmtree(out, ignore_errors=True)
     join_parts(home, out)
     shutil.rmtree(home)
     print(describe(out))
+    print(f'held out for validation: {cfg.val_fraction:.0%} of each of {n_parts} parts, whatever the number of workers '
+          '(nanogpt-prepare alone would choose other documents)')
 
-# %% ../nbs/13b_fleet.ipynb #55fc1f4d
+# %% ../nbs/13b_fleet.ipynb #8ca5c8f6
 def _local_files(cfg):
     corpus = open_corpus(expand_sources(cfg.input), max_documents=cfg.max_data_size, **reading_of(cfg))
     files = [p for s in corpus.sources for _, p in s.parts if isinstance(p, Path)]
     if corpus.remote or len(files) < 2 or cfg.max_data_size or cfg.val_input or cfg.dedup:
-        raise UserError('several workers share local files, at least two of them, without --max_data_size, --val_input and --dedup: prepare this one with nanogpt-prepare alone')
+        raise UserError('several workers share local files, at least two of them, without --max_data_size, --val_input '
+                        'and --dedup: prepare this one with nanogpt-prepare alone')
     return files
 
 def _shared_tokenizer(cfg, home, worker, limit_s):
@@ -156,7 +164,8 @@ def _shared_tokenizer(cfg, home, worker, limit_s):
     folder = home/'tokenizer'
     if worker == 0 and not folder.exists():
         home.mkdir(parents=True, exist_ok=True)
-        argv = [*cfg.input, '--kind', cfg.tokenizer, '--vocab_size', str(cfg.tokenizer_vocab_size), '--tokenizer_samples', str(cfg.tokenizer_samples), '--out_dir', str(home/'learning')]
+        argv = [*cfg.input, '--kind', cfg.tokenizer, '--vocab_size', str(cfg.tokenizer_vocab_size),
+                '--tokenizer_samples', str(cfg.tokenizer_samples), '--out_dir', str(home/'learning')]
         if run_command(replace(COMMANDS['nanogpt-tokenizer']['train']), argv): raise SystemExit(1)
         os.replace(home/'learning', folder)
     _wait_for(folder, limit_s, 'the vocabulary')
@@ -168,7 +177,7 @@ def _main(argv=None): return run_command(replace(COMMANDS['nanogpt-prepare'], ta
 #| eval: false
 if __name__ == '__main__': sys.exit(_main())
 
-# %% ../nbs/13b_fleet.ipynb #03baa8b7
+# %% ../nbs/13b_fleet.ipynb #edcc9732
 def retrying(
     f,                 # called without arguments
     tries: int=6,      # at most
@@ -180,12 +189,14 @@ def retrying(
         try: return f()
         except (FileNotFoundError, PermissionError, IsADirectoryError, UserError): raise
         except (OSError, TimeoutError, EOFError) as e:
-            if attempt == tries - 1: raise UserError(f'gave up after {tries} attempts ({type(e).__name__}: {e}): is the network up, and the store reachable?') from None
+            if attempt == tries - 1:
+                raise UserError(f'gave up after {tries} attempts ({type(e).__name__}: {e}): is the network up, '
+                                'and the store reachable?') from None
             pause = first_s*2**attempt*(1 + random.Random(os.getpid()*1000 + attempt).random()/2)
             say(f'{type(e).__name__}: {e}; again in {pause:.1f} s ({attempt + 2} of {tries})')
             time.sleep(pause)
 
-# %% ../nbs/13b_fleet.ipynb #71dff028
+# %% ../nbs/13b_fleet.ipynb #16300fad
 class Store:
     "A prepared folder at an fsspec address, read through a cache on the local disk"
     def __init__(self,
@@ -194,14 +205,16 @@ class Store:
         limit: int|None=None, # bytes of shards to keep; None = all
     ):
         try: self.fs, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as e: raise UserError(f'{url} cannot be opened ({e}): install what its protocol needs, such as s3fs for s3://') from None
+        except (ImportError, ValueError) as e:
+            raise UserError(f'{url} cannot be opened ({e}): install what its protocol needs, such as s3fs for s3://') from None
         home = Path(cache or os.environ.get('NANOGPT_LIT_CACHE') or Path.home()/'.cache'/'nanogpt_lit')
         self.url, self.limit, self.local = url, limit, home/hashlib.sha256(url.encode()).hexdigest()[:16]
         self.local.mkdir(parents=True, exist_ok=True)
 
     def read(self, name):
         try: return retrying(lambda: self.fs.cat_file(f'{self.root}/{name}'))
-        except FileNotFoundError: raise UserError(f'{self.url}/{name} does not exist: expected a folder made by nanogpt-prepare') from None
+        except FileNotFoundError:
+            raise UserError(f'{self.url}/{name} does not exist: expected a folder made by nanogpt-prepare') from None
 
     def fetch(self,
         name: str,        # of a file in the folder
@@ -236,10 +249,11 @@ def _make_room(self:Store, newest):
         room -= p.stat().st_size
         if room < 0: p.unlink(missing_ok=True)            # memory maps that are in use stay valid
 
-# %% ../nbs/13b_fleet.ipynb #7d59a4aa
+# %% ../nbs/13b_fleet.ipynb #714e45c6
 class RemoteShard:
     "A shard that is fetched at first use"
-    def __init__(self, store, entry, dtype): self.store, self.entry, self.dtype, self._ids = store, entry, np.dtype(dtype).newbyteorder('<'), None
+    def __init__(self, store, entry, dtype):
+        self.store, self.entry, self._ids, self.dtype = store, entry, None, np.dtype(dtype).newbyteorder('<')
     def __len__(self): return self.entry['tokens']
     def __getitem__(self, key): return self.ids()[key]
     def __array__(self, dtype=None, copy=None): return np.asarray(self.ids(), dtype)
@@ -264,10 +278,12 @@ class RemoteTokens(TokenData):
         "The manifest, and the tokenizer in the cache"
         raw = self.store.read('meta.json')
         try: m = json.loads(raw); m['splits'], m['dtype'], m['tokenizer']['hash'], m['vocab_size'], m['eot_id']
-        except (ValueError, KeyError, TypeError): raise UserError(f'{self.store.url}/meta.json is damaged: copy the folder there again') from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f'{self.store.url}/meta.json is damaged: copy the folder there again') from None
         stale = not (self.store.local/'meta.json').exists() or (self.store.local/'meta.json').read_bytes() != raw
         if stale: shutil.rmtree(self.store.local); self.store.local.mkdir(parents=True)
-        for name in retrying(lambda: self.store.fs.ls(f'{self.store.root}/tokenizer', detail=False)): self.store.fetch(f'tokenizer/{Path(name).name}')
+        for name in retrying(lambda: self.store.fs.ls(f'{self.store.root}/tokenizer', detail=False)):
+            self.store.fetch(f'tokenizer/{Path(name).name}')
         if stale: atomic_write(self.store.local/'meta.json', raw)
         return m
 

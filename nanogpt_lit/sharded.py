@@ -7,7 +7,7 @@ __all__ = ['checkpoint_activations', 'Noted', 'shapes_and_notes', 'fill_slices',
            'look_sharded', 'gather_sharded', 'restore_any', 'sharded_checkpoints', 'newest_of_any', 'set_aside_shards',
            'ShardedCheckpoint', 'consolidate', 'consolidate_command']
 
-# %% ../nbs/13a_sharded.ipynb #dcbc3167
+# %% ../nbs/13a_sharded.ipynb #692db120
 import os, pickle, secrets, shutil, time, warnings
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
@@ -21,8 +21,8 @@ from .core import UserError, atomic_write, human, sha256_file, warn
 from .config import ConsolidateConfig
 from .attention import KVCache
 from .model import GPT
-from .checkpoint import (CheckpointCallback, checkpoints, fit_weights, load_checkpoint, newest_good, restore, save_checkpoint,
-                                    set_rng_state, step_of, trainer_state)
+from .checkpoint import (CheckpointCallback, checkpoints, fit_weights, load_checkpoint, newest_good,
+                                    restore, save_checkpoint, set_rng_state, step_of, trainer_state)
 from .distributed import DataParallel, OneProcess, world
 
 # %% ../nbs/13a_sharded.ipynb #6a4ccac8
@@ -33,9 +33,9 @@ def checkpoint_activations(
     for block in model.blocks: block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     return model
 
-# %% ../nbs/13a_sharded.ipynb #559d1415
+# %% ../nbs/13a_sharded.ipynb #14c4c1a4
 class Noted(TorchFunctionMode):
-    "Inside this block parameters get shapes but no memory, and orders to fill them are noted: `{id: (parameter, order, generator)}`"
+    "Inside this block parameters get shapes but no memory; `notes` tells how to fill them: `{id: (parameter, order, generator)}`"
     def __init__(self):
         super().__init__()
         self.notes = {}
@@ -44,7 +44,8 @@ class Noted(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is torch.empty: return func(*args, **kwargs | {'device': 'meta'})
         t = args[0] if args else kwargs.get('tensor')
-        filling = getattr(func, '__module__', '') == 'torch.nn.init' or getattr(func, '__name__', '') in ('normal_', 'uniform_', 'fill_', 'zero_')
+        where, name = (getattr(func, o, '') for o in ('__module__', '__name__'))
+        filling = where == 'torch.nn.init' or name in ('normal_', 'uniform_', 'fill_', 'zero_')
         if not (filling and isinstance(t, torch.Tensor) and t.is_meta): return func(*args, **kwargs)
         kwargs.pop('tensor', None)
         def order(t): return func(t, *args[1:], **kwargs)
@@ -52,16 +53,17 @@ class Noted(TorchFunctionMode):
         order(torch.empty(t.shape, dtype=t.dtype))         # scratch paper
         return t
 
-# %% ../nbs/13a_sharded.ipynb #df619bc6
+# %% ../nbs/13a_sharded.ipynb #94558286
 def shapes_and_notes(
     make, # returns a module
 ) -> tuple: # module, {name: how to fill it}
-    "`make()` without the memory of its parameters, and how each would have been filled; the random generator ends as if it had been"
+    "`make()` without the memory of its parameters, and how each is to be filled; the random generator moves on as usual"
     with Noted() as noted: module = make()
     notes = {}
     for name, p in module.named_parameters():
         if p.is_meta: notes[name] = noted.notes[id(p)][1:]
-        else: notes[name] = (lambda t, made=p.detach().clone(): t.copy_(made)), torch.get_rng_state()    # small ones, made of ones or zeros
+        else:                                              # a small one, made of ones or zeros
+            notes[name] = (lambda t, made=p.detach().clone(): t.copy_(made)), torch.get_rng_state()
     return module, notes
 
 @torch.no_grad()
@@ -87,7 +89,9 @@ def _with_memory(module, device):
     module.to_empty(device=device)
     for k, v in tables.items(): module.get_buffer(k).copy_(v)
     for first, *others in tied.values():
-        for name in others: setattr(module.get_submodule(name.rpartition('.')[0]), name.rpartition('.')[2], module.get_parameter(first))
+        for name in others:
+            where, _, attribute = name.rpartition('.')
+            setattr(module.get_submodule(where), attribute, module.get_parameter(first))
 
 def _in_slices(t): return hasattr(t, 'full_tensor')
 
@@ -96,12 +100,13 @@ def _cut_up(whole, like):
     from torch.distributed.tensor import distribute_tensor
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
-# %% ../nbs/13a_sharded.ipynb #8b4cbe5c
+# %% ../nbs/13a_sharded.ipynb #8ee59596
 class Sharded(DataParallel):
     "Weights, gradients and optimiser states in slices, one per process (torch's FSDP2)"
     def __init__(self, device='auto', dtype='auto', timeout_s=600., seed=1337):
         super().__init__(device, dtype, timeout_s, seed)
-        if self.dtype == 'float16': raise UserError('--strategy fsdp has no loss scaling, which float16 needs: use --dtype bfloat16')
+        if self.dtype == 'float16':
+            raise UserError('--strategy fsdp has no loss scaling, which float16 needs: use --dtype bfloat16')
         warnings.filterwarnings('ignore', '.*all_gather_into_tensor', FutureWarning)   # torch's own use of it
         from torch.distributed.device_mesh import init_device_mesh
         self.mesh = init_device_mesh(self.device.split(':')[0], (self.world_size,))
@@ -114,7 +119,8 @@ class Sharded(DataParallel):
         "Cut `model` into slices, in place"
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
         low = getattr(torch, self.dtype)
-        policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32) if low != torch.float32 else MixedPrecisionPolicy()
+        mixed = {} if low == torch.float32 else dict(param_dtype=low, reduce_dtype=torch.float32)
+        policy = MixedPrecisionPolicy(**mixed)
         for part in (*model.blocks, model): fully_shard(part, mesh=self.mesh, mp_policy=policy)
         if not hasattr(model, 'notes'): return model.to(self.device)
         fill_slices(model, model.notes, self.device)
@@ -126,7 +132,7 @@ class Sharded(DataParallel):
         "Every micro-batch's gradients are summed at once: keeping them would take the room of a whole model"
         return nullcontext()
 
-# %% ../nbs/13a_sharded.ipynb #19fd3488
+# %% ../nbs/13a_sharded.ipynb #bac28527
 class _Joined:
     "A sharded model for one process to call as it pleases, while the others join in"
     def __init__(self, s, model): self._s, self._model = s, model
@@ -147,7 +153,7 @@ class _Joined:
 def joined(self: Sharded,
     model, # after `prepare`
 ):
-    "As in `DataParallel`: a view of `model` that a process may call as often as it pleases, while the others wait or call it too"
+    "A view of `model` that a process may call as often as it pleases: the others join in, or call it themselves"
     training = model.training
     yield _Joined(self, model.eval())
     nothing = torch.zeros(1, 1, dtype=torch.long, device=self.device)
@@ -182,12 +188,12 @@ def strategy_for(
     if world().world_size == 1: return OneProcess(t.device, t.dtype)
     return (Sharded if t.strategy == 'fsdp' else DataParallel)(t.device, t.dtype, t.dist_timeout, t.seed)
 
-# %% ../nbs/13a_sharded.ipynb #b524a649
-_HARMLESS = {'torch.distributed.checkpoint.metadata': {'Metadata', 'MetadataIndex', 'TensorStorageMetadata', 'TensorProperties', 'ChunkStorageMetadata',
-                                                       '_MEM_FORMAT_ENCODING', 'StorageMeta'},
-             'torch.distributed.checkpoint.filesystem': {'_StorageInfo', '_StoragePrefix'}, 'torch': {'Size', 'device'},
-             'torch.serialization': {'_get_layout'}, 'pathlib': {'PosixPath', 'WindowsPath', 'PurePosixPath'}, 'pathlib._local': {'PosixPath', 'WindowsPath'},
-             'collections': {'OrderedDict'}}
+# %% ../nbs/13a_sharded.ipynb #16e1e604
+_HARMLESS = {'torch.distributed.checkpoint.metadata': {'Metadata', 'MetadataIndex', 'TensorStorageMetadata', 'TensorProperties',
+                                                       'ChunkStorageMetadata', '_MEM_FORMAT_ENCODING', 'StorageMeta'},
+             'torch.distributed.checkpoint.filesystem': {'_StorageInfo', '_StoragePrefix'},
+             'torch': {'Size', 'device'}, 'torch.serialization': {'_get_layout'}, 'collections': {'OrderedDict'},
+             'pathlib': {'PosixPath', 'WindowsPath', 'PurePosixPath'}, 'pathlib._local': {'PosixPath', 'WindowsPath'}}
 
 class _Table(pickle.Unpickler):
     def find_class(self, module, name):
@@ -221,7 +227,7 @@ def _dcp():
     warnings.filterwarnings('ignore', '.*assuming the intent is to (load|save) in a single process')     # it is
     return torch.distributed.checkpoint
 
-# %% ../nbs/13a_sharded.ipynb #ba449423
+# %% ../nbs/13a_sharded.ipynb #de143c30
 def _tensors(t):
     "`{name: tensor}` of model and optimisers; slices where they are in slices"
     if hasattr(t.raw_model, 'reshard'): t.raw_model.reshard()     # what an evaluation has gathered
@@ -239,7 +245,8 @@ def _rest(t, config, tokenizer_hash):
     tied = {k: names[t.raw_model.get_parameter(k)] for k in state.pop('model') if k not in own}
     groups = [o['param_groups'] for o in state.pop('optimizer')]
     order = [[names[p] for g in o.param_groups for p in g['params']] for o in t.optimizers]
-    numbers = {f'{i}.{names[p]}.{k}': v for i, o in enumerate(t.optimizers) for p, s in o.state.items() for k, v in s.items() if not isinstance(v, torch.Tensor)}
+    numbers = {f'{i}.{names[p]}.{k}': v for i, o in enumerate(t.optimizers) for p, s in o.state.items()
+               for k, v in s.items() if not isinstance(v, torch.Tensor)}
     return state | dict(tied=tied, param_groups=groups, order=order, numbers=numbers)
 
 # %% ../nbs/13a_sharded.ipynb #9e6ba08e
@@ -266,7 +273,7 @@ def save_sharded(self: DataParallel,
 
 OneProcess.save_sharded = DataParallel.save_sharded
 
-# %% ../nbs/13a_sharded.ipynb #fc0c6519
+# %% ../nbs/13a_sharded.ipynb #cb64de5b
 @patch
 def check_disk(self: DataParallel,
     folder,            # where sharded checkpoints are to be
@@ -280,12 +287,12 @@ def check_disk(self: DataParallel,
     blind = next((r for r, o in enumerate(self.gather(seen)) if not o), None)
     if self.is_main: note.unlink(missing_ok=True)
     if blind is None: return
-    raise UserError(f'rank {blind} does not see the folder {folder} of rank 0, and a sharded checkpoint needs the slices of all in one place: '
-                    'put --out_dir on a disk that all machines see')
+    raise UserError(f'rank {blind} does not see the folder {folder} of rank 0, and a sharded checkpoint needs '
+                    'the slices of all in one place: put --out_dir on a disk that all machines see')
 
 OneProcess.check_disk = DataParallel.check_disk
 
-# %% ../nbs/13a_sharded.ipynb #4a5344b0
+# %% ../nbs/13a_sharded.ipynb #8ffb7c74
 def look_sharded(
     path, # folder of a sharded checkpoint
 ) -> dict:
@@ -297,7 +304,8 @@ def look_sharded(
         if not p.exists() or p.stat().st_size != size or sha256_file(p) != digest:
             raise UserError(f'{p} is torn, corrupt or missing: use an earlier checkpoint')
     try: table = safe_reader(path).read_metadata().state_dict_metadata
-    except (pickle.UnpicklingError, OSError, AttributeError, EOFError) as e: raise UserError(f'{path} has a damaged table ({e}): use an earlier checkpoint') from None
+    except (pickle.UnpicklingError, OSError, AttributeError, EOFError) as e:
+        raise UserError(f'{path} has a damaged table ({e}): use an earlier checkpoint') from None
     meta = {k: torch.empty(v.size, dtype=v.properties.dtype, device='meta') for k, v in table.items()}
     return _assemble(state, meta) | {'sharded': str(path)}
 
@@ -322,11 +330,12 @@ def gather_sharded(
 ) -> dict:
     "The content of a sharded checkpoint as that of a single file, in this process's memory"
     look_sharded(path)                                    # is it whole?
-    tensors = {k: torch.empty(v.size, dtype=v.properties.dtype) for k, v in safe_reader(path).read_metadata().state_dict_metadata.items()}
+    table = safe_reader(path).read_metadata().state_dict_metadata
+    tensors = {k: torch.empty(v.size, dtype=v.properties.dtype) for k, v in table.items()}
     _dcp().load(tensors, storage_reader=safe_reader(path), no_dist=True)
     return _assemble(load_checkpoint(Path(path)/'state.pt'), tensors)
 
-# %% ../nbs/13a_sharded.ipynb #5fbe3ccc
+# %% ../nbs/13a_sharded.ipynb #de944319
 def restore_any(
     t,    # a `Trainer`
     ckpt, # from `load_checkpoint` or `look_sharded`
@@ -335,7 +344,8 @@ def restore_any(
     if not isinstance(t.strategy, Sharded): return restore(t, gather_sharded(ckpt['sharded']) if 'sharded' in ckpt else ckpt)
     fill = _fill_from_file if 'sharded' not in ckpt else _fill_from_folder
     shadow = _Shadow(t, ckpt)
-    notes = restore(shadow, {k: v for k, v in ckpt.items() if k != 'optimizer'} | dict(model=shadow.raw_model.state_dict(), optimizer=[]))
+    apart = dict(model=shadow.raw_model.state_dict(), optimizer=[])
+    notes = restore(shadow, ckpt | apart)
     fill(t, ckpt)
     return notes
 
@@ -345,7 +355,8 @@ class _Shadow:
         with torch.device('meta'): self.raw_model = GPT(t.raw_model.cfg)
         fit_weights(self.raw_model, {k: v.to('meta') for k, v in ckpt['model'].items()}, config=ckpt.get('config'))
         self.optimizers, self.strategy, self.plan, self.load_state_dict = [], t.strategy, t.plan, t.load_state_dict
-        if len(t.optimizers) != len(ckpt['optimizer']): raise UserError('the checkpoint was trained with another --optimizer: use the same one')
+        if len(t.optimizers) != len(ckpt['optimizer']):
+            raise UserError('the checkpoint was trained with another --optimizer: use the same one')
 
 def _slots(t, ckpt):
     "Empty tensors for everything in the checkpoint, in slices where the parameters are; put into the optimisers as well"
@@ -370,12 +381,13 @@ def _fill_from_file(t, ckpt):
     for k, slot in _slots(t, ckpt).items():
         slot.copy_(_cut_up(source[k], like=slot) if _in_slices(slot) else source[k])
 
-# %% ../nbs/13a_sharded.ipynb #0f88febf
+# %% ../nbs/13a_sharded.ipynb #52e85236
 def sharded_checkpoints(
     run_dir, # a run folder
 ) -> list[Path]:
     "The sharded checkpoints of a run, oldest first"
-    return sorted((p for p in Path(run_dir).glob('*.dcp') if p.is_dir() and step_of(p.with_suffix('.pt')) is not None), key=lambda p: step_of(p.with_suffix('.pt')))
+    def step(p): return step_of(p.with_suffix('.pt'))
+    return sorted((p for p in Path(run_dir).glob('*.dcp') if p.is_dir() and step(p) is not None), key=step)
 
 def newest_of_any(
     run_dir,  # a run folder
@@ -401,14 +413,15 @@ def set_aside_shards(
         shutil.rmtree(home/p.name, ignore_errors=True)
         os.replace(p, home/p.name)
 
-# %% ../nbs/13a_sharded.ipynb #398ef5d6
+# %% ../nbs/13a_sharded.ipynb #ee0cadb1
 class ShardedCheckpoint(CheckpointCallback):
     "As `CheckpointCallback`, each process writing its own slices; all processes take part"
     def on_fit_start(self, t):
         super().on_fit_start(t)
         t.strategy.check_disk(self.out_dir)
         if t.strategy.is_main and (kept := sharded_checkpoints(self.out_dir)):
-            if (step := step_of(kept[-1].with_suffix('.pt'))) >= (self.saved_step or 0): t.last_checkpoint, self.saved_step = kept[-1], step
+            step = step_of(kept[-1].with_suffix('.pt'))
+            if step >= (self.saved_step or 0): t.last_checkpoint, self.saved_step = kept[-1], step
         self.saved_step = t.strategy.gather(self.saved_step)[0]
 
     def save(self, t):
@@ -426,7 +439,9 @@ class ShardedCheckpoint(CheckpointCallback):
     def on_eval(self, t):
         if not 0 < t.step == t.best_step: return
         weights = t.strategy.whole_weights(t.raw_model)
-        if t.strategy.is_main: save_checkpoint(self.out_dir/'best.pt', dict(model=weights, config=self.config, tokenizer_hash=self.tokenizer_hash) | t.state_dict())
+        if not t.strategy.is_main: return
+        about = dict(model=weights, config=self.config, tokenizer_hash=self.tokenizer_hash)
+        save_checkpoint(self.out_dir/'best.pt', about | t.state_dict())
 
     def on_fit_end(self, t):
         if t.step and self.saved_step != t.step: self.save(t)
@@ -450,13 +465,14 @@ def consolidate(
     if path.suffix == '.pt': return path
     return save_checkpoint(Path(output) if output else path.with_suffix('.pt'), gather_sharded(path))
 
-# %% ../nbs/13a_sharded.ipynb #317e9aca
+# %% ../nbs/13a_sharded.ipynb #cce33992
 def consolidate_command(
     c: ConsolidateConfig, # what to put together
 ):
     "Target of `nanogpt-consolidate`"
     path = Path(c.source)
-    if not c.source or not path.is_dir(): raise UserError(f'{c.source or "nothing"!s} is no folder: expected a sharded checkpoint (model_00500.dcp) or a run folder')
+    if not c.source or not path.is_dir():
+        raise UserError(f'{c.source or "nothing"!s} is no folder: expected a sharded checkpoint (model_00500.dcp) or a run folder')
     if not (path/'.metadata').exists():
         if not (found := sharded_checkpoints(path)): raise UserError(f'{path} holds no sharded checkpoint (*.dcp)')
         path = found[-1]

@@ -132,7 +132,7 @@ def sharded(text, tmp_path_factory):
     "The same run on two processes, sharded"
     home = tmp_path_factory.mktemp('sharded')
     exam(home/'exam.jsonl')
-    more = ['--activation_checkpointing', '--generate_interval', '20', '--hellaswag', 'exam.jsonl', '--hellaswag_interval', '25']
+    more = ['--activation_checkpointing', '--generate_interval', '20', '--hellaswag', home/'exam.jsonl', '--hellaswag_interval', '25']
     code, out, err = train(2, 'run', '--strategy', 'fsdp', *more, cwd=home, text=text)
     good((code, out, err))
     assert 'Warning' not in err, err
