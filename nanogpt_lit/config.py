@@ -235,7 +235,7 @@ class TrainConfig:
         _check_names(self)
         _check_numbers(self)
 
-# %% ../nbs/00a_config.ipynb #a7b62a11
+# %% ../nbs/00a_config.ipynb #72c72ecd
 def _check_names(cfg):
     "`UserError` for file names of a `TrainConfig` that couldn't be found again"
     if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d+d)?\}\.pt', cfg.checkpoint_name):
@@ -247,6 +247,7 @@ def _check_numbers(cfg):
     "`UserError` for numbers of a `TrainConfig` that are out of range, or a length given twice"
     for k in ('max_steps', 'batch_size', 'grad_accum_steps', 'log_interval'):
         if getattr(cfg, k) < 1: raise UserError(f'{k}={getattr(cfg, k)}: expected at least 1')
+    if not 0 <= cfg.seed < 2**63: raise UserError(f'seed={cfg.seed}: expected 0 or more, below 2**63')
     for k in ('max_cpu', 'max_memory'):
         if not 0 <= getattr(cfg, k) <= 100: raise UserError(f'{k}={getattr(cfg, k)}: expected percent, from 0 (no limit) to 100')
     if cfg.max_tokens and cfg.max_epochs: raise UserError('the length of the run was given twice: use --max_tokens or --max_epochs (0 switches one off)')

@@ -9,7 +9,7 @@ __all__ = ['PER_CALL', 'LENGTHS', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocab
            'train_command', 'plan_command', 'step_ms', 'fastest_setting', 'quickstart_config',
            'prepare_quickstart_data', 'quickstart', 'quickstart_report']
 
-# %% ../nbs/15_pretrain.ipynb #a20a1414
+# %% ../nbs/15_pretrain.ipynb #9d3d92ae
 import hashlib, json, os, platform, shlex, shutil, signal, sys, time
 from contextlib import contextmanager
 from copy import deepcopy
@@ -31,7 +31,7 @@ from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_line, outcome
 from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
-from .watch import Heartbeat
+from .watch import Heartbeat, alive, read_status
 from . import limits as _limits # brings --max_cpu and --max_memory
 from .checkpoint import (CheckpointCallback, check_fit, checkpoints, latest_checkpoint,
                                     load_checkpoint, newest_good, peek, restore, set_aside)
@@ -436,9 +436,17 @@ def _check_ids(cfg, *halves):
         for o in [] if data is None else dict(data.sources or {data: 1}):
             if o.manifest is None: o.check_ids(cfg.model.vocab_size)
 
-# %% ../nbs/15_pretrain.ipynb #59b011ae
+# %% ../nbs/15_pretrain.ipynb #fd453ea8
+def _check_free(folder):
+    "`UserError` if another process of this machine is training in `folder`"
+    note = read_status(folder)
+    if note.get('state') != 'running' or note.get('pid') == os.getpid() or not alive(note): return
+    raise UserError(f'process {note["pid"]} is training in {folder} at this moment: stop it, or choose another --out_dir')
+
+# %% ../nbs/15_pretrain.ipynb #34287991
 def _made_ready(cfg, folder, origin, back, device, free=None):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
+    _check_free(folder)
     train, val, tok = open_data(cfg.data, folder)
     if cfg.train.patience and (val is None or cfg.train.eval_interval <= 0):
         raise UserError('--patience needs a validation loss to watch: give validation data, '
@@ -451,12 +459,12 @@ def _made_ready(cfg, folder, origin, back, device, free=None):
     if cfg.train.auto_batch: auto_batch(cfg, free and free[1])
     return train, val, tok, _plan(cfg, train, device)
 
-# %% ../nbs/15_pretrain.ipynb #644f6257
+# %% ../nbs/15_pretrain.ipynb #f72e8ed7
 def _move_in(cfg, folder, tok, origin, back, quiet):
     "Make room in the folder, and write down what is about to be trained"
     ours = back and Path(back.path).resolve().parent == folder.resolve() # else a run in here is another one
     if not ours and (old := set_aside(folder)):
-        print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
+        print(f'an earlier run in {folder} was moved to {old}' + ' (add --auto_resume to continue one instead)'*(not cfg.train.auto_resume))
     if not quiet: print(show_config(cfg, origin))
     if cfg.optim.min_lr > cfg.optim.learning_rate and cfg.optim.schedule != 'constant':
         warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a lower --min_lr')

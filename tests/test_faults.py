@@ -114,6 +114,21 @@ def test_a_warning_and_then_sigterm_still_saves(here):
     out, err = p.communicate(timeout=60)
     assert p.returncode in (138, 143) and 'Traceback' not in err and [*(here/'run').glob('model_*.pt')], (p.returncode, err)
 
+def test_a_folder_where_somebody_trains(here):
+    "Neither joined nor moved away from under it; when its process is gone, the folder is free"
+    p = start('--out_dir', 'run', '--max_steps', 100_000, '--keep_last_n_checkpoints', 2, cwd=here)
+    try:
+        wait_for(here/'run'/'latest', p)
+        for more in ([], ['--auto_resume']):
+            code, out, err = train('--out_dir', 'run', '--max_steps', 9, *more, cwd=here)
+            assert code == 1 and f'process {p.pid} is training in run at this moment' in error_line(err), err
+        assert p.poll() is None and not (here/'run'/'previous-1').exists()
+    finally:
+        p.kill()
+        p.communicate()
+    code, out, err = train('--out_dir', 'run', '--max_steps', 3, '--auto_resume', cwd=here)
+    assert code == 0 and 'resuming run/model_' in out, err
+
 def test_nonsense_for_a_checkpoint(here):
     (here/'bad.pt').write_bytes(os.urandom(5000))
     for name, said in (('bad.pt', 'torn, corrupt or not a checkpoint'), ('no.pt', 'there is no checkpoint'), ('.', 'no good checkpoint')):

@@ -150,7 +150,8 @@ def test_tracker_that_is_not_installed(train, monkeypatch, name, module):
     (['--track', 'mlflow'], ['tensorboard', 'wandb']), (['--compile_mode', 'turbo'], ['max-autotune']), (['--muon_polynomial', 'cubic'], ['jordan', 'polar']),
     (['--muon_scale', '3'], ['match_rms_adamw']), (['--warmup_tokens', '1', '--warmup_epochs', '1'], ['--warmup_tokens or --warmup_epochs']),
     (['--overfit_batch=7'], ['overfit_batch', 'True or False']), (['--cooldown_fraction', '2'], ['cooldown_fraction=2']), (['--muon_steps', '0'], ['muon_steps=0']),
-    (['--learning_rate', 'nan'], ['learning_rate']), (['--lr_decay_steps', '0'], ['lr_decay_steps=0']), (['--schedule', 'sine'], ['cosine', 'wsd'])],
+    (['--learning_rate', 'nan'], ['learning_rate']), (['--lr_decay_steps', '0'], ['lr_decay_steps=0']), (['--schedule', 'sine'], ['cosine', 'wsd']),
+    (['--seed', '-1'], ['seed=-1']), (['--seed', str(2**70)], ['seed='])],
     ids=lambda o: ' '.join(o) if o[0].startswith('--') else '')
 def test_nonsense_gets_one_sentence(train, words, hints):
     code, said, run = train('--max_steps', 2, *words)
