@@ -116,7 +116,7 @@ def documents_of(
     texts = [tok.decode(ids[i:j].tolist()) for i, j in zip([0, *(e + 1 for e in ends)], ends)]
     return [o for o in texts if o]
 
-# %% ../nbs/14b_benchmarks.ipynb #fd9a9206
+# %% ../nbs/14b_benchmarks.ipynb #6c983368
 def open_text(
     path,      # prepared folder, token file, or text file
     tokenizer, # of the model
@@ -130,12 +130,17 @@ def open_text(
     if data.tokenizer_hash is None: data.check_ids(tokenizer.vocab_size)
     return data
 
+def _told(folder):
+    "What a run's settings say of its data"
+    path = folder/'config.toml'
+    try: return tomllib.loads(read_text(path)).get('data', {}) if path.exists() else {}
+    except ValueError as e: raise UserError(f'{path} is no TOML file ({e}): restore it, or name the data with --data') from None
+
 def data_of_run(
     folder, # run folder
 ) -> Path|None:
     "The prepared data that a run was trained on, as far as its settings tell and it is still there"
-    settings = folder/'config.toml'
-    told = tomllib.loads(read_text(settings)).get('data', {}) if settings.exists() else {}
+    told = _told(folder)
     places = [folder/'data', told.get('val_data')] + [o for name in [told.get('dataset')] if name for o in (name, f'data/{name}')]
     return next((Path(o) for o in places if o and (Path(o).is_file() or (Path(o)/'meta.json').exists())), None)
 
@@ -335,7 +340,7 @@ def result_table(
             lines.append(f'{task:<14} {k:<24} {v:>10.4f} {"" if se is None else f"{se:.4f}":>10} {r.get("n", ""):>8}')
     return '\n'.join(lines)
 
-# %% ../nbs/14b_benchmarks.ipynb #70780ca2
+# %% ../nbs/14b_benchmarks.ipynb #a752ecab
 def questions_for(
     task: str,       # name of a task, or a file
     cfg: EvalConfig, # flags
@@ -345,7 +350,10 @@ def questions_for(
     folder = run.path if run.path.is_dir() else run.path.parent
     data = cfg.data or data_of_run(folder)
     if task == 'loss':
-        if not data: raise UserError(f'{cfg.run} does not say what text it was trained on: name one with --data FOLDER or --data FILE.txt')
+        if not data:
+            there = ' '.join(map(str, (told := _told(folder)).get('input') or [told.get('dataset') or told.get('train_data') or '']))
+            known = f'was trained on {there}, which is not at hand here' if there.strip() else 'does not say what text it was trained on'
+            raise UserError(f'{cfg.run} {known}: name one with --data FOLDER or --data FILE.txt')
         return open_text(data, run.tokenizer, cfg.split)
     if task == 'hellaswag': return read_choices(cfg.hellaswag, cfg.limit) if cfg.hellaswag else hub_hellaswag(cfg.limit)
     if task == 'cloze':

@@ -63,6 +63,15 @@ def test_a_task_named_twice_is_done_once(here, tmp_path):
     code, said = here('run', '--tasks', 'one.jsonl', tmp_path/'one.jsonl', '--out_dir', tmp_path)
     assert code == 1 and "two tasks are called 'one'" in said and said.count('\n') == 1
 
+def test_a_run_whose_data_are_gone(here, home, tmp_path):
+    import shutil
+    shutil.copytree(home/'run', tmp_path/'r', ignore=shutil.ignore_patterns('data'))
+    code, said = here(tmp_path/'r', '--tasks', 'loss')
+    assert code == 1 and 'was trained on' in said and 'text.txt, which is not at hand here' in said and said.count('\n') == 1
+    (tmp_path/'r/config.toml').write_text('[[[')
+    code, said = here(tmp_path/'r', '--tasks', 'loss')
+    assert code == 1 and 'is no TOML file' in said and said.count('\n') == 1
+
 def test_torn_lines_are_asked_again(here, tmp_path):
     def ask(): return here('run', '--tasks', 'one.jsonl', 'loss', '--out_dir', tmp_path)
     assert ask()[0] == 0
