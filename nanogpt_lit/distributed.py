@@ -325,7 +325,11 @@ def check_agree(self: DataParallel,
     if rank is None: return
     raise UserError(f'rank {rank} has another {what} than rank 0 ({theirs[rank]} there, {theirs[0]} on rank 0): {advice}')
 
-# %% ../nbs/13_distributed.ipynb #f057002b
+# %% ../nbs/13_distributed.ipynb #eb4b20e4
+def _go_quietly(wait_s=2.):
+    time.sleep(wait_s)
+    raise SystemExit(1) from None
+
 @patch
 @contextmanager
 def in_turn(self: DataParallel):
@@ -334,7 +338,7 @@ def in_turn(self: DataParallel):
     def next_turn(failed):
         flag = torch.tensor(int(failed))
         dist.all_reduce(flag, group=self.patient)
-        if flag and not failed: raise SystemExit(1)
+        if flag and not failed: _go_quietly()
     for _ in range(turn): next_turn(False)
     try: yield
     except BaseException:
@@ -353,7 +357,7 @@ class OneProcess(SingleDevice):
     def in_turn(self): return nullcontext()
     def prepare(self, model): return model.to(self.device)
 
-# %% ../nbs/13_distributed.ipynb #319af065
+# %% ../nbs/13_distributed.ipynb #84d54071
 _LOST = re.compile('connection (closed|reset|refused)|timed? ?out|gloo|nccl|broken pipe|socket|peer', re.I)
 
 @contextmanager
@@ -379,7 +383,7 @@ def _speak(w, text):
     asking = threading.Thread(target=lambda: answer.append(_is_mine(w, key)), daemon=True)
     asking.start()
     asking.join(5)
-    if not (answer[0] if answer else not w.rank or w.local_rank == 0): raise SystemExit(1) from None
+    if not (answer[0] if answer else not w.rank or w.local_rank == 0): _go_quietly()
     e = UserError(f'rank {w.rank} on {socket.gethostname()}: {text}' if w.rank else text)
     e.agreed = True                                        # on who says it, so `run_command` need not wait for others
     raise e from None

@@ -192,6 +192,23 @@ def test_a_torn_slice_is_passed_over_and_a_shot_worker_replaced(one, sharded, te
     assert code == 0 and 'model_00040.dcp' in err and 'is torn, corrupt or missing' in err and 'at step 30' in out, out[-1000:] + err[-2000:]
     close(rows(one), rows(tmp_path/'run'))
 
+COMPILED = WEIGHTS + """
+from torch._dynamo.utils import counters
+made = s.gather([counters['stats']['unique_graphs'], counters['inductor']['fxgraph_cache_miss'] + counters['inductor']['fxgraph_cache_hit']])
+if s.is_main: print('graphs', *sum(made, []))
+"""
+
+@slow
+@pytest.mark.parametrize('strategy', ['auto', 'fsdp'])
+def test_compiled_in_two_processes(strategy, one, text, tmp_path):
+    "Graphs are really made, and the numbers are those of the uncompiled run"
+    (tmp_path/'job.py').write_text(COMPILED.replace("sums = s.gather(checksum(run.model.state_dict()))", "sums = ['']"))
+    out = good(run(*TORCHRUN, '--nproc_per_node=2', 'job.py', '--input', text, '--out_dir', 'run', *FLAGS, '--compile', '--strategy', strategy, cwd=tmp_path))
+    graphs = next(line.split()[1:] for line in out.splitlines() if line.startswith('graphs'))
+    assert len(graphs) == 4 and all(int(o) >= 1 for o in graphs), graphs
+    assert 'going on without it' not in out
+    close(rows(one), rows(tmp_path/'run'), 1e-4)
+
 # --- death and signals ---------------------------------------------------------------------------------------------
 
 def worker(p, rank):
@@ -303,6 +320,11 @@ def test_other_settings_on_one_rank(text, tmp_path, patched):
     said_once(run(*TORCHRUN, '--nproc_per_node=2', job, '--input', text, '--out_dir', 'run', *FLAGS, cwd=tmp_path),
               'rank 1 was started with other settings', 'learning_rate is 0.5 there')
     assert not (tmp_path/'run').exists()
+
+def test_who_has_something_to_say_is_not_ended_first(text, tmp_path, patched):
+    "torchrun ends all processes when the first has gone; here rank 0 needs a second for its sentence"
+    job = patched("import builtins, time; say = print\nif os.environ['RANK'] == '0': builtins.print = lambda *a, **kw: (time.sleep(1.), say(*a, **kw))")
+    said_once(run(*TORCHRUN, '--nproc_per_node=2', job, '--input', 'nowhere.txt', '--out_dir', 'run', *FLAGS, cwd=tmp_path), 'nowhere.txt does not exist')
 
 @pytest.fixture
 def strangers(one, text, tmp_path):
