@@ -6,16 +6,17 @@
 __all__ = ['CALLS', 'W', 'H', 'LEFT', 'BOTTOM', 'CHARTS', 'changed_values', 'command_for', 'thin', 'ticks', 'svg_chart', 'charts',
            'data_folder', 'data_rows', 'table', 'read_run', 'write_report', 'ReportFailure', 'report_command']
 
-# %% ../nbs/14a_report.ipynb #b33dda86
+# %% ../nbs/14a_report.ipynb #159f4755
 import html, json, math, shlex
 from pathlib import Path
-from .core import UserError, atomic_write, build, duration, flat_fields, flat_values, human, read_config, read_text, warn
+from .core import (UserError, atomic_write, build, duration, flat_fields, flat_values, human,
+                              read_config, read_text, warn)
 from .config import ReportConfig, RunConfig
 from .trainer import Callback
 from .monitor import loss_stats, read_metrics, series, smooth
 from .watch import environment, headline, read_status
 
-# %% ../nbs/14a_report.ipynb #34e60b81
+# %% ../nbs/14a_report.ipynb #886b4ef5
 CALLS = ('auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint')
 
 def changed_values(
@@ -25,16 +26,17 @@ def changed_values(
     default = flat_values(RunConfig())
     return {k: v for k, v in flat_values(cfg).items() if v != default[k] and k not in CALLS}
 
+# %% ../nbs/14a_report.ipynb #dc843cb5
 def command_for(
     cfg, # a `RunConfig`
 ) -> str:
     "The shell command that repeats a run, from the settings that differ from the defaults"
     words = ['nanogpt-train']
     for k, v in changed_values(cfg).items():
-        if v is not None: words += [f'--{k}', *map(str, v)] if isinstance(v, list) else [f'--{k}', str(v)]
+        if v is not None: words += [f'--{k}', *map(str, v if isinstance(v, list) else [v])]
     return shlex.join(words)
 
-# %% ../nbs/14a_report.ipynb #71db2923
+# %% ../nbs/14a_report.ipynb #60c31c02
 def thin(
     xs, ys,    # points
     n: int,    # at most about twice so many remain
@@ -48,6 +50,7 @@ def thin(
     keep = sorted(keep | {0, len(xs) - 1})
     return [xs[i] for i in keep], [ys[i] for i in keep]
 
+# %% ../nbs/14a_report.ipynb #6223f5ea
 def ticks(
     low: float, high: float, # ends of an axis
     n: int=4,                # about how many
@@ -59,9 +62,43 @@ def ticks(
     step = next(m*unit for m in (1, 2, 5, 10) if m*unit >= rough*.999)
     return [round(i*step, 12) for i in range(math.ceil(low/step - 1e-9), math.floor(high/step + 1e-9) + 1)]
 
-# %% ../nbs/14a_report.ipynb #2fa40800
+# %% ../nbs/14a_report.ipynb #dcda3a63
 W, H, LEFT, BOTTOM = 460, 230, 58, 34                            # of a chart, in its own units
 
+def _curve(xs, ys, kind, px, py):
+    "A line; points of their own where there are few"
+    at = [(f'{px(x):.1f}', f'{py(y):.1f}') for x, y in zip(xs, ys)]
+    show = len(at) <= 60 and kind == 'val'
+    dots = ''.join(f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in at) if show else ''
+    return f'<g class="{kind}"><polyline points="{" ".join(",".join(o) for o in at)}"/>{dots}</g>'
+
+# %% ../nbs/14a_report.ipynb #bc7fab35
+def _number(v):
+    "As short as an axis needs it"
+    return human(v) if abs(v) >= 1000 else f'{v:g}' if abs(v) >= 1e-3 or not v else f'{v:.0e}'
+
+def _axes(x0, x1, y0, y1, px, py):
+    "Grid lines with their numbers"
+    rows = [f'<line x1="{LEFT}" x2="{W - 12}" y1="{py(v):.1f}" y2="{py(v):.1f}"/>'
+            f'<text x="{LEFT - 6}" y="{py(v) + 4:.1f}" text-anchor="end">{_number(v)}</text>'
+            for v in ticks(y0, y1)]
+    cols = [f'<text x="{px(v):.1f}" y="{H - 14}" text-anchor="middle">{_number(v)}</text>'
+            for v in ticks(x0, x1)]
+    return f'<g class="axes">{"".join(rows + cols)}</g>'
+
+# %% ../nbs/14a_report.ipynb #01b6e804
+def _finite(xs, ys):
+    kept = [(x, y) for x, y in zip(xs, ys) if math.isfinite(y)]
+    return [x for x, _ in kept], [y for _, y in kept]
+
+def _figure(title, key, about, drawing):
+    "A drawing with its heading above and its numbers below"
+    title, about = html.escape(title), html.escape(about)
+    return (f'<figure><figcaption>{title} {key}</figcaption>'
+            f'<svg viewBox="0 0 {W} {H}" role="img"><title>{title}</title><desc>{about}</desc>{drawing}</svg>'
+            f'<p class="stats">{about}</p></figure>')
+
+# %% ../nbs/14a_report.ipynb #70d0647d
 def svg_chart(
     curves: list,    # of (name, xs, ys, css class)
     title: str,      # heading, and what a screen reader says first
@@ -77,37 +114,13 @@ def svg_chart(
     def px(x): return LEFT + (x - x0)/max(x1 - x0, 1e-12)*(W - LEFT - 12)
     def py(y): return H - BOTTOM - (y - y0)/(y1 - y0)*(H - BOTTOM - 12)
     lines = [_curve(xs, ys, k, px, py) for _, xs, ys, k in curves]
-    key = ''.join(f'<span class="key {k}">{html.escape(n)}</span>' for n, *_, k in curves) if len(curves) > 1 else ''
-    return (f'<figure><figcaption>{html.escape(title)} {key}</figcaption><svg viewBox="0 0 {W} {H}" role="img"><title>{html.escape(title)}</title>'
-            f'<desc>{html.escape(about)}</desc>{_axes(x0, x1, y0, y1, px, py)}{"".join(lines)}</svg>'
-            f'<p class="stats">{html.escape(about)}</p></figure>')
+    keys = [f'<span class="key {k}">{html.escape(n)}</span>' for n, *_, k in curves]
+    key = ''.join(keys) if len(keys) > 1 else ''
+    return _figure(title, key, about, _axes(x0, x1, y0, y1, px, py) + ''.join(lines))
 
-def _finite(xs, ys):
-    kept = [(x, y) for x, y in zip(xs, ys) if math.isfinite(y)]
-    return [x for x, _ in kept], [y for _, y in kept]
-
-# %% ../nbs/14a_report.ipynb #d088cb48
-def _curve(xs, ys, kind, px, py):
-    "A line; points of their own where there are few"
-    at = [(f'{px(x):.1f}', f'{py(y):.1f}') for x, y in zip(xs, ys)]
-    dots = ''.join(f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in at) if len(at) <= 60 and kind == 'val' else ''
-    return f'<g class="{kind}"><polyline points="{" ".join(",".join(o) for o in at)}"/>{dots}</g>'
-
-def _axes(x0, x1, y0, y1, px, py):
-    "Grid lines with their numbers"
-    def number(v): return human(v) if abs(v) >= 1000 else f'{v:g}' if abs(v) >= 1e-3 or not v else f'{v:.0e}'
-    rows = [f'<line x1="{LEFT}" x2="{W - 12}" y1="{py(v):.1f}" y2="{py(v):.1f}"/><text x="{LEFT - 6}" y="{py(v) + 4:.1f}" text-anchor="end">{number(v)}</text>' for v in ticks(y0, y1)]
-    cols = [f'<text x="{px(v):.1f}" y="{H - 14}" text-anchor="middle">{number(v)}</text>' for v in ticks(x0, x1)]
-    return f'<g class="axes">{"".join(rows + cols)}</g>'
-
-# %% ../nbs/14a_report.ipynb #78941f65
-CHARTS = dict(lr='Learning rate', grad_norm='Gradient norm', update_ratio='Update-to-weight ratio', tokens_per_s='Tokens per second')
-
-def charts(
-    records: list,   # from `read_metrics`
-    last: int=1000,  # steps of the second loss chart
-) -> list[str]:
-    "The charts of a run, as SVG"
+# %% ../nbs/14a_report.ipynb #fe8a16bd
+def _loss_charts(records, last):
+    "Loss of the whole run, and of the `last` steps if there were more"
     (steps, losses), (vsteps, vals) = series(records, 'loss'), series(records, 'val_loss')
     out, line = [], smooth(losses, max(1, len(losses)/50))
     views = [(-1, 'Loss, whole history')]*bool(steps)
@@ -115,64 +128,137 @@ def charts(
     for since, title in views:
         i, j = (next((n for n, s in enumerate(o) if s > since), len(o)) for o in (steps, vsteps))
         stats = ', '.join(f'{k} {v:.4f}' for k, v in loss_stats(losses[i:]).items())
-        out.append(svg_chart([('single batches', steps[i:], losses[i:], 'raw'), ('train, smoothed', steps[i:], line[i:], 'train'),
+        out.append(svg_chart([('single batches', steps[i:], losses[i:], 'raw'),
+                              ('train, smoothed', steps[i:], line[i:], 'train'),
                               ('validation', vsteps[j:], vals[j:], 'val')], title, stats))
+    return out
+
+# %% ../nbs/14a_report.ipynb #bb99b014
+CHARTS = dict(lr='Learning rate', grad_norm='Gradient norm', update_ratio='Update-to-weight ratio',
+              tokens_per_s='Tokens per second')
+
+def charts(
+    records: list,   # from `read_metrics`
+    last: int=1000,  # steps of the second loss chart
+) -> list[str]:
+    "The charts of a run, as SVG"
+    out = _loss_charts(records, last)
     for key, title in CHARTS.items():
         xs, ys = series(records, key)
         if len(xs) > 1: out.append(svg_chart([(title, xs, ys, 'train')], title, f'from {ys[0]:.3g} to {ys[-1]:.3g}'))
     return [o for o in out if o]
 
-# %% ../nbs/14a_report.ipynb #9c23232f
+# %% ../nbs/14a_report.ipynb #fbab5c47
 def data_folder(
     cfg,    # a `RunConfig`
     run,    # its folder
 ):
     "Where the manifest of a run's data is, or None"
-    homes = [Path(run)/'data'] if cfg.data.input else [Path(cfg.data.dataset), Path('data')/cfg.data.dataset] if cfg.data.dataset else []
+    name = cfg.data.dataset
+    homes = [Path(run)/'data'] if cfg.data.input else [Path(name), Path('data')/name] if name else []
     return next((p for p in homes if (p/'meta.json').exists()), None)
 
+# %% ../nbs/14a_report.ipynb #d2db1fff
+def _sources(sources):
+    "The first few of them"
+    def name(o): return str(o.get('name') or o.get('path') or o) if isinstance(o, dict) else str(o)
+    names = [name(o) for o in (sources if isinstance(sources, list) else [sources])]
+    return ', '.join(names[:12]) + (f' and {len(names) - 12:,} more' if len(names) > 12 else '')
+
+def _size_of(split):
+    "`1,200 tokens, 3 documents, …` from a manifest's entry"
+    kinds = [k for k in ('documents', 'characters', 'bytes') if split.get(k)]
+    return f'{split["tokens"]:,} tokens' + ''.join(
+        f', {split[k]:,} {k[:-1] if split[k] == 1 else k}' for k in kinds)
+
+# %% ../nbs/14a_report.ipynb #275e6d1f
 def data_rows(
     cfg, # a `RunConfig`
     run, # its folder
 ) -> list[tuple]:
     "`(what, value)` rows on the data of a run"
     d, folder = cfg.data, data_folder(cfg, run)
-    named = dict(input=d.input, dataset=d.dataset, mix=d.mix, train_data=d.train_data, val_data=d.val_data)
+    named = {k: getattr(d, k) for k in ('input', 'dataset', 'mix', 'train_data', 'val_data')}
     rows = [(k, ' '.join(map(str, v)) if isinstance(v, list) else v) for k, v in named.items() if v]
     try: m = json.loads(read_text(folder/'meta.json')) if folder else {}
     except (UserError, ValueError): m = {}
-    for split, s in m.get('splits', {}).items():
-        rows.append((split, f'{s["tokens"]:,} tokens' + ''.join(f', {s[k]:,} {k[:-1] if s[k] == 1 else k}' for k in ('documents', 'characters', 'bytes') if s.get(k))))
-    if m: rows += [('tokenizer', f'{m["tokenizer"].get("kind", "")}, {m["vocab_size"]:,} ids, hash {str(m["tokenizer"]["hash"])[:12]}')]
+    rows += [(split, _size_of(s)) for split, s in m.get('splits', {}).items()]
+    if m:
+        t, ids = m['tokenizer'], f'{m["vocab_size"]:,} ids'
+        rows += [('tokenizer', f'{t.get("kind", "")}, {ids}, hash {str(t["hash"])[:12]}')]
     sources = m.get('sources') or m.get('source')
     if sources: rows.append(('sources', _sources(sources)))
     return rows
 
-def _sources(sources):
-    "The first few of them"
-    names = [str(o.get('name') or o.get('path') or o) if isinstance(o, dict) else str(o) for o in (sources if isinstance(sources, list) else [sources])]
-    return ', '.join(names[:12]) + (f' and {len(names) - 12:,} more' if len(names) > 12 else '')
-
-# %% ../nbs/14a_report.ipynb #109bc42b
-_PAGE = '''<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-:root {{ color-scheme: light dark; --fg: #1f2328; --bg: #fff; --soft: #f3f4f6; --line: #d5d9de; --dim: #59636e; --train: #0b62c4; --val: #c2410c; --mark: #fff3bf; --good: #12692f; --bad: #b42318 }}
-@media (prefers-color-scheme: dark) {{ :root {{ --fg: #e6e9ed; --bg: #14171b; --soft: #1f242a; --line: #39414a; --dim: #a2acb7; --train: #6cb0ff; --val: #ff9e64; --mark: #4d4413; --good: #6fd08c; --bad: #ff8f85 }} }}
-* {{ box-sizing: border-box }} body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1.2rem 1rem 4rem; color: var(--fg); background: var(--bg); overflow-wrap: anywhere }}
-h1 {{ line-height: 1.2; margin: .4rem 0 }} h2 {{ margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line) }}
-table {{ border-collapse: collapse; max-width: 100% }} td, th {{ padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }}
-td.n {{ text-align: right; font-variant-numeric: tabular-nums }} tr.you td {{ background: var(--mark) }} tr.you td:first-child {{ font-weight: 600 }}
-.charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 1rem }} figure {{ margin: 0 }} figcaption {{ font-weight: 600 }}
-svg {{ width: 100%; height: auto; display: block }} svg text {{ font: 12px system-ui, sans-serif; fill: var(--dim) }} .axes line {{ stroke: var(--line) }}
-polyline {{ fill: none; stroke-width: 1.6; stroke-linejoin: round }} .raw polyline {{ stroke: var(--line); stroke-width: 1 }} .train polyline {{ stroke: var(--train) }}
-.val polyline {{ stroke: var(--val) }} .val circle {{ fill: var(--val) }} .key {{ font-weight: 400; font-size: .85rem; margin-left: .6rem; white-space: nowrap }}
-.key::before {{ content: ''; display: inline-block; width: 1.1em; height: .22em; margin-right: .35em; vertical-align: middle; background: var(--line) }} .key.train::before {{ background: var(--train) }} .key.val::before {{ background: var(--val) }}
-.stats {{ color: var(--dim); font-size: .85rem; margin: .1rem 0 }} pre {{ background: var(--soft); padding: .8rem; border-radius: .4rem; white-space: pre-wrap }} code {{ background: var(--soft) }}
-.state {{ display: inline-block; padding: .05rem .6rem; border-radius: 1rem; border: 1px solid; font-weight: 600 }} .finished {{ color: var(--good) }} .failed, .died {{ color: var(--bad) }}
-summary {{ cursor: pointer }} dl {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem; margin: 1rem 0 }} dt {{ color: var(--dim); font-size: .85rem }} dd {{ margin: 0; font-size: 1.25rem; font-weight: 600 }}
-a {{ color: var(--train) }}
-</style></head><body><main><h1>{title}</h1>{body}</main></body></html>
+# %% ../nbs/14a_report.ipynb #d60aed2d
+_COLOURS = '''
+:root { color-scheme: light dark; --fg: #1f2328; --bg: #fff; --soft: #f3f4f6; --line: #d5d9de;
+  --dim: #59636e; --train: #0b62c4; --val: #c2410c; --mark: #fff3bf; --good: #12692f; --bad: #b42318
+  }
+@media (prefers-color-scheme: dark) { :root { --fg: #e6e9ed; --bg: #14171b; --soft: #1f242a; --line:
+  #39414a; --dim: #a2acb7; --train: #6cb0ff; --val: #ff9e64; --mark: #4d4413; --good: #6fd08c;
+  --bad: #ff8f85 } }
 '''
+
+# %% ../nbs/14a_report.ipynb #4bd75eed
+_LAYOUT = '''
+* { box-sizing: border-box }
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1.2rem 1rem
+  4rem; color: var(--fg); background: var(--bg); overflow-wrap: anywhere }
+h1 { line-height: 1.2; margin: .4rem 0 }
+h2 { margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line) }
+table { border-collapse: collapse; max-width: 100% }
+td, th { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top }
+td.n { text-align: right; font-variant-numeric: tabular-nums }
+tr.you td { background: var(--mark) }
+tr.you td:first-child { font-weight: 600 }
+pre { background: var(--soft); padding: .8rem; border-radius: .4rem; white-space: pre-wrap }
+code { background: var(--soft) }
+.state { display: inline-block; padding: .05rem .6rem; border-radius: 1rem; border: 1px solid;
+  font-weight: 600 }
+.finished { color: var(--good) }
+.failed, .died { color: var(--bad) }
+summary { cursor: pointer }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem; margin:
+  1rem 0 }
+dt { color: var(--dim); font-size: .85rem }
+dd { margin: 0; font-size: 1.25rem; font-weight: 600 }
+a { color: var(--train) }
+'''
+
+# %% ../nbs/14a_report.ipynb #046b5d93
+_DRAWING = '''
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
+  gap: 1rem }
+figure { margin: 0 }
+figcaption { font-weight: 600 }
+svg { width: 100%; height: auto; display: block }
+svg text { font: 12px system-ui, sans-serif; fill: var(--dim) }
+.axes line { stroke: var(--line) }
+polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round }
+.raw polyline { stroke: var(--line); stroke-width: 1 }
+.train polyline { stroke: var(--train) }
+.val polyline { stroke: var(--val) }
+.val circle { fill: var(--val) }
+.key { font-weight: 400; font-size: .85rem; margin-left: .6rem; white-space: nowrap }
+.key::before { content: ''; display: inline-block; width: 1.1em; height: .22em; margin-right: .35em;
+  vertical-align: middle; background: var(--line) }
+.key.train::before { background: var(--train) }
+.key.val::before { background: var(--val) }
+.stats { color: var(--dim); font-size: .85rem; margin: .1rem 0 }
+'''
+
+_PAGE = '''<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head><body><main><h1>{title}</h1>{body}</main></body></html>
+'''
+
+# %% ../nbs/14a_report.ipynb #2738bc4f
+def _cell(o):
+    "A value of a table"
+    if isinstance(o, float): return f'<td class="n">{o:.4f}</td>'
+    return f'<td{" class=n" if isinstance(o, int) else ""}>{html.escape(str(o))}</td>'
 
 def table(
     rows,           # of values; numbers stand at the right
@@ -180,55 +266,72 @@ def table(
     marked=(),      # first values of rows to mark
 ) -> str:
     "An HTML table"
-    def cell(o): return f'<td class="n">{o:.4f}</td>' if isinstance(o, float) else f'<td{" class=n" if isinstance(o, int) else ""}>{html.escape(str(o))}</td>'
-    top = '<thead><tr>' + ''.join(f'<th scope="col">{html.escape(o)}</th>' for o in head) + '</tr></thead>' if head else ''
-    lines = ''.join(f'<tr{" class=you" if r[0] in marked else ""}>{"".join(map(cell, r))}</tr>' for r in rows)
+    heads = ''.join(f'<th scope="col">{html.escape(o)}</th>' for o in head)
+    top = f'<thead><tr>{heads}</tr></thead>' if head else ''
+    lines = ''.join(f'<tr{" class=you" if r[0] in marked else ""}>{"".join(map(_cell, r))}</tr>' for r in rows)
     return f'<table>{top}<tbody>{lines}</tbody></table>'
 
-# %% ../nbs/14a_report.ipynb #b0833477
-def _summary(note, records, state, why, evaluation):
-    "State and the figures that one looks for first"
-    last = records[-1] if records else {}
-    vals = series(records, 'val_loss')
-    facts = {'steps': f'{note.get("step", last.get("step", 0)):,}', 'tokens': human(note.get('tokens', last.get('tokens', 0))),
+# %% ../nbs/14a_report.ipynb #80831cf0
+def _facts(note, last, vals, evaluation):
+    "The figures at the top, by name"
+    facts = {'steps': f'{note.get("step", last.get("step", 0)):,}',
+             'tokens': human(note.get('tokens', last.get('tokens', 0))),
              'time': duration(note.get('elapsed_s', last.get('elapsed_s', 0)))}
     if note.get('parameters'): facts = {'parameters': human(note['parameters'])} | facts
     if evaluation:
         facts['validation loss (whole split)'] = f'{evaluation["nats_per_token"]:.4f}'
         if evaluation.get('bits_per_byte'): facts['bits per byte'] = f'{evaluation["bits_per_byte"]:.4f}'
     elif vals[1]: facts['validation loss'] = f'{vals[1][-1]:.4f}'
-    if vals[1]: best = min(range(len(vals[1])), key=vals[1].__getitem__); facts['best'] = f'{vals[1][best]:.4f} at step {vals[0][best]:,}'
+    if vals[1]:
+        best = min(range(len(vals[1])), key=vals[1].__getitem__)
+        facts['best'] = f'{vals[1][best]:.4f} at step {vals[0][best]:,}'
+    return facts
+
+# %% ../nbs/14a_report.ipynb #c9bea0fb
+def _summary(note, records, state, why, evaluation):
+    "State and the figures that one looks for first"
+    last = records[-1] if records else {}
+    facts = _facts(note, last, series(records, 'val_loss'), evaluation)
     cells = ''.join(f'<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>' for k, v in facts.items())
     return f'<p><span class="state {state}">{state}</span> {html.escape(why)}</p><dl>{cells}</dl>'
 
+# %% ../nbs/14a_report.ipynb #6a52830b
 def _settings(cfg):
     "Changed settings first; the rest folded"
     marked, rows = changed_values(cfg), flat_values(cfg)
     shown = [(k, str(v)) for k, v in marked.items()]
     sections = {}
-    for k in flat_fields(RunConfig).values(): sections.setdefault(k.section, []).append((k.name, str(rows[k.name]), k.help))
-    folded = ''.join(f'<h3>{html.escape(s)}</h3>{table(o, ("setting", "value", "meaning"), marked)}' for s, o in sections.items())
-    return f'<p>What differs from the defaults:</p>{table(shown, ("setting", "value"))}<details><summary>All settings (changed ones are marked)</summary>{folded}</details>'
+    for k in flat_fields(RunConfig).values():
+        sections.setdefault(k.section, []).append((k.name, str(rows[k.name]), k.help))
+    folded = ''.join(f'<h3>{html.escape(s)}</h3>{table(o, ("setting", "value", "meaning"), marked)}'
+                     for s, o in sections.items())
+    return (f'<p>What differs from the defaults:</p>{table(shown, ("setting", "value"))}'
+            f'<details><summary>All settings (changed ones are marked)</summary>{folded}</details>')
 
-# %% ../nbs/14a_report.ipynb #eb46a895
+# %% ../nbs/14a_report.ipynb #5803efbb
 def _samples(run, texts):
     "What it wrote at the end, and before that"
     files = sorted((p for p in Path(run, 'samples').glob('step_*.txt')), key=lambda p: p.name)
     kept = files if len(files) <= 12 else [files[i*(len(files) - 1)//11] for i in range(12)]
-    older = ''.join(f'<details><summary>{html.escape(p.stem.replace("_", " "))}</summary><pre>{html.escape(p.read_text(encoding="utf-8", errors="replace"))}</pre></details>' for p in kept)
+    older = ''.join(f'<details><summary>{html.escape(p.stem.replace("_", " "))}</summary>'
+                    f'<pre>{html.escape(p.read_text(encoding="utf-8", errors="replace"))}</pre></details>'
+                    for p in kept)
     return ''.join(f'<pre>{html.escape(o)}</pre>' for o in texts) + (f'<p>On the way:</p>{older}' if older else '')
 
+# %% ../nbs/14a_report.ipynb #538240e6
 def _commands(cfg, run, note, state):
     "How to repeat, to continue and to use it"
     folder, again = shlex.quote(str(run)), command_for(cfg)
     unit = next((k for k in ('minutes', 'max_epochs', 'max_tokens') if getattr(cfg.train, k)), 'max_steps')
     longer = f'--{unit} {round(2*getattr(cfg.train, unit), 6):.15g}'
     onwards = '' if state in ('stopped', 'failed', 'died', 'silent') else f' {longer}'
-    how = {'Again, from the start': again, 'On from where it ended': f'nanogpt-train --auto_resume --out_dir {folder}{onwards}',
-           'More text': f'nanogpt-sample {folder}', 'Its curves as a picture': f'nanogpt-plot {folder} --panels'}
+    how = {'Again, from the start': again,
+           'On from where it ended': f'nanogpt-train --auto_resume --out_dir {folder}{onwards}',
+           'More text': f'nanogpt-sample {folder}',
+           'Its curves as a picture': f'nanogpt-plot {folder} --panels'}
     return ''.join(f'<h3>{k}</h3><pre>{html.escape(v)}</pre>' for k, v in how.items())
 
-# %% ../nbs/14a_report.ipynb #e8a3616b
+# %% ../nbs/14a_report.ipynb #7ce89f40
 def read_run(
     run, # run folder
 ) -> RunConfig:
@@ -237,6 +340,18 @@ def read_run(
     if not path.is_file(): raise UserError(f'{path} does not exist: expected a run folder, made by nanogpt-train')
     return build(RunConfig, read_config(path, flat_fields(RunConfig)))
 
+# %% ../nbs/14a_report.ipynb #dcb6e781
+def _kept(path):
+    try: return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError): return None
+
+def _baselines(rows):
+    if not rows: return ''
+    best_last = sorted(rows.items(), key=lambda o: -o[1]['bits_per_byte'])
+    lines = [(k, v['nats_per_token'], v['bits_per_byte']) for k, v in best_last]
+    return table(lines, ('', 'nats per token', 'bits per byte'), ['GPT'])
+
+# %% ../nbs/14a_report.ipynb #48ebd3bb
 def write_report(
     run,             # run folder, or a `Run`
     rows: dict=None, # figures of the model and of baselines, from `baselines`; None = baselines.json of the folder
@@ -246,27 +361,24 @@ def write_report(
     "Describe a run in one HTML file without links to anything"
     folder = Path(getattr(run, 'folder', run))
     cfg, note = getattr(run, 'cfg', None) or read_run(folder), read_status(folder)
+    evaluation, rows = getattr(run, 'evaluation', None), rows or _kept(folder/'baselines.json')
+    parts = _parts(folder, cfg, note, evaluation and vars(evaluation), rows, samples)
+    body = '\n'.join((f'<h2>{k}</h2>' if k else '') + v for k, v in parts.items() if v)
+    page = _PAGE.format(title=html.escape(f'Run {folder.name}'), style=_COLOURS + _LAYOUT + _DRAWING, body=body)
+    path = Path(path or folder/'report.html')
+    atomic_write(path, page)
+    return path
+
+def _parts(folder, cfg, note, evaluation, rows, samples):
+    "The page's parts by their headings; empty where there is nothing to say"
     try: records = read_metrics(folder)
     except UserError: records = []
     state, why = headline(folder, note)
-    e = getattr(run, 'evaluation', None)
-    parts = {None: _summary(note, records, state, why, vars(e) if e else None), 'Curves': f'<div class="charts">{"".join(charts(records))}</div>' if len(records) > 1 else '',
-             'Beside baselines': _baselines(rows or _kept(folder/'baselines.json')), 'What it writes': _samples(folder, samples),
-             'Data': table(data_rows(cfg, folder)), 'How to go on': _commands(cfg, folder, note, state), 'Settings': _settings(cfg),
-             'Environment': table((note.get('environment') or environment()).items())}
-    body = '\n'.join((f'<h2>{k}</h2>' if k else '') + v for k, v in parts.items() if v)
-    path = Path(path or folder/'report.html')
-    atomic_write(path, _PAGE.format(title=html.escape(f'Run {folder.name}'), body=body))
-    return path
-
-def _kept(path):
-    try: return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError): return None
-
-def _baselines(rows):
-    if not rows: return ''
-    best_last = sorted(rows.items(), key=lambda o: -o[1]['bits_per_byte'])
-    return table([(k, v['nats_per_token'], v['bits_per_byte']) for k, v in best_last], ('', 'nats per token', 'bits per byte'), ['GPT'])
+    curves = f'<div class="charts">{"".join(charts(records))}</div>' if len(records) > 1 else ''
+    return {None: _summary(note, records, state, why, evaluation), 'Curves': curves,
+            'Beside baselines': _baselines(rows), 'What it writes': _samples(folder, samples),
+            'Data': table(data_rows(cfg, folder)), 'How to go on': _commands(cfg, folder, note, state),
+            'Settings': _settings(cfg), 'Environment': table((note.get('environment') or environment()).items())}
 
 # %% ../nbs/14a_report.ipynb #e154d6dd
 class ReportFailure(Callback):
