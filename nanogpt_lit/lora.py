@@ -89,7 +89,7 @@ def adapters(model) -> dict[str, LoRALinear]:
     "The adapted layers by name"
     return {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear)}
 
-# %% ../nbs/15b_lora.ipynb #76ffe893
+# %% ../nbs/15b_lora.ipynb #2da46697
 @torch.no_grad()
 def grow_vocab(
     model,           # a `GPT`, changed in place
@@ -99,9 +99,12 @@ def grow_vocab(
     "Give a model further token ids, each beginning as the mean of the known ones. Returns it"
     known = min(known or model.cfg.vocab_size, model.cfg.vocab_size)
     if n <= known: return model
-    def grown(W): return nn.Parameter(torch.cat([W[:known], W[:known].mean(0, keepdim=True).expand(n - known, -1), W[n:]]))
+    def grown(W):
+        new = W[:known].mean(0, keepdim=True).expand(n - known, -1)
+        return nn.Parameter(torch.cat([W[:known], new, W[n:]]))
     tied, size = model.cfg.tie_embeddings, max(n, model.cfg.vocab_size)
-    model.cfg, model.wte = replace(model.cfg, vocab_size=size), nn.Embedding.from_pretrained(grown(model.wte.weight), freeze=False)
+    model.cfg = replace(model.cfg, vocab_size=size)
+    model.wte = nn.Embedding.from_pretrained(grown(model.wte.weight), freeze=False)
     model.head.weight, model.head.out_features = model.wte.weight if tied else grown(model.head.weight), size
     return model
 
@@ -186,7 +189,7 @@ def save_adapter(
     atomic_write(folder/'adapter.json', json.dumps(asdict(model.lora) | dict(base=base_checksum(model)), indent=1))
     return folder
 
-# %% ../nbs/15b_lora.ipynb #1dc5a4b8
+# %% ../nbs/15b_lora.ipynb #653834ad
 def load_adapter(
     model,  # the base, changed in place
     folder, # from `save_adapter`
@@ -194,10 +197,13 @@ def load_adapter(
     "Put saved adapters on a model. Returns it. `UserError` if they are damaged or made for another base"
     folder = Path(folder)
     try: told = json.loads(read_text(folder/'adapter.json')); base, cfg = told.pop('base'), LoRAConfig(**told)
-    except (ValueError, TypeError, KeyError): raise UserError(f'{folder}/adapter.json is damaged: copy the folder again') from None
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f'{folder}/adapter.json is damaged: copy the folder again') from None
     if adapters(model): raise UserError('the model has adapters already: merge_lora(model) first')
-    if cfg.new_ids and cfg.new_ids[-1] < model.cfg.vocab_size + 10_000: grow_vocab(model, cfg.new_ids[-1] + 1, cfg.new_ids[0])
-    if base != base_checksum(model): raise UserError(f'{folder} was trained on another base model: use the one that it was made with')
+    if cfg.new_ids and cfg.new_ids[-1] < model.cfg.vocab_size + 10_000:
+        grow_vocab(model, cfg.new_ids[-1] + 1, cfg.new_ids[0])
+    if base != base_checksum(model):
+        raise UserError(f'{folder} was trained on another base model: use the one that it was made with')
     try: weights = load_file(folder/'adapter.safetensors')
     except (SafetensorError, OSError) as e:
         raise UserError(f'{folder}/adapter.safetensors is missing or torn ({e}): copy the folder again') from None

@@ -18,17 +18,17 @@ from .optim import clip_grad_norm, lr_factor, make_optimizers, set_lr
 from .data import mix64
 from .instructions import check_turns, encode_turns
 
-# %% ../nbs/16a_preference.ipynb #855f8d92
+# %% ../nbs/16a_preference.ipynb #06f18dea
 def dpo_loss(
     chosen_B, rejected_B,         # ln π of the two answers
     ref_chosen_B, ref_rejected_B, # the same by the reference
     beta: float=.1,               # the leash: large = stay close to the reference
 ) -> tuple: # loss, margin_B
-    "Direct preference optimisation's loss, and by how much the chosen answer's implied reward is ahead (Rafailov et al. 2023, equation 7)"
+    "The loss of DPO, and by how much the chosen answer's implied reward is ahead (Rafailov et al. 2023, equation 7)"
     margin_B = beta*((chosen_B - ref_chosen_B) - (rejected_B - ref_rejected_B))
     return -F.logsigmoid(margin_B).mean(), margin_B
 
-# %% ../nbs/16a_preference.ipynb #71e011b4
+# %% ../nbs/16a_preference.ipynb #e50be9ab
 @dataclass
 class Pair:
     "A question with a better and a worse answer"
@@ -48,13 +48,15 @@ def read_pairs(
         values = [r.get(k) if isinstance(r, dict) else None for k in ('prompt', 'chosen', 'rejected')]
         if not all(isinstance(v, str) and v.strip() for v in values):
             found = ', '.join(map(repr, r)) if isinstance(r, dict) else type(r).__name__
-            raise UserError(f'{path} record {n}: expected prompt, chosen and rejected, each a text that is not empty; found {found}')
-        if values[1].strip() == values[2].strip(): raise UserError(f'{path} record {n}: chosen and rejected are the same, so there is nothing to prefer')
+            raise UserError(f'{path} record {n}: expected prompt, chosen and rejected, each a text that is not empty; '
+                            f'found {found}')
+        if values[1].strip() == values[2].strip():
+            raise UserError(f'{path} record {n}: chosen and rejected are the same, so there is nothing to prefer')
         out.append(Pair(*(v.strip() for v in values)))
     if not out: raise UserError(f'{path} holds no pairs')
     return out
 
-# %% ../nbs/16a_preference.ipynb #783657a7
+# %% ../nbs/16a_preference.ipynb #047c7a4d
 def pair_rows(
     pairs: list[Pair],
     tokenizer, template, # how a chat is written down
@@ -66,10 +68,13 @@ def pair_rows(
         for said in (p.chosen, p.rejected):
             turns = check_turns([dict(role='user', content=p.prompt), dict(role='assistant', content=said)])
             ids, mask = encode_turns(turns, tokenizer, template)
-            if len(ids) > block_size + 1: raise UserError(f'pair {n} has {len(ids)} tokens, the model sees {block_size}: leave it out, or use a model with a larger block_size')
+            if len(ids) > block_size + 1:
+                raise UserError(f'pair {n} has {len(ids)} tokens, the model sees {block_size}: leave it out, '
+                                'or use a model with a larger block_size')
             rows.append((ids, mask))
     return rows
 
+# %% ../nbs/16a_preference.ipynb #ceff0a3f
 def answer_logprobs(
     model,     # a `GPT`
     rows,      # from `pair_rows`
@@ -77,13 +82,14 @@ def answer_logprobs(
     "ln π of the answer in each row"
     T, device = max(len(ids) for ids, _ in rows) - 1, model.wte.weight.device
     ids_BT, mask_BT = torch.zeros(len(rows), T + 1, dtype=torch.long), torch.zeros(len(rows), T + 1)
-    for b, (ids, mask) in enumerate(rows): ids_BT[b, :len(ids)], mask_BT[b, :len(ids)] = torch.tensor(ids), torch.tensor(mask).float()
+    for b, (ids, mask) in enumerate(rows):
+        ids_BT[b, :len(ids)], mask_BT[b, :len(ids)] = torch.tensor(ids), torch.tensor(mask).float()
     ids_BT, mask_BT = ids_BT.to(device), mask_BT.to(device)
     logits_BTV = model(ids_BT[:, :-1])[0]
     nats_BT = F.cross_entropy(logits_BTV.transpose(1, 2).float(), ids_BT[:, 1:], reduction='none')
     return -(nats_BT*mask_BT[:, 1:]).sum(1)
 
-# %% ../nbs/16a_preference.ipynb #11365211
+# %% ../nbs/16a_preference.ipynb #c9f12787
 def dpo_tune(
     model,               # a tuned `GPT`, changed in place
     tokenizer, template, # how a chat is written down
@@ -96,19 +102,22 @@ def dpo_tune(
 ) -> list[dict]: # a record per step
     "Teach a model to prefer, by AdamW. Returns loss, share of pairs in the right order, and mean margin of each step"
     rows = pair_rows(pairs, tokenizer, template, model.cfg.block_size)
-    with torch.no_grad(): ref = torch.cat([answer_logprobs(model.eval(), rows[k:k + 2*batch_size]) for k in range(0, len(rows), 2*batch_size)]).view(-1, 2)
+    parts = [rows[k:k + 2*batch_size] for k in range(0, len(rows), 2*batch_size)]
+    with torch.no_grad(): ref = torch.cat([answer_logprobs(model.eval(), o) for o in parts]).view(-1, 2)
     cfg = OptimConfig(learning_rate=learning_rate, weight_decay=0., warmup_steps=min(5, steps//4))
     opts, records = make_optimizers(model, cfg, str(ref.device)), []
-    for step in range(steps):                                          # dropout stays off: the reference has none either
+    for step in range(steps):                             # dropout stays off: the reference has none either
         key = mix64(np.arange(step*batch_size, (step + 1)*batch_size, dtype=np.uint64) ^ mix64(seed))
         which = (key % np.uint64(len(pairs))).astype(int) if batch_size < len(pairs) else np.arange(len(pairs))
         logp = answer_logprobs(model, [rows[2*k + j] for k in which for j in (0, 1)]).view(-1, 2)
         loss, margin = dpo_loss(*logp.T, *ref[which].T, beta)
-        if not torch.isfinite(loss): raise UserError(f'the loss stopped being a finite number at step {step}: try a lower learning_rate')
+        if not torch.isfinite(loss):
+            raise UserError(f'the loss stopped being a finite number at step {step}: try a lower learning_rate')
         loss.backward()
         clip_grad_norm([p for p in model.parameters() if p.requires_grad], 1.)
         set_lr(opts, lr_factor(step, cfg, steps))
         for o in opts: o.step(); o.zero_grad(set_to_none=True)
-        records.append(dict(step=step, loss=loss.item(), right=(margin > 0).float().mean().item(), margin=margin.mean().item()))
+        right = (margin > 0).float().mean().item()
+        records.append(dict(step=step, loss=loss.item(), right=right, margin=margin.mean().item()))
     model.eval()
     return records
