@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['READERS', 'RECIPES', 'TEXT_SUFFIXES', 'pystdlib_files', 'pystdlib_documents', 'Source', 'Corpus', 'reader',
            'read_text', 'read_python', 'read_file', 'read_jsonl', 'read_json', 'read_csv', 'read_table', 'Seen',
-           'Piece', 'Recipe', 'read_hub', 'find_files', 'source_of', 'open_corpus']
+           'Piece', 'Recipe', 'read_hub', 'hub_dataset', 'find_files', 'source_of', 'open_corpus']
 
 # %% ../nbs/05a_corpus.ipynb #c9cff6f0
 import csv, difflib, glob, hashlib, json, logging, os, re, socket, sys, sysconfig, tempfile, tokenize
@@ -478,6 +478,20 @@ def _explained(e, args, name, instead):
     if 'ValueError' in kinds and not 'OSError' in kinds:
         return UserError(f'{name} wants to be asked differently ({said}): see --dataset_config and --dataset_split')
     return UserError(f'{name} could not be read from the network ({type(e).__name__}): go online and run the same command again, {instead}')
+
+# %% ../nbs/05a_corpus.ipynb #53a6b20d
+def hub_dataset(
+    path: str,          # OWNER/NAME on the Hugging Face Hub
+    split: str='train', # which part
+):
+    "A data set of the hub, whole; where the hub can't be reached, the copy on this machine. Raises what `datasets` raises"
+    from datasets import config, load_dataset
+    from huggingface_hub import constants
+    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    try: _ask_network({})
+    except OSError: config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try: return load_dataset(path, split=split)
+    finally: config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 # %% ../nbs/05a_corpus.ipynb #9a1e7e3a
 _READER_OF = {'.jsonl': 'jsonl', '.ndjson': 'jsonl', '.json': 'json', '.csv': 'csv', '.tsv': 'csv',

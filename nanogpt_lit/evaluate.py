@@ -7,13 +7,14 @@ __all__ = ['RULES', 'bits_per_byte', 'Evaluation', 'evaluate_loss', 'unigram_nat
            'baselines', 'plot_baselines', 'baseline_table', 'Choice', 'read_choices', 'choice_ids', 'RowScore',
            'score_rows', 'judge', 'answer', 'accuracies', 'ask', 'hellaswag', 'hub_hellaswag']
 
-# %% ../nbs/14_evaluate.ipynb #3ee12533
+# %% ../nbs/14_evaluate.ipynb #cfe1491f
 import gzip, json, lzma, math
 from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np
 import torch
 from .core import UserError, new_ax, read_text
+from .corpus import hub_dataset
 from .loader import TokenData
 from .trainer import SingleDevice, mean_loss
 
@@ -281,7 +282,7 @@ def ask(
         scores = iter(score_rows(model, [row for _, rows in part for row in rows], 4*batch_size, dtype))
         for i, rows in part: yield judge(questions[i], [next(scores) for _ in rows], i)
 
-# %% ../nbs/14_evaluate.ipynb #1702abf9
+# %% ../nbs/14_evaluate.ipynb #e62ce34f
 def hellaswag(
     model,                # a `GPT`
     tokenizer,            # that it was trained with
@@ -297,8 +298,7 @@ def hellaswag(
 def hub_hellaswag(limit=0) -> list[Choice]:
     "HellaSwag's validation questions through `datasets`. `UserError` says what to do offline"
     try:
-        from datasets import load_dataset
-        rows = load_dataset('Rowan/hellaswag', split='validation')
+        rows = hub_dataset('Rowan/hellaswag', 'validation')
         return [Choice(r['ctx'], r['endings'], r['label']) for r in (rows.select(range(limit)) if limit else rows)]
     except Exception as e:
         raise UserError(f'HellaSwag could not be read from the network ({type(e).__name__}): go online once, or fetch hellaswag_val.jsonl '

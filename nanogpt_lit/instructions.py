@@ -8,7 +8,7 @@ __all__ = ['ROLES', 'EMPTY', 'NAMED', 'TEMPLATES', 'detect', 'to_turns', 'check_
            'encode_turns', 'mask_html', 'with_template', 'template_of', 'fit_turns', 'Examples', 'encode_examples',
            'split_examples', 'save_examples', 'load_examples', 'ChatPlan', 'ReplayPlan', 'with_replay']
 
-# %% ../nbs/15a_instructions.ipynb #a8490e73
+# %% ../nbs/15a_instructions.ipynb #f8308174
 import ast, html, json, logging, os, shutil, textwrap, tokenize
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from .core import UserError, atomic_write, check_writable, read_text, sha256_file
 from .tokenizer import CHAT_TOKENS
 from .tokens import visible
-from .corpus import Marker, _ask_network, pystdlib_files
+from .corpus import Marker, hub_dataset, pystdlib_files
 from .data import mix64
 from .loader import BatchPlan, DocumentPlan, MixedPlan, _deal, make_plan, pack_lengths
 
@@ -236,20 +236,10 @@ def pystdlib_instruct():
             seen.add((head, body))
             yield path.name, dict(prompt=head, completion=body)
 
-# %% ../nbs/15a_instructions.ipynb #6a7992b6
-def _fetch(path):
-    "A data set of the hub; only from the copies on this machine if the hub can't be reached"
-    from datasets import config, load_dataset
-    from huggingface_hub import constants
-    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    try: _ask_network({})
-    except OSError: config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
-    try: return load_dataset(path, split='train')
-    finally: config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
-
+# %% ../nbs/15a_instructions.ipynb #caf6557b
 def _hub(path):
     def rows():
-        try: data = _fetch(path)
+        try: data = hub_dataset(path)
         except Exception as e:
             raise UserError(f'{path} is not on this machine and could not be fetched ({type(e).__name__}): go online once, '
                             'or fetch the file on another machine and give its path instead of the name (--input FILE)') from None
