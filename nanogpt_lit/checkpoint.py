@@ -391,13 +391,14 @@ def _write(self: CheckpointCallback, t):
     atomic_write(self.out_dir/'latest', path.name + '\n')
     t.last_checkpoint, self.saved_step = path, t.step
 
-# %% ../nbs/11_checkpoint.ipynb #99ec6e28
+# %% ../nbs/11_checkpoint.ipynb #36900740
 @patch
 def _forget(self: CheckpointCallback, t):
     "Delete or strip what has been superseded by a newer file, as far as this run has written it"
-    *older, _ = kept = [p for p in checkpoints(self.out_dir) if p.name == t.cfg.checkpoint_name.format(step=step_of(p))]
+    kept = [p for p in checkpoints(self.out_dir) if p.name == t.cfg.checkpoint_name.format(step=step_of(p))]
+    older = kept[:-1]                                     # none if the folder is gone: the next save will say so
     if (keep := t.cfg.keep_last_n_checkpoints) > 0:
-        for p in kept[:-keep]: p.unlink()
+        for p in kept[:-keep]: p.unlink(missing_ok=True)
         older = older[-keep + 1:] if keep > 1 else []
     if t.cfg.strip_checkpoints:
         for p in older:

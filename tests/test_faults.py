@@ -85,6 +85,15 @@ def test_a_folder_that_is_moved_while_it_trains(here):
     code, out, err = train('--out_dir', 'run', '--auto_resume', '--max_steps', last, cwd=here)
     assert code == 0 and f'at step {new["step"]}' in out, err
 
+def test_a_folder_that_is_gone_when_old_checkpoints_would_be_forgotten(tmp_path):
+    "The instant after a save: the next one reports it"
+    from types import SimpleNamespace
+    from nanogpt_lit.checkpoint import CheckpointCallback
+    from nanogpt_lit.config import TrainConfig
+    c = CheckpointCallback(tmp_path/'run')
+    (tmp_path/'run').rmdir() if (tmp_path/'run').exists() else None
+    c._forget(SimpleNamespace(cfg=TrainConfig(keep_last_n_checkpoints=2)))
+
 def test_a_run_continues_in_another_place_without_its_text(here):
     "Copied to another machine: `nanogpt-train RUN/config.toml --auto_resume` means the folder of that file"
     assert train('--out_dir', 'run', '--max_steps', 4, cwd=here)[0] == 0
