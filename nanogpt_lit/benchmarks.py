@@ -396,7 +396,7 @@ def harness_results(
     def count(task): return {k: v['effective'] for k, v in [('n', found['n-samples'].get(task))] if v} # a group has none
     return {f'harness:{task}': figures(r) | count(task) for task, r in found['results'].items()}
 
-# %% ../nbs/14b_benchmarks.ipynb #5c2b59e3
+# %% ../nbs/14b_benchmarks.ipynb #df1ee01e
 def eval_command(cfg: EvalConfig):
     "Target of `nanogpt-eval`; several processes (torchrun) share the questions"
     set_threads(cfg.num_threads)
@@ -410,15 +410,18 @@ def eval_command(cfg: EvalConfig):
         if name in todo: raise UserError(f'two tasks are called {name!r}, and their answers would be mixed: rename a file')
         todo[name] = questions_for(t, cfg, run)
     theirs = [t.partition(':')[2] for t in names if t.startswith('harness:')]
-    if theirs and rank == 0: atomic_write(out/'harness.json', json.dumps(harness_results(run, theirs, cfg))) # cannot be shared out
+    harness, key = out/'harness.json', [exam_key(run.model, run.tokenizer, [], dtype), theirs, cfg.limit, cfg.seed]
+    if theirs and rank == 0: # cannot be shared out
+        atomic_write(harness, json.dumps(dict(key=key, results=harness_results(run, theirs, cfg))))
     def records_of(name): return examine(run.model, run.tokenizer, todo[name], out, name, cfg.batch_size, dtype, rank, world)
     records = {name: records_of(name) for name in todo}
     records |= {name: records_of(name) for name, r in records.items() if r is None} # others may have finished since
-    late = [name for name, r in records.items() if r is None] + ['the harness']*bool(theirs and not (out/'harness.json').exists())
+    told = json.loads(read_text(harness)) if theirs and harness.exists() else {} # perhaps of an earlier exam
+    late = [name for name, r in records.items() if r is None] + ['the harness']*bool(theirs and told.get('key') != key)
     if late:
         return print(f'{", ".join(late)}: the share of process {rank} of {world} is done')
     results = {name: grade(todo[name], r) for name, r in records.items()}
-    if theirs: results |= json.loads(read_text(out/'harness.json'))
+    if theirs: results |= told['results']
     about = dict(model=str(cfg.run), step=run.step, parameters=run.model.num_params(), dtype=dtype, limit=cfg.limit)
     atomic_write(out/'results.json', json.dumps(dict(about, results=results), indent=1) + '\n')
     print(f'{cfg.run}: {human(run.model.num_params())} parameters, step {run.step}\n\n{result_table(results)}\n\nwrote {out/"results.json"}')

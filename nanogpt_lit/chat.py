@@ -66,7 +66,7 @@ def say(self: Chat, text: str) -> str:
     "The whole answer at once"
     return ''.join(self.reply(text))
 
-# %% ../nbs/16b_chat.ipynb #8e3f791b
+# %% ../nbs/16b_chat.ipynb #1d955745
 HELP = '''/reset            begin a new conversation
 /system TEXT      set the system prompt (without TEXT: show it)
 /retry            another answer to the last question
@@ -93,7 +93,7 @@ def save(self: Chat, path):
 
 @patch
 def load(self: Chat, path):
-    try: turns = check_turns(json.loads(read_text(path).splitlines()[0])['messages'])
+    try: turns = check_turns(json.loads(read_text(path).split('\n')[0])['messages'])
     except (ValueError, LookupError, TypeError) as e: raise UserError(f'{path} is no saved conversation ({e}): expected {{"messages": [...]}}') from None
     self.system = turns[0]['content'] if turns[0]['role'] == 'system' else ''
     self.turns = turns[bool(self.system):]

@@ -140,7 +140,7 @@ def baseline_table(
         lines.append(f'{k:<12} {rows[k]["nats_per_token"]:>10.4f} {rows[k]["bits_per_byte"]:>10.4f}')
     return '\n'.join(lines)
 
-# %% ../nbs/14_evaluate.ipynb #fe79c398
+# %% ../nbs/14_evaluate.ipynb #626badbe
 @dataclass
 class Choice:
     "A question with several endings, of which one is right"
@@ -152,22 +152,24 @@ class Choice:
         if not isinstance(self.ctx, str): raise ValueError('ctx is not a text')
         if not isinstance(self.endings, list) or len(self.endings) < 2 or not all(isinstance(o, str) and o.strip() for o in self.endings):
             raise ValueError('endings are not a list of at least two texts')
+        if isinstance(self.label, (bool, float)): raise ValueError(f'label is {self.label!r}, which numbers no ending')
         try: self.label = int(self.label)
         except (ValueError, TypeError): raise ValueError(f'label is {self.label!r}') from None
         if not 0 <= self.label < len(self.endings): raise ValueError(f'label {self.label} is not the number of an ending')
 
-# %% ../nbs/14_evaluate.ipynb #589b9203
+# %% ../nbs/14_evaluate.ipynb #62ed1cf4
 def read_choices(
     path,         # JSON lines with `ctx`, `endings` and `label`; HellaSwag's file is one
     limit: int=0, # read at most so many; 0 = all
 ) -> list[Choice]:
     "The questions in a file. `UserError` names the line that isn't one"
     out = []
-    for n, line in enumerate(read_text(path).splitlines(), 1):
+    for n, line in enumerate(read_text(path).split('\n'), 1):
         if limit and len(out) == limit: break
         if not line.strip(): continue
         try: record = json.loads(line)
         except ValueError: raise UserError(f'{path} line {n} is not JSON: expected one question per line') from None
+        if not isinstance(record, dict): raise UserError(f'{path} line {n} is no record: expected {{"ctx": …, "endings": […], "label": …}}')
         try: out.append(Choice(*(record[k] for k in ('ctx', 'endings', 'label'))))
         except KeyError as e: raise UserError(f'{path} line {n} has no field {e}; found {", ".join(record) or "none"}: expected ctx, endings, label') from None
         except (ValueError, TypeError) as e: raise UserError(f'{path} line {n}: {e}; expected ctx, endings, label') from None

@@ -137,3 +137,16 @@ def test_a_task_that_the_harness_does_not_know(here, tmp_path):
     pytest.importorskip('lm_eval', reason='the evaluation harness is not installed')
     code, said = here('run', '--tasks', 'harness:nope', '--out_dir', tmp_path)
     assert code == 1 and 'does not know nope' in said and 'Traceback' not in said
+
+def test_figures_of_an_earlier_harness_run_are_not_taken_for_these(here, monkeypatch, tmp_path):
+    "Process 1 of 2 finds what another exam has left behind; then process 0 of this one delivers"
+    monkeypatch.setattr(benchmarks, 'harness_results', lambda run, tasks, cfg: {f'harness:{t}': dict(acc=.5, n=2) for t in tasks})
+    assert here('run', '--tasks', 'harness:old', '--out_dir', tmp_path)[0] == 0
+    (tmp_path/'results.json').unlink()
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '1')
+    code, said = here('run', '--tasks', 'harness:new', '--out_dir', tmp_path)
+    assert code == 0 and 'the harness' in said and not (tmp_path/'results.json').exists()
+    monkeypatch.setenv('RANK', '0')
+    assert here('run', '--tasks', 'harness:new', '--out_dir', tmp_path)[0] == 0
+    assert [*results(tmp_path)] == ['harness:new']

@@ -153,11 +153,21 @@ def test_killed_evaluation_goes_on_with_other_processes(base):
 
 # --- against other packages ----------------------------------------------------------------------------------------
 
-def gpt2_folder(folder, shared_data):
+@pytest.fixture(scope='module')
+def prose(tmp_path_factory):
+    "Sentences that every machine has: the docstrings and comments of a few modules of Python's own library"
+    import argparse, ast, inspect, logging, subprocess as sub, textwrap, threading
+    words = ' '.join(ast.get_docstring(o) or '' for m in (argparse, inspect, logging, sub, textwrap, threading) for o in ast.walk(ast.parse(inspect.getsource(m)))
+                     if isinstance(o, (ast.Module, ast.ClassDef, ast.FunctionDef))).split()
+    path = tmp_path_factory.mktemp('prose')/'prose.txt'
+    path.write_text('\n'.join(textwrap.wrap(' '.join(words), 60)), encoding='utf-8')
+    return path
+
+def gpt2_folder(folder, prose):
     "A random-weight GPT-2 of transformers, with a vocabulary of its kind, trained on the spot so that no network is needed"
     transformers = pytest.importorskip('transformers')
     from nanogpt_lit.tokenizer import Tokenizer
-    tok = Tokenizer.train(shared_data/'tinyshakespeare.txt', 1500, progress=False)
+    tok = Tokenizer.train(prose, 1000, progress=False)
     torch.manual_seed(0)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=tok.vocab_size, n_layer=2, n_head=4, n_embd=64, n_positions=128, initializer_range=.15,
                                                                  bos_token_id=tok.eot_id, eos_token_id=tok.eot_id)).eval()
@@ -165,21 +175,21 @@ def gpt2_folder(folder, shared_data):
     tok.save(folder)
     return model, tok
 
-def hellaswag_like(shared_data, n=120):
-    "Questions in HellaSwag's original format, made from Shakespeare's lines"
-    lines = [o for o in (shared_data/'tinyshakespeare.txt').read_text(encoding='utf-8').splitlines() if 25 < len(o) < 70]
+def hellaswag_like(prose, n=120):
+    "Questions in HellaSwag's original format, made from neighbouring lines; every fifth is too long for the model"
+    lines = [o for o in prose.read_text(encoding='utf-8').splitlines() if 25 < len(o) < 70]
     rng = np.random.default_rng(0)
     for i in range(n):
         k, others = int(rng.integers(len(lines) - 4)), [lines[j].lower() for j in rng.integers(0, len(lines), 3)]
         label = int(rng.integers(4))
-        a, b = lines[k] + ' ' + lines[k + 1], lines[k + 2]
-        yield dict(ind=i, activity_label='Theatre', ctx_a=a, ctx_b=b, ctx=f'{a} {b}', split='val', split_type='indomain', label=label,
-                   endings=others[:label] + [lines[k + 3].lower()] + others[label:], source_id=f'play~{i}')
+        a, b = ' '.join(lines[k:k + 2])*(1 if i % 5 else 6), lines[k + 2]
+        yield dict(ind=i, activity_label='Reading', ctx_a=a, ctx_b=b, ctx=f'{a} {b}', split='val', split_type='indomain', label=label,
+                   endings=others[:label] + [lines[k + 3].lower()] + others[label:], source_id=f'prose~{i}')
 
-def test_hellaswag_equals_transformers(tmp_path, shared_data):
+def test_hellaswag_equals_transformers(tmp_path, prose):
     "Every answer to every question, by all three rules, as one row at a time through transformers"
-    model, tok = gpt2_folder(tmp_path/'hf', shared_data)
-    questions = [*hellaswag_like(shared_data)]
+    model = gpt2_folder(tmp_path/'hf', prose)[0]
+    questions, theirs = [*hellaswag_like(prose)], __import__('transformers').AutoTokenizer.from_pretrained(tmp_path/'hf')
     (tmp_path/'hellaswag_val.jsonl').write_text('\n'.join(map(json.dumps, questions)))
     run('nanogpt-eval', 'hf', '--tasks', 'hellaswag', '--hellaswag', 'hellaswag_val.jsonl', '--device', 'cpu', '--num_threads', 1, cwd=tmp_path)
     ours = {r['index']: r for r in map(json.loads, (tmp_path/'hf'/'eval'/'hellaswag.0.jsonl').read_text().splitlines()[1:])}
@@ -188,31 +198,31 @@ def test_hellaswag_equals_transformers(tmp_path, shared_data):
     for i, q in enumerate(questions):
         sums, means, chars = [], [], []
         for ending in q['endings']:
-            ctx, end = tok.encode(q['ctx']), tok.encode(' ' + ending)
+            ctx, end = theirs.encode(q['ctx']), theirs.encode(' ' + ending)
             ids = torch.tensor([(ctx + end)[-129:]])
             with torch.no_grad(): logp = model(ids[:, :-1]).logits[0, -len(end):].log_softmax(-1).gather(1, ids[0, -len(end):, None])
             sums.append(logp.sum().item()), means.append(logp.mean().item()), chars.append(logp.sum().item()/len(ending))
         np.testing.assert_allclose(ours[i]['logprob'], sums, rtol=1e-5)
-        theirs = [int(np.argmax(o)) for o in (sums, means, chars)]
-        assert [answer(ours[i], rule) for rule in RULES] == theirs, i
-        right += np.array(theirs) == q['label']
+        best = [int(np.argmax(o)) for o in (sums, means, chars)]
+        assert [answer(ours[i], rule) for rule in RULES] == best, i
+        right += np.array(best) == q['label']
     assert [results[rule] for rule in RULES] == pytest.approx(list(right/len(questions)), abs=0)
 
-def test_lm_evaluation_harness(tmp_path, shared_data):
+def test_lm_evaluation_harness(tmp_path, prose):
     "The real harness, where it is installed, gets the same log-probabilities as from its own transformers backend"
     pytest.importorskip('lm_eval')
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
     from nanogpt_lit.benchmarks import harness_lm
     from nanogpt_lit.interop import load_run
-    gpt2_folder(tmp_path/'hf', shared_data)
+    gpt2_folder(tmp_path/'hf', prose)
     run_ = load_run(tmp_path/'hf', 'cpu')
     ours = harness_lm(run_.model, run_.tokenizer)
     theirs = HFLM(pretrained=str(tmp_path/'hf'), tokenizer=AutoTokenizer.from_pretrained(str(tmp_path/'hf')), device='cpu', batch_size=4, max_length=128)
-    pairs = [(q['ctx'], ' ' + e) for q in hellaswag_like(shared_data, 10) for e in q['endings']] + [('', 'To be'), ('To be ', 'or not')]
+    pairs = [(q['ctx'], ' ' + e) for q in hellaswag_like(prose, 10) for e in q['endings']] + [('', 'To be'), ('To be ', 'or not')]
     asked = [SimpleNamespace(args=p, arguments=p, doc_id=i, task_name='t', request_type='loglikelihood') for i, p in enumerate(pairs)]
     for a, b in zip(ours.loglikelihood(asked), theirs.loglikelihood(asked)):
         assert a[0] == pytest.approx(b[0], rel=1e-4) and a[1] == b[1]
-    texts = [(' '.join(q['ctx'] for q in hellaswag_like(shared_data, 12)),), ('To be or not to be',)]
+    texts = [(' '.join(q['ctx'] for q in hellaswag_like(prose, 12)),), ('To be or not to be',)]
     asked = [SimpleNamespace(args=t, arguments=t, doc_id=i, task_name='t', request_type='loglikelihood_rolling') for i, t in enumerate(texts)]
     assert ours.loglikelihood_rolling(asked) == pytest.approx(theirs.loglikelihood_rolling(asked), rel=1e-4)
