@@ -293,13 +293,13 @@ PRESETS |= {
     'gpt2-large': dict(**_gpt2, n_layer=36, n_head=20, n_embd=1280, learning_rate=2.5e-4, out_dir='runs/gpt2-large'),
     'gpt2-xl': dict(**_gpt2, n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl')}
 
-# %% ../nbs/00a_config.ipynb #d34f8983
+# %% ../nbs/00a_config.ipynb #bd30651b
 PRESETS['speedrun'] = dict(
-    tokenizer='char', out_dir='runs/speedrun', n_layer=2, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=230,
+    tokenizer='char', out_dir='runs/speedrun', n_layer=2, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=250,
     pos='none', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm', act='relu2', bias=False,
     tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,
     optimizer='muon', learning_rate=.02, min_lr=0., muon_lr=.03, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', beta1=.8, weight_decay=0., grad_clip=0.,
-    schedule='linear', warmup_steps=5, dtype='fast', eval_interval=230, checkpoint_interval=230)
+    schedule='linear', warmup_steps=5, dtype='fast', eval_interval=250, checkpoint_interval=250)
 
 # %% ../nbs/00a_config.ipynb #66061699
 PRESETS |= {
