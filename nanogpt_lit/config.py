@@ -6,11 +6,13 @@
 __all__ = ['PRESETS', 'FINETUNE_PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample',
            'nanogpt_tokenizer', 'nanogpt_prepare', 'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan',
            'nanogpt_monitor', 'nanogpt_report', 'nanogpt_consolidate', 'nanogpt_eval', 'nanogpt_finetune',
-           'nanogpt_chat', 'nanogpt_bench', 'GPTConfig', 'DataConfig', 'OptimConfig', 'TrainConfig', 'RunConfig',
-           'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig', 'InspectConfig', 'CompareConfig',
-           'PrepareConfig', 'PlanConfig', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'FinetuneConfig',
-           'EvalConfig', 'ChatConfig', 'PlotConfig', 'MonitorConfig', 'ReportConfig', 'BenchConfig', 'QuickstartConfig',
-           'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
+           'nanogpt_chat', 'nanogpt_bench', 'ShapeKnobs', 'BlockKnobs', 'ReachKnobs', 'GPTConfig', 'SourceKnobs',
+           'TextKnobs', 'DataConfig', 'RateKnobs', 'OptimConfig', 'LengthKnobs', 'MachineKnobs', 'WatchKnobs',
+           'SaveKnobs', 'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig',
+           'InspectConfig', 'CompareConfig', 'CorpusKnobs', 'PrepareConfig', 'PlanConfig', 'ChoiceKnobs',
+           'SampleConfig', 'ImportConfig', 'ExportConfig', 'ExampleKnobs', 'RemedyKnobs', 'TuneKnobs', 'FinetuneConfig',
+           'EvalConfig', 'ChatConfig', 'PlotConfig', 'MonitorConfig', 'ReportConfig', 'RaceKnobs', 'BenchConfig',
+           'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
 
 # %% ../nbs/00a_config.ipynb #c7ede687
 import math, re, sys
@@ -27,10 +29,10 @@ def _typed(cfg):
     "Give every field the type that it is declared with. `UserError` if that can't be"
     for knob in _kinds(type(cfg)): setattr(cfg, knob.name, parse_value(knob, getattr(cfg, knob.name)))
 
-# %% ../nbs/00a_config.ipynb #10761b24
+# %% ../nbs/00a_config.ipynb #961b1031
 @dataclass
-class GPTConfig:
-    "Shape and options of a `GPT`"
+class ShapeKnobs:
+    "How large a `GPT` is"
     vocab_size: int = 50257          # number of token ids
     block_size: int = 1024           # context length T in tokens
     n_layer: int = 12                # transformer blocks
@@ -38,7 +40,13 @@ class GPTConfig:
     n_kv_head: int|None = None       # key and value heads; None = n_head, fewer = grouped-query attention
     n_embd: int = 768                # width C of the residual stream
     head_dim: int|None = None        # channels per head; None = n_embd/n_head (Qwen3 chooses it freely)
-    d_ff: int|None = None            # hidden width of the MLP; None = 4*n_embd (swiglu: 8/3*n_embd, rounded up to 64)
+    d_ff: int|None = None            # hidden width of the MLP; None = 4*n_embd (swiglu:
+                                     # 8/3*n_embd, rounded up to 64)
+
+# %% ../nbs/00a_config.ipynb #6308fd64
+@dataclass
+class BlockKnobs:
+    "What a block of a `GPT` is made of"
     pos: Literal['learned', 'rotary', 'none'] = 'learned'                # how a position is told
     rope_theta: float = 10000.       # base of the rotary wavelengths
     norm: Literal['layernorm', 'rmsnorm'] = 'layernorm'                  # normalisation before each sublayer
@@ -48,12 +56,26 @@ class GPTConfig:
     bias: bool = True                # biases in linear layers and LayerNorm
     qk_norm: bool = False            # normalise queries and keys per head
     qk_norm_kind: Literal['rmsnorm', 'layernorm'] = 'rmsnorm'            # how qk_norm does it
-    window: int|None = None          # each position sees this many of the newest tokens, itself included; None = all
-    window_pattern: str = 'L'        # layers with the window (L) and without it (G), repeated over the depth; LG = in turn
-    attn_impl: Literal['auto', 'sdpa', 'eager'] = 'auto'                 # torch's attention, or written out; auto = by a measured rule
+
+# %% ../nbs/00a_config.ipynb #cda331e4
+@dataclass
+class ReachKnobs:
+    "How a position of a `GPT` gets at what came before it"
+    window: int|None = None          # each position sees this many of the newest tokens, itself included;
+                                     # None = all
+    window_pattern: str = 'L'        # layers with the window (L) and without it (G), repeated over the depth;
+                                     # LG = in turn
+    attn_impl: Literal['auto', 'sdpa', 'eager'] = 'auto' # torch's attention, or written out;
+                                     # auto = by a measured rule
     norm_embed: bool = False         # normalise the embedding too
-    taps: int = 0                    # causal taps: each channel adds its own past, h[t] + w1·h[t-1] + … this many back; 0 = none
+    taps: int = 0                    # causal taps: each channel adds its own past, h[t] + w1·h[t-1] + … this
+                                     # many back; 0 = none
     taps_at: Literal['all', 'embedding', 'sublayers'] = 'all'            # where the taps sit
+
+# %% ../nbs/00a_config.ipynb #efacf466
+@dataclass
+class GPTConfig(ReachKnobs, BlockKnobs, ShapeKnobs):
+    "Shape and options of a `GPT`"
     tie_embeddings: bool = True      # output layer shares the token embedding's weights
     logit_softcap: float = 0.        # squash logits into ±this with tanh; 0 = off
     zero_init: bool = False          # residual projections (and an untied output layer) start at zero
@@ -74,7 +96,7 @@ class GPTConfig:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if self.act == 'swiglu' else 4*self.n_embd
 
-# %% ../nbs/00a_config.ipynb #bb50231b
+# %% ../nbs/00a_config.ipynb #3f8990ab
 def _check_shape(cfg):
     "`UserError` for a `GPTConfig` whose numbers don't go together"
     for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
@@ -82,75 +104,112 @@ def _check_shape(cfg):
     if cfg.head_dim is None and cfg.n_embd % cfg.n_head:
         raise UserError(f'n_embd={cfg.n_embd} is not a multiple of n_head={cfg.n_head}: change one of them')
     if cfg.kv_heads < 1 or cfg.n_head % cfg.kv_heads:
-        raise UserError(f'n_head={cfg.n_head} is not a multiple of n_kv_head={cfg.n_kv_head}: query heads share key heads evenly')
+        raise UserError(f'n_head={cfg.n_head} is not a multiple of n_kv_head={cfg.n_kv_head}: '
+                        'query heads share key heads evenly')
     if cfg.pos == 'rotary' and cfg.head_size % 2:
-        raise UserError(f'rotary positions turn pairs of channels, but the head size is {cfg.head_size}, which is odd')
+        raise UserError(f'rotary positions turn pairs of channels, but the head size is {cfg.head_size}, '
+                        'which is odd')
 
-# %% ../nbs/00a_config.ipynb #def7e4c8
+# %% ../nbs/00a_config.ipynb #89fb03bc
 def _check_ranges(cfg):
     "`UserError` for a number of a `GPTConfig` that is out of its range"
     if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
-    if cfg.window is not None and cfg.window < 1: raise UserError(f'window={cfg.window}: expected at least 1 token, or None for all')
+    if cfg.window is not None and cfg.window < 1:
+        raise UserError(f'window={cfg.window}: expected at least 1 token, or None for all')
     if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
-        raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) and G (everything), such as LG')
+        raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) '
+                        'and G (everything), such as LG')
     for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
         if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
-    if not 1 < cfg.rope_theta < math.inf: raise UserError(f'rope_theta={cfg.rope_theta}: expected a number above 1')
+    if not 1 < cfg.rope_theta < math.inf:
+        raise UserError(f'rope_theta={cfg.rope_theta}: expected a number above 1')
 
-# %% ../nbs/00a_config.ipynb #f952e840
+# %% ../nbs/00a_config.ipynb #1c7e2dcb
+@dataclass
+class SourceKnobs:
+    "What a run reads"
+    input: list[str] = field(default_factory=list) # text files, folders or globs to prepare and train on
+                                     # (UTF-8)
+    val_input: list[str] = field(default_factory=list) # the same, to validate on;
+                                     # none = hold out val_fraction of the input
+    dataset: str|None = None         # a prepared folder, or a named dataset: pystdlib, shakespeare, …
+    train_data: str|None = None      # token file to train on as it is (.bin, .npy), a folder of them,
+                                     # or a pattern in quotes
+    val_data: str|None = None        # the same to validate on; None = what belongs to the folder,
+                                     # else no validation
+    data_dtype: Literal['auto', 'uint8', 'uint16', 'uint32', 'int32',
+                        'int64'] = 'auto' # of ids in .bin files without a header; auto = looked at
+    mix: list[str] = field(default_factory=list) # several datasets with weights: NAME=WEIGHT NAME=WEIGHT …
+
+# %% ../nbs/00a_config.ipynb #dfabcc77
+@dataclass
+class TextKnobs:
+    "How text becomes tokens"
+    tokenizer: str|None = None       # char, gpt2, bpe (trained on the input) or a tokenizer folder;
+                                     # None = char for a preset that says so, else bpe
+    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
+    merges_path: str|None = None     # and its merges.txt
+    tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
+    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents,
+                                     # spread over the corpus; 0 = all
+    text_field: str = 'text'         # field of a JSONL record that holds the text
+    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or
+                                     # \n\n; None = a file is one document
+    min_chars: int = 0               # leave out documents of fewer characters
+    dedup: bool = False              # leave out documents whose text has occurred before
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8:
+                                     # refuse, mend with �, leave out
+    val_fraction: float = .1         # share of the text held out for validation
+    max_data_size: int = 0           # use at most this many documents; 0 = all
+    shard_size: int = 100_000_000    # tokens per shard file
+    workers: int|None = None         # processes that prepare data; None = one per CPU
+
+# %% ../nbs/00a_config.ipynb #4d99a10f
 def _not_negative(cfg, *names):
     for k in names:
         if (getattr(cfg, k) or 0) < 0: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
 @dataclass
-class DataConfig:
+class DataConfig(TextKnobs, SourceKnobs):
     "What to train on, and how it is cut into batches"
-    input: list[str] = field(default_factory=list)   # text files, folders or globs to prepare and train on (UTF-8)
-    val_input: list[str] = field(default_factory=list) # the same, to validate on; none = hold out val_fraction of the input
-    dataset: str|None = None         # a prepared folder, or a named dataset: pystdlib, shakespeare, …
-    train_data: str|None = None      # token file to train on as it is (.bin, .npy), a folder of them, or a pattern in quotes
-    val_data: str|None = None        # the same to validate on; None = what belongs to the folder, else no validation
-    data_dtype: Literal['auto', 'uint8', 'uint16', 'uint32', 'int32', 'int64'] = 'auto' # of ids in .bin files without a header; auto = looked at
-    mix: list[str] = field(default_factory=list)     # several datasets with weights: NAME=WEIGHT NAME=WEIGHT …
-    tokenizer: str|None = None       # char, gpt2, bpe (trained on the input) or a tokenizer folder; None = char for a preset that says so, else bpe
-    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
-    merges_path: str|None = None     # and its merges.txt
-    tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
-    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
-    text_field: str = 'text'         # field of a JSONL record that holds the text
-    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \n\n; None = a file is one document
-    min_chars: int = 0               # leave out documents of fewer characters
-    dedup: bool = False              # leave out documents whose text has occurred before
-    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
-    val_fraction: float = .1         # share of the text held out for validation
-    max_data_size: int = 0           # use at most this many documents; 0 = all
-    shard_size: int = 100_000_000    # tokens per shard file
-    workers: int|None = None         # processes that prepare data; None = one per CPU
-    sampling: Literal['epoch', 'random', 'sequential'] = 'epoch' # windows shuffled without replacement, at random (nanoGPT), or in order
-    align_documents: bool = False    # windows begin at documents, and attention never crosses from one document into another
-    dataloader_workers: int|None = None # threads that prepare batches ahead; 0 = none, None = one with a GPU and none on a CPU
+    sampling: Literal['epoch', 'random', 'sequential'] = 'epoch' # windows shuffled without replacement,
+                                     # at random (nanoGPT), or in order
+    align_documents: bool = False    # windows begin at documents, and attention never crosses from one
+                                     # document into another
+    dataloader_workers: int|None = None # threads that prepare batches ahead;
+                                     # 0 = none, None = one with a GPU and none on a CPU
 
     def __post_init__(self):
-        if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
+        if not 0 < self.val_fraction < 1:
+            raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
-        if (self.dataloader_workers or 0) < 0: raise UserError(f'dataloader_workers={self.dataloader_workers}: expected 0 (none) or more')
+        if (self.dataloader_workers or 0) < 0:
+            raise UserError(f'dataloader_workers={self.dataloader_workers}: expected 0 (none) or more')
         _not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
         if self.tokenizer_vocab_size < 257:
-            raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: expected at least 257 (the 256 bytes and <|endoftext|>)')
+            raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: '
+                            'expected at least 257 (the 256 bytes and <|endoftext|>)')
 
-# %% ../nbs/00a_config.ipynb #56ccb9d5
+# %% ../nbs/00a_config.ipynb #1ab5d093
 @dataclass
-class OptimConfig:
-    "How gradients become updates, and how fast at which step"
+class RateKnobs:
+    "How fast the weights move at which step"
     optimizer: Literal['adamw', 'muon'] = 'adamw'  # muon: hidden matrices by Muon, everything else by AdamW
     learning_rate: float = 6e-4      # peak learning rate of AdamW
     min_lr: float|None = None        # learning rate at the end; None = learning_rate/10
-    schedule: Literal['cosine', 'linear', 'wsd', 'constant'] = 'cosine' # shape after the warm-up; wsd = warm-up, stable, decay
+    schedule: Literal['cosine', 'linear', 'wsd', 'constant'] = 'cosine' # shape after the warm-up;
+                                     # wsd = warm-up, stable, decay
     warmup_steps: int = 0            # steps of linear warm-up
     warmup_tokens: int = 0           # the same as a number of tokens; replaces warmup_steps
-    warmup_epochs: float = 0.        # the same as a number of passes over the training data; replaces warmup_steps
+    warmup_epochs: float = 0.        # the same as a number of passes over the training data;
+                                     # replaces warmup_steps
     lr_decay_steps: int|None = None  # step at which min_lr is reached; None = max_steps
     cooldown_fraction: float = .4    # wsd: the last share of the run in which the rate falls linearly
+
+# %% ../nbs/00a_config.ipynb #16614b0a
+@dataclass
+class OptimConfig(RateKnobs):
+    "How gradients become updates, and how fast at which step"
     weight_decay: float = .1         # decoupled decay of matrices (vectors are never decayed)
     beta1: float = .9                # AdamW: memory of the mean gradient
     beta2: float = .95               # AdamW: memory of the squared gradient
@@ -159,99 +218,164 @@ class OptimConfig:
     muon_lr: float = .02             # peak learning rate of Muon
     muon_momentum: float = .95       # Muon: memory of the gradient (Nesterov)
     muon_steps: int = 5              # Muon: Newton–Schulz iterations
-    muon_polynomial: Literal['jordan', 'polar'] = 'jordan' # Muon: the same polynomial each time, or Polar Express's best one for each
+    muon_polynomial: Literal['jordan', 'polar'] = 'jordan' # Muon: the same polynomial each time,
+                                     # or Polar Express's best one for each
     muon_nesterov: bool = True       # Muon: look one step ahead
-    muon_scale: Literal['original', 'match_rms_adamw'] = 'original' # Muon: tall matrices step further, or all step as far as AdamW would
+    muon_scale: Literal['original', 'match_rms_adamw'] = 'original' # Muon: tall matrices step further,
+                                     # or all step as far as AdamW would
 
     def __post_init__(self):
         _typed(self)
-        if self.min_lr is None: self.min_lr = float(f'{self.learning_rate/10:.12g}') # 6e-05, not 5.9999999999999995e-05
-        for k in ('learning_rate', 'min_lr', 'muon_lr', 'weight_decay', 'grad_clip', 'warmup_steps', 'warmup_tokens', 'warmup_epochs'):
-            if not 0 <= getattr(self, k) < math.inf: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
-        if self.muon_steps < 1: raise UserError(f'muon_steps={self.muon_steps}: expected at least 1')
-        if not 0 <= self.cooldown_fraction <= 1: raise UserError(f'cooldown_fraction={self.cooldown_fraction}: expected a share between 0 and 1')
-        if self.lr_decay_steps is not None and self.lr_decay_steps < 1: raise UserError(f'lr_decay_steps={self.lr_decay_steps}: expected at least 1')
-        if self.warmup_tokens and self.warmup_epochs:
-            raise UserError('the warm-up was given twice: use --warmup_tokens or --warmup_epochs (0 switches one off)')
-        for k in ('beta1', 'beta2', 'muon_momentum'):
-            if not 0 <= getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more, and below 1')
+        # 6e-05, not 5.9999999999999995e-05
+        if self.min_lr is None: self.min_lr = float(f'{self.learning_rate/10:.12g}')
+        _check_descent(self)
 
-# %% ../nbs/00a_config.ipynb #d454f446
+# %% ../nbs/00a_config.ipynb #cdad7183
+def _check_descent(cfg):
+    "`UserError` for a number of an `OptimConfig` that is out of its range"
+    for k in ('learning_rate', 'min_lr', 'muon_lr', 'weight_decay', 'grad_clip', 'warmup_steps',
+              'warmup_tokens', 'warmup_epochs'):
+        if not 0 <= getattr(cfg, k) < math.inf:
+            raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
+    if cfg.muon_steps < 1: raise UserError(f'muon_steps={cfg.muon_steps}: expected at least 1')
+    if not 0 <= cfg.cooldown_fraction <= 1:
+        raise UserError(f'cooldown_fraction={cfg.cooldown_fraction}: expected a share between 0 and 1')
+    if cfg.lr_decay_steps is not None and cfg.lr_decay_steps < 1:
+        raise UserError(f'lr_decay_steps={cfg.lr_decay_steps}: expected at least 1')
+    if cfg.warmup_tokens and cfg.warmup_epochs:
+        raise UserError('the warm-up was given twice: '
+                        'use --warmup_tokens or --warmup_epochs (0 switches one off)')
+    for k in ('beta1', 'beta2', 'muon_momentum'):
+        if not 0 <= getattr(cfg, k) < 1:
+            raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more, and below 1')
+
+# %% ../nbs/00a_config.ipynb #26a114cd
 @dataclass
-class TrainConfig:
-    "The loop: how long, on what, and what is written when"
+class LengthKnobs:
+    "How long a run is, and how large a step"
     out_dir: str = 'runs/train'      # the run folder: config, tokenizer, metrics, checkpoints, plots, report
     max_steps: int = 2000            # optimizer steps
     max_tokens: int = 0              # the length of the run in tokens instead of steps; 0 = max_steps decides
-    max_epochs: float = 0.           # the length of the run in passes over the training data; 0 = max_steps decides
-    minutes: float = 0.              # time budget; 0 = none. The schedule then follows the clock instead of the step
+    max_epochs: float = 0.           # the length of the run in passes over the training data;
+                                     # 0 = max_steps decides
+    minutes: float = 0.              # time budget; 0 = none. The schedule then follows the clock instead of
+                                     # the step
     batch_size: int = 12             # sequences per micro-step; auto = the same as --auto_batch
     grad_accum_steps: int = 1        # micro-steps per optimizer step
-    auto_batch: bool = False         # cut a step's sequences (batch_size·grad_accum_steps) into the largest micro-steps that fit into memory
+    auto_batch: bool = False         # cut a step's sequences (batch_size·grad_accum_steps) into the largest
+                                     # micro-steps that fit into memory
     seed: int = 1337                 # of the weights, the dropout and the order of the data
+
+# %% ../nbs/00a_config.ipynb #d62b39a5
+@dataclass
+class MachineKnobs:
+    "What a run computes on, and how exactly"
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
-    dtype: Literal['auto', 'fast', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products; weights stay float32. fast = bfloat16 on a CPU too, if it has instructions for it
-    tf32: bool = True                # GPU: products of float32 matrices with 10 binary digits, several times faster
+    dtype: Literal['auto', 'fast', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products; weights
+                                     # stay float32. fast = bfloat16 on a CPU too, if it has instructions for
+                                     # it
+    tf32: bool = True                # GPU: products of float32 matrices with 10 binary digits,
+                                     # several times faster
     compile: bool = False            # torch.compile the model
-    compile_mode: Literal['auto', 'default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs'] = 'auto' # auto = by device
-    deterministic: bool = False      # refuse operations whose result may differ from one run to the next (GPU; slower)
-    overfit_batch: bool = False      # debugging: train on the first batch only, and say whether it was learned by heart
+    compile_mode: Literal['auto', 'default', 'reduce-overhead', 'max-autotune',
+                          'max-autotune-no-cudagraphs'] = 'auto' # auto = by device
+    deterministic: bool = False      # refuse operations whose result may differ from one run to the next
+                                     # (GPU; slower)
+    overfit_batch: bool = False      # debugging: train on the first batch only, and say whether it was
+                                     # learned by heart
     num_threads: int|None = None     # CPU threads; None = torch's choice
-    monitoring: bool = True          # keep status.json for nanogpt-monitor, and watch the limits; --disable-monitoring switches it off
-    max_cpu: float = 0.              # percent of the machine's CPU above which the run pauses between steps; 0 = no limit
-    max_memory: float = 0.           # percent of the machine's memory above which the run saves and stops; 0 = no limit
+
+# %% ../nbs/00a_config.ipynb #9d118667
+@dataclass
+class WatchKnobs:
+    "What a run prints, measures and heeds"
+    monitoring: bool = True          # keep status.json for nanogpt-monitor, and watch the limits;
+                                     # --disable-monitoring switches it off
+    max_cpu: float = 0.              # percent of the machine's CPU above which the run pauses between steps;
+                                     # 0 = no limit
+    max_memory: float = 0.           # percent of the machine's memory above which the run saves and stops;
+                                     # 0 = no limit
     log_interval: int = 10           # steps between log lines
     eval_interval: int = 250         # steps between validation losses
     eval_iters: int = 0              # batches per validation loss; 0 = the whole validation split
-    patience: int = 0                # stop early after so many evaluations without a better validation loss; 0 = never
-    min_delta: float = 0.            # by how much a validation loss must be lower to count as better, nats per token
-    stop_on_overfit: int = 0         # stop after so many evaluations that look like overfitting; 0 = only warn
-    track: Literal['tensorboard', 'wandb']|None = None # send the metrics there too; they are always in metrics.jsonl
-    track_offline: bool = False      # Weights & Biases: write into the run folder only (wandb sync uploads it later)
+    patience: int = 0                # stop early after so many evaluations without a better validation loss;
+                                     # 0 = never
+    min_delta: float = 0.            # by how much a validation loss must be lower to count as better,
+                                     # nats per token
+    stop_on_overfit: int = 0         # stop after so many evaluations that look like overfitting;
+                                     # 0 = only warn
+    track: Literal['tensorboard', 'wandb']|None = None # send the metrics there too;
+                                     # they are always in metrics.jsonl
+    track_offline: bool = False      # Weights & Biases: write into the run folder only (wandb sync uploads it
+                                     # later)
     track_project: str = 'nanogpt_lit' # Weights & Biases: the project
     generate_interval: int = 0       # steps between text samples; 0 = none
     hellaswag_interval: int = 0      # steps between HellaSwag scores; 0 = none
-    hellaswag: str|None = None       # its questions: hellaswag_val.jsonl, or another multiple-choice file; None = through datasets
-    checkpoint_interval: int = 500   # steps between checkpoints; -1 = only at the end, however it comes, and the best
+    hellaswag: str|None = None       # its questions: hellaswag_val.jsonl, or another multiple-choice file;
+                                     # None = through datasets
+
+# %% ../nbs/00a_config.ipynb #678704fd
+@dataclass
+class SaveKnobs:
+    "When a run is saved, under which name, and what it continues"
+    checkpoint_interval: int = 500   # steps between checkpoints; -1 = only at the end, however it comes,
+                                     # and the best
     keep_last_n_checkpoints: int = -1 # how many to keep besides the best; -1 = all
-    strip_checkpoints: bool = False  # keep only the weights in all but the newest checkpoint: a third of the disk, but no resuming from those
+    strip_checkpoints: bool = False  # keep only the weights in all but the newest checkpoint:
+                                     # a third of the disk, but no resuming from those
     checkpoint_name: str = 'model_{step:05d}.pt' # file name of a checkpoint, with {step} right before .pt
-    final_name: str = ''             # a second name for the last checkpoint of a finished run, such as final_model.pt; {index} = the last step counted from 0
+    final_name: str = ''             # a second name for the last checkpoint of a finished run,
+                                     # such as final_model.pt; {index} = the last step counted from 0
     plot_loss: bool = False          # keep a loss-curve picture at every checkpoint
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
     resume: bool = False             # continue from --checkpoint_path
     checkpoint_path: str|None = None # checkpoint for --resume
     load_checkpoint: str|None = None # the same as --resume --checkpoint_path FILE
-    strategy: Literal['auto', 'ddp', 'fsdp'] = 'auto' # under torchrun: the whole model in every process (auto, ddp), or its parameters sharded (fsdp)
-    activation_checkpointing: bool = False # forget activations and compute them again going backwards: less memory, a third more arithmetic
+
+# %% ../nbs/00a_config.ipynb #b254188d
+@dataclass
+class TrainConfig(SaveKnobs, WatchKnobs, MachineKnobs, LengthKnobs):
+    "The loop: how long, on what, and what is written when"
+    strategy: Literal['auto', 'ddp', 'fsdp'] = 'auto' # under torchrun: the whole model in every process
+                                     # (auto, ddp), or its parameters sharded (fsdp)
+    activation_checkpointing: bool = False # forget activations and compute them again going backwards:
+                                     # less memory, a third more arithmetic
     dist_timeout: float = 600.       # seconds of silence after which another process counts as lost
 
     def __post_init__(self):
         _typed(self)
         if self.load_checkpoint and self.checkpoint_path not in (None, self.load_checkpoint):
-            raise UserError(f'two checkpoints to go on from: --checkpoint_path {self.checkpoint_path} and --load_checkpoint {self.load_checkpoint}; give one of them')
+            raise UserError(f'two checkpoints to go on from: --checkpoint_path {self.checkpoint_path} '
+                            f'and --load_checkpoint {self.load_checkpoint}; give one of them')
         if self.load_checkpoint: self.resume, self.checkpoint_path = True, self.load_checkpoint
-        if self.resume and not self.checkpoint_path: raise UserError('--resume needs --checkpoint_path FILE (or use --auto_resume)')
+        if self.resume and not self.checkpoint_path:
+            raise UserError('--resume needs --checkpoint_path FILE (or use --auto_resume)')
         _check_names(self)
         _check_numbers(self)
 
-# %% ../nbs/00a_config.ipynb #72c72ecd
+# %% ../nbs/00a_config.ipynb #c2b8e46e
 def _check_names(cfg):
     "`UserError` for file names of a `TrainConfig` that couldn't be found again"
     if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d+d)?\}\.pt', cfg.checkpoint_name):
-        raise UserError(f'checkpoint_name={cfg.checkpoint_name!r}: expected a name such as model_{{step:05d}}.pt, with {{step}} right before .pt')
+        raise UserError(f'checkpoint_name={cfg.checkpoint_name!r}: '
+                        f'expected a name such as model_{{step:05d}}.pt, with {{step}} right before .pt')
     if not re.fullmatch(r'([\w.-]|\{(step|index)(:0\d+d)?\})*', cfg.final_name):
         raise UserError(f'final_name={cfg.final_name!r}: expected a file name such as final_model.pt')
 
+# %% ../nbs/00a_config.ipynb #9ebaae12
 def _check_numbers(cfg):
     "`UserError` for numbers of a `TrainConfig` that are out of range, or a length given twice"
     for k in ('max_steps', 'batch_size', 'grad_accum_steps', 'log_interval'):
         if getattr(cfg, k) < 1: raise UserError(f'{k}={getattr(cfg, k)}: expected at least 1')
     if not 0 <= cfg.seed < 2**63: raise UserError(f'seed={cfg.seed}: expected 0 or more, below 2**63')
     for k in ('max_cpu', 'max_memory'):
-        if not 0 <= getattr(cfg, k) <= 100: raise UserError(f'{k}={getattr(cfg, k)}: expected percent, from 0 (no limit) to 100')
-    if cfg.max_tokens and cfg.max_epochs: raise UserError('the length of the run was given twice: use --max_tokens or --max_epochs (0 switches one off)')
-    for k in ('eval_iters', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs', 'patience', 'min_delta', 'stop_on_overfit'):
+        if not 0 <= getattr(cfg, k) <= 100:
+            raise UserError(f'{k}={getattr(cfg, k)}: expected percent, from 0 (no limit) to 100')
+    if cfg.max_tokens and cfg.max_epochs:
+        raise UserError('the length of the run was given twice: '
+                        'use --max_tokens or --max_epochs (0 switches one off)')
+    for k in ('eval_iters', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs', 'patience',
+              'min_delta', 'stop_on_overfit'):
         if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
 # %% ../nbs/00a_config.ipynb #4952ffb2
@@ -263,105 +387,119 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/00a_config.ipynb #3239faab
+# %% ../nbs/00a_config.ipynb #81bd2c34
 PRESETS = {
     'shakespeare_char': dict(
-        tokenizer='char', sampling='random', out_dir='runs/shakespeare_char', n_layer=6, n_head=6, n_embd=384, block_size=256,
-        dropout=.2, bias=False, batch_size=64, max_steps=5000, learning_rate=1e-3, min_lr=1e-4, beta2=.99, warmup_steps=100,
-        eval_interval=250, eval_iters=200, seed=42)}
+        tokenizer='char', sampling='random', out_dir='runs/shakespeare_char', n_layer=6, n_head=6, n_embd=384,
+        block_size=256, dropout=.2, bias=False, batch_size=64, max_steps=5000, learning_rate=1e-3,
+        min_lr=1e-4, beta2=.99, warmup_steps=100, eval_interval=250, eval_iters=200, seed=42)}
 
-# %% ../nbs/00a_config.ipynb #ccb58803
-_modern = dict(pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True, tie_embeddings=False, zero_init=True)
+# %% ../nbs/00a_config.ipynb #17aab0a8
+_modern = dict(pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True, tie_embeddings=False,
+               zero_init=True)
 
 PRESETS |= {
     'quickstart': dict(
-        **_modern, norm_affine=False, out_dir='runs/quickstart', dataset='pystdlib', tokenizer='bpe', tokenizer_vocab_size=2048,
-        n_layer=4, n_head=2, n_embd=128, block_size=128, batch_size=8, optimizer='muon', learning_rate=5e-3, min_lr=0.,
-        muon_lr=.006, muon_steps=3, schedule='wsd', cooldown_fraction=.6, warmup_steps=10, weight_decay=0., grad_clip=0., beta1=.8,
-        minutes=3., max_steps=100_000, eval_interval=200, eval_iters=20, checkpoint_interval=200, keep_last_n_checkpoints=2),
+        **_modern, norm_affine=False, out_dir='runs/quickstart', dataset='pystdlib', tokenizer='bpe',
+        tokenizer_vocab_size=2048, n_layer=4, n_head=2, n_embd=128, block_size=128, batch_size=8,
+        optimizer='muon', learning_rate=5e-3, min_lr=0., beta1=.8, weight_decay=0., grad_clip=0.,
+        muon_lr=.006, muon_steps=3, schedule='wsd', cooldown_fraction=.6, warmup_steps=10,
+        minutes=3., max_steps=100_000, eval_interval=200, eval_iters=20,
+        checkpoint_interval=200, keep_last_n_checkpoints=2),
     'tiny': dict(
-        **_modern, out_dir='runs/tiny', n_layer=2, n_head=2, n_embd=64, block_size=64, batch_size=8, max_steps=200,
-        optimizer='muon', learning_rate=5e-3, weight_decay=0., warmup_steps=10, eval_interval=50, log_interval=10,
-        checkpoint_interval=100)}
+        **_modern, out_dir='runs/tiny', n_layer=2, n_head=2, n_embd=64, block_size=64, batch_size=8,
+        max_steps=200, optimizer='muon', learning_rate=5e-3, weight_decay=0., warmup_steps=10,
+        eval_interval=50, log_interval=10, checkpoint_interval=100)}
 
-# %% ../nbs/00a_config.ipynb #dabc5121
+# %% ../nbs/00a_config.ipynb #4c86f8a2
 _gpt2 = dict(act='gelu_tanh', tokenizer='gpt2')
 
 PRESETS |= {
     'gpt2': dict(**_gpt2, learning_rate=6e-4, out_dir='runs/gpt2'),
-    'gpt2-medium': dict(**_gpt2, n_layer=24, n_head=16, n_embd=1024, learning_rate=3e-4, out_dir='runs/gpt2-medium'),
-    'gpt2-large': dict(**_gpt2, n_layer=36, n_head=20, n_embd=1280, learning_rate=2.5e-4, out_dir='runs/gpt2-large'),
+    'gpt2-medium': dict(**_gpt2, n_layer=24, n_head=16, n_embd=1024, learning_rate=3e-4,
+                        out_dir='runs/gpt2-medium'),
+    'gpt2-large': dict(**_gpt2, n_layer=36, n_head=20, n_embd=1280, learning_rate=2.5e-4,
+                       out_dir='runs/gpt2-large'),
     'gpt2-xl': dict(**_gpt2, n_layer=48, n_head=25, n_embd=1600, learning_rate=2e-4, out_dir='runs/gpt2-xl')}
 
-# %% ../nbs/00a_config.ipynb #bd30651b
+# %% ../nbs/00a_config.ipynb #c408f3e8
 PRESETS['speedrun'] = dict(
-    tokenizer='char', out_dir='runs/speedrun', n_layer=2, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=250,
-    pos='none', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm', act='relu2', bias=False,
-    tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,
-    optimizer='muon', learning_rate=.02, min_lr=0., muon_lr=.03, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', beta1=.8, weight_decay=0., grad_clip=0.,
-    schedule='linear', warmup_steps=5, dtype='fast', eval_interval=250, checkpoint_interval=250)
+    tokenizer='char', out_dir='runs/speedrun', dtype='fast', eval_interval=250, checkpoint_interval=250,
+    n_layer=2, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=250,
+    pos='none', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm',
+    act='relu2', bias=False, tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,
+    optimizer='muon', learning_rate=.02, min_lr=0., beta1=.8, weight_decay=0., grad_clip=0.,
+    muon_lr=.03, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', schedule='linear', warmup_steps=5)
 
-# %% ../nbs/00a_config.ipynb #66061699
+# %% ../nbs/00a_config.ipynb #973c521f
 PRESETS |= {
     'build-nanogpt': dict(
-        act='gelu_tanh', vocab_size=50304, final_name='model_{index:05d}.pt', tokenizer='gpt2', out_dir='runs/build-nanogpt',
-        batch_size=64, grad_accum_steps=8, max_steps=19073, warmup_steps=715, learning_rate=6e-4, min_lr=6e-5, weight_decay=.1,
-        eval_interval=250, generate_interval=250, checkpoint_interval=5000),
+        act='gelu_tanh', vocab_size=50304, final_name='model_{index:05d}.pt', tokenizer='gpt2',
+        out_dir='runs/build-nanogpt', batch_size=64, grad_accum_steps=8, max_steps=19073, warmup_steps=715,
+        learning_rate=6e-4, min_lr=6e-5, weight_decay=.1, eval_interval=250, generate_interval=250,
+        checkpoint_interval=5000),
     'chinese-news': dict(
-        tokenizer='char', sampling='random', out_dir='runs/chinese-news', final_name='ckpt.pt', n_layer=40, n_head=8, n_embd=512,
-        block_size=256, dropout=.4, bias=False, batch_size=32, max_steps=30_000, learning_rate=2e-5, warmup_steps=100,
-        eval_interval=2000, eval_iters=200)}
+        tokenizer='char', sampling='random', out_dir='runs/chinese-news', final_name='ckpt.pt', n_layer=40,
+        n_head=8, n_embd=512, block_size=256, dropout=.4, bias=False, batch_size=32, max_steps=30_000,
+        learning_rate=2e-5, warmup_steps=100, eval_interval=2000, eval_iters=200)}
 
-# %% ../nbs/00a_config.ipynb #80dfc804
+# %% ../nbs/00a_config.ipynb #aa3e2ff2
 _cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
-              tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999, grad_clip=1., learning_rate=3e-4,
-              sampling='random', log_interval=100, eval_interval=1000, eval_iters=100, checkpoint_interval=5000)
+              tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999, grad_clip=1.,
+              learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100,
+              checkpoint_interval=5000)
 
 PRESETS |= {
     'cs336-small': dict(
-        **_cs336, out_dir='runs/cs336-small', tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4, n_embd=256,
-        d_ff=1024, block_size=512, batch_size=16, max_steps=10_000),
+        **_cs336, out_dir='runs/cs336-small', tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4,
+        n_embd=256, d_ff=1024, block_size=512, batch_size=16, max_steps=10_000),
     'cs336-medium': dict(
-        **_cs336, out_dir='runs/cs336-medium', tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12, n_head=12, n_embd=768,
-        d_ff=3072, block_size=512, batch_size=32, max_steps=100_000),
+        **_cs336, out_dir='runs/cs336-medium', tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12,
+        n_head=12, n_embd=768, d_ff=3072, block_size=512, batch_size=32, max_steps=100_000),
     'cs336-large': dict(
-        **_cs336, out_dir='runs/cs336-large', tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24, n_head=16, n_embd=1024,
-        d_ff=4096, block_size=512, batch_size=64, max_steps=500_000)}
+        **_cs336, out_dir='runs/cs336-large', tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24,
+        n_head=16, n_embd=1024, d_ff=4096, block_size=512, batch_size=64, max_steps=500_000)}
 
-# %% ../nbs/00a_config.ipynb #7b254c38
-_minigpt = dict(checkpoint_name='checkpoint_step_{step}.pt', final_name='final_model.pt', pos='rotary', norm='rmsnorm',
-                norm_eps=1e-6, act='swiglu', bias=False, dropout=.1, block_size=1024, n_kv_head=3, tokenizer='bpe',
-                grad_clip=1., plot_loss=True, checkpoint_interval=400)
+# %% ../nbs/00a_config.ipynb #4b1ec87a
+_minigpt = dict(checkpoint_name='checkpoint_step_{step}.pt', final_name='final_model.pt', pos='rotary',
+                norm='rmsnorm', norm_eps=1e-6, act='swiglu', bias=False, dropout=.1, block_size=1024,
+                n_kv_head=3, tokenizer='bpe', grad_clip=1., plot_loss=True, checkpoint_interval=400)
 
 PRESETS |= {
     'minigpt-small': dict(
-        **_minigpt, out_dir='runs/minigpt-small', tokenizer_vocab_size=15_000, n_layer=18, n_head=9, n_embd=288, d_ff=1152,
-        batch_size=8, max_steps=3000, learning_rate=3e-4, warmup_steps=100),
+        **_minigpt, out_dir='runs/minigpt-small', tokenizer_vocab_size=15_000, n_layer=18, n_head=9,
+        n_embd=288, d_ff=1152, batch_size=8, max_steps=3000, learning_rate=3e-4, warmup_steps=100),
     'minigpt-medium': dict(
-        **_minigpt, out_dir='runs/minigpt-medium', tokenizer_vocab_size=20_000, n_layer=20, n_head=12, n_embd=384, d_ff=1536,
-        batch_size=2, max_steps=8000, learning_rate=3e-5, warmup_steps=800)}
+        **_minigpt, out_dir='runs/minigpt-medium', tokenizer_vocab_size=20_000, n_layer=20, n_head=12,
+        n_embd=384, d_ff=1536, batch_size=2, max_steps=8000, learning_rate=3e-5, warmup_steps=800)}
 
-# %% ../nbs/00a_config.ipynb #fb20957c
+# %% ../nbs/00a_config.ipynb #6af64cb1
 @dataclass
 class TokenizerConfig:
     "Knobs of `nanogpt-tokenizer train`"
-    input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a dataset: pystdlib, …
-    text_field: str = 'text'         # field of a JSONL record that holds the text; chat records (conversations) need none
-    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \n\n; None = a file is one document
+    input: list[str] = field(default_factory=list) # text files, folders, globs, .jsonl files, or a dataset:
+                                     # pystdlib, …
+    text_field: str = 'text'         # field of a JSONL record that holds the text;
+                                     # chat records (conversations) need none
+    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or
+                                     # \n\n; None = a file is one document
     min_chars: int = 0               # leave out documents of fewer characters
     dedup: bool = False              # leave out documents whose text has occurred before
     out_dir: str = 'tokenizer'       # folder to write tokenizer.json to
     kind: Literal['bpe', 'char'] = 'bpe' # byte-level BPE, or one id per character
     vocab_size: int = 4096           # ids in all, special tokens included (bpe)
-    special_tokens: list[str] = field(default_factory=lambda: ['<|endoftext|>']) # texts that are always one token
+    special_tokens: list[str] = field(default_factory=lambda: ['<|endoftext|>']) # texts that are always one
+                                     # token
     pattern: str = 'gpt2'            # split pattern: a name such as gpt2 or gpt4, or a regular expression
     max_data_size: int = 0           # read at most this many documents; 0 = all
     tokenizer_samples: int = 0       # learn from at most this many of them, spread over all; 0 = all
-    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8:
+                                     # refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU
 
     def __post_init__(self): _not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
 
+# %% ../nbs/00a_config.ipynb #e3171c26
 @dataclass
 class AddConfig:
     "Knobs of `nanogpt-tokenizer add`"
@@ -371,7 +509,7 @@ class AddConfig:
     special_tokens: list[str] = field(default_factory=list) # texts that get the next ids; none = only convert
     out_dir: str|None = None         # folder to write tokenizer.json to
 
-# %% ../nbs/00a_config.ipynb #bacb485b
+# %% ../nbs/00a_config.ipynb #255df622
 @dataclass
 class EncodeConfig:
     "Knobs of `nanogpt-tokenizer encode`"
@@ -379,22 +517,30 @@ class EncodeConfig:
     tokenizer: str = 'tokenizer'     # tokenizer folder or file, or gpt2
     vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
     merges_path: str|None = None     # and its merges.txt
-    input: list[str] = field(default_factory=list)   # text files, folders, globs, .jsonl files, or a dataset; /dev/stdin = a pipe
+    input: list[str] = field(default_factory=list) # text files, folders, globs, .jsonl files, or a dataset;
+                                     # /dev/stdin = a pipe
     text_field: str = 'text'         # field of a JSONL record that holds the text
-    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \n\n; None = a file is one document
+    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or
+                                     # \n\n; None = a file is one document
     min_chars: int = 0               # leave out documents of fewer characters
     dedup: bool = False              # leave out documents whose text has occurred before
     output: str|None = None          # .npy or .bin file for the ids; None = print them
-    dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of the ids in the file; auto = the smallest that holds the vocabulary
-    method: Literal['auto', 'streaming', 'memory'] = 'auto' # piece by piece in constant memory, or all at once; the ids are the same
-    allow_special: bool|None = None  # let text such as <|endoftext|> become its special token; None = only with --vocab_path, as CS336 does
-    separate: bool|None = None       # end-of-text token after each document; None = if there may be several (not for a single text file)
+    dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of the ids in the file;
+                                     # auto = the smallest that holds the vocabulary
+    method: Literal['auto', 'streaming', 'memory'] = 'auto' # piece by piece in constant memory,
+                                     # or all at once; the ids are the same
+    allow_special: bool|None = None  # let text such as <|endoftext|> become its special token;
+                                     # None = only with --vocab_path, as CS336 does
+    separate: bool|None = None       # end-of-text token after each document;
+                                     # None = if there may be several (not for a single text file)
     max_data_size: int = 0           # use at most this many documents; 0 = all
-    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8:
+                                     # refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU where the text is worth it
 
     def __post_init__(self): _not_negative(self, 'max_data_size', 'min_chars', 'workers')
 
+# %% ../nbs/00a_config.ipynb #b76d88ef
 @dataclass
 class DecodeConfig:
     "Knobs of `nanogpt-tokenizer decode`"
@@ -403,10 +549,11 @@ class DecodeConfig:
     vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
     merges_path: str|None = None     # and its merges.txt
     input: str|None = None           # .npy or .bin file of ids
-    dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of a .bin file; auto = the smallest that holds the vocabulary
+    dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of a .bin file; auto = the smallest that
+                                     # holds the vocabulary
     output: str|None = None          # text file; None = print
 
-# %% ../nbs/00a_config.ipynb #9b4b7902
+# %% ../nbs/00a_config.ipynb #388e4ed1
 @dataclass
 class InspectConfig:
     "Knobs of `nanogpt-tokenizer inspect`"
@@ -418,10 +565,12 @@ class InspectConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
+# %% ../nbs/00a_config.ipynb #728e973d
 @dataclass
 class CompareConfig:
     "Knobs of `nanogpt-tokenizer compare`"
-    tokenizers: list[str] = field(default_factory=list) # two or more tokenizers; words that are none are the text
+    tokenizers: list[str] = field(default_factory=list) # two or more tokenizers;
+                                     # words that are none are the text
     text: list[str] = field(default_factory=list)    # a text to compare them on; or give --input
     input: str|None = None           # text file to compare them on
     html: str|None = None            # write the text under each of them, side by side, to this page
@@ -429,23 +578,34 @@ class CompareConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/00a_config.ipynb #7b1ac336
+# %% ../nbs/00a_config.ipynb #e277bf63
 @dataclass
-class PrepareConfig:
-    "Knobs of `nanogpt-prepare`"
-    input: list[str] = field(default_factory=list)   # files, folders, patterns, hf:OWNER/NAME or a named dataset (pystdlib, …); FILE=2 takes it twice
-    val_input: list[str] = field(default_factory=list) # the same, to validate on; none = hold out val_fraction of the input
+class CorpusKnobs:
+    "What `nanogpt-prepare` reads, and how it becomes tokens"
+    input: list[str] = field(default_factory=list) # files, folders, patterns, hf:OWNER/NAME or a named
+                                     # dataset (pystdlib, …); FILE=2 takes it twice
+    val_input: list[str] = field(default_factory=list) # the same, to validate on;
+                                     # none = hold out val_fraction of the input
     out_dir: str|None = None         # folder to make; None = data/NAME
     tokenizer: str = 'bpe'           # char, gpt2, bpe (trained on the input) or a tokenizer folder
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
-    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents, spread over the corpus; 0 = all
-    text_field: str = 'text'         # field or column that holds the text (a.b: inside another); chat and instruction records need none
-    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or \n\n; None = a file is one document
+    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents,
+                                     # spread over the corpus; 0 = all
+    text_field: str = 'text'         # field or column that holds the text (a.b: inside another);
+                                     # chat and instruction records need none
+    separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or
+                                     # \n\n; None = a file is one document
     min_chars: int = 0               # leave out documents of fewer characters
     dedup: bool = False              # leave out documents whose text has occurred before
     dataset_config: str|None = None  # configuration of a Hugging Face dataset
     dataset_split: str = 'train'     # its split
-    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8: refuse, mend with �, leave out
+    errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8:
+                                     # refuse, mend with �, leave out
+
+# %% ../nbs/00a_config.ipynb #139c9352
+@dataclass
+class PrepareConfig(CorpusKnobs):
+    "Knobs of `nanogpt-prepare`"
     val_fraction: float = .1         # share of the text held out for validation
     shard_size: int|None = None      # tokens per shard file; None = 1e8, for chats and instructions 1e7
     max_data_size: int = 0           # use at most this many documents; 0 = all
@@ -456,38 +616,49 @@ class PrepareConfig:
     output: str|None = None          # with --inspect: .png, .svg or .pdf file for a picture of it
 
     def __post_init__(self):
-        if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
-        if self.shard_size is not None and self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
+        if not 0 < self.val_fraction < 1:
+            raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
+        if self.shard_size is not None and self.shard_size < 1:
+            raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
         _not_negative(self, 'min_chars', 'max_data_size', 'tokenizer_samples', 'workers')
 
-# %% ../nbs/00a_config.ipynb #eefa02fb
+# %% ../nbs/00a_config.ipynb #30dbf1eb
 @dataclass
 class PlanConfig:
     "Knobs of `nanogpt-plan`"
-    memory: str|None = None          # plan for this much memory, such as 24GB; None = what the device has free
+    memory: str|None = None          # plan for this much memory, such as 24GB;
+                                     # None = what the device has free
     measure: bool = True             # time training steps on the device, for some seconds
     model: GPTConfig = field(default_factory=GPTConfig)      # the network
     data: DataConfig = field(default_factory=DataConfig)     # what it reads
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/00a_config.ipynb #8ae4df37
+# %% ../nbs/00a_config.ipynb #dccc061e
 @dataclass
-class SampleConfig:
-    "Knobs of `nanogpt-sample`"
+class ChoiceKnobs:
+    "Which model continues which text, and how its tokens are chosen"
     out_dir: str = 'runs/quickstart' # run folder, checkpoint file, Hugging Face folder or name
     init_from: str = 'resume'        # resume = out_dir; or a name at huggingface.co, such as gpt2-xl
     start: str = '\n'                # prompt; FILE:prompt.txt reads it from a file
     num_samples: int = 10            # how many texts
     max_new_tokens: int = 500        # tokens per text
-    temperature: float = .8          # below 1 bolder towards the likely, above 1 more random; 0 = always the likeliest
+    temperature: float = .8          # below 1 bolder towards the likely, above 1 more random;
+                                     # 0 = always the likeliest
     top_k: int|None = 200            # keep only the k likeliest tokens; None = all
     top_p: float|None = None         # keep the likeliest tokens that together have this probability
     min_p: float|None = None         # drop tokens less likely than this share of the likeliest
+
+# %% ../nbs/00a_config.ipynb #efc2f058
+@dataclass
+class SampleConfig(ChoiceKnobs):
+    "Knobs of `nanogpt-sample`"
     repetition_penalty: float = 1.   # above 1 pushes down tokens that the text already has (1.2 is common)
     stop: list[str] = field(default_factory=list)    # texts that end a sample, and are not shown: \n works
-    prompts: str|None = None         # file with one prompt per line, instead of start; each gets num_samples texts
-    logprobs: int|None = None        # show each token with its probability, and this many of the likeliest beside it
+    prompts: str|None = None         # file with one prompt per line, instead of start;
+                                     # each gets num_samples texts
+    logprobs: int|None = None        # show each token with its probability, and this many of the likeliest
+                                     # beside it
     stream: bool|None = None         # print tokens as they come; None = if there is one text and a terminal
     seed: int = 1337                 # the same seed gives the same texts, whatever else is in the batch
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
@@ -497,18 +668,22 @@ class SampleConfig:
 
     def __post_init__(self):
         if self.temperature < 0: raise UserError(f'temperature={self.temperature}: expected 0 or more')
-        if self.repetition_penalty <= 0: raise UserError(f'repetition_penalty={self.repetition_penalty}: expected more than 0; 1 = none')
-        if self.logprobs is not None and self.logprobs < 0: raise UserError(f'logprobs={self.logprobs}: expected 0 or more')
+        if self.repetition_penalty <= 0:
+            raise UserError(f'repetition_penalty={self.repetition_penalty}: expected more than 0; 1 = none')
+        if self.logprobs is not None and self.logprobs < 0:
+            raise UserError(f'logprobs={self.logprobs}: expected 0 or more')
         for k in ('num_samples', 'max_new_tokens'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
 
-# %% ../nbs/00a_config.ipynb #e5c2246d
+# %% ../nbs/00a_config.ipynb #ad89b3ad
 @dataclass
 class ImportConfig:
     "Knobs of `nanogpt-import`"
-    source: str = ''                 # Hugging Face folder or name, or a checkpoint of nanoGPT, build-nanogpt or CS336
+    source: str = ''                 # Hugging Face folder or name, or a checkpoint of nanoGPT,
+                                     # build-nanogpt or CS336
     out_dir: str|None = None         # run folder to make; None = runs/NAME
-    tokenizer: str|None = None       # gpt2, or a tokenizer folder or file; None = the one that belongs to the source
+    tokenizer: str|None = None       # gpt2, or a tokenizer folder or file;
+                                     # None = the one that belongs to the source
     vocab_size: int|None = None      # ids to keep of a padded vocabulary; None = as many as the tokenizer has
     n_head: int|None = None          # heads, where the source doesn't say (CS336)
     block_size: int|None = None      # context length, where the source doesn't say (CS336)
@@ -525,35 +700,57 @@ class ExportConfig:
     overwrite: bool = False          # replace a model that is already in out_dir
 
     def __post_init__(self):
-        if self.max_shard_gb <= 0: raise UserError(f'max_shard_gb={self.max_shard_gb}: expected a positive number')
+        if self.max_shard_gb <= 0:
+            raise UserError(f'max_shard_gb={self.max_shard_gb}: expected a positive number')
 
-# %% ../nbs/00a_config.ipynb #bf8ddaf0
+# %% ../nbs/00a_config.ipynb #93b7db52
 @dataclass
-class FinetuneConfig:
-    "Knobs of `nanogpt-finetune`"
-    input: list[str] = field(default_factory=list)   # files or folders of records, prepared folders, or names: dolly, alpaca, pystdlib_instruct; none = the last
+class ExampleKnobs:
+    "What `nanogpt-finetune` starts from, and how its examples are written down"
+    input: list[str] = field(default_factory=list) # files or folders of records, prepared folders, or names:
+                                     # dolly, alpaca, pystdlib_instruct; none = the last
     data_dir: str|None = None        # the same for a single one, as build-nanogpt calls it
-    pretrained_checkpoint: str = 'runs/quickstart'   # the base: run folder, checkpoint, or Hugging Face folder or name
+    pretrained_checkpoint: str = 'runs/quickstart' # the base: run folder, checkpoint, or Hugging Face folder
+                                     # or name
     tokenizer: str|None = None       # of the base: gpt2, or a folder; None = the one that belongs to it
-    random_init: bool = True         # if the base can't be loaded, begin with random weights (and a loud warning)
+    random_init: bool = True         # if the base can't be loaded, begin with random weights (and a loud
+                                     # warning)
     fallback: str = 'quickstart'     # preset that gives such a model its shape
-    template: Literal['chatml', 'plain']|None = None # how a chat is written down; None = as the tokenizer says, else chatml
-    packing: bool = True             # several examples in a row, kept apart; --no-packing: one per row, padded
-    truncate: Literal['end', 'start', 'drop'] = 'end' # too long for the context: cut the answer, forget the oldest turns, or leave it out
+    template: Literal['chatml', 'plain']|None = None # how a chat is written down;
+                                     # None = as the tokenizer says, else chatml
+    packing: bool = True             # several examples in a row, kept apart; --no-packing:
+                                     # one per row, padded
+    truncate: Literal['end', 'start', 'drop'] = 'end' # too long for the context:
+                                     # cut the answer, forget the oldest turns, or leave it out
     max_data_size: int = 0           # use at most this many records; 0 = all
     val_fraction: float = .1         # share of the examples held out
     prepare: str|None = None         # only write the encoded examples to this folder, as shards
     shard_size: int = 10_000_000     # tokens per shard
-    replay: float = 0.               # share of pretraining text among the rows, against forgetting (0.1 is common)
+
+# %% ../nbs/00a_config.ipynb #c564fec6
+@dataclass
+class RemedyKnobs:
+    "Against forgetting, and against large optimiser states"
+    replay: float = 0.               # share of pretraining text among the rows, against forgetting (0.1 is
+                                     # common)
     replay_data: str|None = None     # that text: a prepared folder; None = what the base was trained on
-    lora_rank: int = 0               # train adapters of this rank instead of the weights; 0 = train the weights
+    lora_rank: int = 0               # train adapters of this rank instead of the weights;
+                                     # 0 = train the weights
     lora_alpha: float|None = None    # scale of the adapters; None = 2·rank
     lora_dropout: float = 0.         # dropout on the adapters' input
-    lora_targets: list[str] = field(default_factory=lambda: ['qkv', 'proj', 'up', 'gate', 'down']) # layers that get an adapter
-    strategy: Literal['conservative', 'balanced', 'full', 'deep'] = 'balanced' # 0.3, 0.5, 1 or 2.5 passes over the examples
+    lora_targets: list[str] = field(
+        default_factory=lambda: ['qkv', 'proj', 'up', 'gate', 'down']) # layers that get an adapter
+
+# %% ../nbs/00a_config.ipynb #aaa6afe3
+@dataclass
+class TuneKnobs:
+    "How long a fine-tune is, and how fast"
+    strategy: Literal['conservative', 'balanced', 'full', 'deep'] = 'balanced' # 0.3, 0.5, 1 or 2.5 passes
+                                     # over the examples
     max_steps: int|None = None       # optimizer steps; None = as strategy says
     minutes: float = 0.              # time budget instead; 0 = none. The schedule then follows the clock
-    learning_rate: float|None = None # peak; None = a tenth of the base's own, else 6e-5; ten times that for adapters
+    learning_rate: float|None = None # peak; None = a tenth of the base's own, else 6e-5;
+                                     # ten times that for adapters
     min_lr: float|None = None        # learning rate at the end; None = learning_rate/10
     schedule: Literal['cosine', 'linear', 'constant'] = 'cosine' # shape after the warm-up
     warmup_steps: int = 1            # steps of linear warm-up
@@ -564,13 +761,19 @@ class FinetuneConfig:
     dropout: float = 0.              # of the network, while it is tuned
     batch_size: int = 16             # rows per micro-step
     grad_accum_steps: int = 1        # micro-steps per optimizer step
+
+# %% ../nbs/00a_config.ipynb #bf86d2ef
+@dataclass
+class FinetuneConfig(TuneKnobs, RemedyKnobs, ExampleKnobs):
+    "Knobs of `nanogpt-finetune`"
     out_dir: str = 'runs/finetune'   # the run folder
     eval_interval: int = -1          # steps between validation losses; -1 = after every step
     eval_iters: int = 0              # batches per validation loss; 0 = all held-out examples
     checkpoint_interval: int = -1    # steps between checkpoints; -1 = only at the end, and the best
     keep_last_n_checkpoints: int = 3 # how many to keep besides the best; -1 = all
     generate_interval: int = 2       # steps between answers to the prompts; 0 = only before and after
-    prompts: list[str] = field(default_factory=list) # questions to answer before, while and after; none = three held-out ones
+    prompts: list[str] = field(default_factory=list) # questions to answer before, while and after;
+                                     # none = three held-out ones
     max_new_tokens: int = 120        # length of these answers
     log_interval: int = 1            # steps between log lines
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
@@ -582,28 +785,41 @@ class FinetuneConfig:
     compile: bool = False            # torch.compile the model
     num_threads: int|None = None     # CPU threads; None = torch's choice
 
-    def __post_init__(self):
-        if self.resume and not self.checkpoint_path: raise UserError('--resume needs --checkpoint_path FILE (or use --auto_resume)')
-        if not 0 < self.val_fraction < 1: raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
-        if not 0 <= self.replay < 1: raise UserError(f'replay={self.replay}: expected a share from 0 to below 1')
-        if self.max_steps is not None and self.max_steps < 1: raise UserError(f'max_steps={self.max_steps}: expected at least 1')
-        for k in ('batch_size', 'grad_accum_steps', 'log_interval', 'shard_size', 'max_new_tokens'):
-            if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
-        for k in ('lora_rank', 'max_data_size', 'eval_iters', 'generate_interval', 'warmup_steps', 'weight_decay', 'grad_clip', 'minutes'):
-            if getattr(self, k) < 0: raise UserError(f'{k}={getattr(self, k)}: expected 0 or more')
+    def __post_init__(self): _check_tuning(self)
 
-FINETUNE_PRESETS = {                 # build-nanogpt's own settings: of its command, and of its guide
-    'dolly': dict(pretrained_checkpoint='log/model_19072.pt', data_dir='dolly15k', out_dir='logs_finetune', learning_rate=1e-6, max_steps=3),
-    'guide': dict(pretrained_checkpoint='log/model_19072.pt', data_dir='dolly15k', out_dir='logs_finetune', learning_rate=6e-5, max_steps=6,
-                  checkpoint_interval=2, eval_interval=2)}
+# %% ../nbs/00a_config.ipynb #c562721f
+def _check_tuning(cfg):
+    "`UserError` for a `FinetuneConfig` that can't be"
+    if cfg.resume and not cfg.checkpoint_path:
+        raise UserError('--resume needs --checkpoint_path FILE (or use --auto_resume)')
+    if not 0 < cfg.val_fraction < 1:
+        raise UserError(f'val_fraction={cfg.val_fraction}: expected a share between 0 and 1')
+    if not 0 <= cfg.replay < 1:
+        raise UserError(f'replay={cfg.replay}: expected a share from 0 to below 1')
+    if cfg.max_steps is not None and cfg.max_steps < 1:
+        raise UserError(f'max_steps={cfg.max_steps}: expected at least 1')
+    for k in ('batch_size', 'grad_accum_steps', 'log_interval', 'shard_size', 'max_new_tokens'):
+        if getattr(cfg, k) < 1: raise UserError(f'{k}={getattr(cfg, k)}: expected at least 1')
+    for k in ('lora_rank', 'max_data_size', 'eval_iters', 'generate_interval', 'warmup_steps',
+              'weight_decay', 'grad_clip', 'minutes'):
+        if getattr(cfg, k) < 0: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
-# %% ../nbs/00a_config.ipynb #12b8030f
+# %% ../nbs/00a_config.ipynb #e07c4d61
+FINETUNE_PRESETS = {
+    'dolly': dict(pretrained_checkpoint='log/model_19072.pt', data_dir='dolly15k', out_dir='logs_finetune',
+                  learning_rate=1e-6, max_steps=3),
+    'guide': dict(pretrained_checkpoint='log/model_19072.pt', data_dir='dolly15k', out_dir='logs_finetune',
+                  learning_rate=6e-5, max_steps=6, checkpoint_interval=2, eval_interval=2)}
+
+# %% ../nbs/00a_config.ipynb #957e51f4
 @dataclass
 class EvalConfig:
     "Knobs of `nanogpt-eval`"
     run: str = ''                    # run folder, checkpoint, or Hugging Face folder or name
-    tasks: list[str] = field(default_factory=lambda: ['loss', 'cloze']) # loss, cloze, hellaswag, FILE.jsonl (ctx, endings, label), harness:NAME
-    data: str|None = None            # text for loss and cloze: prepared folder, token file or text file; None = what the run was trained on
+    tasks: list[str] = field(default_factory=lambda: ['loss', 'cloze']) # loss, cloze, hellaswag, FILE.jsonl
+                                     # (ctx, endings, label), harness:NAME
+    data: str|None = None            # text for loss and cloze: prepared folder, token file or text file;
+                                     # None = what the run was trained on
     split: str = 'val'               # of a prepared folder
     hellaswag: str|None = None       # hellaswag_val.jsonl; None = through datasets
     tokenizer: str|None = None       # gpt2, or a tokenizer folder; None = the model's own
@@ -616,21 +832,27 @@ class EvalConfig:
     num_threads: int|None = None     # CPU threads; None = torch's choice
 
     def __post_init__(self):
-        if not self.tasks: raise UserError('no tasks: expected at least one of loss, cloze, hellaswag, a .jsonl file, harness:NAME')
-        if self.limit < 0 or self.batch_size < 1: raise UserError(f'limit={self.limit}, batch_size={self.batch_size}: expected limit at least 0, batch_size at least 1')
+        if not self.tasks:
+            raise UserError('no tasks: expected at least one of loss, cloze, hellaswag, a .jsonl file, '
+                            'harness:NAME')
+        if self.limit < 0 or self.batch_size < 1:
+            raise UserError(f'limit={self.limit}, batch_size={self.batch_size}: expected limit at least 0, '
+                            'batch_size at least 1')
 
-# %% ../nbs/00a_config.ipynb #acbca5bf
+# %% ../nbs/00a_config.ipynb #81d2c7f0
 @dataclass
 class ChatConfig:
     "Knobs of `nanogpt-chat`"
     run: str = 'runs/finetune'       # run folder, checkpoint, or Hugging Face folder or name
     system: str = ''                 # system prompt
-    temperature: float = .7          # below 1 bolder towards the likely, above 1 more random; 0 = always the likeliest
+    temperature: float = .7          # below 1 bolder towards the likely, above 1 more random;
+                                     # 0 = always the likeliest
     top_k: int|None = None           # keep only the k likeliest tokens; None = all
     top_p: float|None = .95          # keep the likeliest tokens that together have this probability
     repetition_penalty: float = 1.   # above 1 pushes down tokens that the conversation already has
     max_new_tokens: int = 256        # longest answer, in tokens
-    template: Literal['chatml', 'plain']|None = None # how a chat is written down; None = as the tokenizer says
+    template: Literal['chatml', 'plain']|None = None # how a chat is written down;
+                                     # None = as the tokenizer says
     tokenizer: str|None = None       # gpt2, or a folder; None = the model's own
     seed: int = 1337                 # the same seed and the same words give the same answers
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
@@ -638,9 +860,10 @@ class ChatConfig:
 
     def __post_init__(self):
         if self.temperature < 0: raise UserError(f'temperature={self.temperature}: expected 0 or more')
-        if self.max_new_tokens < 1: raise UserError(f'max_new_tokens={self.max_new_tokens}: expected at least 1')
+        if self.max_new_tokens < 1:
+            raise UserError(f'max_new_tokens={self.max_new_tokens}: expected at least 1')
 
-# %% ../nbs/00a_config.ipynb #8aff5703
+# %% ../nbs/00a_config.ipynb #d20f4f1f
 @dataclass
 class PlotConfig:
     "Knobs of `nanogpt-plot`"
@@ -648,15 +871,17 @@ class PlotConfig:
     output: str|None = None          # picture to write; None = plots/loss_curve_latest.png of the first run
     checkpoint_dir: str|None = None  # another way to name one run folder
     smooth: int = 0                  # logged values that the smoothed line averages over; 0 = automatic
-    panels: bool = False             # further panels: learning rate, gradient norm, update ratio, tokens per second
-    x: Literal['step', 'tokens', 'time'] = 'step' # what to draw against: steps, tokens seen, or minutes of training
+    panels: bool = False             # further panels: learning rate, gradient norm, update ratio,
+                                     # tokens per second
+    x: Literal['step', 'tokens', 'time'] = 'step' # what to draw against: steps, tokens seen,
+                                     # or minutes of training
     last: int = 1000                 # steps in the second panel
 
     def __post_init__(self):
         if self.last < 1: raise UserError(f'last={self.last}: expected at least 1 step')
         if self.smooth < 0: raise UserError(f'smooth={self.smooth}: expected 0 (automatic) or more')
 
-# %% ../nbs/00a_config.ipynb #1140d7c6
+# %% ../nbs/00a_config.ipynb #e5f38f50
 @dataclass
 class MonitorConfig:
     "Knobs of `nanogpt-monitor`"
@@ -666,7 +891,8 @@ class MonitorConfig:
     interval: float = 2.             # seconds between two looks
 
     def __post_init__(self):
-        if not .1 <= self.interval < math.inf: raise UserError(f'interval={self.interval}: expected at least 0.1 seconds')
+        if not .1 <= self.interval < math.inf:
+            raise UserError(f'interval={self.interval}: expected at least 0.1 seconds')
 
 @dataclass
 class ReportConfig:
@@ -675,51 +901,64 @@ class ReportConfig:
     checkpoint_dir: str|None = None  # another way to name the run folder
     output: str|None = None          # file to write; None = report.html in the run folder
 
-# %% ../nbs/00a_config.ipynb #938213f2
+# %% ../nbs/00a_config.ipynb #58c41779
 @dataclass
-class BenchConfig:
-    "Knobs of `nanogpt-bench`"
+class RaceKnobs:
+    "Who races against whom, and for what"
     preset: str = 'speedrun'         # what races: a preset of nanogpt-train
     set: list[str] = field(default_factory=list)     # changes to it: NAME=VALUE …, flags of nanogpt-train
     input: str|None = None           # text to race on (UTF-8); None = the peer's own input.txt
     dataset: str|None = None         # in its place: a prepared folder, or a dataset by name
     peer: str|None = None            # a nanoGPT checkout, whose own train.py is the other side
     peer_dataset: str = 'shakespeare_char' # its data, prepared there
-    against: str = 'classic'         # without a peer the other side is this preset; classic = nanoGPT's recipe for a CPU
+    against: str = 'classic'         # without a peer the other side is this preset;
+                                     # classic = nanoGPT's recipe for a CPU
     peer_set: list[str] = field(default_factory=list) # changes to the other side: NAME=VALUE …
     only: bool = False               # without another side
     seeds: list[str] = field(default_factory=list)   # one run each; none = three that were never used
     goal: float = 1.88               # the validation loss to reach, nats per token
     points: int = 8                  # losses on the way, of the first seed's runs; 0 = none
-    equal_time: bool = False         # ours has four layers and the (CPU) seconds that the other side took: how low does it get? (goal 1.58)
+    equal_time: bool = False         # ours has four layers and the (CPU) seconds that the other side took:
+                                     # how low does it get? (goal 1.58)
     ablate: bool = False             # ours also with one ingredient of speedrun taken out at a time
     ingredients: list[str] = field(default_factory=list) # only these ingredients; none = all
+
+# %% ../nbs/00a_config.ipynb #dcce7dd2
+@dataclass
+class BenchConfig(RaceKnobs):
+    "Knobs of `nanogpt-bench`"
     profile: bool = False            # where does a training step's time go?
     startup: bool = False            # how long does --help take, and how long until the first step is done?
     steps: int = 30                  # steps, or starts, to measure for --profile and --startup
     device: str = 'cpu'              # cpu, cuda, cuda:N
-    dtype: Literal['fast', 'float32', 'bfloat16', 'float16'] = 'fast' # of our matrix products; fast = bfloat16 where the device has instructions for it
+    dtype: Literal['fast', 'float32', 'bfloat16', 'float16'] = 'fast' # of our matrix products;
+                                     # fast = bfloat16 where the device has instructions for it
     num_threads: int = 1             # CPU threads of every run
-    isa: str|None = None             # pretend the CPU has no more than this (ONEDNN_MAX_CPU_ISA), such as AVX512_CORE: no AMX
+    isa: str|None = None             # pretend the CPU has no more than this (ONEDNN_MAX_CPU_ISA),
+                                     # such as AVX512_CORE: no AMX
     output: str|None = None          # log of all runs, JSON lines; runs that it already has are not repeated
     show: str|None = None            # run nothing: print the tables of this log
     plot: str|None = None            # picture of loss against time to write (.png, .svg, .pdf)
 
     def __post_init__(self):
         try: self.seeds = [int(o) for o in self.seeds]
-        except ValueError: raise UserError(f'seeds={" ".join(map(str, self.seeds))}: expected whole numbers') from None
+        except ValueError:
+            raise UserError(f'seeds={" ".join(map(str, self.seeds))}: expected whole numbers') from None
         for k in ('steps', 'num_threads'):
             if getattr(self, k) < 1: raise UserError(f'{k}={getattr(self, k)}: expected at least 1')
         if not 0 <= self.points <= 100: raise UserError(f'points={self.points}: expected 0 (none) to 100')
-        if bad := [o for o in self.set + self.peer_set if '=' not in o]: raise UserError(f'{bad[0]!r}: expected NAME=VALUE, such as max_steps=300')
-        if self.equal_time and self.only: raise UserError('--equal_time needs another side to take the time from: leave --only out')
+        if bad := [o for o in self.set + self.peer_set if '=' not in o]:
+            raise UserError(f'{bad[0]!r}: expected NAME=VALUE, such as max_steps=300')
+        if self.equal_time and self.only:
+            raise UserError('--equal_time needs another side to take the time from: leave --only out')
 
-# %% ../nbs/00a_config.ipynb #10a28395
+# %% ../nbs/00a_config.ipynb #bbf17747
 @dataclass
 class QuickstartConfig:
     "Knobs of `nanogpt-quickstart`"
     minutes: float = 3.              # training time; preparing and evaluating take a little more
-    tune_minutes: float|None = None  # learning to answer afterwards; None = a third of minutes, 0 = not at all
+    tune_minutes: float|None = None  # learning to answer afterwards;
+                                     # None = a third of minutes, 0 = not at all
     out_dir: str = 'runs/quickstart' # the run folder; the tuned model gets OUT_DIR-chat
     data_dir: str = 'data/pystdlib'  # where the prepared corpus goes
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
@@ -729,80 +968,115 @@ class QuickstartConfig:
 
     def __post_init__(self):
         if self.minutes <= 0: raise UserError(f'minutes={self.minutes}: expected a positive number')
-        if (self.tune_minutes or 0) < 0: raise UserError(f'tune_minutes={self.tune_minutes}: expected 0 or more')
+        if (self.tune_minutes or 0) < 0:
+            raise UserError(f'tune_minutes={self.tune_minutes}: expected 0 or more')
 
-# %% ../nbs/00a_config.ipynb #64ca5332
+# %% ../nbs/00a_config.ipynb #099c6dc7
 COMMANDS = {
-    'nanogpt-quickstart': Command('nanogpt-quickstart', QuickstartConfig, 'nanogpt_lit.quickstart:quickstart_command',
-        'Train a small GPT on the sources of the Python standard library and teach it to answer, in minutes, on any machine, without network.',
+    'nanogpt-quickstart': Command(
+        'nanogpt-quickstart', QuickstartConfig, 'nanogpt_lit.quickstart:quickstart_command',
+        'Train a small GPT on the sources of the Python standard library and teach it to answer, in minutes, '
+        'on any machine, without network.',
         ('nanogpt-quickstart', 'nanogpt-quickstart --minutes 10 --out_dir runs/longer')),
     'nanogpt-train': Command('nanogpt-train', RunConfig, 'nanogpt_lit.pretrain:train_command',
         'Train a GPT from a preset, a configuration file and flags (later ones win).',
-        ('nanogpt-train shakespeare_char --input tinyshakespeare.txt', 'nanogpt-train my.toml --max_steps 200 --device cpu',
-         'nanogpt-train config/train_TH.py --input news.txt --dropout=0.4', 'nanogpt-train tiny --dataset data/pystdlib --auto_resume'), PRESETS,
+        ('nanogpt-train shakespeare_char --input tinyshakespeare.txt',
+         'nanogpt-train my.toml --max_steps 200 --device cpu',
+         'nanogpt-train config/train_TH.py --input news.txt --dropout=0.4',
+         'nanogpt-train tiny --dataset data/pystdlib --auto_resume'), PRESETS,
         saved='nanogpt_lit.pretrain:saved_settings'),
     'nanogpt-sample': Command('nanogpt-sample', SampleConfig, 'nanogpt_lit.interop:sample_command',
         'Continue a prompt with a trained model.',
-        ('nanogpt-sample runs/quickstart --start "def read("', 'nanogpt-sample --out_dir=runs/shakespeare_char --start=FILE:prompt.txt --num_samples=3'),
+        ('nanogpt-sample runs/quickstart --start "def read("',
+         'nanogpt-sample --out_dir=runs/shakespeare_char --start=FILE:prompt.txt --num_samples=3'),
         positional='out_dir'),
+}
+
+# %% ../nbs/00a_config.ipynb #116e1a06
+COMMANDS |= {
     'nanogpt-plot': Command('nanogpt-plot', PlotConfig, 'nanogpt_lit.monitor:plot_command',
-        'Draw the loss curves of one or several runs.', ('nanogpt-plot runs/quickstart', 'nanogpt-plot runs/a runs/b --output compare.png'),
+        'Draw the loss curves of one or several runs.',
+        ('nanogpt-plot runs/quickstart', 'nanogpt-plot runs/a runs/b --output compare.png'),
         positional='runs'),
     'nanogpt-monitor': Command('nanogpt-monitor', MonitorConfig, 'nanogpt_lit.watch:monitor_command',
-        'Watch a training in the terminal while it runs, or look at one that is over. q leaves; the run is not touched.',
-        ('nanogpt-monitor', 'nanogpt-monitor runs/shakespeare_char', 'nanogpt-monitor runs/mine --once'), positional='run'),
+        'Watch a training in the terminal while it runs, or look at one that is over. q leaves; '
+        'the run is not touched.',
+        ('nanogpt-monitor', 'nanogpt-monitor runs/shakespeare_char', 'nanogpt-monitor runs/mine --once'),
+        positional='run'),
     'nanogpt-report': Command('nanogpt-report', ReportConfig, 'nanogpt_lit.report:report_command',
         'Write report.html of a run: settings, data, curves, samples, how to repeat and to continue it.',
-        ('nanogpt-report runs/shakespeare_char', 'nanogpt-report runs/mine --output mine.html'), positional='run'),
+        ('nanogpt-report runs/shakespeare_char', 'nanogpt-report runs/mine --output mine.html'),
+        positional='run'),
 }
 
-# %% ../nbs/00a_config.ipynb #192f6d4a
+# %% ../nbs/00a_config.ipynb #5dca7d92
+COMMANDS['nanogpt-tokenizer'] = {
+    'train': Command('nanogpt-tokenizer train', TokenizerConfig, 'nanogpt_lit.data:tokenizer_command',
+        'Learn a vocabulary from text.',
+        ('nanogpt-tokenizer train corpus.txt --vocab_size 8192 --out_dir tokenizer',
+         'nanogpt-tokenizer train pystdlib --vocab_size 4096',
+         'nanogpt-tokenizer train chats.jsonl web/ --tokenizer_samples 100000 --pattern gpt4'),
+        positional='input'),
+    'add': Command('nanogpt-tokenizer add', AddConfig, 'nanogpt_lit.tokens:add_command',
+        'Add special tokens to a vocabulary, or convert one from another format to tokenizer.json.',
+        ('nanogpt-tokenizer add tokenizer --special_tokens "<|user|>" "<|assistant|>" --out_dir chat',
+         'nanogpt-tokenizer add r50k_base.tiktoken --out_dir r50k',
+         'nanogpt-tokenizer add meta.pkl --out_dir char'), positional='tokenizer'),
+    'encode': Command('nanogpt-tokenizer encode', EncodeConfig, 'nanogpt_lit.data:encode_command',
+        'Turn text into ids, as data2token of CS336 does with the same flags.',
+        ('nanogpt-tokenizer encode "Hello world" --tokenizer tokenizer',
+         'nanogpt-tokenizer encode --input corpus.txt --output train.npy',
+         'nanogpt-tokenizer encode --data_path raw_text.txt --vocab_path vocab.json '
+         '--merges_path merges.txt --output_path train_data.npy --method streaming'),
+        positional='text'),
+}
+
+# %% ../nbs/00a_config.ipynb #a479b824
+COMMANDS['nanogpt-tokenizer'] |= {
+    'decode': Command('nanogpt-tokenizer decode', DecodeConfig, 'nanogpt_lit.tokens:decode_command',
+        'Turn ids back into text.',
+        ('nanogpt-tokenizer decode 15496 995 --tokenizer gpt2',
+         'nanogpt-tokenizer decode --input train.npy --output corpus.txt'), positional='ids'),
+    'inspect': Command('nanogpt-tokenizer inspect', InspectConfig, 'nanogpt_lit.tokens:inspect_command',
+        'Describe a vocabulary, show a text as it sees it, and how well it compresses it.',
+        ('nanogpt-tokenizer inspect tokenizer "Hello world"',
+         'nanogpt-tokenizer inspect tokenizer --input corpus.txt --html tokens.html'),
+        positional='tokenizer text'),
+    'compare': Command('nanogpt-tokenizer compare', CompareConfig, 'nanogpt_lit.tokens:compare_command',
+        'Compare vocabularies on the same text.',
+        ('nanogpt-tokenizer compare tokenizer gpt2 "Hello world"',
+         'nanogpt-tokenizer compare small large --input corpus.txt --html compare.html'),
+        positional='tokenizers')}
+
+# %% ../nbs/00a_config.ipynb #8b369ccc
 COMMANDS |= {
-    'nanogpt-tokenizer': {
-        'train': Command('nanogpt-tokenizer train', TokenizerConfig, 'nanogpt_lit.data:tokenizer_command', 'Learn a vocabulary from text.',
-            ('nanogpt-tokenizer train corpus.txt --vocab_size 8192 --out_dir tokenizer', 'nanogpt-tokenizer train pystdlib --vocab_size 4096',
-             'nanogpt-tokenizer train chats.jsonl web/ --tokenizer_samples 100000 --pattern gpt4'), positional='input'),
-        'add': Command('nanogpt-tokenizer add', AddConfig, 'nanogpt_lit.tokens:add_command',
-            'Add special tokens to a vocabulary, or convert one from another format to tokenizer.json.',
-            ('nanogpt-tokenizer add tokenizer --special_tokens "<|user|>" "<|assistant|>" --out_dir chat',
-             'nanogpt-tokenizer add r50k_base.tiktoken --out_dir r50k', 'nanogpt-tokenizer add meta.pkl --out_dir char'), positional='tokenizer'),
-        'encode': Command('nanogpt-tokenizer encode', EncodeConfig, 'nanogpt_lit.data:encode_command',
-            'Turn text into ids, as data2token of CS336 does with the same flags.', ('nanogpt-tokenizer encode "Hello world" --tokenizer tokenizer',
-             'nanogpt-tokenizer encode --input corpus.txt --output train.npy', 'nanogpt-tokenizer encode --data_path raw_text.txt '
-             '--vocab_path vocab.json --merges_path merges.txt --output_path train_data.npy --method streaming'), positional='text'),
-        'decode': Command('nanogpt-tokenizer decode', DecodeConfig, 'nanogpt_lit.tokens:decode_command',
-            'Turn ids back into text.', ('nanogpt-tokenizer decode 15496 995 --tokenizer gpt2',
-             'nanogpt-tokenizer decode --input train.npy --output corpus.txt'), positional='ids'),
-        'inspect': Command('nanogpt-tokenizer inspect', InspectConfig, 'nanogpt_lit.tokens:inspect_command',
-            'Describe a vocabulary, show a text as it sees it, and how well it compresses it.', ('nanogpt-tokenizer inspect tokenizer "Hello world"',
-             'nanogpt-tokenizer inspect tokenizer --input corpus.txt --html tokens.html'), positional='tokenizer text'),
-        'compare': Command('nanogpt-tokenizer compare', CompareConfig, 'nanogpt_lit.tokens:compare_command',
-            'Compare vocabularies on the same text.', ('nanogpt-tokenizer compare tokenizer gpt2 "Hello world"',
-             'nanogpt-tokenizer compare small large --input corpus.txt --html compare.html'), positional='tokenizers')},
     'nanogpt-prepare': Command('nanogpt-prepare', PrepareConfig, 'nanogpt_lit.data:prepare_command',
         'Turn a corpus into token shards with a manifest.',
-        ('nanogpt-prepare pystdlib', 'nanogpt-prepare books/*.txt --tokenizer gpt2 --out_dir data/books', 'nanogpt-prepare --inspect data/books'),
-        positional='input'),
+        ('nanogpt-prepare pystdlib', 'nanogpt-prepare books/*.txt --tokenizer gpt2 --out_dir data/books',
+         'nanogpt-prepare --inspect data/books'), positional='input'),
 }
 
-# %% ../nbs/00a_config.ipynb #2b26dc15
+# %% ../nbs/00a_config.ipynb #b886aba6
 COMMANDS |= {
     'nanogpt-import': Command('nanogpt-import', ImportConfig, 'nanogpt_lit.interop:import_command',
         'Turn a model of another code base into a run folder.',
-        ('nanogpt-import gpt2 --out_dir runs/gpt2', 'nanogpt-import out-shakespeare-char/ckpt.pt --tokenizer data/shakespeare_char/meta.pkl',
+        ('nanogpt-import gpt2 --out_dir runs/gpt2',
+         'nanogpt-import out-shakespeare-char/ckpt.pt --tokenizer data/shakespeare_char/meta.pkl',
          'nanogpt-import log/model_19072.pt --tokenizer gpt2'), positional='source'),
     'nanogpt-export': Command('nanogpt-export', ExportConfig, 'nanogpt_lit.interop:export_command',
         'Write a trained model as a Hugging Face folder (GPT-2, Llama, Qwen3 or Arcee).',
-        ('nanogpt-export runs/shakespeare_char --out_dir hf', 'nanogpt-export runs/mine/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
+        ('nanogpt-export runs/shakespeare_char --out_dir hf',
+         'nanogpt-export runs/mine/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
 }
 
-# %% ../nbs/00a_config.ipynb #188701b7
+# %% ../nbs/00a_config.ipynb #51a5cb26
 @dataclass
 class LaunchConfig:
     "Knobs of `nanogpt-launch`"
     nproc: int|None = None           # processes on this machine; None = one per GPU
     nnodes: int = 1                  # machines
-    node_rank: int|None = None       # number of this machine, from 0; None = whichever comes, they agree at master_addr
+    node_rank: int|None = None       # number of this machine, from 0;
+                                     # None = whichever comes, they agree at master_addr
     master_addr: str|None = None     # address of machine 0
     master_port: int = 29500         # a free port there
     max_restarts: int = 0            # start all processes again this many times after one has died
@@ -812,65 +1086,91 @@ class LaunchConfig:
     command: list[str] = field(default_factory=list) # train, finetune, … and its own flags
 
     def __post_init__(self):
-        if self.nproc is not None and self.nproc < 1: raise UserError(f'nproc={self.nproc}: expected at least 1 process')
+        if self.nproc is not None and self.nproc < 1:
+            raise UserError(f'nproc={self.nproc}: expected at least 1 process')
         if self.nnodes < 1: raise UserError(f'nnodes={self.nnodes}: expected at least 1 machine')
         if self.nnodes > 1 and not self.master_addr and not self.sbatch:
-            raise UserError(f'nnodes={self.nnodes}: the machines meet at --master_addr ADDRESS of the first one, which is missing')
+            raise UserError(f'nnodes={self.nnodes}: the machines meet at --master_addr ADDRESS of the first '
+                            'one, which is missing')
 
+# %% ../nbs/00a_config.ipynb #aa0863a2
 @dataclass
 class ConsolidateConfig:
     "Knobs of `nanogpt-consolidate`"
     source: str = ''                 # sharded checkpoint (model_00500.dcp), or a run folder: its newest
     output: str|None = None          # file to write; None = model_00500.pt beside it
 
-# %% ../nbs/00a_config.ipynb #12a992a3
+# %% ../nbs/00a_config.ipynb #4b019030
 COMMANDS |= {
     'nanogpt-plan': Command('nanogpt-plan', PlanConfig, 'nanogpt_lit.pretrain:plan_command',
-        'What a training run needs: parameters, arithmetic, memory by part, the batch that fits, tokens worth training on, time.',
-        ('nanogpt-plan gpt2', 'nanogpt-plan build-nanogpt --memory 24GB --dtype bfloat16 --no-measure', 'nanogpt-plan tiny --n_layer 8 --device cpu'), PRESETS),
+        'What a training run needs: parameters, arithmetic, memory by part, the batch that fits, '
+        'tokens worth training on, time.',
+        ('nanogpt-plan gpt2', 'nanogpt-plan build-nanogpt --memory 24GB --dtype bfloat16 --no-measure',
+         'nanogpt-plan tiny --n_layer 8 --device cpu'), PRESETS),
     'nanogpt-launch': Command('nanogpt-launch', LaunchConfig, 'nanogpt_lit.distributed:launch_command',
         'Run another command as several processes: prints the torchrun command line and runs it.',
-        ('nanogpt-launch --nproc 4 train gpt2 --dataset data/mine', 'nanogpt-launch --nproc 8 --nnodes 2 --node_rank 0 --master_addr 10.0.0.1 train gpt2',
-         'nanogpt-launch --nproc 8 --nnodes 4 --sbatch job.sbatch train gpt2 --dataset data/mine --auto_resume'), positional='command'),
-    'nanogpt-consolidate': Command('nanogpt-consolidate', ConsolidateConfig, 'nanogpt_lit.sharded:consolidate_command',
-        'Turn a sharded checkpoint into a single file.', ('nanogpt-consolidate runs/large/model_00500.dcp', 'nanogpt-consolidate runs/large'), positional='source'),
+        ('nanogpt-launch --nproc 4 train gpt2 --dataset data/mine',
+         'nanogpt-launch --nproc 8 --nnodes 2 --node_rank 0 --master_addr 10.0.0.1 train gpt2',
+         'nanogpt-launch --nproc 8 --nnodes 4 --sbatch job.sbatch '
+         'train gpt2 --dataset data/mine --auto_resume'),
+        positional='command'),
+    'nanogpt-consolidate': Command(
+        'nanogpt-consolidate', ConsolidateConfig, 'nanogpt_lit.sharded:consolidate_command',
+        'Turn a sharded checkpoint into a single file.',
+        ('nanogpt-consolidate runs/large/model_00500.dcp', 'nanogpt-consolidate runs/large'),
+        positional='source'),
 }
 
-# %% ../nbs/00a_config.ipynb #b87bb3c8
+# %% ../nbs/00a_config.ipynb #3a67fe86
 COMMANDS |= {
     'nanogpt-eval': Command('nanogpt-eval', EvalConfig, 'nanogpt_lit.benchmarks:eval_command',
         'Measure a model: loss on a whole split, perplexity, bits per byte, and multiple-choice questions.',
-        ('nanogpt-eval runs/quickstart', 'nanogpt-eval gpt2 --tasks loss hellaswag --data book.txt --hellaswag hellaswag_val.jsonl',
+        ('nanogpt-eval runs/quickstart',
+         'nanogpt-eval gpt2 --tasks loss hellaswag --data book.txt --hellaswag hellaswag_val.jsonl',
          'nanogpt-eval hf/ --tasks questions.jsonl harness:arc_easy --limit 500'), positional='run'),
     'nanogpt-finetune': Command('nanogpt-finetune', FinetuneConfig, 'nanogpt_lit.finetune:finetune_command',
         'Teach a pretrained model to follow instructions, in full or by adapters.',
-        ('nanogpt-finetune --input alpaca.json --pretrained_checkpoint runs/quickstart', 'nanogpt-finetune --lora_rank 8 --strategy full --replay 0.1',
-         'nanogpt-finetune dolly --pretrained_checkpoint log/model_19072.pt --max_lr 1e-5'), FINETUNE_PRESETS),
+        ('nanogpt-finetune --input alpaca.json --pretrained_checkpoint runs/quickstart',
+         'nanogpt-finetune --lora_rank 8 --strategy full --replay 0.1',
+         'nanogpt-finetune dolly --pretrained_checkpoint log/model_19072.pt --max_lr 1e-5'),
+         FINETUNE_PRESETS),
     'nanogpt-chat': Command('nanogpt-chat', ChatConfig, 'nanogpt_lit.chat:chat_command',
-        'Talk to a model that was tuned for it.', ('nanogpt-chat runs/finetune', 'nanogpt-chat runs/finetune --system "Be brief." --temperature 0'), positional='run'),
+        'Talk to a model that was tuned for it.',
+        ('nanogpt-chat runs/finetune', 'nanogpt-chat runs/finetune --system "Be brief." --temperature 0'),
+        positional='run'),
 }
 
-# %% ../nbs/00a_config.ipynb #62f627d5
+# %% ../nbs/00a_config.ipynb #e49a2617
 COMMANDS |= {
     'nanogpt-bench': Command('nanogpt-bench', BenchConfig, 'nanogpt_lit.speedrun:bench_command',
-        'Race a preset to a loss against nanoGPT, both in processes of their own and in turn; take its recipe apart; time its steps and its start.',
-        ('nanogpt-bench --input tinyshakespeare.txt --peer ../nanoGPT', 'nanogpt-bench --input tinyshakespeare.txt --ablate --output ablation.jsonl',
-         'nanogpt-bench --peer ../nanoGPT --equal_time', 'nanogpt-bench --peer ../nanoGPT --dtype float32 --isa AVX512_CORE',
-         'nanogpt-bench --profile', 'nanogpt-bench --startup', 'nanogpt-bench --show ablation.jsonl'), positional='preset'),
+        'Race a preset to a loss against nanoGPT, both in processes of their own and in turn; '
+        'take its recipe apart; time its steps and its start.',
+        ('nanogpt-bench --input tinyshakespeare.txt --peer ../nanoGPT',
+         'nanogpt-bench --input tinyshakespeare.txt --ablate --output ablation.jsonl',
+         'nanogpt-bench --peer ../nanoGPT --equal_time',
+         'nanogpt-bench --peer ../nanoGPT --dtype float32 --isa AVX512_CORE',
+         'nanogpt-bench --profile', 'nanogpt-bench --startup', 'nanogpt-bench --show ablation.jsonl'),
+         positional='preset'),
 }
 
-# %% ../nbs/00a_config.ipynb #dd168743
+# %% ../nbs/00a_config.ipynb #680048d8
 def _entry(name):
     def main(argv=None): return run_command(COMMANDS[name], argv)
     main.__doc__ = f'Entry point of `{name}`'
     return main
 
-nanogpt_quickstart, nanogpt_train, nanogpt_sample = map(_entry, ('nanogpt-quickstart', 'nanogpt-train', 'nanogpt-sample'))
-nanogpt_tokenizer, nanogpt_prepare, nanogpt_plot = map(_entry, ('nanogpt-tokenizer', 'nanogpt-prepare', 'nanogpt-plot'))
-nanogpt_import, nanogpt_export, nanogpt_plan = map(_entry, ('nanogpt-import', 'nanogpt-export', 'nanogpt-plan'))
+nanogpt_quickstart, nanogpt_train, nanogpt_sample = map(_entry,
+                                                        ('nanogpt-quickstart', 'nanogpt-train',
+                                                         'nanogpt-sample'))
+nanogpt_tokenizer, nanogpt_prepare, nanogpt_plot = map(_entry,
+                                                       ('nanogpt-tokenizer', 'nanogpt-prepare',
+                                                        'nanogpt-plot'))
+nanogpt_import, nanogpt_export, nanogpt_plan = map(_entry, ('nanogpt-import', 'nanogpt-export',
+                                                            'nanogpt-plan'))
 nanogpt_monitor, nanogpt_report = map(_entry, ('nanogpt-monitor', 'nanogpt-report'))
 nanogpt_consolidate, nanogpt_eval = map(_entry, ('nanogpt-consolidate', 'nanogpt-eval'))
-nanogpt_finetune, nanogpt_chat, nanogpt_bench = map(_entry, ('nanogpt-finetune', 'nanogpt-chat', 'nanogpt-bench'))
+nanogpt_finetune, nanogpt_chat, nanogpt_bench = map(_entry, ('nanogpt-finetune', 'nanogpt-chat',
+                                                             'nanogpt-bench'))
 
 def nanogpt_launch(argv=None):
     "Entry point of `nanogpt-launch`: its own flags end where the other command begins"
@@ -880,5 +1180,6 @@ def nanogpt_launch(argv=None):
         switch = flag in ('-h', '--debug') or getattr(knobs.get(canonical(flag, knobs)), 'base', bool) is bool
         at += 1 if eq or switch else 2
     head, tail = argv[:at], argv[at:]
-    if {'-h', '--help'} & {*tail} and (cmd := COMMANDS.get(f'nanogpt-{tail[0]}')): return run_command(cmd, tail[1:])
+    if {'-h', '--help'} & {*tail} and (cmd := COMMANDS.get(f'nanogpt-{tail[0]}')):
+        return run_command(cmd, tail[1:])
     return run_command(COMMANDS['nanogpt-launch'], [*head, '--', *(tail[1:] if tail[:1] == ['--'] else tail)])

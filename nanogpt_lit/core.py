@@ -237,7 +237,7 @@ class Knob:
     @property
     def optional(self): return NoneType in get_args(self.type)
 
-# %% ../nbs/00_core.ipynb #a7b932b5
+# %% ../nbs/00_core.ipynb #7cd34aa8
 def _sources(cls):
     "Source texts that may define `cls`, likeliest first"
     file = getattr(sys.modules.get(cls.__module__), '__file__', None)
@@ -246,18 +246,32 @@ def _sources(cls):
 
 @cache
 def _commented(src):
-    "Class → field → its trailing comment, for all classes of a source text: read once, since every command asks for several"
-    said = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(StringIO(src).readline) if t.type == tokenize.COMMENT}
-    return {c.name: {n.target.id: said.get(n.end_lineno, '') for n in c.body if isinstance(n, ast.AnnAssign)}
+    "Class → field → its comment, for all classes of a source text"
+    behind, alone = {}, {}                                # by line: behind code, and with nothing before it
+    for t in tokenize.generate_tokens(StringIO(src).readline):
+        if t.type != tokenize.COMMENT: continue
+        line, column = t.start
+        (behind if t.line[:column].strip() else alone)[line] = column, t.string.lstrip('# ')
+
+    def comment(field):
+        line, parts = field.end_lineno, [behind.get(field.end_lineno, (0, ''))[1]]
+        while parts[0] and alone.get(line := line + 1, (0,))[0] > field.col_offset: parts.append(alone[line][1])
+        return ' '.join(parts)
+    return {c.name: {n.target.id: comment(n) for n in c.body if isinstance(n, ast.AnnAssign)}
             for c in ast.walk(ast.parse(src)) if isinstance(c, ast.ClassDef)}
+
+# %% ../nbs/00_core.ipynb #e22bcb96
+def _own_comments(cls):
+    for src in _sources(cls):
+        found = _commented(src) if f'class {cls.__name__}' in src else {}
+        if cls.__name__ in found: return found[cls.__name__]
+    return {}
 
 def field_comments(
     cls, # a dataclass, from a module or from a notebook cell
 ) -> dict[str, str]:
-    "The trailing comment of each field of `cls`"
-    for src in _sources(cls):
-        if f'class {cls.__name__}' in src and cls.__name__ in (found := _commented(src)): return found[cls.__name__]
-    return {}
+    "The trailing comment of each field of `cls`, and of those that it inherits"
+    return {k: v for c in reversed(cls.__mro__[:-1]) for k, v in _own_comments(c).items()}
 
 # %% ../nbs/00_core.ipynb #105bf4de
 def flat_fields(

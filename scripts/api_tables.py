@@ -11,19 +11,26 @@ def patched(node):
 
 def api(src):
     "`(name, signature, docstring, rows)` of each public function, method and class that the code `src` defines"
-    comments = [line.partition(' # ')[2].strip() for line in src.splitlines()]
+    lines = src.splitlines()
     for node in ast.parse(src).body:
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name[0] == '_': continue
         doc, name, sig, rows, f = ast.get_docstring(node) or '', node.name, '', [], node
         if isinstance(node, ast.ClassDef):
             f = next((o for o in node.body if isinstance(o, ast.FunctionDef) and o.name == '__init__'), None)
-            rows = [(o.target.id, text(o.annotation), text(o.value), comments[o.end_lineno - 1]) for o in node.body if isinstance(o, ast.AnnAssign)]
+            rows = [(o.target.id, text(o.annotation), text(o.value), comment(lines, o)) for o in node.body if isinstance(o, ast.AnnAssign)]
         if f:
             params = [(o, d) for o, d in parameters(f.args) if o.arg not in ('self', 'cls')]
             if patched(node): name = f'{text(f.args.args[0].annotation)}.{name}'
-            rows = [(o.arg, text(o.annotation), text(d), comments[o.end_lineno - 1] if o.end_lineno > f.lineno else '') for o, d in params]
+            rows = [(o.arg, text(o.annotation), text(d), comment(lines, o) if o.end_lineno > f.lineno else '') for o, d in params]
             sig = f'({", ".join(r[0] for r in rows)})' + (f' → {text(f.returns)}' if f.returns else '')
         yield name, sig, doc, rows
+
+def comment(lines, node):
+    "The comment behind a field or parameter, and what of it stands on lines of its own below, further in"
+    at, said = node.end_lineno, lines[node.end_lineno - 1].partition(' # ')[2].strip()
+    while said and at < len(lines) and re.match(rf'\s{{{node.col_offset + 1},}}# ', lines[at]):
+        said, at = f'{said} {lines[at].strip()[2:]}', at + 1
+    return said
 
 def parameters(a):
     "`(parameter, default)` pairs of a function's arguments"
