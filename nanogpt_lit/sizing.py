@@ -6,9 +6,9 @@
 __all__ = ['PARTS', 'SPARE', 'PEAK_TFLOPS', 'TOKENS_PER_PARAMETER', 'FITS', 'param_table', 'flops_table', 'flops_per_token',
            'Ledger', 'Rehearsal', 'rehearse', 'size', 'training_memory', 'inference_memory', 'free_memory',
            'available_memory', 'parse_bytes', 'largest_batch', 'step_peak', 'fit_batch_size', 'too_large',
-           'check_weights_fit', 'is_out_of_memory', 'memory_advice', 'explain_memory', 'peak_flops', 'trial_size',
-           'micro_step_s', 'update_s', 'Speed', 'measure', 'expected_loss', 'optimal_tokens', 'planned_vocabulary',
-           'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
+           'check_weights_fit', 'is_out_of_memory', 'memory_advice', 'explain_memory', 'measured_flops', 'peak_flops',
+           'trial_size', 'micro_step_s', 'update_s', 'Speed', 'measure', 'expected_loss', 'optimal_tokens',
+           'planned_vocabulary', 'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
 
 # %% ../nbs/04a_sizing.ipynb #6b8f9484
 import json, math, time, weakref
@@ -348,9 +348,23 @@ def explain_memory(
         why = memory_advice(cfg, device, **kw)
         raise UserError(f'out of memory on {device}: {why}' + (f'; {saved()}' if saved else '')) from None
 
-# %% ../nbs/04a_sizing.ipynb #2f90754e
+# %% ../nbs/04a_sizing.ipynb #f2925679
 PEAK_TFLOPS = {'B200': 2250, 'H200': 989, 'H100': 989, 'A100': 312, 'L40S': 362, 'L4': 121, 'A10G': 70, 'T4': 65, 'V100': 125,
                '4090': 165, '3090': 71}                   # dense 16-bit tensor-core peaks from data sheets
+
+def measured_flops(
+    device: str, # a torch device name
+    dtype: str,  # 'float32', 'bfloat16', 'float16'
+    n: int=512,  # size of the matrices
+) -> float:
+    "Floating-point operations per second in a product of two n × n matrices, the best of six"
+    a = torch.linspace(-1, 1, n*n, device=device).reshape(n, n).to(getattr(torch, dtype)) # no random numbers: see below
+    best = math.inf
+    for _ in range(6):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()                              # a GPU is waited for
+        best = min(best, time.perf_counter() - start)
+    return 2*n**3/best
 
 def peak_flops(
     device: str, # a torch device name
@@ -362,13 +376,7 @@ def peak_flops(
         name = torch.cuda.get_device_name(device)
         known = next((v for k, v in PEAK_TFLOPS.items() if k in name), None)
         if known and dtype != 'float32': return known*1e12
-    a = torch.linspace(-1, 1, n*n, device=device).reshape(n, n).to(getattr(torch, dtype))   # no random numbers: see below
-    best = math.inf
-    for _ in range(6):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()
-        best = min(best, time.perf_counter() - start)
-    return 2*n**3/best
+    return measured_flops(device, dtype, n)
 
 # %% ../nbs/04a_sizing.ipynb #cf5eebe6
 def trial_size(
