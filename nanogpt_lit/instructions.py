@@ -6,12 +6,14 @@
 __all__ = ['ROLES', 'EMPTY', 'NAMED', 'TEMPLATES', 'detect', 'to_turns', 'check_turns', 'Conversations', 'records_of',
            'instruction_files', 'read_instructions', 'function_pairs', 'as_function', 'pystdlib_instruct', 'Template',
            'encode_turns', 'mask_html', 'with_template', 'template_of', 'fit_turns', 'Examples', 'encode_examples',
-           'split_examples', 'save_examples', 'load_examples', 'ChatPlan', 'ReplayPlan', 'with_replay']
+           'split_examples', 'save_examples', 'is_prepared', 'may_replace', 'load_examples', 'ChatPlan', 'ReplayPlan',
+           'with_replay']
 
-# %% ../nbs/15a_instructions.ipynb #f8308174
-import ast, html, json, logging, os, shutil, textwrap, tokenize
+# %% ../nbs/15a_instructions.ipynb #8f4f5c2b
+import ast, html, json, logging, shutil, textwrap, tokenize
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Literal
 import numpy as np
@@ -22,10 +24,10 @@ from .tokenizer import CHAT_TOKENS
 from .tokens import visible
 from .corpus import Marker, hub_dataset, pystdlib_files
 from .data import mix64
-from .loader import BatchPlan, DocumentPlan, MixedPlan, _deal, make_plan, pack_lengths
+from .loader import BatchPlan, MixedPlan, _deal, make_plan, pack_lengths
 
-# %% ../nbs/15a_instructions.ipynb #0e7e4581
-ROLES = dict(human='user', gpt='assistant', chatgpt='assistant', bot='assistant', model='assistant')
+# %% ../nbs/15a_instructions.ipynb #3131b273
+ROLES = dict(human='user', gpt='assistant', chatgpt='assistant', bot='assistant', model='assistant', developer='system')
 _PAIRS = [('Dolly', 'instruction', 'context', 'response'), ('Alpaca', 'instruction', 'input', 'output'),
           ('prompt and completion', 'prompt', None, 'completion'),
           ('prompt and response', 'prompt', None, 'response')]
@@ -38,30 +40,32 @@ def detect(
         if key in record: return key
     return next((name for name, asked, _, said in _PAIRS if asked in record and said in record), None)
 
-# %% ../nbs/15a_instructions.ipynb #e95f3d14
+# %% ../nbs/15a_instructions.ipynb #1062318a
 def to_turns(
     record: dict, # one record, of any format
 ) -> list[dict]:
     "The turns of a record. `ValueError` says in a few words what is wrong with it"
     if not isinstance(record, dict): raise ValueError('not a record')
+    if isinstance(record, _Twice): raise ValueError('a key twice')
     name = detect(record)
     if name is None: raise ValueError('unknown format')
     if name in record: return check_turns([_turn(o) for o in _as_list(record[name])])
     _, asked, given, said = next(o for o in _PAIRS if o[0] == name)
+    if all(isinstance(record[k], list) and record[k] for k in (asked, said)): # a prompt and a completion in turns
+        return check_turns([_turn(o) for o in record[asked] + record[said]])
     question, extra, reply = (_text(record.get(k)) for k in (asked, given, said))
     whole = f'{question}\n\n{extra}' if extra else question
     return check_turns([dict(role='user', content=whole), dict(role='assistant', content=reply)])
 
-# %% ../nbs/15a_instructions.ipynb #cfcf8a7a
+# %% ../nbs/15a_instructions.ipynb #209b2ad8
+class _Twice(dict): "A JSON object that had a key twice"
+
 def _as_list(value):
     if not isinstance(value, list) or not value: raise ValueError('no turns')
     return value
 
 def _text(value):
-    "A text without white space around it; OpenAI's lists of parts are joined"
-    if isinstance(value, list):
-        parts = [o.get('text', '') for o in value if isinstance(o, dict)]
-        value = ''.join(o for o in parts if isinstance(o, str))
+    "A text without white space around it"
     if value is None: return ''
     if not isinstance(value, str): raise ValueError('a field is not a text')
     if any('\ud800' <= c <= '\udfff' for c in value): raise ValueError('half a surrogate pair')
@@ -69,9 +73,19 @@ def _text(value):
 
 def _turn(turn):
     if not isinstance(turn, dict): raise ValueError('a turn is not a record')
+    if isinstance(turn, _Twice): raise ValueError('a key twice')
     role = turn.get('role', turn.get('from'))
     if not isinstance(role, str): raise ValueError('a turn without a role')
-    return dict(role=ROLES.get(role, role), content=_text(turn.get('content', turn.get('value'))))
+    role = role.lower()
+    return dict(role=ROLES.get(role, role), content=_text(_joined(turn.get('content', turn.get('value')))))
+
+# %% ../nbs/15a_instructions.ipynb #43e1d046
+def _joined(value):
+    "A content, its parts joined if it is a list of texts"
+    if not isinstance(value, list): return value
+    parts = [o.get('text') if isinstance(o, dict) and o.get('type', 'text') == 'text' else o for o in value]
+    if not all(isinstance(o, str) for o in parts): raise ValueError('a part that is not a text')
+    return ''.join(parts)
 
 # %% ../nbs/15a_instructions.ipynb #ddc76390
 EMPTY = dict(system='an empty system prompt', user='an empty prompt', assistant='an empty response')
@@ -90,7 +104,7 @@ def check_turns(
         if not t['content']: raise ValueError(EMPTY[t['role']])
     return turns
 
-# %% ../nbs/15a_instructions.ipynb #5ed8e2bd
+# %% ../nbs/15a_instructions.ipynb #b56546cb
 @dataclass
 class Conversations:
     "Conversations, and what was left out on the way"
@@ -98,6 +112,7 @@ class Conversations:
     formats: Counter = field(default_factory=Counter) # format → records
     dropped: dict = field(default_factory=dict)      # reason → places
     shortened: int = 0                               # conversations cut to the model's window
+    places: list = field(default_factory=list)       # where each of `turns` stood
 
     def drop(self, why, where): self.dropped.setdefault(why, []).append(where)
     def __len__(self): return len(self.turns)
@@ -106,7 +121,26 @@ class Conversations:
         def line(why, at): return f'{len(at):,} record{"s"*(len(at) > 1)} left out: {why} ({", ".join(at[:3] + ["…"]*(len(at) > 3))})'
         return [line(*o) for o in self.dropped.items()] + [f'{self.shortened:,} shortened to the context']*(self.shortened > 0)
 
-# %% ../nbs/15a_instructions.ipynb #261eff2c
+# %% ../nbs/15a_instructions.ipynb #4f0ae27f
+def _once(pairs):
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else _Twice(found)
+
+_scan = json.JSONDecoder(object_pairs_hook=_once).raw_decode
+
+def _value(text, at=0):
+    "A JSON value and where it ends. `ValueError` says what is wrong, in any case"
+    try: return _scan(text, at)
+    except RecursionError: raise ValueError('nested too deeply') from None
+    except json.JSONDecodeError as e: raise ValueError(e.msg) from None
+
+def _whole(line):
+    "The JSON value that a line is. `ValueError` if it isn't one"
+    value, at = _value(line, len(line) - len(line.lstrip()))
+    if line[at:].strip(): raise ValueError('text behind the value')
+    return value
+
+# %% ../nbs/15a_instructions.ipynb #c03aa26f
 def records_of(
     path, # .json (a list of records), .jsonl, .parquet, .arrow
 ):
@@ -120,14 +154,14 @@ def records_of(
                         'expected a list of records, [ … ], or one record per line')
     for n, line in enumerate(text.split('\n'), 1):
         if not line.strip(): continue
-        try: yield f'{path.name} line {n}', json.loads(line)
-        except (ValueError, RecursionError): yield f'{path.name} line {n}', None
+        try: yield f'{path.name} line {n}', _whole(line)
+        except ValueError: yield f'{path.name} line {n}', None
 
-# %% ../nbs/15a_instructions.ipynb #4ba6d0c9
+# %% ../nbs/15a_instructions.ipynb #1692264a
 def _object_keys(text):
     "The keys of a JSON object that takes more than one line, if that is what the text is"
-    try: found = json.loads(text) if text.strip().count('\n') else None
-    except (ValueError, RecursionError): return None
+    try: found = _whole(text) if text.strip().count('\n') else None
+    except ValueError: return None
     return [*found] if isinstance(found, dict) else None
 
 def _table(path):
@@ -139,20 +173,26 @@ def _table(path):
         raise UserError(f'{path} is damaged or no {path.suffix[1:]} file ({type(e).__name__}): fetch it again') from None
     yield from ((f'{path.name} row {n}', o) for n, o in enumerate(rows, 1))
 
-# %% ../nbs/15a_instructions.ipynb #f1253d32
+# %% ../nbs/15a_instructions.ipynb #84ea1bd6
 def _array(path, text):
     "The records of a JSON array with the lines they begin in"
-    decode, at, line, counted = json.JSONDecoder().raw_decode, text.index('[') + 1, 1, 0
-    while True:
+    at, line, counted, last = text.index('[') + 1, 1, 0, 0
+    for n in count(1):
         while at < len(text) and (text[at].isspace() or text[at] == ','): at += 1
         line, counted = line + text.count('\n', counted, at), at
         if at >= len(text):
             raise UserError(f'{path} ends in the middle of its list (line {line}): the file was cut short')
-        if text[at] == ']': return
-        try: record, at = decode(text, at)
+        if text[at] == ']': return _nothing_after(path, text, at + 1, line)
+        try: record, at = _value(text, at)
         except ValueError as e:
-            raise UserError(f'{path} is not valid JSON near line {line} ({e.msg}): expected a list of records') from None
-        yield f'{path.name} line {line}', record
+            raise UserError(f'{path} is not valid JSON near line {line} ({e}): expected a list of records') from None
+        yield f'{path.name} line {line}' + f', record {n}'*(line == last), record
+        last = line
+
+def _nothing_after(path, text, at, line):
+    if not text[at:].strip(): return
+    raise UserError(f'{path} goes on after the end of its list (line {line}): expected one list [ … ] of records, '
+                    'or one record per line')
 
 # %% ../nbs/15a_instructions.ipynb #3700216c
 NAMED = {}                                             # name → a function that yields (place, record)
@@ -172,7 +212,7 @@ def instruction_files(
     if not found: raise UserError(f'{source} holds no files of records: expected {", ".join(_SUFFIXES)}')
     return found
 
-# %% ../nbs/15a_instructions.ipynb #04bc2eae
+# %% ../nbs/15a_instructions.ipynb #81e3aa10
 def read_instructions(
     sources,      # files, folders, or names: dolly, alpaca, pystdlib_instruct
     limit: int=0, # at most so many conversations; 0 = all
@@ -190,16 +230,20 @@ def read_instructions(
             if len(out) == before: raise UserError(_wrong_file(name, out, [*keys]))
     return out
 
+_OTHER_USES = dict(chosen=' (pairs of answers are for dpo_tune of nanogpt_lit.preference)',
+                   text=' (plain text is for nanogpt-train --input)')
+
 def _take(out, where, record):
     try: out.turns.append(to_turns(record))
     except ValueError as e: out.drop(str(e) if record is not None else 'not valid JSON', where)
-    else: out.formats[detect(record)] += 1
+    else: out.formats[detect(record)] += 1; out.places.append(where)
 
 def _wrong_file(name, out, keys):
     why = '; '.join(out.report()) or 'it holds no records'
     seen = f'Found the keys {", ".join(map(repr, keys[:8]))}' if keys else 'No record has any keys'
+    known = next((o for k, o in _OTHER_USES.items() if k in keys), '')
     return (f'{name} has no usable conversations: {why}. {seen}; expected instruction and response or output, '
-            'prompt and completion, messages, or conversations')
+            f'prompt and completion, messages, or conversations{known}')
 
 # %% ../nbs/15a_instructions.ipynb #d9c6cd0e
 def function_pairs(
@@ -389,7 +433,7 @@ class Examples:
         ids, masks = zip(*parts)
         return Examples(np.concatenate(ids), np.concatenate(masks), np.cumsum([*map(len, ids)]))
 
-# %% ../nbs/15a_instructions.ipynb #f597ed14
+# %% ../nbs/15a_instructions.ipynb #610d561f
 def encode_examples(
     conversations: Conversations, # read and checked; what is too long is added to its `dropped`
     tokenizer, template,          # how they are written down
@@ -401,7 +445,7 @@ def encode_examples(
     for n, turns in enumerate(conversations.turns, 1):
         ids, mask, what = fit_turns(turns, tokenizer, template, block_size + 1, truncate)
         if what == 'shortened': conversations.shortened += 1
-        elif what: conversations.drop(what, f'conversation {n}')
+        elif what: conversations.drop(what, conversations.places[n - 1] if conversations.places else f'conversation {n}')
         if ids: rows.append(ids); masks.append(mask)
     if not rows:
         raise UserError(f'every conversation is longer than the context of {block_size} tokens: '
@@ -423,7 +467,7 @@ def split_examples(
     n = min(len(examples) - 1, max(1, round(val_fraction*len(examples))))
     return examples.select(np.sort(order[n:])), examples.select(np.sort(order[:n]))
 
-# %% ../nbs/15a_instructions.ipynb #884dfbb3
+# %% ../nbs/15a_instructions.ipynb #56f949ba
 def save_examples(
     folder,                # to make; it appears only when it is complete
     splits: dict,          # name → `Examples`
@@ -431,27 +475,49 @@ def save_examples(
     template: Template,    # noted
     shard_size: int=10**7, # tokens per file
 ) -> Path:
-    "Write examples as shards with a manifest"
-    part, info = check_writable(f'{folder}.partial'), {}
+    "Write examples as shards with a manifest. `UserError` if the folder holds something else"
+    may_replace(folder)
+    part = Path(f'{folder}.partial')
+    shutil.rmtree(part, ignore_errors=True)                          # of an attempt that was killed
+    check_writable(part)
     dtype = '<u2' if tokenizer.vocab_size <= 2**16 else '<u4'
-    for split, e in splits.items():
-        cuts = np.searchsorted(e.ends, np.arange(shard_size, len(e.ids), shard_size), 'right')
-        files = []
-        for k, (a, b) in enumerate(zip([0, *cuts], [*cuts, len(e)])):
-            if a == b: continue
-            lo, hi, name = int(e.begins[a]), int(e.ends[b - 1]), f'{split}_{k:06d}'
-            atomic_write(part/f'{name}.bin', e.ids[lo:hi].astype(dtype).tobytes())
-            atomic_write(part/f'{name}.mask', e.mask[lo:hi].astype('u1').tobytes())
-            atomic_write(part/f'{name}.ends', (e.ends[a:b].astype('<i8') - lo).tobytes())
-            files.append(dict(name=name, tokens=hi - lo, examples=int(b - a), sha256=sha256_file(part/f'{name}.bin')))
-        info[split] = files
+    info = {name: [*_write_shards(part, name, e, dtype, shard_size)] for name, e in splits.items()}
     tokenizer.save(part/'tokenizer')
-    meta = dict(format='instructions 1', dtype=dtype, template=template.name, tokenizer=tokenizer.hash, splits=info)
+    meta = dict(format=_FORMAT, dtype=dtype, template=template.name, tokenizer=tokenizer.hash, splits=info)
     atomic_write(part/'meta.json', json.dumps(meta, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     return part.rename(folder)
 
-# %% ../nbs/15a_instructions.ipynb #1d733a34
+# %% ../nbs/15a_instructions.ipynb #59de8878
+_FORMAT = 'instructions 1'
+
+def is_prepared(
+    folder, # perhaps made by `save_examples`
+) -> bool:
+    "Does a folder hold prepared instructions?"
+    meta = Path(folder)/'meta.json'
+    return meta.is_file() and f'"{_FORMAT.split()[0]}' in meta.read_text(encoding='utf-8', errors='replace')[:200]
+
+def may_replace(folder):
+    "`UserError` unless prepared instructions may be written to this folder"
+    folder = Path(folder)
+    if folder.is_symlink() or folder.exists() and not is_prepared(folder) and (folder.is_file() or any(folder.iterdir())):
+        raise UserError(f'{folder} is there already and holds something else than prepared instructions: '
+                        'name a folder that does not exist yet')
+
+# %% ../nbs/15a_instructions.ipynb #7a8f8e70
+def _write_shards(part, split, e, dtype, shard_size):
+    "Write the shards of a split; yields what the manifest says of each"
+    cuts = np.searchsorted(e.ends, np.arange(shard_size, len(e.ids), shard_size), 'right')
+    for k, (a, b) in enumerate(zip([0, *cuts], [*cuts, len(e)])):
+        if a == b: continue
+        lo, hi, name = int(e.begins[a]), int(e.ends[b - 1]), f'{split}_{k:06d}'
+        atomic_write(part/f'{name}.bin', e.ids[lo:hi].astype(dtype).tobytes())
+        atomic_write(part/f'{name}.mask', e.mask[lo:hi].astype('u1').tobytes())
+        atomic_write(part/f'{name}.ends', (e.ends[a:b].astype('<i8') - lo).tobytes())
+        yield dict(name=name, tokens=hi - lo, examples=int(b - a), sha256=sha256_file(part/f'{name}.bin'))
+
+# %% ../nbs/15a_instructions.ipynb #68cfea1f
 def load_examples(
     folder,       # from `save_examples`
     tokenizer=None, # of the model, which must be the same
@@ -460,7 +526,7 @@ def load_examples(
     folder = Path(folder)
     try: meta = json.loads(read_text(folder/'meta.json'))
     except ValueError: raise UserError(f'{folder}/meta.json is damaged: prepare the data again') from None
-    if meta.get('format') != 'instructions 1':
+    if not isinstance(meta, dict) or meta.get('format') != _FORMAT:
         raise UserError(f'{folder} holds no prepared instructions: expected a folder made by nanogpt-finetune --prepare')
     if tokenizer is not None and tokenizer.hash != meta['tokenizer']:
         raise UserError(f'{folder} was prepared with another tokenizer than the model\'s: prepare it again')
