@@ -7,9 +7,9 @@ __all__ = ['MAY_DIFFER', 'World', 'world', 'device_of', 'backend_of', 'meet', 'l
            'claim_folder', 'restarted', 'torchrun_words', 'sbatch_script', 'launch_command', 'Cluster', 'all_reduce_s',
            'simulate_step']
 
-# %% ../nbs/13_distributed.ipynb #a103d98f
+# %% ../nbs/13_distributed.ipynb #78410af5
 import atexit, hashlib, json, logging, math, os, re, secrets, shlex, signal, socket, sys, threading, time
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from inspect import signature
@@ -52,34 +52,41 @@ def world(
     env = os.environ if env is None else env
     return World(**{k: int(env[v]) for k, v in _VARIABLES.items() if v in env}) if 'RANK' in env else World()
 
-# %% ../nbs/13_distributed.ipynb #32b1d10b
+# %% ../nbs/13_distributed.ipynb #4805e56e
 def device_of(
     w: World,           # who asks
     device: str='auto', # as in `pick_device`
 ) -> str:
     "The device of one of several processes. `UserError` if there are more of them than devices"
-    if device == 'mps' or device == 'auto' and not torch.cuda.is_available(): device = 'cpu' if device == 'auto' else device
-    if device == 'mps': raise UserError("device='mps' cannot be shared by several processes: use --device cpu, or one process")
+    if device == 'mps' or device == 'auto' and not torch.cuda.is_available():
+        device = 'cpu' if device == 'auto' else device
+    if device == 'mps':
+        raise UserError("device='mps' cannot be shared by several processes: use --device cpu, "
+                        "or one process")
     kind = pick_device(device.split(':')[0])
     if kind != 'cuda': return kind
     n = torch.cuda.device_count()
     if w.local_world_size > n:
-        raise UserError(f'{w.local_world_size} processes were started on this machine, which has {n} CUDA device{"s"*(n != 1)}: '
+        raise UserError(f'{w.local_world_size} processes were started on this machine, '
+                        f'which has {n} CUDA device{"s"*(n != 1)}: '
                         f'use --nproc_per_node {n}, or --device cpu')
     return f'cuda:{w.local_rank}'
 
+# %% ../nbs/13_distributed.ipynb #6a6bff7f
 def backend_of(
     device: str, # from `device_of`
 ) -> str:
-    "How processes on such devices talk: NCCL between GPUs, gloo between CPUs. `UserError` where torch lacks it"
+    "How processes on such devices talk: NCCL for GPUs, gloo for CPUs. `UserError` where torch lacks it"
     if device.startswith('cuda') and not dist.is_nccl_available():
-        raise UserError('processes on CUDA devices talk through NCCL, which this build of torch does not have: '
+        raise UserError('processes on CUDA devices talk through NCCL, '
+                        'which this build of torch does not have: '
                         'install a CUDA build for Linux, or use --device cpu')
     if not dist.is_gloo_available():
-        raise UserError('this build of torch has no gloo, through which processes talk: install a standard build')
+        raise UserError('this build of torch has no gloo, through which processes talk: '
+                        'install a standard build')
     return 'cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo'
 
-# %% ../nbs/13_distributed.ipynb #10a18a0a
+# %% ../nbs/13_distributed.ipynb #b02092bf
 _met = {}                                                 # the store, once this process has met the others
 
 def meet(
@@ -90,14 +97,19 @@ def meet(
     if 'store' in _met: return _met['store']
     place = f'{os.environ.get("MASTER_ADDR", "?")}:{os.environ.get("MASTER_PORT", "?")}'
     _lead_gloo(os.environ.get('MASTER_ADDR'))
-    try: _met['store'] = _handshake(next(rendezvous('env://', timeout=timedelta(seconds=timeout_s)))[0], w, timeout_s)
+    try:
+        store, *_ = next(rendezvous('env://', timeout=timedelta(seconds=timeout_s)))
+        _met['store'] = _handshake(store, w, timeout_s)
     except (ValueError, RuntimeError) as e:
         if re.search('EADDRINUSE|address already in use', str(e), re.I) and w.rank == 0:
-            raise UserError(f'the port of {place} is in use by another program: choose another --master_port') from None
+            raise UserError(f'the port of {place} is in use by another program: '
+                            'choose another --master_port') from None
         raise UserError(f'rank {w.rank} met nobody at {place} within {timeout_s:g} s ({_first_line(e)}): '
-                        f'are all {w.world_size} processes running, and can they reach that address?') from None
+                        f'are all {w.world_size} processes running, '
+                        'and can they reach that address?') from None
     return _met['store']
 
+# %% ../nbs/13_distributed.ipynb #831de916
 def _handshake(store, w, timeout_s):
     "The part of the store that belongs to the processes alive now"
     mine, ready = secrets.token_hex(8), lambda r: f'ready {corner} {r}'
@@ -110,11 +122,13 @@ def _handshake(store, w, timeout_s):
         corner, end, missing = mine, time.monotonic() + timeout_s, {*range(1, w.world_size)}
         while missing := {r for r in missing if not store.check([ready(r)])}:
             for r in missing:
-                if store.check([f'hello {r}']): store.set(f'welcome {store.get(f"hello {r}").decode()}', corner)
+                if store.check([f'hello {r}']):
+                    store.set(f'welcome {store.get(f"hello {r}").decode()}', corner)
             if time.monotonic() > end: raise RuntimeError(f'rank {min(missing)} did not come')
             time.sleep(.005)
     return dist.PrefixStore(corner, store)
 
+# %% ../nbs/13_distributed.ipynb #17c434e8
 def _first_line(e): return str(e).strip().split('\n')[0][:160]
 
 def _lead_gloo(address):
@@ -128,15 +142,16 @@ def _lead_gloo(address):
     names = [k for k, v in psutil.net_if_addrs().items() if any(o.address == mine for o in v)]
     if names: os.environ['GLOO_SOCKET_IFNAME'] = names[0]
 
-# %% ../nbs/13_distributed.ipynb #2a3a470d
+# %% ../nbs/13_distributed.ipynb #f0520e1c
 def leave():
     "Close the connections, at the end of the program"
     # after a failure between GPUs this could wait for the dead
     if dist.is_initialized() and not ('failed' in _met and 'nccl' in _met): dist.destroy_process_group()
     _met.clear()
 
+# %% ../nbs/13_distributed.ipynb #74ccb440
 class DataParallel(SingleDevice):
-    "The whole model in every process, gradients averaged before each update (torch's DistributedDataParallel)"
+    "The whole model in every process, gradients averaged before each update (torch's DDP)"
     def __init__(self,
         device: str='auto',    # as in `pick_device`; several GPUs are dealt out by local rank
         dtype: str='auto',     # as in `pick_dtype`
@@ -145,7 +160,8 @@ class DataParallel(SingleDevice):
     ):
         self.world = w = world()
         self.rank, self.world_size, self.is_main, self.seed = w.rank, w.world_size, w.rank == 0, seed
-        self.store = meet(w, timeout_s)                    # first of all: only then can a mistake be said by one voice
+        # first of all: only then can a mistake be said by one voice
+        self.store = meet(w, timeout_s)
         super().__init__(device_of(w, device), dtype)
         backend, limit = backend_of(self.device), timedelta(seconds=timeout_s)
         gpu = dict(device_id=torch.device(self.device)) if self.device.startswith('cuda') else {}
@@ -156,20 +172,27 @@ class DataParallel(SingleDevice):
         self.patient = dist.new_group(backend='gloo', timeout=timedelta(days=30))
         atexit.register(leave)
 
-    def micro_steps(self, batch_size, grad_accum_steps):
-        "The fewest accumulation steps that divide this process's sequences into pieces no larger than `batch_size`"
-        mine = batch_size*grad_accum_steps//self.world_size
-        return next(n for n in range(-(-mine//batch_size), mine + 1) if mine % n == 0)
     def prepare(self, model): return model.to(self.device)
-    def wrap(self, model):
-        "The model whose `backward` ends in averaged gradients"
-        gpu = dict(device_ids=[torch.device(self.device)]) if self.device.startswith('cuda') else {}
-        known = signature(DistributedDataParallel).parameters
-        buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers'   # ours never change
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, **{buffers: False}, **gpu)
-    def accumulate(self, model, last):
-        "No exchange before the last micro-batch: the sums are exchanged once"
-        return nullcontext() if last else model.no_sync()
+
+# %% ../nbs/13_distributed.ipynb #d72bd946
+@patch
+def micro_steps(self: DataParallel, batch_size, grad_accum_steps):
+    "The fewest accumulation steps that cut this process's sequences into pieces no larger than `batch_size`"
+    mine = batch_size*grad_accum_steps//self.world_size
+    return next(n for n in range(-(-mine//batch_size), mine + 1) if mine % n == 0)
+
+@patch
+def wrap(self: DataParallel, model):
+    "The model whose `backward` ends in averaged gradients"
+    gpu = dict(device_ids=[torch.device(self.device)]) if self.device.startswith('cuda') else {}
+    known = signature(DistributedDataParallel).parameters
+    buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers'
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **{buffers: False}, **gpu)
+
+@patch
+def accumulate(self: DataParallel, model, last):
+    "No exchange before the last micro-batch: the sums are exchanged once"
+    return nullcontext() if last else model.no_sync()
 
 # %% ../nbs/13_distributed.ipynb #50e5fb4b
 @patch
@@ -225,7 +248,7 @@ def begin(self: DataParallel,
     "Seed the dropout of this step: other masks on every process, the same ones when a run is resumed"
     torch.manual_seed(int(mix64(mix64(mix64(self.seed) + np.uint64(step)) + np.uint64(self.rank))[0]) >> 1)
 
-# %% ../nbs/13_distributed.ipynb #5a22fd1d
+# %% ../nbs/13_distributed.ipynb #5ba8bc86
 @patch
 def share(self: DataParallel,
     items, # the same on all processes
@@ -237,6 +260,7 @@ def share(self: DataParallel,
         if len(chunk) == self.world_size: yield chunk[self.rank], True; chunk = []
     if chunk: yield chunk[min(self.rank, len(chunk) - 1)], self.rank < len(chunk)
 
+# %% ../nbs/13_distributed.ipynb #ef384c2e
 @patch
 def new_model(self: SingleDevice,
     cfg, # a `GPTConfig`
@@ -256,10 +280,11 @@ def spread(self: DataParallel,
     "`[f(model, o) for o in items]`, each process doing a share, on all processes"
     items, W = list(items), self.world_size
     with self.joined(model) as m: mine = [f(m, o) for o in items[self.rank::W]]
-    parts = self.gather(mine)                             # after the block: in it, others may still be calling the model
+    # after the block: in it, others may still be calling the model
+    parts = self.gather(mine)
     return [parts[i % W][i//W] for i in range(len(items))]
 
-# %% ../nbs/13_distributed.ipynb #934ef1bc
+# %% ../nbs/13_distributed.ipynb #8d3b3f7b
 @patch
 def orthogonalise(self: DataParallel,
     bank_NMK,   # matrices of one shape, the same on all processes
@@ -271,7 +296,8 @@ def orthogonalise(self: DataParallel,
     mine = bank_NMK[self.rank*per:(self.rank + 1)*per]
     part, out = bank_NMK.new_zeros(per, *bank_NMK.shape[1:]), bank_NMK.new_empty(per*W, *bank_NMK.shape[1:])
     if len(mine): part[:len(mine)] = newton_schulz(mine, *args, **kw)
-    getattr(dist, 'all_gather_single', dist.all_gather_into_tensor)(out, part)      # the older name is going out of use
+    # the older name is going out of use
+    getattr(dist, 'all_gather_single', dist.all_gather_into_tensor)(out, part)
     return out[:N]
 
 @patch
@@ -283,7 +309,7 @@ def optimizers(self: DataParallel,
         if isinstance(o, Muon): o.orthogonalise = self.orthogonalise
     return optimizers
 
-# %% ../nbs/13_distributed.ipynb #f5f98f3b
+# %% ../nbs/13_distributed.ipynb #6e517af3
 MAY_DIFFER = ('device', 'num_threads', 'workers', 'dataloader_workers')
 
 @patch
@@ -309,10 +335,11 @@ def check_batch(self: DataParallel,
     "`UserError` if a step's sequences can't be divided over the processes"
     rows, W = batch_size*grad_accum_steps, self.world_size
     if rows % W:
-        raise UserError(f'a step of {rows} sequences (batch_size {batch_size} x grad_accum_steps {grad_accum_steps}) '
+        raise UserError(f'a step of {rows} sequences (batch_size {batch_size} x grad_accum_steps '
+                        f'{grad_accum_steps}) '
                         f'cannot be divided over {W} processes: make it a multiple of {W}')
 
-# %% ../nbs/13_distributed.ipynb #e0959988
+# %% ../nbs/13_distributed.ipynb #ad148e17
 @patch
 def check_agree(self: DataParallel,
     what: str,   # what this is about, such as checkpoint
@@ -323,7 +350,8 @@ def check_agree(self: DataParallel,
     theirs = self.gather(mine)
     rank = next((r for r, o in enumerate(theirs) if o != theirs[0]), None)
     if rank is None: return
-    raise UserError(f'rank {rank} has another {what} than rank 0 ({theirs[rank]} there, {theirs[0]} on rank 0): {advice}')
+    raise UserError(f'rank {rank} has another {what} than rank 0 ({theirs[rank]} there, '
+                    f'{theirs[0]} on rank 0): {advice}')
 
 # %% ../nbs/13_distributed.ipynb #eb4b20e4
 def _go_quietly(wait_s=2.):
@@ -357,7 +385,7 @@ class OneProcess(SingleDevice):
     def in_turn(self): return nullcontext()
     def prepare(self, model): return model.to(self.device)
 
-# %% ../nbs/13_distributed.ipynb #84d54071
+# %% ../nbs/13_distributed.ipynb #1e75260f
 _LOST = re.compile('connection (closed|reset|refused)|timed? ?out|gloo|nccl|broken pipe|socket|peer', re.I)
 
 @contextmanager
@@ -367,13 +395,16 @@ def as_one():
     if w.world_size == 1: yield; return
     mute = open(os.devnull, 'w') if w.rank else None
     try:
-        with redirect_stdout(mute) if mute else nullcontext(), redirect_stderr(mute) if mute else nullcontext(): yield
+        with ExitStack() as quiet:
+            if mute: quiet.enter_context(redirect_stdout(mute)), quiet.enter_context(redirect_stderr(mute))
+            yield
     except UserError as e: _speak(w, str(e))
     except (RuntimeError, OSError) as e:
         if not _LOST.search(str(e)): raise
         _speak(w, f'lost contact with another process ({_first_line(e)}): what it said last is above, '
                   'or on its own machine; the last checkpoint is untouched, --auto_resume continues from it')
 
+# %% ../nbs/13_distributed.ipynb #4a2800d0
 def _speak(w, text):
     "Raise `UserError` on the process that is to say it, leave on the others"
     key = 'said ' + hashlib.sha256(re.sub(r'\(.*?\)', '', text).encode()).hexdigest()
@@ -385,17 +416,20 @@ def _speak(w, text):
     asking.join(5)
     if not (answer[0] if answer else not w.rank or w.local_rank == 0): _go_quietly()
     e = UserError(f'rank {w.rank} on {socket.gethostname()}: {text}' if w.rank else text)
-    e.agreed = True                                        # on who says it, so `run_command` need not wait for others
+    # on who says it, so `run_command` need not wait for others
+    e.agreed = True
     raise e from None
 
+# %% ../nbs/13_distributed.ipynb #6c94790f
 def _is_mine(w, key):
-    "Is it for this process to say? For rank 0 always; for the others if rank 0 is silent, and nobody was quicker"
+    "Is it for this process to say? For rank 0 always; for others if rank 0 is silent and nobody was quicker"
     try:
         store = _met['store']
         if w.rank == 0: store.set(key, '1'); return True
         try: store.wait([key], timedelta(seconds=2)); return False
         except dist.DistStoreError: return store.add(key + ' by others', 1) == 1
-    except (KeyError, RuntimeError): return not w.rank or w.local_rank == 0 and w.node > 0     # they never met, or rank 0 is gone
+    # they never met, or rank 0 is gone
+    except (KeyError, RuntimeError): return not w.rank or w.local_rank == 0 and w.node > 0
 
 def _note(text):
     "What torchrun will report as the cause"
@@ -404,7 +438,7 @@ def _note(text):
     try: Path(path).write_text(json.dumps({'message': about}))
     except OSError: pass
 
-# %% ../nbs/13_distributed.ipynb #cc843fab
+# %% ../nbs/13_distributed.ipynb #e61b3e72
 def claim_folder(
     folder, # run folder
 ):
@@ -417,7 +451,8 @@ def restarted(
     "Has torchrun started this process again, after it had begun a run in this folder?"
     note = Path(folder)/'.launch'
     if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0':
-        if _launch(): note.unlink(missing_ok=True)         # of an earlier launch, which may have had the same name
+        # of an earlier launch, which may have had the same name
+        if _launch(): note.unlink(missing_ok=True)
         return False
     try: return note.read_text() == _launch()
     except OSError: return False
@@ -426,7 +461,7 @@ def _launch():
     if 'TORCHELASTIC_RUN_ID' not in os.environ: return None
     return ' '.join(os.environ.get(k, '') for k in ('TORCHELASTIC_RUN_ID', 'MASTER_ADDR'))
 
-# %% ../nbs/13_distributed.ipynb #ad284bf6
+# %% ../nbs/13_distributed.ipynb #81eaf2ab
 def torchrun_words(
     c: LaunchConfig, # how many, where
 ) -> list[str]:
@@ -434,8 +469,11 @@ def torchrun_words(
     n = c.nproc or torch.cuda.device_count() or 1
     words = ['torchrun', '--standalone'] if c.nnodes == 1 else ['torchrun', f'--nnodes={c.nnodes}']
     if c.nnodes > 1 and c.node_rank is not None:
-        words += [f'--node_rank={c.node_rank}', f'--master_addr={c.master_addr}', f'--master_port={c.master_port}']
-    elif c.nnodes > 1: words += ['--rdzv_backend=c10d', f'--rdzv_endpoint={c.master_addr}:{c.master_port}', '--rdzv_id=nanogpt']
+        words += [f'--node_rank={c.node_rank}', f'--master_addr={c.master_addr}',
+                  f'--master_port={c.master_port}']
+    elif c.nnodes > 1:
+        words += ['--rdzv_backend=c10d', f'--rdzv_endpoint={c.master_addr}:{c.master_port}',
+                  '--rdzv_id=nanogpt']
     words += [f'--nproc_per_node={n}'] + [f'--max-restarts={c.max_restarts}']*(c.max_restarts > 0)
     if '--shutdown-timeout' in get_args_parser()._option_string_actions:              # newer torch
         words.append(f'--shutdown-timeout={c.shutdown_timeout}')
@@ -443,7 +481,8 @@ def torchrun_words(
 
 def _target(c):
     if not c.command:
-        raise UserError('nothing to launch: put a command behind the flags, such as nanogpt-launch --nproc 4 train gpt2')
+        raise UserError('nothing to launch: put a command behind the flags, '
+                        'such as nanogpt-launch --nproc 4 train gpt2')
     name, *flags = c.command
     name = name.removeprefix('nanogpt-')
     if f'nanogpt-{name}' not in COMMANDS or name == 'launch':
@@ -453,7 +492,7 @@ def _target(c):
     modules = dict(train=['-m', 'nanogpt_lit.pretrain'], prepare=['-m', 'nanogpt_lit.fleet'])
     return modules.get(name, ['--no-python', f'nanogpt-{name}']) + flags
 
-# %% ../nbs/13_distributed.ipynb #3bd0b74e
+# %% ../nbs/13_distributed.ipynb #a02bcda2
 _SBATCH = '''#!/bin/bash
 # Written by nanogpt-launch --sbatch; submit with: sbatch FILE
 #SBATCH --job-name=nanogpt
@@ -467,9 +506,13 @@ _SBATCH = '''#!/bin/bash
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
 ##SBATCH --partition=… --account=…     # as your cluster wants it
+'''
 
+# %% ../nbs/13_distributed.ipynb #8c3c4ed9
+_SBATCH += '''
 set -uo pipefail
-# source /path/to/.venv/bin/activate   # the same environment on all machines; data and runs on a disk that all of them see
+# source /path/to/.venv/bin/activate   # the same environment on all machines; \
+data and runs on a disk that all of them see
 export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / {n}))
 # export NCCL_DEBUG=INFO NCCL_SOCKET_IFNAME=…   # if the machines don't find each other
@@ -477,7 +520,8 @@ export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / {n}))
 stopped=
 trap 'stopped=1; kill -TERM "$job"' USR1
 srun --kill-on-bad-exit=1 torchrun --nnodes={nodes} --nproc_per_node={n} --rdzv_backend=c10d \\
-    --rdzv_endpoint="$MASTER_ADDR:{port}" --rdzv_id="$SLURM_JOB_ID" --max-restarts={restarts} --shutdown-timeout={patience} \\
+    --rdzv_endpoint="$MASTER_ADDR:{port}" --rdzv_id="$SLURM_JOB_ID" \
+--max-restarts={restarts} --shutdown-timeout={patience} \\
     {target} &
 job=$!
 wait "$job"; code=$?
@@ -486,6 +530,7 @@ while kill -0 "$job" 2>/dev/null; do wait "$job"; code=$?; done   # the trap has
 exit "$code"
 '''
 
+# %% ../nbs/13_distributed.ipynb #32790247
 def sbatch_script(
     c: LaunchConfig, # how many, where
 ) -> str:
@@ -518,7 +563,7 @@ def _check_port(port):
             raise UserError(f'port {port} is in use on this machine: choose another --master_port, '
                             'the same on all machines') from None
 
-# %% ../nbs/13_distributed.ipynb #9fcc2f9c
+# %% ../nbs/13_distributed.ipynb #d2a70dfe
 def _torchrun(words):
     "Run torchrun here; the exit code"
     os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'FATAL')
@@ -532,7 +577,8 @@ def _torchrun(words):
     except ChildFailedError as e: return _worst(e)
     except SignalException as e: return 128 + e.sigval
     except (RuntimeError, dist.DistError) as e:
-        raise UserError(f'the machines could not meet ({_first_line(e)}): check --master_addr and --master_port, '
+        raise UserError(f'the machines could not meet ({_first_line(e)}): '
+                        'check --master_addr and --master_port, '
                         'and that all of them were started') from None
 
 def _script(name):
@@ -570,7 +616,7 @@ def all_reduce_s(
     between = 2*(m - 1)/m*n_bytes/g/c.between_Bps + 2*math.ceil(math.log2(m))*c.hop_s if m > 1 else 0.
     return inside + between
 
-# %% ../nbs/13_distributed.ipynb #9fcd4020
+# %% ../nbs/13_distributed.ipynb #91a304db
 def simulate_step(
     n_params: float,      # parameters
     tokens: float,        # per GPU and step
@@ -581,12 +627,15 @@ def simulate_step(
     draws: int=20,        # steps to average
     seed: int=0,          # of the pace of the GPUs
 ) -> dict[str, float]:
-    "Seconds of a step: `total`, and of that `compute` at an average pace, `exposed` communication, `waiting` for the slowest"
+    "Seconds of a step: `compute`, `exposed` communication, `waiting` for the slowest GPU, and the `total`"
     compute = 6*n_params*tokens/(c.peak_flops*c.mfu)
     rng, n = np.random.default_rng(seed), max(1, round(n_params*grad_bytes/bucket))
-    slowest = np.array([1 + c.jitter*rng.standard_normal(gpus).max() for _ in range(draws)]) if gpus > 1 else np.ones(1)
+    slowest = np.array([1 + c.jitter*rng.standard_normal(gpus).max()
+                        for _ in range(draws)]) if gpus > 1 else np.ones(1)
     one = all_reduce_s(n_params*grad_bytes/n, gpus, c)
     total = np.zeros(len(slowest))
-    for k in range(n): total = np.maximum(total, compute*slowest*(1 + 2*(k + 1)/n)/3) + one        # forward is a third
+    # forward is a third
+    for k in range(n): total = np.maximum(total, compute*slowest*(1 + 2*(k + 1)/n)/3) + one
     waiting = compute*(slowest.mean() - 1)
-    return dict(total=total.mean(), compute=compute, waiting=waiting, exposed=total.mean() - compute - waiting)
+    return dict(total=total.mean(), compute=compute, waiting=waiting,
+                exposed=total.mean() - compute - waiting)

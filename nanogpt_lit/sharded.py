@@ -7,7 +7,7 @@ __all__ = ['checkpoint_activations', 'Noted', 'shapes_and_notes', 'fill_slices',
            'look_sharded', 'gather_sharded', 'restore_any', 'sharded_checkpoints', 'newest_of_any', 'set_aside_shards',
            'ShardedCheckpoint', 'consolidate', 'consolidate_command']
 
-# %% ../nbs/13a_sharded.ipynb #692db120
+# %% ../nbs/13a_sharded.ipynb #273bec49
 import os, pickle, secrets, shutil, time, warnings
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
@@ -21,21 +21,21 @@ from .core import UserError, atomic_write, human, sha256_file, warn
 from .config import ConsolidateConfig
 from .attention import KVCache
 from .model import GPT
-from .checkpoint import (CheckpointCallback, checkpoints, fit_weights, load_checkpoint, newest_good,
-                                    restore, save_checkpoint, set_rng_state, step_of, trainer_state)
+from .checkpoint import (CheckpointCallback, fit_weights, load_checkpoint, newest_good, restore,
+                                    save_checkpoint, step_of, trainer_state)
 from .distributed import DataParallel, OneProcess, world
 
-# %% ../nbs/13a_sharded.ipynb #6a4ccac8
+# %% ../nbs/13a_sharded.ipynb #dcdbb0d7
 def checkpoint_activations(
     model, # a `GPT`; changed in place
 ):
-    "Keep only the inputs of blocks between forward and backward pass; the rest is computed again (Chen et al. 2016)"
+    "Keep only the inputs of blocks for the backward pass; the rest is computed again (Chen et al. 2016)"
     for block in model.blocks: block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     return model
 
-# %% ../nbs/13a_sharded.ipynb #14c4c1a4
+# %% ../nbs/13a_sharded.ipynb #a8462ef8
 class Noted(TorchFunctionMode):
-    "Inside this block parameters get shapes but no memory; `notes` tells how to fill them: `{id: (parameter, order, generator)}`"
+    "Inside this block parameters get shapes but no memory; `notes` are `{id: (parameter, order, generator)}`"
     def __init__(self):
         super().__init__()
         self.notes = {}
@@ -53,11 +53,11 @@ class Noted(TorchFunctionMode):
         order(torch.empty(t.shape, dtype=t.dtype))         # scratch paper
         return t
 
-# %% ../nbs/13a_sharded.ipynb #94558286
+# %% ../nbs/13a_sharded.ipynb #157d1da8
 def shapes_and_notes(
     make, # returns a module
 ) -> tuple: # module, {name: how to fill it}
-    "`make()` without the memory of its parameters, and how each is to be filled; the random generator moves on as usual"
+    "`make()` without memory for its parameters, and how to fill each; the random generator moves on as usual"
     with Noted() as noted: module = make()
     notes = {}
     for name, p in module.named_parameters():
@@ -66,13 +66,14 @@ def shapes_and_notes(
             notes[name] = (lambda t, made=p.detach().clone(): t.copy_(made)), torch.get_rng_state()
     return module, notes
 
+# %% ../nbs/13a_sharded.ipynb #bd4eca69
 @torch.no_grad()
 def fill_slices(
     module,            # from `shapes_and_notes`, cut up or not
     notes: dict,       # likewise
     device: str='cpu', # where the memory is to be
 ):
-    "Give the parameters of `module` memory, and fill them, whole ones or slices, one after the other as `notes` say"
+    "Give the parameters of `module` memory and fill them, whole or in slices, one by one, as `notes` say"
     _with_memory(module, device)
     now = torch.get_rng_state()
     for name, p in module.named_parameters():
@@ -82,6 +83,7 @@ def fill_slices(
         p.copy_(_cut_up(whole, like=p) if _in_slices(p) else whole)
     torch.set_rng_state(now)
 
+# %% ../nbs/13a_sharded.ipynb #3c9823d5
 def _with_memory(module, device):
     "`to_empty`, but tied parameters stay tied, and buffers keep their numbers"
     tables, tied = dict(module.named_buffers()), {}
@@ -93,6 +95,7 @@ def _with_memory(module, device):
             where, _, attribute = name.rpartition('.')
             setattr(module.get_submodule(where), attribute, module.get_parameter(first))
 
+# %% ../nbs/13a_sharded.ipynb #4958c409
 def _in_slices(t): return hasattr(t, 'full_tensor')
 
 def _cut_up(whole, like):
@@ -132,7 +135,7 @@ class Sharded(DataParallel):
         "Every micro-batch's gradients are summed at once: keeping them would take the room of a whole model"
         return nullcontext()
 
-# %% ../nbs/13a_sharded.ipynb #bac28527
+# %% ../nbs/13a_sharded.ipynb #35ae81aa
 class _Joined:
     "A sharded model for one process to call as it pleases, while the others join in"
     def __init__(self, s, model): self._s, self._model = s, model
@@ -141,7 +144,7 @@ class _Joined:
         self._s.any(True)
         return self._model(*args, **kw)
     def hidden(self, *args, **kw):
-        "The scores already: `logits` then has nothing left to do. (Only the call of the whole model gathers the slices)"
+        "The scores already (only calls of the whole model gather slices); `logits` has nothing left to do"
         names = ('ids_BT', 'cache', 'pad_B', 'segments_BT')
         return self(**dict(zip(names, args)) | kw)[0]
     def logits(self, scores): return scores
@@ -153,7 +156,7 @@ class _Joined:
 def joined(self: Sharded,
     model, # after `prepare`
 ):
-    "A view of `model` that a process may call as often as it pleases: the others join in, or call it themselves"
+    "A view of `model` that a process may call as often as it pleases: the others join in"
     training = model.training
     yield _Joined(self, model.eval())
     nothing = torch.zeros(1, 1, dtype=torch.long, device=self.device)
@@ -188,12 +191,15 @@ def strategy_for(
     if world().world_size == 1: return OneProcess(t.device, t.dtype)
     return (Sharded if t.strategy == 'fsdp' else DataParallel)(t.device, t.dtype, t.dist_timeout, t.seed)
 
-# %% ../nbs/13a_sharded.ipynb #16e1e604
-_HARMLESS = {'torch.distributed.checkpoint.metadata': {'Metadata', 'MetadataIndex', 'TensorStorageMetadata', 'TensorProperties',
-                                                       'ChunkStorageMetadata', '_MEM_FORMAT_ENCODING', 'StorageMeta'},
-             'torch.distributed.checkpoint.filesystem': {'_StorageInfo', '_StoragePrefix'},
-             'torch': {'Size', 'device'}, 'torch.serialization': {'_get_layout'}, 'collections': {'OrderedDict'},
-             'pathlib': {'PosixPath', 'WindowsPath', 'PurePosixPath'}, 'pathlib._local': {'PosixPath', 'WindowsPath'}}
+# %% ../nbs/13a_sharded.ipynb #e9a3859b
+_HARMLESS = {
+    'torch.distributed.checkpoint.metadata': {
+        'Metadata', 'MetadataIndex', 'TensorStorageMetadata', 'TensorProperties', 'ChunkStorageMetadata',
+        '_MEM_FORMAT_ENCODING', 'StorageMeta'},
+    'torch.distributed.checkpoint.filesystem': {'_StorageInfo', '_StoragePrefix'},
+    'torch': {'Size', 'device'}, 'torch.serialization': {'_get_layout'}, 'collections': {'OrderedDict'},
+    'pathlib': {'PosixPath', 'WindowsPath', 'PurePosixPath'},
+    'pathlib._local': {'PosixPath', 'WindowsPath'}}
 
 class _Table(pickle.Unpickler):
     def find_class(self, module, name):
@@ -201,6 +207,7 @@ class _Table(pickle.Unpickler):
         if dtype or name in _HARMLESS.get(module, ()): return super().find_class(module, name)
         raise pickle.UnpicklingError(f'{module}.{name} has no business in a table of tensors')
 
+# %% ../nbs/13a_sharded.ipynb #86d1c766
 @cache
 def _reader_class():
     from torch.distributed.checkpoint import FileSystemReader
@@ -210,7 +217,8 @@ def _reader_class():
         def read_metadata(self, *args, **kw):
             with open(Path(self.path)/'.metadata', 'rb') as f: table = _Table(f).load()
             for o in table.storage_data.values():
-                if Path(o.relative_path).name != str(o.relative_path) or getattr(o, 'transform_descriptors', None):
+                elsewhere = Path(o.relative_path).name != str(o.relative_path)
+                if elsewhere or getattr(o, 'transform_descriptors', None):
                     raise pickle.UnpicklingError(f'{o.relative_path} is not a file of this folder')
             table.storage_meta = StorageMeta(load_id=self.load_id)
             return table
@@ -219,15 +227,16 @@ def _reader_class():
 def safe_reader(
     path, # folder of a sharded checkpoint
 ):
-    "A reader for `torch.distributed.checkpoint` that unpickles a dozen harmless classes and refuses all else"
+    "A reader for `torch.distributed.checkpoint` that unpickles a dozen harmless classes, nothing else"
     return _reader_class()(path)
 
 def _dcp():
     import torch.distributed.checkpoint
-    warnings.filterwarnings('ignore', '.*assuming the intent is to (load|save) in a single process')     # it is
+    # a single process is what we mean
+    warnings.filterwarnings('ignore', '.*assuming the intent is to (load|save) in a single process')
     return torch.distributed.checkpoint
 
-# %% ../nbs/13a_sharded.ipynb #de143c30
+# %% ../nbs/13a_sharded.ipynb #ecfab475
 def _tensors(t):
     "`{name: tensor}` of model and optimisers; slices where they are in slices"
     if hasattr(t.raw_model, 'reshard'): t.raw_model.reshard()     # what an evaluation has gathered
@@ -235,7 +244,8 @@ def _tensors(t):
     out = {f'model.{n}': p.detach() for p, n in names.items()}
     for i, o in enumerate(t.optimizers):
         for p, state in o.state.items():
-            out |= {f'optimizer.{i}.{names[p]}.{k}': v for k, v in state.items() if isinstance(v, torch.Tensor)}
+            out |= {f'optimizer.{i}.{names[p]}.{k}': v for k, v in state.items()
+                    if isinstance(v, torch.Tensor)}
     return out
 
 def _rest(t, config, tokenizer_hash):
@@ -273,7 +283,7 @@ def save_sharded(self: DataParallel,
 
 OneProcess.save_sharded = DataParallel.save_sharded
 
-# %% ../nbs/13a_sharded.ipynb #cb64de5b
+# %% ../nbs/13a_sharded.ipynb #c4d1dbee
 @patch
 def check_disk(self: DataParallel,
     folder,            # where sharded checkpoints are to be
@@ -283,16 +293,18 @@ def check_disk(self: DataParallel,
     note, mine = Path(folder)/'.disk', secrets.token_hex(8)
     if self.is_main: atomic_write(note, mine)
     theirs, end = self.gather(mine)[0], time.monotonic() + patience_s
-    while not (seen := note.exists() and note.read_text() == theirs) and time.monotonic() < end: time.sleep(.2)
+    while not (seen := note.exists() and note.read_text() == theirs) and time.monotonic() < end:
+        time.sleep(.2)
     blind = next((r for r, o in enumerate(self.gather(seen)) if not o), None)
     if self.is_main: note.unlink(missing_ok=True)
     if blind is None: return
-    raise UserError(f'rank {blind} does not see the folder {folder} of rank 0, and a sharded checkpoint needs '
+    raise UserError(f'rank {blind} does not see the folder {folder} of rank 0, '
+                    'and a sharded checkpoint needs '
                     'the slices of all in one place: put --out_dir on a disk that all machines see')
 
 OneProcess.check_disk = DataParallel.check_disk
 
-# %% ../nbs/13a_sharded.ipynb #8ffb7c74
+# %% ../nbs/13a_sharded.ipynb #b3c8b2c9
 def look_sharded(
     path, # folder of a sharded checkpoint
 ) -> dict:
@@ -309,6 +321,7 @@ def look_sharded(
     meta = {k: torch.empty(v.size, dtype=v.properties.dtype, device='meta') for k, v in table.items()}
     return _assemble(state, meta) | {'sharded': str(path)}
 
+# %% ../nbs/13a_sharded.ipynb #39e50d96
 def _assemble(state, tensors):
     "The content of a single file from the pieces of a sharded one"
     model = {k[6:]: v for k, v in tensors.items() if k.startswith('model.')}
@@ -316,7 +329,8 @@ def _assemble(state, tensors):
     optimizer = []
     for i, (groups, names) in enumerate(zip(state['param_groups'], state['order'])):
         number, found = {n: j for j, n in enumerate(names)}, {}
-        pieces = {k.removeprefix(f'optimizer.{i}.'): v for k, v in tensors.items() if k.startswith(f'optimizer.{i}.')}
+        pieces = {k.removeprefix(f'optimizer.{i}.'): v for k, v in tensors.items()
+                  if k.startswith(f'optimizer.{i}.')}
         pieces |= {k.removeprefix(f'{i}.'): v for k, v in state['numbers'].items() if k.startswith(f'{i}.')}
         for k, v in pieces.items():
             name, _, key = k.rpartition('.')
@@ -325,6 +339,7 @@ def _assemble(state, tensors):
     dropped = ('tied', 'order', 'numbers', 'files', 'param_groups', 'checksum')
     return {k: v for k, v in state.items() if k not in dropped} | dict(model=model, optimizer=optimizer)
 
+# %% ../nbs/13a_sharded.ipynb #edba9da7
 def gather_sharded(
     path, # folder of a sharded checkpoint
 ) -> dict:
@@ -335,13 +350,14 @@ def gather_sharded(
     _dcp().load(tensors, storage_reader=safe_reader(path), no_dist=True)
     return _assemble(load_checkpoint(Path(path)/'state.pt'), tensors)
 
-# %% ../nbs/13a_sharded.ipynb #de944319
+# %% ../nbs/13a_sharded.ipynb #d137e785
 def restore_any(
     t,    # a `Trainer`
     ckpt, # from `load_checkpoint` or `look_sharded`
 ) -> list[str]:
     "As `restore`, from either kind of checkpoint into either kind of trainer"
-    if not isinstance(t.strategy, Sharded): return restore(t, gather_sharded(ckpt['sharded']) if 'sharded' in ckpt else ckpt)
+    if not isinstance(t.strategy, Sharded):
+        return restore(t, gather_sharded(ckpt['sharded']) if 'sharded' in ckpt else ckpt)
     fill = _fill_from_file if 'sharded' not in ckpt else _fill_from_folder
     shadow = _Shadow(t, ckpt)
     apart = dict(model=shadow.raw_model.state_dict(), optimizer=[])
@@ -349,39 +365,49 @@ def restore_any(
     fill(t, ckpt)
     return notes
 
+# %% ../nbs/13a_sharded.ipynb #327a39fb
 class _Shadow:
     "What `restore` fills apart from tensors, which are filled elsewhere"
     def __init__(self, t, ckpt):
         with torch.device('meta'): self.raw_model = GPT(t.raw_model.cfg)
-        fit_weights(self.raw_model, {k: v.to('meta') for k, v in ckpt['model'].items()}, config=ckpt.get('config'))
-        self.optimizers, self.strategy, self.plan, self.load_state_dict = [], t.strategy, t.plan, t.load_state_dict
+        fit_weights(self.raw_model, {k: v.to('meta') for k, v in ckpt['model'].items()},
+                    config=ckpt.get('config'))
+        self.optimizers, self.strategy, self.plan = [], t.strategy, t.plan
+        self.load_state_dict = t.load_state_dict
         if len(t.optimizers) != len(ckpt['optimizer']):
             raise UserError('the checkpoint was trained with another --optimizer: use the same one')
 
+# %% ../nbs/13a_sharded.ipynb #f327197a
 def _slots(t, ckpt):
-    "Empty tensors for everything in the checkpoint, in slices where the parameters are; put into the optimisers as well"
-    own = dict(t.raw_model.named_parameters())
-    out = {f'model.{n}': p.detach() for n, p in own.items()}
-    names = {p: n for n, p in own.items()}
+    "`{name: empty tensor}` for everything in the checkpoint, of the model and put into the optimisers"
+    def empty(like, p):
+        if not isinstance(like, torch.Tensor): return like
+        if like.shape == p.shape: return torch.zeros_like(p)
+        return torch.zeros(like.shape, dtype=like.dtype, device=t.strategy.device)
+
+    names = {p: n for n, p in t.raw_model.named_parameters()}
+    out = {f'model.{n}': p.detach() for p, n in names.items()}
     for i, (o, saved) in enumerate(zip(t.optimizers, ckpt['optimizer'])):
         for j, p in enumerate(p for g in o.param_groups for p in g['params']):
-            o.state[p] = {k: v if not isinstance(v, torch.Tensor) else torch.zeros_like(p) if v.shape == p.shape
-                          else torch.zeros(v.shape, dtype=v.dtype, device=t.strategy.device) for k, v in saved['state'].get(j, {}).items()}
-            out |= {f'optimizer.{i}.{names[p]}.{k}': v for k, v in o.state[p].items() if isinstance(v, torch.Tensor)}
+            o.state[p] = {k: empty(v, p) for k, v in saved['state'].get(j, {}).items()}
+            tensors = {k: v for k, v in o.state[p].items() if isinstance(v, torch.Tensor)}
+            out |= {f'optimizer.{i}.{names[p]}.{k}': v for k, v in tensors.items()}
     return out
 
+# %% ../nbs/13a_sharded.ipynb #0f76a5ca
 def _fill_from_folder(t, ckpt): _dcp().load(_slots(t, ckpt), storage_reader=safe_reader(ckpt['sharded']))
 
 @torch.no_grad()
 def _fill_from_file(t, ckpt):
-    names, source = {p: n for n, p in t.raw_model.named_parameters()}, {f'model.{k}': v for k, v in ckpt['model'].items()}
+    names = {p: n for n, p in t.raw_model.named_parameters()}
+    source = {f'model.{k}': v for k, v in ckpt['model'].items()}
     for i, (o, saved) in enumerate(zip(t.optimizers, ckpt['optimizer'])):
         for j, p in enumerate(p for g in o.param_groups for p in g['params']):
             source |= {f'optimizer.{i}.{names[p]}.{k}': v for k, v in saved['state'].get(j, {}).items()}
     for k, slot in _slots(t, ckpt).items():
         slot.copy_(_cut_up(source[k], like=slot) if _in_slices(slot) else source[k])
 
-# %% ../nbs/13a_sharded.ipynb #52e85236
+# %% ../nbs/13a_sharded.ipynb #463006da
 def sharded_checkpoints(
     run_dir, # a run folder
 ) -> list[Path]:
@@ -401,6 +427,7 @@ def newest_of_any(
         except UserError as e: say(f'skipping a checkpoint: {e}')
     return best
 
+# %% ../nbs/13a_sharded.ipynb #dea14ab3
 def set_aside_shards(
     run_dir,   # a run folder
     after: int, # step at which the run goes on
@@ -413,7 +440,7 @@ def set_aside_shards(
         shutil.rmtree(home/p.name, ignore_errors=True)
         os.replace(p, home/p.name)
 
-# %% ../nbs/13a_sharded.ipynb #ee0cadb1
+# %% ../nbs/13a_sharded.ipynb #2f5de5f4
 class ShardedCheckpoint(CheckpointCallback):
     "As `CheckpointCallback`, each process writing its own slices; all processes take part"
     def on_fit_start(self, t):
@@ -436,25 +463,29 @@ class ShardedCheckpoint(CheckpointCallback):
             for p in sharded_checkpoints(self.out_dir)[:-keep]: shutil.rmtree(p)
         t.fire('on_checkpoint')
 
-    def on_eval(self, t):
-        if not 0 < t.step == t.best_step: return
-        weights = t.strategy.whole_weights(t.raw_model)
-        if not t.strategy.is_main: return
-        about = dict(model=weights, config=self.config, tokenizer_hash=self.tokenizer_hash)
-        save_checkpoint(self.out_dir/'best.pt', about | t.state_dict())
-
-    def on_fit_end(self, t):
-        if t.step and self.saved_step != t.step: self.save(t)
-        if t.strategy.is_main and t.step: _put_together(t)
     def on_error(self, t): "Nothing: the others may be gone"
+
+# %% ../nbs/13a_sharded.ipynb #02cda02c
+@patch
+def on_eval(self: ShardedCheckpoint, t):
+    if not 0 < t.step == t.best_step: return
+    weights = t.strategy.whole_weights(t.raw_model)
+    if not t.strategy.is_main: return
+    about = dict(model=weights, config=self.config, tokenizer_hash=self.tokenizer_hash)
+    save_checkpoint(self.out_dir/'best.pt', about | t.state_dict())
+
+@patch
+def on_fit_end(self: ShardedCheckpoint, t):
+    if t.step and self.saved_step != t.step: self.save(t)
+    if t.strategy.is_main and t.step: _put_together(t)
 
 def _put_together(t):
     "The last checkpoint as a single file, if there is memory for it"
     path, room = t.last_checkpoint, psutil.virtual_memory().available
     need = 0 if path.suffix == '.pt' else sum(p.stat().st_size for p in path.glob('*.distcp'))
     if need < room: return consolidate(path)
-    t.say(f'{path} stays in slices: as a single file it would need {human(need)}B of memory here, and {human(room)}B are free; '
-          f'elsewhere, nanogpt-consolidate {path} puts it together')
+    t.say(f'{path} stays in slices: as a single file it would need {human(need)}B of memory here, '
+          f'and {human(room)}B are free; elsewhere, nanogpt-consolidate {path} puts it together')
 
 def consolidate(
     path,        # folder of a sharded checkpoint
@@ -465,15 +496,17 @@ def consolidate(
     if path.suffix == '.pt': return path
     return save_checkpoint(Path(output) if output else path.with_suffix('.pt'), gather_sharded(path))
 
-# %% ../nbs/13a_sharded.ipynb #cce33992
+# %% ../nbs/13a_sharded.ipynb #471dc322
 def consolidate_command(
     c: ConsolidateConfig, # what to put together
 ):
     "Target of `nanogpt-consolidate`"
     path = Path(c.source)
     if not c.source or not path.is_dir():
-        raise UserError(f'{c.source or "nothing"!s} is no folder: expected a sharded checkpoint (model_00500.dcp) or a run folder')
+        raise UserError(f'{c.source or "nothing"!s} is no folder: '
+                        'expected a sharded checkpoint (model_00500.dcp) or a run folder')
     if not (path/'.metadata').exists():
-        if not (found := sharded_checkpoints(path)): raise UserError(f'{path} holds no sharded checkpoint (*.dcp)')
+        if not (found := sharded_checkpoints(path)):
+            raise UserError(f'{path} holds no sharded checkpoint (*.dcp)')
         path = found[-1]
     print(f'written: {consolidate(path, c.output)}')
