@@ -1,13 +1,13 @@
 "Evaluation and chat as their users meet them: several processes, questions that are none, an answer stopped halfway."
-import argparse, json
+import argparse, json, os, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from nanogpt_lit import benchmarks
 from nanogpt_lit.chat import Chat, chat_loop
 from nanogpt_lit.config import nanogpt_eval, nanogpt_train
-from nanogpt_lit.core import UserError
+from nanogpt_lit.core import UserError, check_writable
 from nanogpt_lit.instructions import with_template
-from nanogpt_lit.interop import to_hf
+from nanogpt_lit.interop import to_hf, write_run
 from nanogpt_lit.model import GPT, GPTConfig
 from nanogpt_lit.tokenizer import Tokenizer
 
@@ -126,6 +126,41 @@ def test_a_file_that_is_no_conversation(chatty, tmp_path, text):
     chat = Chat(*chatty)
     with pytest.raises(UserError, match='no saved conversation'): chat.load(tmp_path/'talk.jsonl')
     assert chat.turns == []
+
+@pytest.mark.parametrize('turns', [400, 401])
+def test_a_talk_far_longer_than_the_window_goes_on(chatty, turns):
+    "Whole exchanges fall out of view, the system prompt stays, and the marks stand where they belong; also after an unanswered question"
+    model, tok = chatty
+    chat = Chat(model, tok, system='be', max_new_tokens=4)
+    chat.turns = [dict(role=('user', 'assistant')[i % 2], content='to be or not') for i in range(turns)]
+    if turns % 2: chat.command('/undo')
+    ids = []
+    chat._drawn = lambda shown: ids.extend(shown) or iter(())
+    chat.say('is it?')
+    seen = tok.decode(ids)
+    assert len(ids) + 4 <= 64 and seen.startswith('<|im_start|>system\nbe<|im_end|>\n<|im_start|>user\n')
+    assert seen.endswith('<|im_start|>user\nis it?<|im_end|>\n<|im_start|>assistant\n') and 'oldest turns' in chat.note
+    assert ''.join(chat.command('/retry')) == '' and chat.turns[-2]['content'] == 'is it?'
+
+def test_a_question_longer_than_the_window_keeps_its_marks(chatty):
+    model, tok = chatty
+    chat = Chat(model, tok, system='be', max_new_tokens=4)
+    chat.turns = [dict(role='user', content='\N{CAT}'*500 + ' is it?')]
+    seen = tok.decode(chat.window()[1])
+    assert seen.startswith('<|im_start|>system\nbe<|im_end|>\n<|im_start|>user\n\N{CAT}') and 'is it?<|im_end|>' in seen
+    assert '\ufffd' not in seen and len(chat.window()[1]) <= 60
+
+def test_two_processes_say_the_same_and_survive_what_is_typed(chatty, tmp_path):
+    "Bytes that are no UTF-8, control characters, a block that the end of the input cuts off"
+    write_run(*chatty, check_writable(tmp_path/'run'))
+    words = [str(Path(sys.executable).with_name('nanogpt-chat')), 'run', '--device', 'cpu', '--num_threads', '1', '--max_new_tokens', '30', '--temperature', '2']
+    typed = b'caf\xc3\xa9 \xff\n/system \x1b[2J\nto be\n/retry\n/history\n"""\n/undo\nor not'
+    def once(): return subprocess.run(words, input=typed, cwd=tmp_path, capture_output=True, timeout=120, env=dict(os.environ, PYTHONHASHSEED='random'))
+    one, two = once(), once()
+    assert one.returncode == 0 and one.stdout == two.stdout, one.stderr.decode()
+    said = one.stdout.decode()
+    assert '\N{SYMBOL FOR ESCAPE}[2J' in said and not any(c in said for c in '\x1b\x07\r\x7f\x9b'), repr(said)
+    assert 'unknown command' not in said and 'forgotten' not in said and said.count('user: ') == 1
 
 def test_an_exported_chat_model_ends_its_turn(chatty, tmp_path):
     model, tok = chatty
