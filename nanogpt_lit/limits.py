@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['work_share', 'CpuLimit', 'container_share', 'free_caches', 'MemoryLimit']
 
-# %% ../nbs/10b_limits.ipynb #4a96c6b1
+# %% ../nbs/10b_limits.ipynb #532970ef
 import ctypes, gc, os, time
 from pathlib import Path
 import psutil, torch
+from fastcore.basics import patch
 from .trainer import EXTRAS, Callback
 
-# %% ../nbs/10b_limits.ipynb #0636022b
+# %% ../nbs/10b_limits.ipynb #08bff779
 def work_share(
     now: float,    # share of the time that the run works at present
     load: float,   # of the whole machine, percent
@@ -19,7 +20,7 @@ def work_share(
     limit: float,  # percent
 ) -> float:
     "The share of the time that the run should work so that the machine's load is `limit`"
-    if own < 1: return 1. if load <= limit else now        # too little to judge by, or to be worth slowing down
+    if own < 1: return 1. if load <= limit else now        # too little to judge by, or to slow down
     return min(1., max(.05, now*(limit - (load - own))/own))
 
 # %% ../nbs/10b_limits.ipynb #aa3dd40d
@@ -46,31 +47,33 @@ class CpuLimit(Callback):
         while not t.stop_reason and (left := end - time.perf_counter()) > 0: time.sleep(min(left, .2))
         self.woke = time.perf_counter()
 
-# %% ../nbs/10b_limits.ipynb #6130a922
-def _adjust(self, t):
+# %% ../nbs/10b_limits.ipynb #c3350228
+@patch
+def adjust(self: CpuLimit, t):
     "Measure, and change the share of the time that is worked"
     load, own = self.measure()
     self.share, self.looked = work_share(self.share, load, own, self.limit), time.perf_counter()
     if self.share < .95 and not self.pausing:
-        t.say(f'the CPU is {load:.0f} % busy, above the limit of {self.limit:g} %: working {self.share:.0%} of the time (--max_cpu)')
+        t.say(f'the CPU is {load:.0f} % busy, above the limit of {self.limit:g} %: '
+              f'working {self.share:.0%} of the time (--max_cpu)')
     if self.share == 1 and self.pausing: t.say(f'the CPU is {load:.0f} % busy: working all of the time again')
     self.pausing = self.share < .95 if not self.pausing else self.share < 1
 
-CpuLimit.adjust = _adjust
 EXTRAS['max_cpu'] = lambda cfg: CpuLimit(cfg.max_cpu) if cfg.monitoring else Callback()
 
-# %% ../nbs/10b_limits.ipynb #162886d4
+# %% ../nbs/10b_limits.ipynb #cab8eb8f
 def container_share(
     root='/sys/fs/cgroup', # where Linux shows a container its limits
 ) -> float:
     "The share of this container's memory that is in use; 0 where there is no limit"
     try:
         limit, used = (Path(root, f'memory.{o}').read_text().strip() for o in ('max', 'current'))
-        cached = dict(o.split() for o in Path(root, 'memory.stat').read_text().splitlines()).get('inactive_file', 0)
+        stat = dict(o.split() for o in Path(root, 'memory.stat').read_text().splitlines())
+        cached = stat.get('inactive_file', 0)
         return 0. if limit == 'max' else (int(used) - int(cached))/int(limit)
     except (OSError, ValueError): return 0.
 
-# %% ../nbs/10b_limits.ipynb #66118d14
+# %% ../nbs/10b_limits.ipynb #4bbb9b75
 def free_caches():
     "Give back memory that is only kept for later"
     gc.collect()
@@ -78,6 +81,7 @@ def free_caches():
     try: ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError, TypeError): pass      # not glibc
 
+# %% ../nbs/10b_limits.ipynb #a02b4ee3
 class MemoryLimit(Callback):
     "Stops the run, so that it is saved, when the machine's memory stays fuller than a limit"
     order = 30                                             # before the checkpoint, which needs memory itself
@@ -87,15 +91,20 @@ class MemoryLimit(Callback):
         patience: int=3,   # looks in a row above the limit until it stops
         ps=psutil,         # where measurements come from
         container=container_share, # likewise, of a container
-    ): self.limit, self.every, self.patience, self.ps, self.container, self.above, self.due = limit, every, patience, ps, container, 0, 0.
+    ):
+        self.limit, self.every, self.patience, self.ps, self.container = limit, every, patience, ps, container
+        self.above, self.due = 0, 0.
 
     def on_step_end(self, t):
         if time.monotonic() < self.due: return
-        used, self.due = max(self.ps.virtual_memory().percent, 100*self.container()), time.monotonic() + self.every
+        self.due = time.monotonic() + self.every
+        used = max(self.ps.virtual_memory().percent, 100*self.container())
         self.above = self.above + 1 if used > self.limit else 0
         if self.above == 1:
             free_caches()
-            t.say(f'memory is {used:.0f} % full, above the limit of {self.limit:g} %: caches freed; if that does not help, the run will be saved and stopped (--max_memory)')
-        if self.above >= self.patience: t.stop(f'the memory limit ({used:.0f} % of the memory is in use, --max_memory {self.limit:g})')
+            t.say(f'memory is {used:.0f} % full, above the limit of {self.limit:g} %: caches freed; '
+                  'if that does not help, the run will be saved and stopped (--max_memory)')
+        if self.above >= self.patience:
+            t.stop(f'the memory limit ({used:.0f} % of the memory is in use, --max_memory {self.limit:g})')
 
 EXTRAS['max_memory'] = lambda cfg: MemoryLimit(cfg.max_memory) if cfg.monitoring else Callback()

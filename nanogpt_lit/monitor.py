@@ -6,23 +6,25 @@
 __all__ = ['X_AXES', 'PANELS', 'read_metrics', 'series', 'smooth', 'loss_stats', 'plot_losses', 'save_figure', 'plot_command',
            'run_table', 'PlotLoss', 'jupyter_display', 'LiveCurve', 'OverfitWatch', 'nonfinite', 'NanWatch']
 
-# %% ../nbs/10_monitor.ipynb #d07bcfcb
+# %% ../nbs/10_monitor.ipynb #83bc31dd
 import io, json, math, sys, time
 from collections import deque
 from types import SimpleNamespace
 from pathlib import Path
 import torch
+from fastcore.basics import patch
 from .config import PlotConfig
 from .core import UserError, atomic_open, atomic_write, check_writable, human
 from .trainer import Callback
 
-# %% ../nbs/10_monitor.ipynb #652a90df
+# %% ../nbs/10_monitor.ipynb #70795294
 def read_metrics(
     run, # a run folder, or its metrics.jsonl
 ) -> list[dict]:
     "The records of a run, oldest first. `UserError` if there are none or a line is damaged"
     path = Path(run)/'metrics.jsonl' if Path(run).is_dir() else Path(run)
-    if not path.is_file(): raise UserError(f'{path} does not exist: expected a run folder, with a metrics.jsonl from training')
+    if not path.is_file():
+        raise UserError(f'{path} does not exist: expected a run folder, with a metrics.jsonl from training')
     lines, records = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True), []
     for i, line in enumerate(lines):
         try: records.append(_numbers(json.loads(line))); records[-1]['step']
@@ -33,7 +35,9 @@ def read_metrics(
     if not records: raise UserError(f'{path} has no records yet: wait for the first log line')
     return records
 
-def _numbers(record): return {k: v for k, v in record.items() if isinstance(v, (int, float))} # other programs may write other things
+def _numbers(record):
+    "Other programs may write other things"
+    return {k: v for k, v in record.items() if isinstance(v, (int, float))}
 
 def series(
     records: list[dict], # from `read_metrics`
@@ -62,23 +66,24 @@ def loss_stats(
     "Current, minimum, maximum and mean"
     return dict(current=values[-1], min=min(values), max=max(values), mean=sum(values)/len(values))
 
-# %% ../nbs/10_monitor.ipynb #416ec022
+# %% ../nbs/10_monitor.ipynb #fd719f6c
 def plot_losses(
-    runs,               # a run folder or list of records, a list of run folders, or `{name: folder or records}`
+    runs,               # a run folder or list of records, a list of folders, or `{name: folder or records}`
     last: int=1000,     # steps in the right panel
     n_smooth: float=0., # values averaged over; 0 = a fiftieth of what there is
     path=None,          # picture to write (PNG, SVG, PDF by its ending)
     x: str='step',      # draw against 'step', 'tokens' or 'time' (minutes)
     panels: bool=False, # below: learning rate, gradient norm, update ratio, tokens per second
 ):
-    "Loss curves in two panels, whole history and the last steps, of one run or several. Returns the matplotlib figure"
+    "Loss curves in two panels, whole history and the last steps, of one run or several. Returns the figure"
     from matplotlib.figure import Figure
     runs = _named(runs)
     below = [k for k in PANELS if panels and any(k in r for o in runs.values() for r in o)]
     rows = 1 + (len(below) + 1)//2
     fig = Figure(figsize=(10, 3.6 + 2.6*(rows - 1)), layout='constrained')
     axes = fig.subplots(rows, 2, squeeze=False).flat
-    for recent, ax in zip((None, last), axes):                     # in this order: zip must not take an axis for nothing
+    # in this order: zip must not take an axis for nothing
+    for recent, ax in zip((None, last), axes):
         ax.set(xlabel=X_AXES[x], ylabel='loss, nats per token')
         ax.set_title('whole history' if recent is None else f'last {recent:,} steps', fontsize=9)
         for i, (name, records) in enumerate(runs.items()):
@@ -87,13 +92,16 @@ def plot_losses(
     for key, ax in zip(below, axes): _draw_panel(ax, runs, key, n_smooth, x)
     for ax in axes: ax.remove()                            # an odd number of panels leaves a gap
     handles, labels = fig.axes[0].get_legend_handles_labels()
-    if labels: fig.legend(handles, labels, loc='outside lower center', ncols=min(len(labels), 4), fontsize=9, frameon=False)
+    if labels:
+        fig.legend(handles, labels, loc='outside lower center', ncols=min(len(labels), 4), fontsize=9,
+                   frameon=False)
     if path: save_figure(fig, path)
     return fig
 
-# %% ../nbs/10_monitor.ipynb #f6d3c1b1
+# %% ../nbs/10_monitor.ipynb #0eb354d6
 X_AXES = dict(step='step', tokens='tokens seen', time='minutes of training')
-PANELS = dict(lr='learning rate', grad_norm='gradient norm', update_ratio='update-to-weight ratio', tokens_per_s='tokens per second')
+PANELS = dict(lr='learning rate', grad_norm='gradient norm', update_ratio='update-to-weight ratio',
+              tokens_per_s='tokens per second')
 
 def _house_style(ax):
     ax.grid(alpha=.25)
@@ -117,13 +125,15 @@ def _along(records, steps, x):
     at = {r['step']: r.get(key, 0)/unit for r in records}
     return [at[s] for s in steps]
 
-# %% ../nbs/10_monitor.ipynb #ed0d1c02
+# %% ../nbs/10_monitor.ipynb #66b00e0c
 def _named(runs):
     "`{name: records}` from any of the ways to name runs"
     if isinstance(runs, dict): items = runs.items()
     elif isinstance(runs, (str, Path)): items = [(Path(runs).name, runs)]
     elif runs and isinstance(runs[0], dict): items = [('run', runs)]
-    else: items = [(Path(r).name if len({Path(o).name for o in runs}) == len(runs) else str(r), r) for r in runs]
+    else:
+        clash = len({Path(o).name for o in runs}) < len(runs)
+        items = [(str(r) if clash else Path(r).name, r) for r in runs]
     if not items: raise UserError('no run to plot: name at least one run folder')
     return {k: read_metrics(v) if isinstance(v, (str, Path)) else v for k, v in items}
 
@@ -155,18 +165,20 @@ def _draw(ax, records, recent, n_smooth, colour, name, x_axis='step'):
     look = dict(ls='--', color=colour) if name else dict(color='C1')
     if points: ax.plot(*zip(*points), marker='o', ms=3, lw=.8, label=f'{name} validation'.strip(), **look)
 
-# %% ../nbs/10_monitor.ipynb #c30ad849
+# %% ../nbs/10_monitor.ipynb #6bf07890
 def plot_command(
     cfg: PlotConfig, # run folders, output
 ):
     "Target of `nanogpt-plot`: write the picture, print where it is and how the runs compare"
     runs = [*cfg.runs, *([cfg.checkpoint_dir] if cfg.checkpoint_dir else [])]
-    if not runs: raise UserError('no run to plot: name at least one run folder, as in nanogpt-plot runs/quickstart')
+    if not runs:
+        raise UserError('no run to plot: name at least one run folder, as in nanogpt-plot runs/quickstart')
     first = Path(runs[0])
     out = Path(cfg.output or (first if first.is_dir() else first.parent)/'plots'/'loss_curve_latest.png')
     plot_losses(runs, cfg.last, cfg.smooth, out, cfg.x, cfg.panels)
     print(run_table(runs), f'wrote {out}', sep='\n')
 
+# %% ../nbs/10_monitor.ipynb #fe78043b
 def run_table(
     runs, # as in `plot_losses`
 ) -> str:
@@ -176,20 +188,23 @@ def run_table(
         (steps, vals), last = series(records, 'val_loss'), records[-1]
         best = min(range(len(vals)), key=vals.__getitem__) if vals else None
         rates = series(records, 'tokens_per_s')[1]
+        best_columns = ('–', '–') if best is None else (f'{vals[best]:.4f}', f'{steps[best]:,}')
         rows.append((name, f'{last["step"]:,}', f'{last["loss"]:.4f}' if 'loss' in last else '–',
-                     '–' if best is None else f'{vals[best]:.4f}', '–' if best is None else f'{steps[best]:,}',
-                     human(round(sorted(rates)[len(rates)//2])) if rates else '–', f'{last.get("elapsed_s", 0)/60:.1f}'))
+                     *best_columns, human(round(sorted(rates)[len(rates)//2])) if rates else '–',
+                     f'{last.get("elapsed_s", 0)/60:.1f}'))
     widths = [max(map(len, col)) for col in zip(*rows)]
-    def line(row): return '  '.join(v.rjust(w) if i else v.ljust(w) for i, (v, w) in enumerate(zip(row, widths)))
+    def line(row):
+        return '  '.join(v.rjust(w) if i else v.ljust(w) for i, (v, w) in enumerate(zip(row, widths)))
     return '\n'.join(map(line, rows))
 
-# %% ../nbs/10_monitor.ipynb #9a5e516b
+# %% ../nbs/10_monitor.ipynb #e95b0435
 class PlotLoss(Callback):
-    "Draws plots/loss_curve_latest.png at the end; with `plot_loss` at every checkpoint too, and keeps each picture"
+    "Draws plots/loss_curve_latest.png at the end; with `plot_loss` at every checkpoint, keeping each picture"
     order = 60
     def __init__(self,
         out_dir,              # the run folder, with a metrics.jsonl
-        keep: bool|None=None, # loss_curve_step_N.png and loss_curve_final_step_N.png as well; None = as cfg.plot_loss
+        keep: bool|None=None, # loss_curve_step_N.png and loss_curve_final_step_N.png as well;
+                              # None = as cfg.plot_loss
     ): self.run, self.keep = Path(out_dir), keep
 
     def draw(self, t, name, end=False):
@@ -200,9 +215,9 @@ class PlotLoss(Callback):
     def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.step}')
     def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}', end=True)
 
-# %% ../nbs/10_monitor.ipynb #9c6a49b2
+# %% ../nbs/10_monitor.ipynb #8d2bc149
 def jupyter_display():
-    "A function that shows a figure under the running cell and returns a handle with `.update`; None outside of notebooks"
+    "Shows a figure under the running cell and returns a handle with `.update`; None outside of notebooks"
     if 'ipykernel' not in sys.modules: return None
     from IPython import get_ipython
     from IPython.display import Image, display
@@ -245,12 +260,13 @@ class LiveCurve(Callback):
     def on_fit_end(self, t):
         if self.show and self.records: self.draw()
 
-# %% ../nbs/10_monitor.ipynb #99de56c5
+# %% ../nbs/10_monitor.ipynb #362bbee4
 class OverfitWatch(Callback):
     "Warns, once per episode, when the validation loss is above its best while the training loss still falls"
     def __init__(self,
         margin: float=.01,      # how far above its best, as a share of it
-        stop_after: int|None=None, # stop after so many such evaluations since the best; 0 = only warn; None = cfg.stop_on_overfit
+        stop_after: int|None=None, # stop after so many such evaluations since the best; 0 = only warn;
+                                   # None = cfg.stop_on_overfit
     ):
         self.margin, self.stop_after = margin, stop_after
         self.train_at_best, self.bad, self.recent = None, 0, deque(maxlen=10)
@@ -268,16 +284,20 @@ class OverfitWatch(Callback):
     def on_fit_start(self, t): self._check(t)             # continued after it was over: over
     def _check(self, t):
         after = t.cfg.stop_on_overfit if self.stop_after is None else self.stop_after
-        if after and self.bad >= after: t.finish(f'overfitting: {self.bad} evaluations above the best validation loss')
-    def state_dict(self): return dict(train_at_best=self.train_at_best, bad=self.bad, recent=list(self.recent))
+        if after and self.bad >= after:
+            t.finish(f'overfitting: {self.bad} evaluations above the best validation loss')
+    def state_dict(self):
+        return dict(train_at_best=self.train_at_best, bad=self.bad, recent=list(self.recent))
     def load_state_dict(self, state):
         self.train_at_best, self.bad = state['train_at_best'], state['bad']
         self.recent.extend(state['recent'])
 
-    def message(self, t, train):
-        return (f'overfitting? validation loss {t.val_loss:.3f} is above its best {t.best_val_loss:.3f} (step {t.best_step}) '
-                f'while training loss fell from {self.train_at_best:.3f} to {train:.3f}: '
-                'more text, a smaller model, --dropout, or stop here (best.pt has the best weights)')
+# %% ../nbs/10_monitor.ipynb #cc09060e
+@patch
+def message(self: OverfitWatch, t, train):
+    return (f'overfitting? validation loss {t.val_loss:.3f} is above its best {t.best_val_loss:.3f} '
+            f'(step {t.best_step}) while training loss fell from {self.train_at_best:.3f} to {train:.3f}: '
+            'more text, a smaller model, --dropout, or stop here (best.pt has the best weights)')
 
 # %% ../nbs/10_monitor.ipynb #637cf053
 def nonfinite(

@@ -8,27 +8,28 @@ __all__ = ['EVENTS', 'EXTRAS', 'SAMPLED', 'TIMINGS', 'SIGNALS', 'COMPILE_MODES',
            'MetricsFile', 'log_line', 'LogLines', 'outcome', 'ProgressBar', 'EarlyStop', 'batch_floor', 'OverfitBatch',
            'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
 
-# %% ../nbs/09_trainer.ipynb #6e770dea
+# %% ../nbs/09_trainer.ipynb #3040fe5a
 import json, math, os, signal, threading, time
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 import psutil, torch
 from torch import nn
 from fastcore.basics import patch
 from tqdm import tqdm
 from .config import OptimConfig, TrainConfig
-from .core import UserError, atomic_write, duration, human, pick_device, pick_dtype, progress as tqdm_bar, set_threads
+from .core import (UserError, atomic_write, duration, human, pick_device, pick_dtype,
+                              progress as tqdm_bar, set_threads)
 from .loader import eval_batches
 from .optim import clip_grad_norm, lr_factor, set_lr, update_ratios, weights_of
 from .sizing import flops_per_token, peak_flops
 
-# %% ../nbs/09_trainer.ipynb #0d367488
+# %% ../nbs/09_trainer.ipynb #13c5dd77
 def micro_shares(
-    batches,       # micro-batches of one step, each (ids_BT, targets_BT) or (ids_BT, targets_BT, loss_mask_BT, …)
+    batches,       # micro-batches of one step, each (ids_BT, targets_BT[, loss_mask_BT, …])
     strategy=None, # several processes: the counted tokens of all of them matter
 ) -> list:
-    "The weight of each micro-batch's mean loss, such that their sum (averaged over processes) is the mean over the whole batch"
+    "Weights of the micro-batches' mean losses: their sum (averaged over processes) is the batch's mean"
     if len(batches[0]) == 2: return [1/len(batches)]*len(batches)
     counts, s = [b[2].sum() for b in batches], strategy
     total = (s.sum(sum(counts)) if s else sum(counts)).clamp(min=1)
@@ -45,7 +46,7 @@ class Together:
     def zero_grad(self):
         for o in self.optimizers: o.zero_grad(set_to_none=True)
 
-# %% ../nbs/09_trainer.ipynb #3f82809b
+# %% ../nbs/09_trainer.ipynb #d14eea19
 class SingleDevice:
     "How a step is spread over devices: here, not at all. A distributed strategy overrides these"
     rank, world_size, is_main = 0, 1, True
@@ -56,22 +57,23 @@ class SingleDevice:
         self.device = pick_device(device)
         self.dtype = pick_dtype(self.device, dtype)
         self.scaler = torch.amp.GradScaler(self.device.split(':')[0], enabled=self.dtype == 'float16')
-        self.queued = self.device != 'cpu'                    # does reading a number mean waiting for a queue?
+        self.queued = self.device != 'cpu'                     # does it take waiting to read a number?
 
-    def micro_steps(self, batch_size, grad_accum_steps): return grad_accum_steps  # several processes share them
-    def joined(self, model): return nullcontext(model)    # sharded: where one process calls the model, all others join in
-    def wrap(self, model): return model                   # DDP wraps here
-    def accumulate(self, model, last): return nullcontext()  # DDP: no gradient exchange before the last micro-batch
-    def optimizers(self, optimizers): return optimizers   # processes share the work of Muon
-    def begin(self, step): pass                           # each process draws dropout of its own
-    def share(self, items): return ((o, True) for o in items)  # (item, does it count?) for this process to work on
-    def mean(self, value): return value                   # average a number over processes
-    def sum(self, tensor): return tensor                  # add up a tensor over processes
-    def same(self, value): return value                   # the main process's number
-    def any(self, flag): return flag                      # does any process say so?
-    def reason(self, text): return text                   # why to stop: what the first process says that says something
+    # several processes share them
+    def wrap(self, model): return model                        # DDP wraps here
+    def begin(self, step): pass                                # each process draws dropout of its own
+    def optimizers(self, optimizers): return optimizers        # processes share the work of Muon
+    def accumulate(self, model, last): return nullcontext()    # DDP: gradients travel once, at the end
+    def joined(self, model): return nullcontext(model)         # sharded: all must join in a call
+    def micro_steps(self, batch_size, grad_accum_steps): return grad_accum_steps    # processes share them
+    def share(self, items): return ((o, True) for o in items)  # what to work on here: (item, does it count?)
+    def mean(self, value): return value                        # average a number over processes
+    def sum(self, tensor): return tensor                       # add up a tensor over processes
+    def same(self, value): return value                        # the main process's number
+    def any(self, flag): return flag                           # does any process say so?
+    def reason(self, text): return text                        # why to stop, in the words of who wants to
 
-# %% ../nbs/09_trainer.ipynb #e480fd09
+# %% ../nbs/09_trainer.ipynb #486c12f1
 @patch
 def autocast(self: SingleDevice):
     "The context for forward passes"
@@ -85,17 +87,19 @@ def put(
 ):
     "The tensors of `batch` on the device; on CUDA from pinned memory, without waiting"
     if self.device == 'cpu': return batch
-    if self.device.startswith('cuda'): batch = [o.pin_memory() if o.device.type == 'cpu' else o for o in batch]
+    if self.device.startswith('cuda'):
+        batch = [o.pin_memory() if o.device.type == 'cpu' else o for o in batch]
     return [o.to(self.device, non_blocking=True) for o in batch]
 
-# %% ../nbs/09_trainer.ipynb #d4566bec
+# %% ../nbs/09_trainer.ipynb #107b68c4
 class Callback:
-    "Something that watches or helps a `Trainer`. Override the events you care about; the lowest `order` runs first"
+    "Watches or helps a `Trainer`. Override the events you care about; the lowest `order` runs first"
     order = 0
     def on_fit_start(self, t): "Everything is built and, when resuming, restored. No step has been done yet"
     def on_eval(self, t): "`t.val_loss` has just been measured"
     def on_log(self, t): "`t.record` is complete: plain numbers, one dict per logged step"
-    def on_step_end(self, t): "Update `t.step` is done, evaluated and logged. Called at every step: never wait for the device"
+    def on_step_end(self, t):
+        "Update `t.step` is done, evaluated and logged. Called at every step: never wait for the device"
     def on_checkpoint(self, t): "`t.last_checkpoint` has just been written"
     def on_fit_end(self, t): "The run is over: finished, out of time, or asked to stop (`t.stop_reason`)"
     def on_error(self, t): "The exception `t.error` is about to leave `fit`"
@@ -104,17 +108,20 @@ class Callback:
 
 EVENTS = tuple(k for k in vars(Callback) if k.startswith('on_'))
 
-# %% ../nbs/09_trainer.ipynb #76fdce33
+# %% ../nbs/09_trainer.ipynb #ea865f40
 def in_steps(
     train_cfg: TrainConfig,
     optim_cfg: OptimConfig,
     plan,                   # `BatchPlan`, with the global batch
 ) -> tuple[TrainConfig, OptimConfig]:
-    "The same settings with `max_steps` and `warmup_steps` worked out, where they were given in tokens or epochs"
+    "The same settings with lengths that were given in tokens or epochs worked out in steps"
     def steps(tokens, epochs):
-        return math.ceil(max(tokens/(plan.batch_size*plan.block_size), epochs and epochs*plan.n_windows/plan.batch_size) - 1e-9)
+        by_tokens = tokens/(plan.batch_size*plan.block_size)
+        by_epochs = epochs and epochs*plan.n_windows/plan.batch_size
+        return math.ceil(max(by_tokens, by_epochs) - 1e-9)
     if n := steps(train_cfg.max_tokens, train_cfg.max_epochs): train_cfg = replace(train_cfg, max_steps=n)
-    if n := steps(optim_cfg.warmup_tokens, optim_cfg.warmup_epochs): optim_cfg = replace(optim_cfg, warmup_steps=n)
+    if n := steps(optim_cfg.warmup_tokens, optim_cfg.warmup_epochs):
+        optim_cfg = replace(optim_cfg, warmup_steps=n)
     return train_cfg, optim_cfg
 
 # %% ../nbs/09_trainer.ipynb #60b0624f
@@ -127,13 +134,14 @@ class OneBatch:
         if share not in self.kept: self.kept[share] = self.plan.batch(0, *share)
         return self.kept[share]
 
-# %% ../nbs/09_trainer.ipynb #c27a775c
-EXTRAS = {}                              # setting -> makes the callback that belongs to it, from the configuration
+# %% ../nbs/09_trainer.ipynb #e2f708ca
+EXTRAS = {}                 # setting -> makes the callback that belongs to it, from the configuration
 
+# %% ../nbs/09_trainer.ipynb #c094b659
 class Trainer:
     "Trains `model` on `plan`; everything beyond the updates themselves is a callback"
     def __init__(self,
-        model: nn.Module,       # called as model(ids_BT, targets_BT[, loss_mask_BT[, segments_BT]]) -> (logits, loss)
+        model: nn.Module,       # model(ids_BT, targets_BT[, loss_mask_BT[, segments_BT]]) -> (logits, loss)
         plan,                   # `BatchPlan` with the global batch
         optimizers: list,       # from `make_optimizers`
         optim_cfg: OptimConfig, # the schedule and clipping
@@ -145,20 +153,24 @@ class Trainer:
     ):
         set_threads(train_cfg.num_threads)
         self.strategy = strategy or SingleDevice(train_cfg.device, train_cfg.dtype)
-        self.raw_model = model.to(self.strategy.device)       # what is saved: never the compiled or wrapped one
-        self.model = self.raw_model if train_cfg.compile else self.strategy.wrap(self.raw_model)  # what is called
+        # what is saved: never the compiled or wrapped one
+        self.raw_model = model.to(self.strategy.device)
+        # what is called: compiled and wrapped later, if it is to be compiled
+        self.model = self.raw_model if train_cfg.compile else self.strategy.wrap(self.raw_model)
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.plan = OneBatch(plan) if train_cfg.overfit_batch else plan
         self.optimizers = self.strategy.optimizers(optimizers)
         self.together = Together(self.optimizers)
         self.cfg, self.optim_cfg = in_steps(train_cfg, optim_cfg, plan)
-        self.callbacks = sorted([*callbacks, *(make(train_cfg) for flag, make in EXTRAS.items() if getattr(train_cfg, flag, None))], key=lambda o: o.order)
+        extra = [make(train_cfg) for flag, make in EXTRAS.items() if getattr(train_cfg, flag, None)]
+        self.callbacks = sorted([*callbacks, *extra], key=lambda o: o.order)
         self.val_data, self.eval_fn = val_data, eval_fn
         self.n_micro = self.strategy.micro_steps(train_cfg.batch_size, train_cfg.grad_accum_steps)
-        self.say = lambda text: print(text, flush=True) if self.strategy.is_main else None # a progress bar replaces it
+        # a progress bar replaces it
+        self.say = lambda text: print(text, flush=True) if self.strategy.is_main else None
         self._init_state()
 
-# %% ../nbs/09_trainer.ipynb #2bcac2d9
+# %% ../nbs/09_trainer.ipynb #c91cf971
 @patch
 def _init_state(self: Trainer):
     "How far the run has come, and what was last measured"
@@ -167,8 +179,10 @@ def _init_state(self: Trainer):
     self._finished, self.finish_reason, self.update_ratios = False, None, None
     self.loss = self.grad_norm = self.record = self.stop_reason = self.error = self.last_checkpoint = None
     self._elapsed_before, self._start, self._progress_at_start = 0., None, 0.
-    self._first_bad = torch.tensor(_NEVER, device=self.strategy.device)  # step of the first loss that wasn't finite
-    self._window = [0, 0., 0.]                            # since the last log line: steps, seconds, seconds spent on getting batches
+    # step of the first loss that wasn't finite
+    self._first_bad = torch.tensor(_NEVER, device=self.strategy.device)
+    # since the last log line: steps, seconds, seconds spent on getting batches
+    self._window = [0, 0., 0.]
 
 _NEVER = 2**62
 
@@ -192,11 +206,12 @@ def progress(self: Trainer):
     by_clock = self.elapsed_s/(60*self.cfg.minutes) if self.cfg.minutes else 0.
     return min(1., max(self.step/self.cfg.max_steps, by_clock))
 
-# %% ../nbs/09_trainer.ipynb #2260359f
+# %% ../nbs/09_trainer.ipynb #c25958e5
 @patch(as_prop=True)
 def lr_share(self: Trainer):
     "The share of the peak learning rate for the next update"
-    return lr_factor(self.step, self.optim_cfg, self.cfg.max_steps, self.progress if self.cfg.minutes else None)
+    return lr_factor(self.step, self.optim_cfg, self.cfg.max_steps,
+                     self.progress if self.cfg.minutes else None)
 
 @patch(as_prop=True)
 def tokens_per_step(self: Trainer):
@@ -234,15 +249,16 @@ def done(self: Trainer) -> bool:
     if over: self.stop_reason = self.strategy.reason(self.stop_reason)
     return over
 
-# %% ../nbs/09_trainer.ipynb #d27ab469
+# %% ../nbs/09_trainer.ipynb #e40408c6
 @patch
 def train_step(self: Trainer):
-    "One update from the batch that belongs to `self.step`; sets `self.loss` and `self.grad_norm`, still on the device"
+    "One update from the batch of `self.step`; sets `self.loss` and `self.grad_norm`, still on the device"
     s = self.strategy
     s.begin(self.step)
     set_lr(self.optimizers, s.same(self.lr_share) if self.cfg.minutes else self.lr_share) # clocks differ
     start = time.perf_counter()
-    batches = [s.put(self.plan.batch(self.step, s.rank, s.world_size, i, self.n_micro)) for i in range(self.n_micro)]
+    batches = [s.put(self.plan.batch(self.step, s.rank, s.world_size, i, self.n_micro))
+               for i in range(self.n_micro)]
     self._window[2] += time.perf_counter() - start
     total = None
     for i, (batch, share) in enumerate(zip(batches, micro_shares(batches, s))):
@@ -256,45 +272,51 @@ def train_step(self: Trainer):
     self.step += 1
     self.tokens_seen += self.tokens_per_step
 
-# %% ../nbs/09_trainer.ipynb #68a4d503
+# %% ../nbs/09_trainer.ipynb #cbae9450
 @patch
 def _update(self: Trainer):
     "Clip, step all optimisers, forget the gradients"
     scaler = self.strategy.scaler
     scaler.unscale_(self.together)
     self.grad_norm = clip_grad_norm(self.params, self.optim_cfg.grad_clip)
-    seen = self.loss if scaler.is_enabled() else self.loss + self.grad_norm   # a float16 overflow is the scaler's job
-    self._first_bad = torch.where(torch.isfinite(seen), self._first_bad, self._first_bad.clamp(max=self.step + 1))
-    if not self.strategy.queued: self.check_finite()      # looking costs nothing here: stop before the weights are touched
+    # a float16 overflow is the scaler's job
+    seen = self.loss if scaler.is_enabled() else self.loss + self.grad_norm
+    self._first_bad = torch.where(torch.isfinite(seen), self._first_bad,
+                                  self._first_bad.clamp(max=self.step + 1))
+    # looking costs nothing here: stop before the weights are touched
+    if not self.strategy.queued: self.check_finite()
     before = self._matrices() if self._log_due(self.step + 1) else None
     scaler.step(self.together)
     scaler.update()
     self.update_ratios = update_ratios(before, self.raw_model, SAMPLED) if before else None
     self.together.zero_grad()
 
-# %% ../nbs/09_trainer.ipynb #6dccfeb1
+# %% ../nbs/09_trainer.ipynb #e1c52133
 SAMPLED = 2**16                                           # values of a matrix that are looked at
 
 @patch
-def _matrices(self: Trainer): return {n: w for n, w in weights_of(self.raw_model, SAMPLED).items() if w.ndim > 1}
+def _matrices(self: Trainer):
+    return {n: w for n, w in weights_of(self.raw_model, SAMPLED).items() if w.ndim > 1}
 
 @patch
 def _log_due(self: Trainer, step): return step in (1, self.cfg.max_steps) or step % self.cfg.log_interval == 0
 
-# %% ../nbs/09_trainer.ipynb #301f0238
+# %% ../nbs/09_trainer.ipynb #b7870c07
 @patch
 def check_finite(self: Trainer):
     "Raise `UserError` if the loss or the gradient has been infinite or NaN at any step so far"
     if (bad := int(self._first_bad)) < _NEVER:
-        raise UserError(f'the loss or its gradient stopped being a finite number at step {bad}: {self._remedy()}')
+        raise UserError(f'the loss or its gradient stopped being a finite number at step {bad}: '
+                        f'{self._remedy()}')
 
 @patch
 def _remedy(self: Trainer):
-    kept = f'the last good checkpoint is {self.last_checkpoint}' if self.last_checkpoint else 'there is no checkpoint yet'
+    last = self.last_checkpoint
+    kept = f'the last good checkpoint is {last}' if last else 'there is no checkpoint yet'
     fp16 = ', or --dtype bfloat16' if self.strategy.dtype == 'float16' else ''
     return f'{kept}; try a lower --learning_rate, more --warmup_steps, or --grad_clip 1{fp16}'
 
-# %% ../nbs/09_trainer.ipynb #657917ef
+# %% ../nbs/09_trainer.ipynb #37f570f7
 @torch.no_grad()
 def mean_loss(
     model: nn.Module,     # called as model(ids_BT, targets_BT, loss_mask_BT)
@@ -308,7 +330,8 @@ def mean_loss(
     s, was_training = strategy or SingleDevice('cpu', 'float32'), model.training
     total, count = torch.zeros((), dtype=torch.float64), 0
     model.eval()
-    for (x_BT, y_BT, mask_BT, *segments), counts in s.share(eval_batches(data, batch_size, block_size, max_batches)):
+    batches = s.share(eval_batches(data, batch_size, block_size, max_batches))
+    for (x_BT, y_BT, mask_BT, *segments), counts in batches:
         tokens = int(mask_BT.sum()) if counts else 0
         batch = (x_BT, y_BT) if mask_BT.all() and not segments else (x_BT, y_BT, mask_BT, *segments)
         with s.autocast(): loss = model(*s.put(batch))[1]
@@ -317,20 +340,24 @@ def mean_loss(
     total, count = s.sum(torch.stack([total, torch.tensor(count, dtype=torch.float64)]))
     return (total/count).item()
 
-# %% ../nbs/09_trainer.ipynb #f4ecce8c
+# %% ../nbs/09_trainer.ipynb #c9e413fb
 @patch
 def evaluate(self: Trainer) -> float:
     "Measure the validation loss, remember the best, announce `on_eval`"
     c = self.cfg
     if self.eval_fn: val = float(self.eval_fn(self))
-    else: val = mean_loss(self.raw_model, self.val_data, c.batch_size, self.plan.block_size, c.eval_iters, self.strategy)
-    if not math.isfinite(val): raise UserError(f'the validation loss at step {self.step} is {val}: {self._remedy()}')
+    else:
+        val = mean_loss(self.raw_model, self.val_data, c.batch_size, self.plan.block_size, c.eval_iters,
+                        self.strategy)
+    if not math.isfinite(val):
+        raise UserError(f'the validation loss at step {self.step} is {val}: {self._remedy()}')
     self.val_loss = val
-    if self.best_val_loss is None or val < self.best_val_loss: self.best_val_loss, self.best_step = val, self.step
+    if self.best_val_loss is None or val < self.best_val_loss:
+        self.best_val_loss, self.best_step = val, self.step
     self.fire('on_eval')
     return val
 
-# %% ../nbs/09_trainer.ipynb #29ae338d
+# %% ../nbs/09_trainer.ipynb #7f21854f
 @patch
 def _bits_per_byte(self: Trainer):
     "The validation loss in units that don't depend on the tokenizer, where the data knows its bytes"
@@ -341,35 +368,43 @@ def _bits_per_byte(self: Trainer):
 def _losses_of_sources(self: Trainer):
     "Of a mixture, the validation loss on each of its sources"
     parts, c = None if self.eval_fn else getattr(self.val_data, 'sources', None), self.cfg
-    return {f'val_loss/{o.path.name}': mean_loss(self.raw_model, o, c.batch_size, self.plan.block_size, c.eval_iters, self.strategy)
-            for o, _ in parts or []}
+    def loss_on(data):
+        return mean_loss(self.raw_model, data, c.batch_size, self.plan.block_size, c.eval_iters,
+                         self.strategy)
+    return {f'val_loss/{o.path.name}': loss_on(o) for o, _ in parts or []}
 
 @patch
 def _eval_due(self: Trainer, last):
     every, can = self.cfg.eval_interval, self.val_data is not None or self.eval_fn is not None
     return can and every > 0 and (last or self.step % every == 0) and not self.cfg.overfit_batch
 
-# %% ../nbs/09_trainer.ipynb #00e81a61
+# %% ../nbs/09_trainer.ipynb #5b32c049
 @patch
 def make_record(self: Trainer) -> dict:
-    "Read the numbers of the present step from the device. Raises `UserError` if a loss or gradient wasn't finite"
+    "Read the numbers of the present step from the device. `UserError` if a loss or gradient wasn't finite"
     r = dict(step=self.step)
     if self.loss is not None:
-        loss = self.loss.item()                           # waits for the device: from here on time is wall time
+        # waits for the device: from here on time is wall time
+        loss = self.loss.item()
         self.check_finite()
         lr = self.optimizers[0].param_groups[0]['lr']
         r |= dict(loss=self.strategy.mean(loss), lr=lr)
-        if math.isfinite(norm := self.grad_norm.item()): r['grad_norm'] = norm   # float16: no number where a step was skipped
-    if self.update_ratios and math.isfinite(ratio := torch.stack([*self.update_ratios.values()]).median().item()): r['update_ratio'] = ratio
+        # float16: no number where a step was skipped
+        if math.isfinite(norm := self.grad_norm.item()): r['grad_norm'] = norm
+    if self.update_ratios:
+        ratio = torch.stack([*self.update_ratios.values()]).median().item()
+        if math.isfinite(ratio): r['update_ratio'] = ratio
     if self.strategy.scaler.is_enabled(): r['loss_scale'] = self._loss_scale()
-    return r | self._pace() | dict(tokens=self.tokens_seen, elapsed_s=self.elapsed_s, memory_gb=memory_gb(self.strategy.device))
+    return r | self._pace() | dict(tokens=self.tokens_seen, elapsed_s=self.elapsed_s,
+                                   memory_gb=memory_gb(self.strategy.device))
 
-# %% ../nbs/09_trainer.ipynb #5d4d28ab
+# %% ../nbs/09_trainer.ipynb #96f1249c
 @patch
 def _loss_scale(self: Trainer):
     "The scaler's number; `UserError` if it has shrunk to nothing"
     if (scale := self.strategy.scaler.get_scale()) > 1e-6: return scale
-    raise UserError(f'float16: the gradients have overflowed at every step for a while, at step {self.step} still: {self._remedy()}')
+    raise UserError('float16: the gradients have overflowed at every step for a while, '
+                    f'at step {self.step} still: {self._remedy()}')
 
 @patch
 def _pace(self: Trainer):
@@ -380,29 +415,32 @@ def _pace(self: Trainer):
     r = dict(dt_ms=1e3*seconds/steps, data_ms=1e3*fetching/steps, tokens_per_s=rate, eta_s=self.eta_s)
     return r | (dict(mfu=self._flops*rate/peak) if self._flops else {})
 
-# %% ../nbs/09_trainer.ipynb #4c617bcf
-TIMINGS = ('dt_ms', 'data_ms', 'tokens_per_s', 'mfu', 'eta_s', 'elapsed_s', 'memory_gb') # what differs between two equal runs
+# %% ../nbs/09_trainer.ipynb #12f186f8
+# what differs between two equal runs
+TIMINGS = ('dt_ms', 'data_ms', 'tokens_per_s', 'mfu', 'eta_s', 'elapsed_s', 'memory_gb')
 
 def memory_gb(
     device: str, # as in `pick_device`
 ) -> float:
-    "Memory in use, in GB: on a GPU the most that tensors have taken so far, on a CPU what the process has now"
+    "Memory in GB: on a GPU the most that tensors have taken so far, on a CPU what the process has now"
     if device.startswith('cuda'): return torch.cuda.max_memory_allocated()/1e9
-    return (torch.mps.driver_allocated_memory() if device == 'mps' else psutil.Process().memory_info().rss)/1e9
+    return (torch.mps.driver_allocated_memory() if device == 'mps'
+            else psutil.Process().memory_info().rss)/1e9
 
-# %% ../nbs/09_trainer.ipynb #d2a1043e
+# %% ../nbs/09_trainer.ipynb #e5407c1d
 SIGNALS = [getattr(signal, s) for s in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, s)]
 
 @patch
 @contextmanager
 def catch_signals(self: Trainer):
-    "Inside this block SIGINT, SIGTERM or SIGUSR1 asks the run to stop after its step, and a Ctrl-C after that to stop at once"
+    "Inside this block a signal asks the run to stop after its step, a Ctrl-C after that to stop at once"
     asked = []
     def handler(number, frame):
         if asked: return signal.default_int_handler(number, frame) if number == signal.SIGINT else None
         asked.append(number)
         self.stop(signal.Signals(number).name)
-        if self.strategy.is_main: os.write(2, b'\nfinishing this step, then saving (Ctrl-C once more: stop at once)\n')
+        if self.strategy.is_main:
+            os.write(2, b'\nfinishing this step, then saving (Ctrl-C once more: stop at once)\n')
     if threading.current_thread() is not threading.main_thread(): yield; return
     before = {s: signal.signal(s, handler) for s in SIGNALS}
     try: yield
@@ -475,26 +513,29 @@ def _run(self: Trainer):
         raise
     finally: self._elapsed_before, self._start = self.elapsed_s, None
 
-# %% ../nbs/09_trainer.ipynb #8deb629f
+# %% ../nbs/09_trainer.ipynb #77b70ab2
 @patch
 def _after_step(self: Trainer, start):
     "Evaluate, log and announce what is due after a step that began at `start`"
-    last = self.progress >= 1                             # asked once: the clock must not strike between two questions
+    # asked once: the clock must not strike between two questions
+    last = self.progress >= 1
     if self.cfg.minutes: last = self.strategy.same(last)
     self._finished, evaluating = last, self._eval_due(last)
     logging = evaluating or last or self._log_due(self.step)
-    if logging: self.loss.item()                          # the device's time belongs to the step, not to the evaluation
+    # the device's time belongs to the step, not to the evaluation
+    if logging: self.loss.item()
     self._window[0] += 1
     self._window[1] += time.perf_counter() - start
     if evaluating: self.check_finite(); self.evaluate()
     if logging: self._log(evaluating)
     self.fire('on_step_end')
 
-# %% ../nbs/09_trainer.ipynb #687f4427
+# %% ../nbs/09_trainer.ipynb #db708ebb
 @patch
 def _log(self: Trainer, evaluated=True):
     self.record = self.make_record()
-    if evaluated: self.record |= dict(val_loss=self.val_loss) | self._bits_per_byte() | self._losses_of_sources()
+    if evaluated:
+        self.record |= dict(val_loss=self.val_loss) | self._bits_per_byte() | self._losses_of_sources()
     self._window = [0, 0., 0.]
     self.fire('on_log')
 
@@ -515,7 +556,7 @@ def _prepare(self: Trainer):
     self.stop_reason, self.finish_reason, self._start = None, None, time.perf_counter()
     self._progress_at_start, self._finished = self.progress, self.progress >= 1
 
-# %% ../nbs/09_trainer.ipynb #00869c18
+# %% ../nbs/09_trainer.ipynb #46b8d9ec
 _STATE = ('step', 'tokens_seen', 'val_loss', 'best_val_loss', 'best_step')
 
 @patch
@@ -536,10 +577,11 @@ def load_state_dict(
         if type(o).__name__ in kept: o.load_state_dict(kept[type(o).__name__])
     self._elapsed_before, self.restored = state['elapsed_s'], True
     if self.cfg.max_tokens or self.cfg.max_epochs:        # steps of another size count for what they were
-        left = in_steps(self.cfg, self.optim_cfg, self.plan)[0].max_steps - self.tokens_seen/self.tokens_per_step
+        whole = in_steps(self.cfg, self.optim_cfg, self.plan)[0].max_steps
+        left = whole - self.tokens_seen/self.tokens_per_step
         self.cfg = replace(self.cfg, max_steps=max(self.step, 1, self.step + math.ceil(left - 1e-9)))
 
-# %% ../nbs/09_trainer.ipynb #5fab1db2
+# %% ../nbs/09_trainer.ipynb #012e2224
 class MetricsFile(Callback):
     "Appends every record to a JSON-lines file; cuts it back to the checkpoint when a run resumes"
     def __init__(self,
@@ -550,7 +592,8 @@ class MetricsFile(Callback):
         if not t.strategy.is_main: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists() and not t.step: os.replace(self.path, self.path.with_suffix('.old.jsonl'))
-        lines = self.path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True) if self.path.exists() else []
+        text = self.path.read_text(encoding='utf-8', errors='replace') if self.path.exists() else ''
+        lines = text.splitlines(keepends=True)
         atomic_write(self.path, ''.join(o for o in lines if _step_of(o) <= t.step))
 
     def on_log(self, t):
@@ -582,17 +625,22 @@ def log_line(
     if 'mfu' in r: parts.append(f'mfu {r["mfu"]:.1%}')
     return f'iter {r["step"]}: ' + ', '.join(parts)
 
-# %% ../nbs/09_trainer.ipynb #e92a25fb
+# %% ../nbs/09_trainer.ipynb #c5f167f6
 class LogLines(Callback):
-    "Prints a line per logged step, parameters and tokens per iteration before the first, the outcome after the last"
-    order = 60                                            # the outcome is said after the last checkpoint has been written
+    "Prints a line per logged step; before the first the size of model and step, after the last the outcome"
+    # the outcome is said after the last checkpoint has been written
+    order = 60
     def on_fit_start(self, t):
         if not t.strategy.is_main: return
         s, n = t.strategy, sum(p.numel() for p in t.raw_model.parameters())
         t.say(f'number of parameters: {human(n)} ({n:,}); tokens per iteration: {t.tokens_per_step:,}; '
               f'device {s.device}, {s.dtype}')
-        if t.cfg.max_tokens or t.cfg.max_epochs: t.say(f'the run has {t.cfg.max_steps:,} steps, {human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
-        if t.step: t.say(f'continuing after step {t.step}' if not t._finished else f'nothing is left to do after step {t.step}: {self.over(t)}')
+        if t.cfg.max_tokens or t.cfg.max_epochs:
+            t.say(f'the run has {t.cfg.max_steps:,} steps, '
+                  f'{human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
+        if t.step:
+            t.say(f'continuing after step {t.step}' if not t._finished
+                  else f'nothing is left to do after step {t.step}: {self.over(t)}')
     def over(self, t):
         unit = next((k for k in ('minutes', 'max_tokens', 'max_epochs') if getattr(t.cfg, k)), 'max_steps')
         return t.finish_reason or f'a larger --{unit} would go on'
@@ -601,36 +649,42 @@ class LogLines(Callback):
     def on_fit_end(self, t):
         if t.strategy.is_main: t.say(outcome(t))
 
-# %% ../nbs/09_trainer.ipynb #a5039189
+# %% ../nbs/09_trainer.ipynb #6b0b2058
 def outcome(
     t: Trainer, # after `fit`
 ) -> str:
     "One or two sentences on how a run ended, and how to go on if it was interrupted"
-    best = f'; best validation loss {t.best_val_loss:.4f} at step {t.best_step}' if t.best_val_loss is not None else ''
+    best = ''
+    if t.best_val_loss is not None:
+        best = f'; best validation loss {t.best_val_loss:.4f} at step {t.best_step}'
     early = f' early ({t.finish_reason})' if t.finish_reason else ''
-    if t.stop_reason is None: return f'done{early}: {t.step} steps, {human(t.tokens_seen)} tokens in {duration(t.elapsed_s)}{best}'
+    if t.stop_reason is None:
+        return f'done{early}: {t.step} steps, {human(t.tokens_seen)} tokens in {duration(t.elapsed_s)}{best}'
     saved = f'saved as {t.last_checkpoint}; the same command with --auto_resume continues'
     go_on = saved if t.last_checkpoint else 'nothing was saved'
     return f'stopped by {t.stop_reason} after step {t.step}{best}; {go_on}'
 
-# %% ../nbs/09_trainer.ipynb #1843198a
+# %% ../nbs/09_trainer.ipynb #7ad4b0f1
 class ProgressBar(Callback):
     "A tqdm bar with loss, validation loss, tokens/s and time left, in terminals and notebooks"
     def __init__(self,
-        file=None, # draw plain text to this stream; None = the terminal or notebook, nothing if there is neither
+        file=None, # draw plain text to this stream; None = the terminal or notebook,
+                   # nothing if there is neither
     ): self.file, self.bar = file, None
 
     def on_fit_start(self, t):
         if not t.strategy.is_main: return
         self.total = round(60*t.cfg.minutes) if t.cfg.minutes else t.cfg.max_steps
         look = '{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}' + (' s' if t.cfg.minutes else '') + '{postfix}'
-        if self.file: self.bar = tqdm(total=self.total, file=self.file, bar_format=look, ncols=100, disable=False)
+        if self.file:
+            self.bar = tqdm(total=self.total, file=self.file, bar_format=look, ncols=100, disable=False)
         else: self.bar = tqdm_bar(total=self.total, bar_format=look, dynamic_ncols=True)
         if not self.bar.disable and not self.file: self._say, t.say = t.say, self.bar.write
         self.on_step_end(t)
 
     def on_step_end(self, t):
-        if self.bar is not None and not self.bar.disable: self.bar.update(int(t.progress*self.total) - self.bar.n)
+        if self.bar is not None and not self.bar.disable:
+            self.bar.update(int(t.progress*self.total) - self.bar.n)
     def on_log(self, t):
         if self.bar is not None and not self.bar.disable: self.bar.set_postfix(self.shown(t), refresh=False)
 
@@ -653,7 +707,7 @@ def on_fit_end(self: ProgressBar, t):
 
 ProgressBar.on_error = ProgressBar.on_fit_end
 
-# %% ../nbs/09_trainer.ipynb #b8941e07
+# %% ../nbs/09_trainer.ipynb #169ff0cf
 class EarlyStop(Callback):
     "Ends a run when the validation loss hasn't become better for `patience` evaluations"
     def __init__(self,
@@ -662,20 +716,24 @@ class EarlyStop(Callback):
     ): self.patience, self.min_delta, self.best, self.waited = patience, min_delta, math.inf, 0
 
     def on_fit_start(self, t):
-        if not t._eval_due(True): raise UserError('--patience needs a validation loss to watch: give validation data, and an --eval_interval above 0')
+        if not t._eval_due(True):
+            raise UserError('--patience needs a validation loss to watch: give validation data, '
+                            'and an --eval_interval above 0')
         self._check(t)
     def on_eval(self, t):
         better = t.val_loss < self.best - self.min_delta
         self.best, self.waited = (t.val_loss, 0) if better else (self.best, self.waited + 1)
         self._check(t)
     def _check(self, t):
-        if self.waited >= self.patience: t.finish(f'no better validation loss than {self.best:.4f} in {self.waited} evaluation{"s"*(self.waited > 1)}')
+        if self.waited >= self.patience:
+            t.finish(f'no better validation loss than {self.best:.4f} in {self.waited} '
+                     f'evaluation{"s"*(self.waited > 1)}')
     def state_dict(self): return dict(best=self.best, waited=self.waited)
     def load_state_dict(self, state): self.best, self.waited = state['best'], state['waited']
 
 EXTRAS['patience'] = lambda cfg: EarlyStop(cfg.patience, cfg.min_delta)
 
-# %% ../nbs/09_trainer.ipynb #c6fd6487
+# %% ../nbs/09_trainer.ipynb #04371438
 def batch_floor(
     x_BT, # inputs of a batch
     y_BT, # its targets
@@ -683,14 +741,15 @@ def batch_floor(
     "The lowest mean loss that any causal model can reach on this batch, in nats per token"
     group, nats = torch.zeros(len(x_BT), dtype=torch.long), 0.
     for x, y in zip(x_BT.T.cpu(), y_BT.T.cpu()):
-        group = torch.stack([group, x]).unique(dim=1, return_inverse=True)[1]   # rows that are the same up to here
+        # rows that are the same up to here
+        group = torch.stack([group, x]).unique(dim=1, return_inverse=True)[1]
         size = group.bincount()[group]                    # of each row's group
         same = torch.stack([group, y]).unique(dim=1, return_inverse=True, return_counts=True)
         nats += (size/same[2][same[1]]).log().sum().item()
         if size.max() == 1: break                         # every row is unique: the rest can be known
     return nats/x_BT.numel()
 
-# %% ../nbs/09_trainer.ipynb #8151edd9
+# %% ../nbs/09_trainer.ipynb #3653b2b6
 class OverfitBatch(Callback):
     "Ends a run on one batch when it is known by heart, and says so; or that it isn't"
     close = .02                                           # nats per token above the floor that count as known
@@ -699,30 +758,38 @@ class OverfitBatch(Callback):
         x_BT, y_BT, *mask = t.plan.batch(0, s.rank, s.world_size, 0, t.n_micro)
         self.floor = 0. if mask else batch_floor(x_BT, y_BT)
         cfg = getattr(t.raw_model, 'cfg', None)
-        t.say('training on one batch only' + ('; with dropout it cannot be learned by heart: --dropout 0' if getattr(cfg, 'dropout', 0) else ''))
+        t.say('training on one batch only' + ('; with dropout it cannot be learned by heart: --dropout 0'
+                                              if getattr(cfg, 'dropout', 0) else ''))
     def on_log(self, t):
-        if t.record['step'] and t.record['loss'] < self.floor + self.close: t.finish('its one batch is known by heart')
+        if t.record['step'] and t.record['loss'] < self.floor + self.close:
+            t.finish('its one batch is known by heart')
     def on_fit_end(self, t):
         if t.stop_reason or t.record is None: return
-        what = f'the loss of the one batch is {t.record["loss"]:.4f} after {t.step} steps, and {self.floor:.4f} is possible'
+        what = (f'the loss of the one batch is {t.record["loss"]:.4f} after {t.step} steps, '
+                f'and {self.floor:.4f} is possible')
         if t.finish_reason: t.say(f'{what}: model, loss and optimiser work together')
-        else: t.say(f'{what}: NOT known by heart. Try more --max_steps or another --learning_rate; if it stays so, the mistake is in the model or its targets')
+        else:
+            t.say(f'{what}: NOT known by heart. Try more --max_steps or another --learning_rate; '
+                  'if it stays so, the mistake is in the model or its targets')
 
 EXTRAS['overfit_batch'] = lambda cfg: OverfitBatch()
 
-# %% ../nbs/09_trainer.ipynb #b35f341a
+# %% ../nbs/09_trainer.ipynb #df1067a9
 class Tracker(Callback):
     "Sends each record to a `writer`; a failure is reported once and never ends the run"
     order, name, writer = 20, 'the tracker', None
     def on_log(self, t):
-        if self.writer is not None: self._try(t, self.write, {k: v for k, v in t.record.items() if k != 'step' and v is not None}, t.step)
+        if self.writer is not None:
+            record = {k: v for k, v in t.record.items() if k != 'step' and v is not None}
+            self._try(t, self.write, record, t.step)
     def on_fit_end(self, t):
         if self.writer is not None: self._try(t, self.close, t); self.writer = None
     on_error = on_fit_end
     def _try(self, t, f, *args):
         try: f(*args)
         except Exception as e:
-            t.say(f'{self.name} failed ({type(e).__name__}: {e}): going on without it, metrics.jsonl has everything')
+            t.say(f'{self.name} failed ({type(e).__name__}: {e}): going on without it, '
+                  'metrics.jsonl has everything')
             self.writer = None
 
 # %% ../nbs/09_trainer.ipynb #73fd0fbf
@@ -733,22 +800,26 @@ def settings_of(
     cfg = getattr(t.raw_model, 'cfg', None)
     return {**(vars(cfg) if cfg is not None else {}), **vars(t.optim_cfg), **vars(t.cfg)}
 
-# %% ../nbs/09_trainer.ipynb #0719c62f
+# %% ../nbs/09_trainer.ipynb #891f166c
 class TensorBoard(Tracker):
     "Writes event files to RUN/tensorboard (`tensorboard --logdir runs` shows them)"
     name = 'TensorBoard'
     def on_fit_start(self, t):
         if not t.strategy.is_main: return
         try: from torch.utils.tensorboard import SummaryWriter
-        except ImportError: raise UserError('--track tensorboard needs the package tensorboard: pip install tensorboard (or leave --track out)') from None
-        self.writer = SummaryWriter(Path(t.cfg.out_dir)/'tensorboard', purge_step=t.step + 1 if t.step else None)
-        self.writer.add_text('settings', '\n'.join(f'    {k} = {v}' for k, v in settings_of(t).items()), t.step)
+        except ImportError:
+            raise UserError('--track tensorboard needs the package tensorboard: '
+                            'pip install tensorboard (or leave --track out)') from None
+        self.writer = SummaryWriter(Path(t.cfg.out_dir)/'tensorboard',
+                                    purge_step=t.step + 1 if t.step else None)
+        self.writer.add_text('settings', '\n'.join(f'    {k} = {v}' for k, v in settings_of(t).items()),
+                             t.step)
     def write(self, record, step):
         for k, v in record.items(): self.writer.add_scalar(k, v, step)
         self.writer.flush()
     def close(self, t): self.writer.close()
 
-# %% ../nbs/09_trainer.ipynb #461da34d
+# %% ../nbs/09_trainer.ipynb #cfcdc7ab
 class Wandb(Tracker):
     "Logs to Weights & Biases; a continued run goes on in the same curve"
     name = 'Weights & Biases'
@@ -759,11 +830,16 @@ class Wandb(Tracker):
         note = folder/'wandb_id'
         old = note.read_text().strip() if t.step and note.exists() else None
         try: import wandb
-        except ImportError: raise UserError('--track wandb needs the package wandb: pip install wandb (or leave --track out)') from None
-        try: self.writer = wandb.init(project=t.cfg.track_project, name=folder.name, dir=folder, config=settings_of(t), id=old,
-                                      resume='allow' if old else None, mode='offline' if t.cfg.track_offline else None)
+        except ImportError:
+            raise UserError('--track wandb needs the package wandb: '
+                            'pip install wandb (or leave --track out)') from None
+        try:
+            self.writer = wandb.init(
+                project=t.cfg.track_project, name=folder.name, dir=folder, config=settings_of(t), id=old,
+                resume='allow' if old else None, mode='offline' if t.cfg.track_offline else None)
         except Exception as e:
-            raise UserError(f'--track wandb could not start ({e}): log in with `wandb login`, or add --track_offline') from None
+            raise UserError(f'--track wandb could not start ({e}): log in with `wandb login`, '
+                            'or add --track_offline') from None
         atomic_write(note, f'{self.writer.id}\n')
     def write(self, record, step): self.writer.log(record, step=step)
     def close(self, t): self.writer.finish(exit_code=int(t.error is not None))

@@ -7,20 +7,21 @@ __all__ = ['STALE_S', 'COLOURS', 'myself', 'alive', 'environment', 'resources', 
            'braille', 'line_dots', 'text_chart', 'headline', 'bar', 'gpu_busy', 'last_sample', 'clip', 'screen',
            'newest_run', 'monitor_command', 'full_screen', 'watch']
 
-# %% ../nbs/10a_watch.ipynb #6c21f6f9
+# %% ../nbs/10a_watch.ipynb #fa55caa2
 import json, os, platform, select, shutil, socket, subprocess, sys, textwrap, time, unicodedata
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 import numpy as np
 import psutil, torch
+from fastcore.basics import patch
 from . import __version__
 from .config import MonitorConfig
 from .core import UserError, duration, human
 from .monitor import read_metrics, series, smooth
 from .trainer import Callback
 
-# %% ../nbs/10a_watch.ipynb #7bb56597
+# %% ../nbs/10a_watch.ipynb #b2b63a5b
 def myself() -> dict:
     "What identifies this process"
     return dict(pid=os.getpid(), started=psutil.Process().create_time(), host=socket.gethostname())
@@ -30,18 +31,24 @@ def alive(
 ) -> bool|None:
     "Does the process still exist? None if it is another machine's, where nobody here can know"
     if who.get('host') != socket.gethostname(): return None
-    try: p = psutil.Process(who['pid']); return abs(p.create_time() - who['started']) < 1 and p.status() != psutil.STATUS_ZOMBIE
+    try:
+        p = psutil.Process(who['pid'])
+        return abs(p.create_time() - who['started']) < 1 and p.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, TypeError, ValueError): return False
 
-# %% ../nbs/10a_watch.ipynb #2f6751f1
+# %% ../nbs/10a_watch.ipynb #0222bfe9
 def environment() -> dict:
     "What a run depends on besides its settings"
-    return {'nanogpt_lit': __version__, 'torch': torch.__version__, 'numpy': np.__version__, 'python': platform.python_version(),
-            'system': f'{platform.system()} {platform.machine()}', 'threads': torch.get_num_threads(), 'cores': os.cpu_count(),
-            'memory': f'{human(psutil.virtual_memory().total)}B', 'GPU': torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}
+    return {'nanogpt_lit': __version__, 'torch': torch.__version__, 'numpy': np.__version__,
+            'python': platform.python_version(), 'system': f'{platform.system()} {platform.machine()}',
+            'threads': torch.get_num_threads(), 'cores': os.cpu_count(),
+            'memory': f'{human(psutil.virtual_memory().total)}B',
+            'GPU': torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}
 
 @cache
-def _process(pid): return psutil.Process(pid)            # the same object each time: its load counts from the last question
+def _process(pid):
+    "The same object each time: its load counts from the last question"
+    return psutil.Process(pid)
 
 def resources(
     device: str='cpu', # as in `pick_device`
@@ -54,7 +61,7 @@ def resources(
     free, total = torch.cuda.mem_get_info(device)
     return r | dict(gpu_gb=(total - free)/1e9, gpu_total_gb=total/1e9)
 
-# %% ../nbs/10a_watch.ipynb #eda26a24
+# %% ../nbs/10a_watch.ipynb #87206c7e
 class Heartbeat(Callback):
     "Keeps RUN/status.json up to date: state, process, progress, resources"
     order = 70                                             # after the checkpoint, so that its name is right
@@ -70,26 +77,31 @@ class Heartbeat(Callback):
     def on_step_end(self, t):
         if time.monotonic() >= self.due: self.write(t, 'running')
     def on_eval(self, t): self.on_step_end(t)
-    def on_fit_end(self, t): self.write(t, 'stopped' if t.stop_reason else 'finished', t.stop_reason or t.finish_reason)
+    def on_fit_end(self, t):
+        self.write(t, 'stopped' if t.stop_reason else 'finished', t.stop_reason or t.finish_reason)
     def on_error(self, t):
-        if self.note: self.write(t, 'failed', f'{t.error}' if isinstance(t.error, UserError) else f'{type(t.error).__name__}: {t.error}')
+        kind = '' if isinstance(t.error, UserError) else f'{type(t.error).__name__}: '
+        if self.note: self.write(t, 'failed', f'{kind}{t.error}')
 
-# %% ../nbs/10a_watch.ipynb #66a89abb
-def _write(self, t, state, reason=None):
+# %% ../nbs/10a_watch.ipynb #bbd01b8a
+@patch
+def write(self: Heartbeat, t, state, reason=None):
     "Replace the note"
     self.due = time.monotonic() + self.every
     if not (t.strategy.is_main and t.cfg.monitoring): return
     c, part = t.cfg, self.path.with_name('.status.json.new')
-    now = dict(state=state, reason=reason, updated=time.time(), step=t.step, max_steps=c.max_steps, minutes=c.minutes, progress=t.progress, eta_s=t.eta_s,
-               elapsed_s=t.elapsed_s, tokens=t.tokens_seen, device=t.strategy.device, dtype=t.strategy.dtype, world_size=t.strategy.world_size,
-               checkpoint=str(t.last_checkpoint or '') or None, pause_s=getattr(t, 'pause_s', 0.), **resources(t.strategy.device))
-    try: part.write_text(json.dumps(self.note | now), encoding='utf-8'); os.replace(part, self.path)
-    except OSError: pass                                   # a full disk is reported by those who can't do without it
+    now = dict(state=state, reason=reason, updated=time.time(), step=t.step, max_steps=c.max_steps,
+               minutes=c.minutes, progress=t.progress, eta_s=t.eta_s, elapsed_s=t.elapsed_s,
+               tokens=t.tokens_seen, device=t.strategy.device, dtype=t.strategy.dtype,
+               world_size=t.strategy.world_size, checkpoint=str(t.last_checkpoint or '') or None,
+               pause_s=getattr(t, 'pause_s', 0.), **resources(t.strategy.device))
+    try:
+        part.write_text(json.dumps(self.note | now), encoding='utf-8')
+        os.replace(part, self.path)
+    except OSError: pass                                   # those who can't do without the disk report it
 
-Heartbeat.write = _write
-
-# %% ../nbs/10a_watch.ipynb #37a0c26a
-STALE_S = 120.                                             # a note from another machine that is older says nothing any more
+# %% ../nbs/10a_watch.ipynb #30156b5d
+STALE_S = 120.                   # a note from another machine that is older says nothing any more
 
 def read_status(
     run, # run folder
@@ -101,8 +113,8 @@ def read_status(
     kinds = dict.fromkeys(_NUMBERS, (int, float)) | dict(environment=dict)
     return {k: v for k, v in note.items() if isinstance(v, kinds.get(k, object))}
 
-_NUMBERS = ('began', 'started', 'updated', 'step', 'max_steps', 'minutes', 'progress', 'eta_s', 'elapsed_s', 'tokens', 'parameters', 'pause_s',
-            'cpu', 'own_cpu', 'memory', 'own_gb', 'gpu_gb', 'gpu_total_gb')
+_NUMBERS = ('began', 'started', 'updated', 'step', 'max_steps', 'minutes', 'progress', 'eta_s', 'elapsed_s',
+            'tokens', 'parameters', 'pause_s', 'cpu', 'own_cpu', 'memory', 'own_gb', 'gpu_gb', 'gpu_total_gb')
 
 def run_state(
     run,             # run folder
@@ -112,10 +124,11 @@ def run_state(
     note = read_status(run) if note is None else note
     if not note: return 'unknown' if (Path(run)/'metrics.jsonl').exists() else 'waiting'
     if note.get('state') != 'running': return str(note.get('state'))
-    if (there := alive(note)) is None: return 'running' if time.time() - note.get('updated', 0) < STALE_S else 'silent'
+    if (there := alive(note)) is None:
+        return 'running' if time.time() - note.get('updated', 0) < STALE_S else 'silent'
     return 'running' if there else 'died'
 
-# %% ../nbs/10a_watch.ipynb #cf119adc
+# %% ../nbs/10a_watch.ipynb #24ee42a9
 _DOTS = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])
 
 def braille(
@@ -136,9 +149,11 @@ def line_dots(
     at = np.clip((high - heights)/max(high - low, 1e-12)*(rows - 1), 0, rows - 1).round().astype(int)
     before = np.r_[at[:1], at[:-1]]
     r = np.arange(rows)[:, None]
-    return (r >= np.minimum(at, np.where(before < at, before + 1, before))) & (r <= np.maximum(at, np.where(before > at, before - 1, before)))
+    top = np.minimum(at, np.where(before < at, before + 1, before))
+    bottom = np.maximum(at, np.where(before > at, before - 1, before))
+    return (r >= top) & (r <= bottom)
 
-# %% ../nbs/10a_watch.ipynb #8a1988be
+# %% ../nbs/10a_watch.ipynb #72a3f614
 def text_chart(
     records: list,       # from `read_metrics`
     width: int=60,       # letters, scale included
@@ -162,20 +177,25 @@ def text_chart(
         r, c = (high - v)/max(high - low, 1e-12)*(rows - 1), (s - first)/max(end - first, 1)*(cols - 1)
         cells[int(np.clip(round(r), 0, rows - 1))][round(c)] = 'o'
     scale = {0: high, rows - 1: low, (rows - 1)//2: high - (high - low)*((rows - 1)//2)/max(rows - 1, 1)}
-    return [f'{scale[i]:6.3f} ' .rjust(8) + ''.join(c) if i in scale else ' '*8 + ''.join(c) for i, c in enumerate(cells)] + [
-        ' '*8 + f'{first:,}' + f'{end:,}'.rjust(cols - len(f'{first:,}'))]
+    labels = [f'{scale[i]:6.3f} '.rjust(8) if i in scale else ' '*8 for i in range(rows)]
+    below = ' '*8 + f'{first:,}' + f'{end:,}'.rjust(cols - len(f'{first:,}'))
+    return [label + ''.join(c) for label, c in zip(labels, cells)] + [below]
 
 def _cells(xs, ys, rows, cols, low, high, plain):
     "The curve as lists of letters"
     if plain: return [['*' if o else ' ' for o in row] for row in line_dots(xs, ys, rows, cols, low, high)]
     return [list(o) for o in braille(line_dots(xs, ys, 4*rows, 2*cols, low, high))]
 
-# %% ../nbs/10a_watch.ipynb #4b16d7f4
-COLOURS = dict(running=32, finished=34, stopped=33, failed=31, died=31, silent=33, waiting=33, unknown=33) # of ANSI terminals
+# %% ../nbs/10a_watch.ipynb #d19806de
+# codes of ANSI terminals: green, blue, yellow, red
+COLOURS = dict(running=32, finished=34, stopped=33, failed=31, died=31, silent=33, waiting=33, unknown=33)
 
-_BECAUSE = dict(died='the process is gone without a word: killed, or the machine went down. --auto_resume continues from the last checkpoint',
-                silent='no sign of life from its machine for two minutes', unknown='it keeps no status.json: an older run, or --disable-monitoring',
-                waiting='it has not begun yet')
+_BECAUSE = dict(
+    died='the process is gone without a word: killed, or the machine went down. '
+         '--auto_resume continues from the last checkpoint',
+    silent='no sign of life from its machine for two minutes',
+    unknown='it keeps no status.json: an older run, or --disable-monitoring',
+    waiting='it has not begun yet')
 
 def headline(
     run,        # run folder
@@ -195,19 +215,22 @@ def bar(
     n = int(max(0., min(1., share))*width)
     return ('#'*n + '.'*(width - n)) if plain else '█'*n + '░'*(width - n)
 
-# %% ../nbs/10a_watch.ipynb #fa218d03
+# %% ../nbs/10a_watch.ipynb #35e9e60e
 def _progress_line(note, last, width, plain):
     "The bar and how far it is"
     step = note.get('step', last.get('step', 0))
-    steps = f'step {step:,}' + (f' of {note["max_steps"]:,}' if note.get('max_steps') and not note.get('minutes') else '')
-    parts = [steps, duration(note.get('elapsed_s', last.get('elapsed_s', 0)))]
-    if note.get('state') == 'running' and note.get('eta_s') is not None: parts.append(f'{duration(note["eta_s"])} left')
+    whole = f' of {note["max_steps"]:,}' if note.get('max_steps') and not note.get('minutes') else ''
+    parts = [f'step {step:,}{whole}', duration(note.get('elapsed_s', last.get('elapsed_s', 0)))]
+    if note.get('state') == 'running' and note.get('eta_s') is not None:
+        parts.append(f'{duration(note["eta_s"])} left')
     parts.append(f'{human(note.get("tokens", last.get("tokens", 0)))} tokens')
     text = ' · '.join(parts)
     if 'progress' not in note: return text
     room = min(30, width - len(text) - 8)
-    return f'{bar(note["progress"], room, plain)} {note["progress"]:4.0%}  {text}' if room > 4 else f'{note["progress"]:.0%}  {text}'
+    if room <= 4: return f'{note["progress"]:.0%}  {text}'
+    return f'{bar(note["progress"], room, plain)} {note["progress"]:4.0%}  {text}'
 
+# %% ../nbs/10a_watch.ipynb #37fd024e
 def _figures(records):
     "The newest value of everything that is measured"
     newest = {k: v for r in records[-2000:] for k, v in r.items() if v is not None}
@@ -215,25 +238,31 @@ def _figures(records):
     losses = show(loss='loss {:.4f}', val_loss='validation {:.4f}', bits_per_byte='{:.3f} bits per byte')
     if vals := series(records, 'val_loss')[1]: losses.append(f'best validation {min(vals):.4f}')
     rate = [f'{human(round(newest["tokens_per_s"]))} tok/s'] if 'tokens_per_s' in newest else []
-    pace = rate + show(dt_ms='{:.0f} ms/step', mfu='mfu {:.1%}', lr='lr {:.1e}', grad_norm='norm {:.2f}', update_ratio='update {:.1e}')
+    pace = rate + show(dt_ms='{:.0f} ms/step', mfu='mfu {:.1%}', lr='lr {:.1e}', grad_norm='norm {:.2f}',
+                       update_ratio='update {:.1e}')
     return [' · '.join(losses), ' · '.join(pace)]
 
+# %% ../nbs/10a_watch.ipynb #74b06158
 def _resource_line(note):
     "How busy the machine is"
     if not {'cpu', 'own_cpu', 'memory', 'own_gb'} <= {*note} or note.get('state') != 'running': return ''
-    parts = [f'CPU {note["cpu"]:.0f} % (this run {note["own_cpu"]:.0f} %)', f'memory {note["memory"]:.0f} % (this run {note["own_gb"]:.2f} GB)']
-    if {'gpu_gb', 'gpu_total_gb'} <= {*note}: parts.append(f'GPU {note["gpu_gb"]:.1f} of {note["gpu_total_gb"]:.0f} GB' + (f', {busy} % busy' if (busy := gpu_busy(note)) else ''))
+    parts = [f'CPU {note["cpu"]:.0f} % (this run {note["own_cpu"]:.0f} %)',
+             f'memory {note["memory"]:.0f} % (this run {note["own_gb"]:.2f} GB)']
+    if {'gpu_gb', 'gpu_total_gb'} <= {*note}:
+        parts.append(f'GPU {note["gpu_gb"]:.1f} of {note["gpu_total_gb"]:.0f} GB'
+                     + (f', {busy} % busy' if (busy := gpu_busy(note)) else ''))
     if note.get('pause_s'): parts.append(f'pausing {note["pause_s"]:.2f} s per step (--max_cpu)')
     return ' · '.join(parts)
 
-# %% ../nbs/10a_watch.ipynb #89f3c662
+# %% ../nbs/10a_watch.ipynb #ed827cc2
 def gpu_busy(
     note: dict, # from `read_status`
 ) -> str:
-    "Utilisation of the run's GPU in percent, asked from nvidia-smi; empty where there is none, or it is another machine's"
+    "How busy the run's GPU is, in percent, asked from nvidia-smi; empty where there is none to ask"
     if note.get('host') != socket.gethostname() or not shutil.which('nvidia-smi'): return ''
     index = str(note.get('device', '')).partition(':')[2] or '0'
-    try: r = subprocess.run(['nvidia-smi', '-i', index, '--query-gpu=utilization.gpu', '--format=csv,noheader,nounits'], capture_output=True, text=True, timeout=3)
+    question = ['nvidia-smi', '-i', index, '--query-gpu=utilization.gpu', '--format=csv,noheader,nounits']
+    try: r = subprocess.run(question, capture_output=True, text=True, timeout=3)
     except (OSError, subprocess.TimeoutExpired): return ''
     return r.stdout.strip() if r.returncode == 0 else ''
 
@@ -242,7 +271,8 @@ def last_sample(
 ) -> tuple[str, str]:
     "`(name, text)` of the newest text sample, two empty strings if there is none"
     files = sorted(Path(run, 'samples').glob('*.txt'), key=lambda p: p.stat().st_mtime)
-    return (files[-1].stem.replace('_', ' '), files[-1].read_text(encoding='utf-8', errors='replace')) if files else ('', '')
+    if not files: return '', ''
+    return files[-1].stem.replace('_', ' '), files[-1].read_text(encoding='utf-8', errors='replace')
 
 # %% ../nbs/10a_watch.ipynb #b92712ae
 def _printable(text): return ''.join(c if c.isprintable() else '·' for c in text)
@@ -258,7 +288,7 @@ def clip(
     ends = np.cumsum([_wide(c) for c in line])
     return line[:int((ends <= width).sum())]
 
-# %% ../nbs/10a_watch.ipynb #4fdf78ff
+# %% ../nbs/10a_watch.ipynb #cfc8605d
 def screen(
     run,                # run folder
     width: int=80,      # columns
@@ -272,8 +302,10 @@ def screen(
     note = note and note | {'state': state}
     name = f'\x1b[1;{COLOURS.get(state, 0)}m{state}\x1b[0m' if colour else state
     head = clip(f'{run} · {state}', width)
-    lines = [head.replace(state, name, 1) if head.endswith(state) else head] + textwrap.wrap(_printable(why), width)[:3]
-    if isinstance(records, str): return '\n'.join([*lines, *([records] if state != 'waiting' else [])][:height])
+    if head.endswith(state): head = head.replace(state, name, 1)
+    lines = [head, *textwrap.wrap(_printable(why), width)[:3]]
+    if isinstance(records, str):
+        return '\n'.join([*lines, *([records] if state != 'waiting' else [])][:height])
     body = [_progress_line(note, records[-1], width, plain), *_figures(records), _resource_line(note)]
     lines += [clip(o, width) for o in body if o]
     title, text = last_sample(run)
@@ -283,6 +315,7 @@ def screen(
     if text: lines += ['', f'{title}:', *sample]
     return '\n'.join(lines[:height])
 
+# %% ../nbs/10a_watch.ipynb #5abf6728
 def _records(run):
     "The metrics, or a sentence why there are none"
     try: return read_metrics(run)
@@ -294,16 +327,20 @@ def _charts(records, width, height, plain):
     both = [text_chart(records, width//2 - 1, height, n, plain) for n in (0, 1000)]
     return [f'{a:<{width//2 - 1}}  {b}' for a, b in zip(*both)]
 
-# %% ../nbs/10a_watch.ipynb #66e0ca3f
+# %% ../nbs/10a_watch.ipynb #3de90237
 def newest_run(
     folder='runs', # folder of run folders
 ) -> Path:
     "The run that wrote something most recently. `UserError` if there is none"
-    def when(p): return max(f.stat().st_mtime for n in ('status.json', 'metrics.jsonl') if (f := p/n).exists())
+    def when(p):
+        return max(f.stat().st_mtime for n in ('status.json', 'metrics.jsonl') if (f := p/n).exists())
     found = [p for p in Path(folder).glob('*') if (p/'status.json').exists() or (p/'metrics.jsonl').exists()]
-    if not found: raise UserError(f'there is no run in {folder}/: name a run folder, as in nanogpt-monitor checkpoints/mine')
+    if not found:
+        raise UserError(f'there is no run in {folder}/: name a run folder, '
+                        'as in nanogpt-monitor checkpoints/mine')
     return max(found, key=when)
 
+# %% ../nbs/10a_watch.ipynb #5440ec79
 def _has_run(run): return run.is_dir() and ((run/'metrics.jsonl').exists() or (run/'status.json').exists())
 
 def monitor_command(
@@ -313,10 +350,12 @@ def monitor_command(
     run = Path(cfg.run or cfg.checkpoint_dir or newest_run())
     if run.is_file(): run = run.parent
     plain = not (sys.stdout.encoding or '').lower().startswith('utf')
-    interactive = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get('TERM') != 'dumb' and os.name == 'posix'
-    if interactive and not cfg.once: return watch(run, cfg.interval, plain)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get('TERM') != 'dumb'
+    if terminal and os.name == 'posix' and not cfg.once: return watch(run, cfg.interval, plain)
     if not run.is_dir(): raise UserError(f'{run} does not exist: expected a run folder')
-    if not _has_run(run): raise UserError(f'{run} has no status.json and no metrics.jsonl: expected a run folder, or the run has not begun yet')
+    if not _has_run(run):
+        raise UserError(f'{run} has no status.json and no metrics.jsonl: expected a run folder, '
+                        'or the run has not begun yet')
     size = shutil.get_terminal_size()
     print(screen(run, size.columns, max(size.lines - 1, 24), plain))
 
@@ -341,7 +380,7 @@ def _send(text):
     try: sys.stdout.write(text); sys.stdout.flush()
     except OSError: pass                                   # the window was closed
 
-# %% ../nbs/10a_watch.ipynb #788502ed
+# %% ../nbs/10a_watch.ipynb #8b882ac9
 def watch(
     run,                # run folder
     interval: float=2., # seconds between two pages
@@ -363,5 +402,6 @@ def _key_pressed(seconds, size):
     "Wait for q, Escape or the end of the input; False when time is up or the window has another size"
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0 and shutil.get_terminal_size() == size:
-        if select.select([sys.stdin], [], [], min(left, .2))[0] and os.read(sys.stdin.fileno(), 32)[:1].lower() in (b'q', b'\x1b', b'\x04', b''): return True
+        if not select.select([sys.stdin], [], [], min(left, .2))[0]: continue
+        if os.read(sys.stdin.fileno(), 32)[:1].lower() in (b'q', b'\x1b', b'\x04', b''): return True
     return False
