@@ -697,7 +697,7 @@ def race(
             say(f'seed {seed}: {name}: loss {loss:.4f}, {wall:.2f} s, CPU {used:.2f} s')
     return log
 
-# %% ../nbs/17_speedrun.ipynb #0238cb98
+# %% ../nbs/17_speedrun.ipynb #0cbb1865
 def show_log(
     log: Log,    # a finished or unfinished race
     goal: float, # loss to reach
@@ -718,9 +718,9 @@ def plot_race(
     for (who, what), group in grouped(rows).items():
         if who == 'ours' and what not in ('recipe', 'equal time'): continue
         curve = max((o['points'] for o in group), key=len)
-        label = who if what == 'recipe' else f'{who}, {what}'
-        line, = ax.plot([o['wall_s'] for o in curve], [o['loss'] for o in curve], 'o-', ms=3, label=label)
-        ax.plot([o['wall_s'] for o in group], [o['loss'] for o in group], 'x', color=line.get_color())
+        label, look = who if what == 'recipe' else f'{who}, {what}', dict(color='C0' if who == 'ours' else 'C1')
+        ax.plot([o['wall_s'] for o in curve], [o['loss'] for o in curve], 'o-', ms=3, label=label, **look)
+        ax.plot([o['wall_s'] for o in group], [o['loss'] for o in group], 'x', **look)
     if goal: ax.axhline(goal, color='.5', lw=1, ls='--')
     ax.set_xscale('log')
     ax.legend(frameon=False)
