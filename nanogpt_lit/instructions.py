@@ -173,7 +173,7 @@ def _table(path):
         raise UserError(f'{path} is damaged or no {path.suffix[1:]} file ({type(e).__name__}): fetch it again') from None
     yield from ((f'{path.name} row {n}', o) for n, o in enumerate(rows, 1))
 
-# %% ../nbs/15a_instructions.ipynb #84ea1bd6
+# %% ../nbs/15a_instructions.ipynb #57808325
 def _array(path, text):
     "The records of a JSON array with the lines they begin in"
     at, line, counted, last = text.index('[') + 1, 1, 0, 0
@@ -186,7 +186,7 @@ def _array(path, text):
         try: record, at = _value(text, at)
         except ValueError as e:
             raise UserError(f'{path} is not valid JSON near line {line} ({e}): expected a list of records') from None
-        yield f'{path.name} line {line}' + f', record {n}'*(line == last), record
+        yield f'{path.name} line {line}' + f' record {n}'*(line == last), record
         last = line
 
 def _nothing_after(path, text, at, line):

@@ -132,14 +132,55 @@ def test_adapters_half_way(tune):
     code, out, err = tune('--pretrained_checkpoint', tune.out/'model_00002.pt', '--out_dir', tune.out.parent/'on')
     assert code == 0 and 'RANDOM' not in err
 
-def test_two_processes_tune_like_one(base, shared_data):
-    "Counted tokens differ from process to process; the step must not"
-    data = ('--input', shared_data/'instructions_alpaca.json', '--max_data_size', 200, *FLAGS[:-6], '--max_steps', 3, '--device', 'cpu', '--num_threads', 1, '--generate_interval', 0, '--max_new_tokens', 5)
-    run('nanogpt-finetune', *data, '--grad_accum_steps', 2, '--batch_size', 4, '--out_dir', 'one', cwd=base)
-    run('torchrun', '--standalone', '--nproc_per_node=2', '--no-python', BIN/'nanogpt-finetune', *data, '--grad_accum_steps', 2, '--batch_size', 4, '--out_dir', 'two', cwd=base)
+def test_its_own_checkpoint_comes_before_a_named_one(tune):
+    "As with nanogpt-train: a job that begins with --resume and is started again goes on, not back"
+    from nanogpt_lit.config import nanogpt_finetune
+    assert tune()[0] == 0
+    there = tune.out.parent/'there'
+    words = ['--resume', '--checkpoint_path', tune.out/'model_00002.pt', '--auto_resume', '--out_dir', there]
+    code, out, err = tune(*words, max_steps=4)
+    assert code == 0 and f'resuming {tune.out}/model_00002.pt at step 2' in out and not err, err
+    code, out, err = tune(*words, max_steps=6)
+    assert code == 0 and f'resuming {there}/model_00004.pt at step 4' in out and 'has checkpoints of its own' in err, err
+
+def test_a_new_run_moves_all_of_the_old_one(tune):
+    "No adapter of an earlier run beside the weights of the next one"
+    assert tune('--lora_rank', 2)[0] == 0 and (tune.out/'adapter').is_dir()
+    code, out, err = tune()
+    assert code == 0 and 'was moved to' in out and not (tune.out/'adapter').exists(), err
+    assert {p.name for p in (tune.out/'previous-1').iterdir()} >= {'adapter', 'tuning.json', 'before.json', 'model_00002.pt'}
+
+def test_where_another_process_trains(tune):
+    "Two runs in one folder would overwrite each other's checkpoints"
+    from psutil import Process
+    from nanogpt_lit.watch import myself
+    assert tune()[0] == 0
+    note = json.loads((tune.out/'status.json').read_text())
+    assert note['state'] == 'finished'
+    waiting = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
+    try:
+        who = myself() | dict(pid=waiting.pid, started=Process(waiting.pid).create_time())
+        (tune.out/'status.json').write_text(json.dumps(note | who | dict(state='running')))
+        code, out, err = tune('--auto_resume', max_steps=3)
+        assert code == 1 and f'process {waiting.pid} is training' in err, err
+    finally: waiting.communicate()
+
+@pytest.mark.parametrize('more', [(), ('--lora_rank', 2)], ids=['all weights', 'adapters'])
+def test_two_processes_tune_like_one(base, shared_data, more):
+    "Counted tokens differ from process to process; the step must not. They share the evaluation and the answers"
+    data = ('--input', shared_data/'instructions_alpaca.json', '--max_data_size', 200, *FLAGS[:-6], '--eval_iters', 3, '--max_steps', 3, '--device', 'cpu', '--num_threads', 1,
+            '--generate_interval', 3, '--max_new_tokens', 5, '--prompts', 'Name a fruit.', 'Who are you?', 'Why?', '--grad_accum_steps', 2, '--batch_size', 4, *more)
+    run('nanogpt-finetune', *data, '--out_dir', 'one', cwd=base)
+    said = run('torchrun', '--standalone', '--nproc_per_node=2', '--no-python', BIN/'nanogpt-finetune', *data, '--out_dir', 'two', cwd=base)
+    assert said.count('report:') == said.count('answer at step 3') == 1
     one, two = ([json.loads(o) for o in (base/name/'metrics.jsonl').read_text().splitlines()] for name in ('one', 'two'))
     np.testing.assert_allclose([r['loss'] for r in one if 'loss' in r], [r['loss'] for r in two if 'loss' in r], rtol=1e-4)
     np.testing.assert_allclose([r['val_loss'] for r in one], [r['val_loss'] for r in two], rtol=1e-4)
+    one, two = (json.loads((base/name/'tuning.json').read_text()) for name in ('one', 'two'))
+    assert one['samples'] == two['samples'] and [q for q, *_ in two['samples']] == ['Name a fruit.', 'Who are you?', 'Why?']
+    assert one['figures'] == pytest.approx(two['figures'], rel=1e-4)
+    answers = [(base/name/'samples'/'step_00003.txt').read_text() for name in ('one', 'two')]
+    assert answers[0] == answers[1] and answers[0].count('>>> ') == 3
 
 def test_killed_evaluation_goes_on_with_other_processes(base):
     "Half of the questions by process 0 of 2, the rest by a single one"
