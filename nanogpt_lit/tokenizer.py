@@ -6,7 +6,7 @@
 __all__ = ['as_document', 'source_list', 'training_texts', 'numbered', 'rank_order', 'CharTokenizer', 'read_meta_pkl',
            'load_tokenizer']
 
-# %% ../nbs/02_tokenizer.ipynb #13eb5a24
+# %% ../nbs/02_tokenizer.ipynb #65a56976
 import base64, binascii, hashlib, io, json, os, pickle, re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +17,14 @@ import numpy as np
 import regex
 import tiktoken
 from fastcore.basics import patch
-from .bpe import GPT2_PATTERN, GPT4_PATTERN, PATTERNS, chunks, count_pretokens, file_blocks, train_bpe
+from .bpe import (GPT2_PATTERN, GPT4_PATTERN, PATTERNS, chunks, count_pretokens, file_blocks,
+                             train_bpe)
 from .encode import Rules, Tokenizer, _ENGINE_PATTERN, _id_list, _reduce, byte_alphabet
 from .encode import check_special, from_printable, split_text, to_printable
 from .core import UserError, atomic_write, check_writable, read_bytes, read_text, warn
 from .reading import CHAT_TOKENS, Marker, parse_line, read_lines, record_text
 
-# %% ../nbs/02_tokenizer.ipynb #1370519c
+# %% ../nbs/02_tokenizer.ipynb #e08826f3
 @patch(cls_method=True)
 def train(cls: Tokenizer,
     sources,                       # a path, or an iterable of texts (str), paths (Path) and records (dict)
@@ -34,7 +35,8 @@ def train(cls: Tokenizer,
     workers: int|None=None,        # processes for counting; None = one per CPU, if there is much to do
     text_field: str='text',        # field of a record, or of a line of JSONL, that holds the text
     max_documents: int=0,          # learn from so many documents; 0 = all
-    errors: str='strict',          # for files that aren't UTF-8: 'strict' (an error), 'replace' (bytes become U+FFFD), 'skip'
+    errors: str='strict',          # for files that aren't UTF-8: 'strict' (an error),
+                                   # 'replace' (bytes become U+FFFD), 'skip'
 ):
     "Learn a vocabulary. Raises `UserError` if the text is too small for it. Ties: see `train_bpe`"
     special, n_merges = check_special(special_tokens), vocab_size - 256 - len(special_tokens)
@@ -49,11 +51,12 @@ def train(cls: Tokenizer,
     if not counts: raise UserError('the sources contain no text: nothing can be learned')
     merges = train_bpe(counts, n_merges, progress)
     if len(merges) < n_merges:
-        raise UserError(f'the text is too small for vocab_size={vocab_size}: it allows {len(merges)} merges, so at most '
-                        f'{vocab_size - n_merges + len(merges)} ids; give more text or a smaller vocab_size')
+        most = vocab_size - n_merges + len(merges)
+        raise UserError(f'the text is too small for vocab_size={vocab_size}: it allows {len(merges)} merges, '
+                        f'so at most {most} ids; give more text or a smaller vocab_size')
     return cls.from_merges(merges, special, pattern)
 
-# %% ../nbs/02_tokenizer.ipynb #6d5cec7f
+# %% ../nbs/02_tokenizer.ipynb #650c6a18
 def as_document(
     text: str, # a document
 ) -> str:
@@ -73,21 +76,24 @@ def source_list(
             raise UserError(f'{sources[:60]!r} is not a file or folder: give a path, or a list of texts')
         sources = Path(sources)
     if isinstance(sources, dict):
-        raise UserError(f'got a dict with the keys {", ".join(map(str, sources))[:80]} as sources: give one of its values')
+        raise UserError(f'got a dict with the keys {", ".join(map(str, sources))[:80]} as sources: '
+                        'give one of its values')
     for n, s in enumerate([sources] if isinstance(sources, Path) else sources, 1):
         if isinstance(s, dict): s = _text_of(s, text_field, f'record {n}')
         elif not isinstance(s, (str, Path)):
-            raise UserError(f'got {s!r} among the sources: expected texts (str), files or folders (Path), or records (dict)')
+            raise UserError(f'got {s!r} among the sources: expected texts (str), files or folders (Path), '
+                            'or records (dict)')
         elif isinstance(s, str) and isinstance(sources, list): s = as_document(s)
         if isinstance(s, Path) and s.is_dir(): yield from _files_in(s)
         else: yield s
 
-# %% ../nbs/02_tokenizer.ipynb #50a90cec
+# %% ../nbs/02_tokenizer.ipynb #a804c688
 def _text_of(record, name, where):
     try: return ''.join(o for o in record_text(record, name) if not isinstance(o, Marker))
     except ValueError as e: why = str(e)
     fields = ', '.join(map(str, record))[:80] if isinstance(record, dict) else 'none'
-    if why.startswith('no field'): raise UserError(f'{where} has {why} (its fields: {fields}): set text_field')
+    if why.startswith('no field'):
+        raise UserError(f'{where} has {why} (its fields: {fields}): set text_field')
     raise UserError(f'{where}: {why} (fields: {fields}): expected a text')
 
 def _files_in(folder):
@@ -118,42 +124,46 @@ def training_texts(
         yield from chunks(doc(), pattern, special_tokens)
     if skipped: warn(f'{len(skipped)} skipped; the first: {skipped[0]}')
 
-# %% ../nbs/02_tokenizer.ipynb #4c7f8ffb
+# %% ../nbs/02_tokenizer.ipynb #88b1fd6d
 def _documents(sources, text_field, errors):
     "For each document a function that gives its blocks"
     decoding = 'replace' if errors == 'replace' else 'strict'
     for s in source_list(sources, text_field):
         if isinstance(s, str): yield lambda: [s]
-        elif {'.jsonl', '.ndjson'} & {o.lower() for o in s.suffixes[-2:]}: yield from _records(s, text_field, decoding)
+        elif {'.jsonl', '.ndjson'} & {o.lower() for o in s.suffixes[-2:]}:
+            yield from _records(s, text_field, decoding)
         else: yield lambda: file_blocks(s, decoding)
 
 def _records(path, text_field, decoding):
     "For each line of a JSONL file a function that gives its text"
     for n, line in read_lines(path):
-        if line is None or line.strip(): yield lambda: [_of_line(line, text_field, f'{path} line {n}', decoding)]
+        if line is None or line.strip():
+            yield lambda: [_of_line(line, text_field, f'{path} line {n}', decoding)]
 
 def _of_line(line, text_field, where, decoding):
     try: record, _ = parse_line(line, decoding)
     except ValueError as e: raise UserError(f'{where} is {e}') from None
     return _text_of(record, text_field, where)
 
-# %% ../nbs/02_tokenizer.ipynb #4565adc3
+# %% ../nbs/02_tokenizer.ipynb #f808f932
 def _splitter(pattern):
-    bytelevel = dict(type='ByteLevel', add_prefix_space=False, trim_offsets=True, use_regex=pattern == GPT2_PATTERN)
+    bytelevel = dict(type='ByteLevel', add_prefix_space=False, trim_offsets=True,
+                     use_regex=pattern == GPT2_PATTERN)
     if bytelevel['use_regex']: return bytelevel
     split = dict(type='Split', pattern=dict(Regex=pattern), behavior='Isolated', invert=False)
     return dict(type='Sequence', pretokenizers=[split, bytelevel])
 
 def _added(content, id):
-    return dict(id=id, content=content, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    return dict(id=id, content=content, single_word=False, lstrip=False, rstrip=False, normalized=False,
+                special=True)
 
 @patch
 def to_json(self: Tokenizer) -> dict:
     "The content of `tokenizer.json`; of an imported tokenizer everything that its file said"
     vocab = {to_printable(t): i for i, t in self._ordinary.items()}
-    model = dict(type='BPE', dropout=None, unk_token=None, continuing_subword_prefix=None, end_of_word_suffix=None,
-                 fuse_unk=False, byte_fallback=False, ignore_merges=False, vocab=vocab,
-                 merges=[[*map(to_printable, m)] for m in self.merges])
+    model = dict(type='BPE', dropout=None, unk_token=None, continuing_subword_prefix=None,
+                 end_of_word_suffix=None, fuse_unk=False, byte_fallback=False, ignore_merges=False,
+                 vocab=vocab, merges=[[*map(to_printable, m)] for m in self.merges])
     added = [_added(s, i) | self.rules.added.get(s, {}) for s, i in self.special_tokens.items()]
     vocab |= {s: i for s, i in self.special_tokens.items() if s in self.rules.file.get('named', ())}
     if numbered(vocab, added) != self.special_tokens: vocab |= self.special_tokens
@@ -161,35 +171,41 @@ def to_json(self: Tokenizer) -> dict:
     decoder = dict(type='ByteLevel', add_prefix_space=False, trim_offsets=True, use_regex=True)
     return _tokenizer_json(added, _splitter(self.pattern), decoder, model)
 
+# %% ../nbs/02_tokenizer.ipynb #577dc2d5
 def numbered(
     vocab: dict, # a file's vocabulary
     added: list, # its added tokens
 ) -> dict[str, int]:
-    "The ids that `tokenizers` gives to added tokens: those in the vocabulary, or the next ones, whatever the list says"
+    "The ids that `tokenizers` gives to added tokens, whatever the list says"
     ids = {}
-    for s in [o['content'] for o in added]: ids[s] = vocab[s] if s in vocab else max([len(vocab) - 1, *ids.values()]) + 1
+    for s in [o['content'] for o in added]:
+        if s in vocab: ids[s] = vocab[s]
+        else: ids[s] = max([len(vocab) - 1, *ids.values()]) + 1
     return ids
 
 def _tokenizer_json(added, pre_tokenizer, decoder, model):
-    return dict(version='1.0', truncation=None, padding=None, added_tokens=added, normalizer=None, pre_tokenizer=pre_tokenizer,
-                post_processor=None, decoder=decoder, model=model)
+    return dict(version='1.0', truncation=None, padding=None, added_tokens=added, normalizer=None,
+                pre_tokenizer=pre_tokenizer, post_processor=None, decoder=decoder, model=model)
 
-# %% ../nbs/02_tokenizer.ipynb #d98a8c8d
+# %% ../nbs/02_tokenizer.ipynb #ffc0568f
 def _save(tok, folder):
-    folder = check_writable(folder)
     names = tok.token_names if hasattr(tok, 'token_names') else {}
-    config = dict(tokenizer_class='PreTrainedTokenizerFast', model_max_length=10**30, clean_up_tokenization_spaces=False) | names
-    (folder/'chat_template.jinja').unlink(missing_ok=True)
-    if template := getattr(tok, 'chat_template', None):           # see "How a chat is written down"
-        config['chat_template'] = template
-        atomic_write(folder/'chat_template.jinja', template)
-    atomic_write(folder/'tokenizer_config.json', json.dumps(config, indent=1) + '\n')
-    atomic_write(folder/'tokenizer.json', json.dumps(tok.to_json(), ensure_ascii=False, indent=1) + '\n')
+    config = dict(tokenizer_class='PreTrainedTokenizerFast', model_max_length=10**30,
+                  clean_up_tokenization_spaces=False) | names
+    template = getattr(tok, 'chat_template', None)               # see "How a chat is written down"
+    if template: config['chat_template'] = template
+    files = {'chat_template.jinja': template, 'tokenizer_config.json': json.dumps(config, indent=1) + '\n',
+             'tokenizer.json': json.dumps(tok.to_json(), ensure_ascii=False, indent=1) + '\n'}
+    folder = check_writable(folder)                              # everything could be said: now it is written
+    for name, text in files.items():
+        if text: atomic_write(folder/name, text)
+        else: (folder/name).unlink(missing_ok=True)
     return folder
 
 @patch(as_prop=True)
 def token_names(self: Tokenizer):
-    return {} if self.eot_id is None else {k: self.vocab[self.eot_id].decode() for k in ('bos_token', 'eos_token')}
+    if self.eot_id is None: return {}
+    return dict.fromkeys(('bos_token', 'eos_token'), self.vocab[self.eot_id].decode())
 
 @patch
 def save(self: Tokenizer,
@@ -198,18 +214,20 @@ def save(self: Tokenizer,
     "Save in Hugging Face's format. Raises `UserError` if the folder can't be written"
     return _save(self, folder)
 
-# %% ../nbs/02_tokenizer.ipynb #e487c441
+# %% ../nbs/02_tokenizer.ipynb #dea42ed3
 @contextmanager
 def _reading(path):
     "Whatever goes wrong inside is a `UserError` that names the file"
     try: yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, regex.error) as e:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
+            regex.error) as e:
         why = f'{type(e).__name__}: {str(e)[:100]}'
         raise UserError(f'{path} is damaged, or not a tokenizer that can be read here ({why})') from None
     except UserError as e:
         if str(path) in str(e): raise
         raise UserError(f'{path}: {e}') from None
 
+# %% ../nbs/02_tokenizer.ipynb #e2515fd3
 def _once(pairs):
     "A JSON object, in which no name may occur twice"
     out = dict(pairs)
@@ -230,6 +248,7 @@ def _load_json(path):
             raise UserError(f'{path} holds a JSON {type(data).__name__}: expected an object')
     return data
 
+# %% ../nbs/02_tokenizer.ipynb #a075c943
 def _check_ids(ids, what):
     "Ids must be different whole numbers that fit into 31 bits"
     for i in ids:
@@ -237,7 +256,7 @@ def _check_ids(ids, what):
             raise UserError(f'{what} has the id {i!r}: expected a whole number from 0')
     if len(set(ids)) < len(ids): raise UserError(f'{what} gives the same id twice: the file is damaged')
 
-# %% ../nbs/02_tokenizer.ipynb #0996f3ce
+# %% ../nbs/02_tokenizer.ipynb #dfcb0383
 _PUNCTUATION = r'[!-/:-@\[-`{-~\p{P}]'
 
 def _steps(spec):
@@ -248,7 +267,8 @@ def _steps(spec):
     if kind == 'Punctuation': return [[_PUNCTUATION, spec.get('behavior', 'Isolated'), False]]
     if kind == 'Split': return [_split_step(spec)]
     if kind != 'ByteLevel':
-        raise UserError(f'the pre_tokenizer {kind} is not supported: expected ByteLevel, after splits that keep all text')
+        raise UserError(f'the pre_tokenizer {kind} is not supported: expected ByteLevel, '
+                        'after splits that keep all text')
     prefix = ['prefix'] if spec.get('add_prefix_space', True) else []
     return prefix + ([[GPT2_PATTERN, 'Isolated', False]] if spec.get('use_regex', True) else []) + ['bytes']
 
@@ -263,21 +283,23 @@ def _split_step(spec):
     split_text('a', pattern, behavior, invert)      # a pattern that is none raises here
     return [pattern, behavior, invert]
 
-# %% ../nbs/02_tokenizer.ipynb #6bc1a2f9
+# %% ../nbs/02_tokenizer.ipynb #536d3b24
 def _pattern_of(steps):
     "The pattern that says the same as `steps`, or None"
     simple = len(steps) == 2 and steps[1] == 'bytes' and isinstance(steps[0], list)
     if not simple: return None
     pattern, *how = steps[0]
-    return pattern if how == ['Isolated', False] or how == ['Removed', True] and pattern in _ENGINE_PATTERN else None
+    plain = how == ['Isolated', False] or how == ['Removed', True] and pattern in _ENGINE_PATTERN
+    return pattern if plain else None
 
-# %% ../nbs/02_tokenizer.ipynb #dd673609
+# %% ../nbs/02_tokenizer.ipynb #47d82553
 def _forms(spec):
     "The Unicode forms that a `normalizer` entry asks for"
     if not spec: return ()
     if spec['type'] == 'Sequence': return tuple(form for o in spec['normalizers'] for form in _forms(o))
     if spec['type'] in ('NFC', 'NFD', 'NFKC', 'NFKD'): return (spec['type'],)
-    raise UserError(f'the normalizer {spec["type"]} is not supported: it changes the text in a way of its own')
+    raise UserError(f'the normalizer {spec["type"]} is not supported: '
+                    'it changes the text in a way of its own')
 
 def _check_model(model):
     "Refuse what isn't plain byte-level BPE"
@@ -339,13 +361,14 @@ def _pair(merge):
     if len(parts) != 2: raise UserError(f'a merge has {len(parts)} parts: expected 2; the file is damaged')
     return from_printable(parts[0]), from_printable(parts[1])
 
-# %% ../nbs/02_tokenizer.ipynb #3616e5a3
+# %% ../nbs/02_tokenizer.ipynb #b1398b72
 def _ranked(rules, merges, ids, others):
     "`rules` with the order of ranks, or with ranks of pairs, where ids alone don't give the right one"
     pairs = {m: i for i, m in enumerate(merges)}
     for n, (a, b) in enumerate(merges, 1):
         if not (a in ids and b in ids and a + b in ids):
-            raise UserError(f'merge {n} makes or joins a token that is not in the vocabulary: the file is damaged')
+            raise UserError(f'merge {n} makes or joins a token that is not in the vocabulary: '
+                            'the file is damaged')
     if (order := rank_order(pairs, others, rules.whole)) is None: rules.pairs = pairs
     else:
         merged = [ids[t] for t in order[256:]]
@@ -354,12 +377,12 @@ def _ranked(rules, merges, ids, others):
         rules.whole = False
     return rules
 
-# %% ../nbs/02_tokenizer.ipynb #6e19aa5f
+# %% ../nbs/02_tokenizer.ipynb #6fe05a18
 @patch(cls_method=True)
 def from_json(cls: Tokenizer,
     path, # a tokenizer.json of a byte-level BPE model
 ):
-    "Read Hugging Face's format. Raises `UserError` for damaged files and for what can't be reproduced exactly"
+    "Read Hugging Face's format. `UserError` for damaged files and for what can't be reproduced exactly"
     data = _load_json(path)
     model, added = data.get('model'), data.get('added_tokens') or []
     if not isinstance(model, dict) or not isinstance(model.get('vocab'), dict):
@@ -372,7 +395,8 @@ def from_json(cls: Tokenizer,
         _check_ids([*special.values()], 'the list of added tokens')
         for s, i in numbered(model['vocab'], added).items():
             if special[s] != i:
-                raise UserError(f'the added token {s!r} has the id {special[s]}, but tokenizers would read {i}: not supported')
+                raise UserError(f'the added token {s!r} has the id {special[s]}, '
+                                f'but tokenizers would read {i}: not supported')
         steps = _steps(data.get('pre_tokenizer'))
         if 'bytes' not in steps:
             raise UserError('the pre_tokenizer has no ByteLevel: it is not a byte-level BPE')
@@ -380,11 +404,13 @@ def from_json(cls: Tokenizer,
         rest = {k: v for k, v in data.items() if k not in ('model', 'added_tokens')}
         kept = dict(rest=rest, model={k: v for k, v in model.items() if k not in ('vocab', 'merges')},
                     named=[s for s in special if s in model['vocab']])
-        rules = Rules(_forms(data.get('normalizer')), None if pattern else steps, {o['content']: o for o in added},
+        rules = Rules(_forms(data.get('normalizer')), None if pattern else steps,
+                      {o['content']: o for o in added},
                       whole=bool(model.get('ignore_merges')), file=kept)
-        return cls._from_parts(model['vocab'], model['merges'], special, pattern or GPT2_PATTERN, rules, guess=False)
+        return cls._from_parts(model['vocab'], model['merges'], special, pattern or GPT2_PATTERN, rules,
+                               guess=False)
 
-# %% ../nbs/02_tokenizer.ipynb #4b9a0183
+# %% ../nbs/02_tokenizer.ipynb #a7cfc6c8
 @patch(cls_method=True)
 def from_files(cls: Tokenizer,
     vocab_path,                # vocab.json: printable tokens with their ids, or ids with their tokens
@@ -392,10 +418,11 @@ def from_files(cls: Tokenizer,
     special_tokens=(),         # special tokens; those that the vocabulary lacks get new ids at the end
     pattern: str=GPT2_PATTERN, # how text is split before merging
 ):
-    "Read GPT-2's `vocab.json` and `merges.txt`. Raises `UserError` if they are damaged or don't belong together"
+    "Read GPT-2's `vocab.json` and `merges.txt`. `UserError` if they are damaged or don't belong together"
     vocab, names = _load_json(vocab_path), check_special(special_tokens)
     with _reading(vocab_path):
-        if vocab and all(isinstance(t, str) for t in vocab.values()): vocab = _once([(t, int(i)) for i, t in vocab.items()])
+        if vocab and all(isinstance(t, str) for t in vocab.values()):
+            vocab = _once([(t, int(i)) for i, t in vocab.items()])
         _check_ids([*vocab.values()], 'the vocabulary')
     with _reading(merges_path):
         lines = [line.split() for line in read_text(merges_path).split('\n')]
@@ -404,11 +431,12 @@ def from_files(cls: Tokenizer,
         special = {s: vocab[s] if s in vocab else max(vocab.values()) + 1 + new.index(s) for s in names}
         return cls._from_parts(vocab, merges, special, pattern, Rules())
 
-# %% ../nbs/02_tokenizer.ipynb #1265abe4
+# %% ../nbs/02_tokenizer.ipynb #433c7026
 @patch(cls_method=True)
 def from_ranks(cls: Tokenizer,
     path,                                # a tiktoken rank file
-    special_tokens=None,                 # special tokens, which get the next ids; None = as in OpenAI's file of that size
+    special_tokens=None,                 # special tokens, which get the next ids;
+                                         # None = as in OpenAI's file of that size
     pattern: str|None=None,              # how text is split; None = as the known files of this size are split
 ):
     "Read a rank file such as `r50k_base.tiktoken`. Raises `UserError` with the line that is wrong"
@@ -419,7 +447,8 @@ def from_ranks(cls: Tokenizer,
             token, rank = line.split()
             token, rank = base64.b64decode(token, validate=True), int(rank)
         except (ValueError, binascii.Error):
-            raise UserError(f'{path} line {n}: expected a token in base64 and its rank, got {line[:40]!r}') from None
+            raise UserError(f'{path} line {n}: expected a token in base64 and its rank, '
+                            f'got {line[:40]!r}') from None
         if rank in ordinary or not 0 <= rank < 2**31:
             raise UserError(f'{path} line {n}: rank {rank} occurs twice or is out of range')
         ordinary[rank] = token
@@ -429,17 +458,20 @@ def from_ranks(cls: Tokenizer,
     if not isinstance(special, dict): special = {s: max(ordinary) + 1 + i for i, s in enumerate(special)}
     with _reading(path): return cls(ordinary, special, pattern)
 
+# %% ../nbs/02_tokenizer.ipynb #8ee6bd3b
 # r50k and p50k; cl100k and Llama 3's; Qwen's 151,643; o200k
 _USUAL = (60_000, 'gpt2'), (150_000, 'gpt4'), (190_000, 'qwen2'), (2**31, 'o200k')
-_OPENAI = {50280: {'<|endoftext|>': 50256}, # p50k_base, cl100k_base, o200k_base: none has its end-of-text token just behind
+# p50k_base, cl100k_base, o200k_base: none has its end-of-text token just behind
+_OPENAI = {50280: {'<|endoftext|>': 50256},
            199998: {'<|endoftext|>': 199999, '<|endofprompt|>': 200018},
-           100256: {'<|endoftext|>': 100257, '<|fim_prefix|>': 100258, '<|fim_middle|>': 100259, '<|fim_suffix|>': 100260,
+           100256: {'<|endoftext|>': 100257, '<|fim_prefix|>': 100258, '<|fim_middle|>': 100259,
+                    '<|fim_suffix|>': 100260,
                     '<|endofprompt|>': 100276}}
 
-# %% ../nbs/02_tokenizer.ipynb #b821cb66
+# %% ../nbs/02_tokenizer.ipynb #f8baf78f
 @patch(cls_method=True)
 def gpt2(cls: Tokenizer):
-    "GPT-2's tokenizer (50,257 ids). Raises `UserError` if its vocabulary is neither kept here nor within reach"
+    "GPT-2's tokenizer (50,257 ids). `UserError` if its vocabulary is neither kept here nor within reach"
     return cls.from_tiktoken('gpt2')
 
 @patch(cls_method=True)
@@ -449,10 +481,13 @@ def from_tiktoken(cls: Tokenizer,
     "One of OpenAI's tokenizers. Raises `UserError` if its vocabulary is neither kept here nor within reach"
     try: enc = tiktoken.get_encoding(name)
     except Exception as e:
-        raise UserError(f"the vocabulary of {name} is not on this machine and could not be fetched ({type(e).__name__}): connect once, or "
-                        'set TIKTOKEN_CACHE_DIR to a folder that tiktoken has filled elsewhere, or give a folder with vocab.json and '
-                        f'merges.txt, or a rank file such as {"r50k_base" if name == "gpt2" else name}.tiktoken') from None
-    known = {_ENGINE_PATTERN[GPT2_PATTERN]: GPT2_PATTERN} | ({enc._pat_str: GPT4_PATTERN} if name == 'cl100k_base' else {})
+        ranks = f'{"r50k_base" if name == "gpt2" else name}.tiktoken'
+        raise UserError(f'the vocabulary of {name} is not on this machine and could not be fetched '
+                        f'({type(e).__name__}): connect once, or set TIKTOKEN_CACHE_DIR to a folder that '
+                        'tiktoken has filled elsewhere, or give a folder with vocab.json and merges.txt, '
+                        f'or a rank file such as {ranks}') from None
+    known = {_ENGINE_PATTERN[GPT2_PATTERN]: GPT2_PATTERN}
+    if name == 'cl100k_base': known[enc._pat_str] = GPT4_PATTERN
     pattern = known.get(enc._pat_str, enc._pat_str)
     kind = 'gpt2' if name in ('gpt2', 'r50k_base') else 'bpe'
     return cls({i: t for t, i in enc._mergeable_ranks.items()}, enc._special_tokens, pattern, kind)
@@ -469,22 +504,27 @@ def add_special(self: Tokenizer,
     out.chat_template = getattr(self, 'chat_template', None)
     return out
 
-# %% ../nbs/02_tokenizer.ipynb #230bfcf5
+# %% ../nbs/02_tokenizer.ipynb #d21474ee
+def _check_alphabet(chars, unknown):
+    if not chars: raise UserError('a character tokenizer needs a text with at least one character')
+    if bad := [c for c in chars if not isinstance(c, str) or len(c) != 1]:
+        raise UserError(f'{bad[0]!r} is not one character')
+    if len(set(chars)) < len(chars): raise UserError('a character has two ids: the vocabulary is damaged')
+    if unknown in chars:
+        raise UserError(f'unknown={unknown!r} is a character of the alphabet: choose another sign')
+
+# %% ../nbs/02_tokenizer.ipynb #7eccf231
 class CharTokenizer:
     "One id per character of a given alphabet"
     kind, eot_id, special_tokens = 'char', None, {}
     def __init__(self,
-        alphabet: str|list,     # a text, whose characters are sorted and numbered; or a list of characters in their order
-        unknown: str|None=None, # a sign for every other character, with one more id at the end; None = they are an error
+        alphabet: str|list,     # a text, whose characters are sorted and numbered;
+                                # or a list of characters in their order
+        unknown: str|None=None, # a sign for every other character, with one more id at the end;
+                                # None = they are an error
     ):
         self.chars = sorted(set(alphabet)) if isinstance(alphabet, str) else list(alphabet)
-        if not self.chars: raise UserError('a character tokenizer needs a text with at least one character')
-        if bad := [c for c in self.chars if not isinstance(c, str) or len(c) != 1]:
-            raise UserError(f'{bad[0]!r} is not one character')
-        if len(set(self.chars)) < len(self.chars):
-            raise UserError('a character has two ids: the vocabulary is damaged')
-        if unknown in self.chars:
-            raise UserError(f'unknown={unknown!r} is a character of the alphabet: choose another sign')
+        _check_alphabet(self.chars, unknown)
         self.unknown = unknown
         codes = [ord(c) for c in self.chars]
         self.table = np.full(max(codes) + 2, -1 if unknown is None else len(codes), np.int32)
@@ -504,19 +544,20 @@ class CharTokenizer:
         shown = repr(''.join(self.chars[:40])) + ('…' if len(self.chars) > 40 else '')
         return f'CharTokenizer: {self.vocab_size:,} ids, {shown}'
 
-# %% ../nbs/02_tokenizer.ipynb #fcd5ff6a
+# %% ../nbs/02_tokenizer.ipynb #c2fe6ada
 @patch
 def encode_to_numpy(self: CharTokenizer,
     text: str,          # any text
     allowed_special=(), # there are no special tokens
 ) -> np.ndarray:
-    "The ids of `text` as an array of `dtype`. Raises `UserError` for an unseen character unless `unknown` is set"
+    "The ids of `text` as an array of `dtype`. `UserError` for an unseen character unless `unknown` is set"
     codes = np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), '<u4')
     ids = self.table[np.minimum(codes, len(self.table) - 1)]
     if self.unknown is None and len(ids) and ids.min() < 0:
         i = int(np.argmin(ids))
-        raise UserError(f'character {text[i]!r} (U+{ord(text[i]):04X}) at position {i:,} is not among the {len(self.chars):,} of this tokenizer: '
-                        'remove it, or make the tokenizer from a text that has it, or with unknown="�"')
+        raise UserError(f'character {text[i]!r} (U+{ord(text[i]):04X}) at position {i:,} is not among the '
+                        f'{len(self.chars):,} of this tokenizer: remove it, or make the tokenizer from '
+                        'a text that has it, or with unknown="�"')
     return ids.astype(self.dtype)
 
 @patch
@@ -534,14 +575,15 @@ def encode_iterable(self: CharTokenizer, pieces, allowed_special=()) -> Iterator
     "The ids of a long text, one by one"
     for piece in pieces: yield from self.encode(piece)
 
-# %% ../nbs/02_tokenizer.ipynb #8bf0ad3c
+# %% ../nbs/02_tokenizer.ipynb #0d114c8b
 @patch
 def decode_bytes(self: CharTokenizer, ids) -> bytes:
     "The text that `ids` stand for, in UTF-8"
     ids = _id_list(ids)
     try: return b''.join([self.vocab[i] for i in ids])
     except KeyError as e:
-        raise UserError(f'id {e.args[0]!r} is not in the vocabulary of {self.vocab_size:,} ids: was it made with another tokenizer?') from None
+        raise UserError(f'id {e.args[0]!r} is not in the vocabulary of {self.vocab_size:,} ids: '
+                        'was it made with another tokenizer?') from None
 
 @patch
 def decode(self: CharTokenizer, ids, errors='replace') -> str:
@@ -581,8 +623,9 @@ def from_json(cls: CharTokenizer,
         unknown = model.get('unk_token') if model.get('unk_token') in vocab else None
         return cls([c for c in sorted(vocab, key=vocab.get) if c != unknown], unknown)
 
-# %% ../nbs/02_tokenizer.ipynb #8d3d2864
-class _PlainUnpickler(pickle._Unpickler): # the one in Python: the one in C can be told to allocate any amount of memory
+# %% ../nbs/02_tokenizer.ipynb #7d9e8a07
+class _PlainUnpickler(pickle._Unpickler):
+    "The one in Python, for the one in C can be told to allocate any amount of memory"
     def find_class(self, module, name): raise pickle.UnpicklingError(f'it asks for {module}.{name}')
 
 def read_meta_pkl(
@@ -593,21 +636,25 @@ def read_meta_pkl(
     except UserError: raise
     except Exception as e:
         why = ' '.join(str(e).split())[:200]
-        raise UserError(f'{path} is refused: {why}; expected a pickle of plain dictionaries, texts and numbers, as nanoGPT writes it') from None
+        raise UserError(f'{path} is refused: {why}; expected a pickle of plain dictionaries, '
+                        'texts and numbers, as nanoGPT writes it') from None
     itos = meta.get('itos') if isinstance(meta, dict) else None
-    if not isinstance(itos, dict) or {*itos} != {*range(len(itos))}: raise UserError(f'{path} holds no itos table with the ids 0, 1, …: expected nanoGPT\'s meta.pkl')
+    if not isinstance(itos, dict) or {*itos} != {*range(len(itos))}:
+        raise UserError(f'{path} holds no itos table with the ids 0, 1, …: expected nanoGPT\'s meta.pkl')
     with _reading(path): return CharTokenizer([itos[i] for i in range(len(itos))])
 
-# %% ../nbs/02_tokenizer.ipynb #3551300b
+# %% ../nbs/02_tokenizer.ipynb #7a81ae49
 def load_tokenizer(
-    source, # a name such as 'gpt2', a folder, or a file: tokenizer.json, *.tiktoken, vocab.json beside merges.txt, meta.pkl
+    source, # a name such as 'gpt2', a folder, or a file: tokenizer.json, *.tiktoken,
+            # vocab.json beside merges.txt, meta.pkl
 ):
     "Any tokenizer. Raises `UserError` if there is none, or it is damaged"
     path = Path(source)
     if str(source) in tiktoken.list_encoding_names() and not path.exists():
         return Tokenizer.from_tiktoken(str(source))
-    if str(source) == 'char':
-        raise UserError('a character tokenizer is made from a text: CharTokenizer(text), or nanogpt-tokenizer train --kind char')
+    if str(source) == 'char' and not path.exists():
+        raise UserError('a character tokenizer is made from a text: CharTokenizer(text), '
+                        'or nanogpt-tokenizer train --kind char')
     if path.is_dir(): path = _file_in(path)
     if path.suffix == '.pkl': return read_meta_pkl(path)
     if path.suffix == '.tiktoken': return Tokenizer.from_ranks(path)
@@ -619,6 +666,7 @@ def load_tokenizer(
     tok.chat_template = _template_beside(path)
     return tok
 
+# %% ../nbs/02_tokenizer.ipynb #482453c5
 def _template_beside(path):
     "The chat template that lies beside a tokenizer.json, or None"
     file, config = path.parent/'chat_template.jinja', path.parent/'tokenizer_config.json'
@@ -626,10 +674,12 @@ def _template_beside(path):
     told = _load_json(config).get('chat_template') if config.exists() else None
     return told if isinstance(told, str) else None
 
+# %% ../nbs/02_tokenizer.ipynb #ed8b680e
 _PAIRS = {'vocab.json': 'merges.txt', 'tokenizer.vocab': 'tokenizer.merges', 'encoder.json': 'vocab.bpe'}
 
 def _file_in(folder):
     for name in ('tokenizer.json', *_PAIRS, 'meta.pkl'):
         if (folder/name).exists(): return folder/name
     if ranks := sorted(folder.glob('*.tiktoken')): return ranks[0]
-    raise UserError(f'the folder {folder} holds no tokenizer: expected tokenizer.json, vocab.json with merges.txt, meta.pkl or a rank file')
+    raise UserError(f'the folder {folder} holds no tokenizer: expected tokenizer.json, '
+                    'vocab.json with merges.txt, meta.pkl or a rank file')

@@ -8,10 +8,10 @@ __all__ = ['PAGE', 'visible', 'tokens_html', 'show_tokens', 'tokens_ansi', 'want
            'compare_html', 'html_page', 'tokenizer_of', 'describe', 'inspect_command', 'compare_command', 'ids_dtype',
            'check_ids_path', 'write_ids', 'read_ids', 'decode_command', 'folder_for', 'add_command']
 
-# %% ../nbs/02a_tokens.ipynb #0f70cf80
+# %% ../nbs/02a_tokens.ipynb #56233881
 import codecs, html, os, re, sys, unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -135,7 +135,7 @@ def _fall(piece, order, n=None):
         parts[k:k+2] = [parts[k] + parts[k+1]]
         used.append(i)
 
-# %% ../nbs/02a_tokens.ipynb #dc8a3b47
+# %% ../nbs/02a_tokens.ipynb #e7534547
 class Explorer:
     "A live view of a text falling from bytes to tokens"
     def __init__(self,
@@ -145,6 +145,9 @@ class Explorer:
         if not hasattr(tok, 'merges'):
             raise UserError(f'{tok} has no merges to watch: expected a BPE tokenizer')
         self.tok, self.text, self.ids = tok, text, {t: i for i, t in tok._ordinary.items()}
+
+    @cached_property
+    def widget(self): return self._build()                # made when it is first shown, and only once
 
 # %% ../nbs/02a_tokens.ipynb #1b926502
 @patch
@@ -172,8 +175,9 @@ def _quoted(token):
     text = visible(token)
     return f'‘{text}’' if len(text) <= 24 else f'‘{text[:20]}…’ ({len(token)} bytes)'
 
-# %% ../nbs/02a_tokens.ipynb #5695c0e6
-def _build(self):
+# %% ../nbs/02a_tokens.ipynb #cab531da
+@patch
+def _build(self: Explorer):
     "The widget"
     from ipywidgets import HTML, Layout, SelectionSlider, Textarea, VBox
     box = Textarea(self.text, description='text', layout=Layout(width='95%', height='5em'))
@@ -190,16 +194,13 @@ def _build(self):
     new_text()
     return VBox([box, slider, view])
 
-# %% ../nbs/02a_tokens.ipynb #21a40d03
-def _bundle(self, include=None, exclude=None):
+# %% ../nbs/02a_tokens.ipynb #92f6b604
+@patch
+def _repr_mimebundle_(self: Explorer, include=None, exclude=None):
     "What Jupyter shows: the widget if it can, else the stages"
     page = {'text/html': self.static(), 'text/plain': f'Explorer of {self.tok}'}
     try: return dict(self.widget._repr_mimebundle_()) | page
     except ImportError: return page
-
-Explorer.widget = cached_property(_build)
-Explorer.widget.__set_name__(Explorer, 'widget')
-Explorer._repr_mimebundle_ = _bundle
 
 def explore(
     tok: Tokenizer,                       # a BPE tokenizer
@@ -317,13 +318,14 @@ def compare_html(
     columns = ''.join(column(name, _tokens(t, text)) for name, t in toks.items())
     return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{columns}</div>'
 
-# %% ../nbs/02a_tokens.ipynb #ac53bd68
+# %% ../nbs/02a_tokens.ipynb #789591ad
 def html_page(
     title: str, # title of the page
     body: str,  # HTML
 ) -> str:
     "A complete HTML page that needs nothing else"
-    style = 'body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#111;background:#fff}'
+    style = ('body{font-family:sans-serif;max-width:75em;margin:2em auto;padding:0 1em;'
+             'color:#111;background:#fff}')
     title = html.escape(title)
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
     return (f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head>\n'
