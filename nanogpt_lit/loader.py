@@ -20,8 +20,9 @@ from .core import UserError
 from .data import load_manifest, mix64
 from .tokenizer import load_tokenizer
 
-# %% ../nbs/07_loader.ipynb #1bde29ad
-_LLMC = {20240520: (1, '<u2', 50257, 50256),   # llm.c's magic numbers: version, type, vocabulary and id between documents
+# %% ../nbs/07_loader.ipynb #45fbad3b
+# llm.c's magic numbers: version, type, vocabulary and id between documents
+_LLMC = {20240520: (1, '<u2', 50257, 50256),
          20240801: (7, '<u4', 128256, 128000)} # (GPT-2 and Llama 3)
 
 def open_tokens(
@@ -32,23 +33,26 @@ def open_tokens(
     path = Path(path)
     try: size = path.stat().st_size
     except OSError:
-        raise UserError(f'{path} does not exist: expected a token file (.bin, .npy) or a prepared folder') from None
+        raise UserError(f'{path} does not exist: expected a token file (.bin, .npy) '
+                        'or a prepared folder') from None
     if not size: raise UserError(f'{path} is empty: expected token ids')
     if path.suffix == '.npy': return _npy(path)
     if path.suffix != '.bin':
-        raise UserError(f'{path} is not a token file: expected .bin or .npy (make one from text with nanogpt-prepare)')
+        raise UserError(f'{path} is not a token file: expected .bin or .npy (make one from text '
+                        'with nanogpt-prepare)')
     if not dtype and (known := _llmc(path, size)): return _mapped(path, known[0], offset=1024)
     dtype = np.dtype(dtype or _guess(path, size))
     if size % dtype.itemsize:
-        raise UserError(f'{path} has {size} bytes, no multiple of the {dtype.itemsize} of {dtype} ids: it was cut short, or it needs another --data_dtype')
+        raise UserError(f'{path} has {size} bytes, no multiple of the {dtype.itemsize} of {dtype} ids: '
+                        'it was cut short, or it needs another --data_dtype')
     return _mapped(path, dtype)
 
-# %% ../nbs/07_loader.ipynb #447037ba
+# %% ../nbs/07_loader.ipynb #c45e8618
 def _mapped(path, dtype, offset=0):
     return np.memmap(path, np.dtype(dtype).newbyteorder('<'), 'r', offset).view(np.ndarray)
 
 def _llmc(path, size):
-    "`(type, vocabulary, separator)` of an llm.c file, None for any other; `UserError` if its header contradicts its size"
+    "`(type, vocabulary, separator)` of an llm.c file, None for any other; `UserError` if the size is wrong"
     magic, version, n = np.fromfile(path, '<i4', 3).tolist() if size >= 1024 else (0, 0, 0)
     if magic not in _LLMC: return None
     known, dtype, *vocabulary = _LLMC[magic]
@@ -56,7 +60,8 @@ def _llmc(path, size):
     if version != known:
         raise UserError(f'{path} is an llm.c file of version {version}: expected version {known}')
     if n != have:
-        raise UserError(f'{path} holds {have:,} tokens, but its header says {n:,}: it was cut short or is still being written')
+        raise UserError(f'{path} holds {have:,} tokens, but its header says {n:,}: '
+                        'it was cut short or is still being written')
     return dtype, *vocabulary
 
 def _npy(path):
@@ -80,12 +85,13 @@ def _guess(path, size):
     if not low.any() or high.max() > 3 or high.any() and low.max() < 256: return np.uint16
     return np.int64 if size % 8 == 0 and not groups[:, 2:].any() else np.int32
 
-# %% ../nbs/07_loader.ipynb #f5024b56
+# %% ../nbs/07_loader.ipynb #0084684d
 class TokenData:
     "One split of a token data set as a single row of ids, memory-mapped"
     sources = None # of a mixture: its parts with their weights (`mix`)
     def __init__(self,
-        path,                     # prepared folder, folder of .bin/.npy shards, a token file, or a pattern of files
+        path,                     # prepared folder, folder of .bin/.npy shards, a token file,
+                                  # or a pattern of files
         split: str='train',       # 'train' or 'val', for a folder
         vocab_size: int|None=None,# ids must be below it; None = the manifest's, or no check
         dtype=None,               # of .bin files without a header; None = look at them
@@ -102,12 +108,14 @@ class TokenData:
         self.vocab_size = vocab_size or self.vocab_size
 
     def __len__(self): return int(self.ends[-1])
-    def __repr__(self): return f'TokenData({self.path.name!r}, {self.split!r}: {len(self):,} tokens in {len(self.shards)} file{"s"*(len(self.shards) > 1)})'
+    def __repr__(self):
+        files = f'{len(self.shards)} file{"s"*(len(self.shards) > 1)}'
+        return f'TokenData({self.path.name!r}, {self.split!r}: {len(self):,} tokens in {files})'
     def _join(self, shards):
         self.shards, self.ends = shards, np.cumsum([len(s) for s in shards])
         self._views, self._packed = {}, {} # made on demand: windows of a length, and packings of documents
 
-# %% ../nbs/07_loader.ipynb #a35e60c1
+# %% ../nbs/07_loader.ipynb #07394742
 class NoSplit(UserError):
     "A folder of tokens is all right but has no such split"
 
@@ -122,7 +130,8 @@ def _files(self:TokenData):
     if (self.path/'meta.json').exists():
         self.manifest = load_manifest(self.path)
         if self.split not in self.manifest['splits']:
-            raise NoSplit(f'{self.path} has no split {self.split!r}: expected one of {", ".join(self.manifest["splits"])}')
+            raise NoSplit(f'{self.path} has no split {self.split!r}: '
+                          f'expected one of {", ".join(self.manifest["splits"])}')
         return [self.path/o['name'] for o in self.manifest['splits'][self.split]['files']]
     files = next((f for ext in ('bin', 'npy') if (f := sorted(self.path.glob(f'*{self.split}*.{ext}')))), [])
     if not files and not any(self.path.glob('*.bin')) and not any(self.path.glob('*.npy')):
@@ -172,7 +181,7 @@ def tokenizer(self:TokenData):
     "The tokenizer that belongs to the ids, or None where nobody left it"
     return find_tokenizer(self.path if self.path.is_dir() else self.path.parent)
 
-# %% ../nbs/07_loader.ipynb #f6cd9ff6
+# %% ../nbs/07_loader.ipynb #c4e2b694
 @patch
 def check_ids(self:TokenData,
     vocab_size: int,         # ids must be below it
@@ -186,8 +195,10 @@ def check_ids(self:TokenData,
         ids = self[int(i):int(i) + width]
         lo, hi = int(ids.min()), int(ids.max())
         if lo < 0 or hi >= vocab_size:
-            raise UserError(f'{self.path} holds id {lo if lo < 0 else hi} (read as {ids.dtype}), but the vocabulary has {vocab_size} ids: '
-                            'use the tokenizer it was made with, a larger --vocab_size or, if the type is wrong, --data_dtype')
+            raise UserError(f'{self.path} holds id {lo if lo < 0 else hi} (read as {ids.dtype}), '
+                            f'but the vocabulary has {vocab_size} ids: '
+                            'use the tokenizer it was made with, a larger --vocab_size or, '
+                            'if the type is wrong, --data_dtype')
 
 @patch
 def check_tokenizer(self:TokenData,
@@ -195,7 +206,8 @@ def check_tokenizer(self:TokenData,
 ):
     "`UserError` if the data were made with another tokenizer"
     if self.tokenizer_hash not in (None, tokenizer.hash):
-        raise UserError(f'{self.path} was made with another tokenizer (hash {self.tokenizer_hash[:8]}, not {tokenizer.hash[:8]}): '
+        raise UserError(f'{self.path} was made with another tokenizer (hash {self.tokenizer_hash[:8]}, '
+                        f'not {tokenizer.hash[:8]}): '
                         'prepare the text again with this tokenizer, or use the one in the data folder')
 
 # %% ../nbs/07_loader.ipynb #8005a451
@@ -229,14 +241,14 @@ def take(self:TokenData,
         out[here] = self.shards[k][index[here] - (self.ends[k] - len(self.shards[k]))]
     return out
 
-# %% ../nbs/07_loader.ipynb #a32aeb40
+# %% ../nbs/07_loader.ipynb #ad3d98a5
 def permute(
     index,          # integers in [0, n), any number of them
     n: int,         # size of the permutation
     key,            # another key, another permutation; one for all, or one for each index
     rounds: int=6,  # Feistel rounds
 ) -> np.ndarray:
-    "int64: where a pseudo-random permutation of `range(n)` sends `index`. Feistel network with cycle walking: no memory, any `n`"
+    "int64: where a pseudo-random permutation of `range(n)` sends `index`; a Feistel network, walking cycles"
     half = max(1, ((n - 1).bit_length() + 1)//2)
     bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
     out, todo = np.array(index, np.uint64, ndmin=1), slice(None)
@@ -248,7 +260,7 @@ def permute(
         todo = np.flatnonzero(out >= np.uint64(n))
         if not len(todo): return out.astype(np.int64)
 
-# %% ../nbs/07_loader.ipynb #cc54e5ab
+# %% ../nbs/07_loader.ipynb #b9572b6d
 class BatchPlan:
     "Which windows each step sees: a pure function of (seed, step) for the global batch"
     def __init__(self,
@@ -256,25 +268,29 @@ class BatchPlan:
         batch_size: int,       # B: windows per optimizer step, over all ranks and accumulation steps
         block_size: int,       # T: tokens per window
         seed: int=1337,        # another seed, another order
-        sampling: Literal['epoch', 'random', 'sequential']='epoch', # shuffled epochs, random places, or in order
+        sampling: Literal['epoch', 'random', 'sequential']='epoch', # shuffled epochs, random places,
+                                                                    # or in order
     ):
         if sampling not in ('epoch', 'random', 'sequential'):
             raise UserError(f'sampling={sampling!r}: expected epoch, random or sequential')
         if batch_size < 1 or block_size < 1:
             raise UserError(f'batch_size={batch_size} and block_size={block_size}: expected at least 1')
         _long_enough(data, block_size)
-        self.data, self.batch_size, self.block_size, self.seed, self.sampling = data, batch_size, block_size, seed, sampling
+        self.data, self.batch_size, self.block_size = data, batch_size, block_size
+        self.seed, self.sampling = seed, sampling
         N, T = len(data), block_size
         self.n_windows = max(1, (N - T)//T) if sampling == 'epoch' else (N - 1)//T
         self.slack = N - 1 - self.n_windows*T  # tokens that an epoch's windows leave over at the ends
         self._cache = (0, np.empty(0, np.int64))
 
 def _long_enough(data, T):
-    if len(data) <= T:
-        raise UserError(f'{data.path} ({data.split}) has {len(data):,} tokens: too few for one window of block_size={T} and its target; '
-                        'use more text, a smaller --block_size or a larger --val_fraction')
+    if len(data) > T: return
+    prepared = data.split == 'train' and getattr(data, 'manifest', None)
+    share = ' or a smaller --val_fraction' if prepared else ''
+    raise UserError(f'{data.path} ({data.split}) has {len(data):,} tokens: too few for one window of '
+                    f'block_size={T} and its target; use more text, a smaller --block_size{share}')
 
-# %% ../nbs/07_loader.ipynb #c1566732
+# %% ../nbs/07_loader.ipynb #dd0a44dd
 @patch
 def places(self:BatchPlan,
     p, # int64: numbers of windows, counted from the beginning of the run
@@ -284,7 +300,8 @@ def places(self:BatchPlan,
     if self.sampling == 'sequential': return p % self.n_windows*self.block_size
     key = int(mix64(self.seed)[0])
     if self.sampling == 'random':
-        return (mix64(mix64(p) ^ np.uint64(key)) % np.uint64(len(self.data) - self.block_size)).astype(np.int64)
+        room = np.uint64(len(self.data) - self.block_size)
+        return (mix64(mix64(p) ^ np.uint64(key)) % room).astype(np.int64)
     epoch, place = np.divmod(p, self.n_windows)
     if (epoch == epoch[:1]).all(): epoch = epoch[:1] # nearly always: one key for all
     epoch_key = mix64(mix64(epoch) ^ np.uint64(key))
@@ -304,7 +321,7 @@ def starts(self:BatchPlan,
         self._cache = begin, known = lo, known
     return known[lo - begin:lo - begin + B]
 
-# %% ../nbs/07_loader.ipynb #17c65627
+# %% ../nbs/07_loader.ipynb #e8be69fb
 @patch
 def batch(self:BatchPlan,
     step: int,          # optimizer step, from 0
@@ -313,10 +330,11 @@ def batch(self:BatchPlan,
     micro: int=0,       # accumulation step, from 0
     n_micro: int=1,     # accumulation steps per optimizer step
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    "`(x_BT, y_BT)`, int64: this rank's share of this micro-step; row order is rank by rank, micro-step by micro-step"
+    "`(x_BT, y_BT)`, int64: this rank's share of this micro-step; rows go rank by rank, then by micro-step"
     rows, parts = self.batch_size, world_size*n_micro
     if rows % parts:
-        raise UserError(f'a global batch of {rows} sequences cannot be split over {world_size} processes × {n_micro} micro-steps: make it a multiple of {parts}')
+        raise UserError(f'a global batch of {rows} sequences cannot be split over {world_size} processes × '
+                        f'{n_micro} micro-steps: make it a multiple of {parts}')
     per, part = rows//parts, rank*n_micro + micro
     return self.fetch(self.starts(step)[part*per:(part + 1)*per])
 
@@ -328,14 +346,14 @@ def fetch(self:BatchPlan,
     ids = self.data.gather(starts, self.block_size + 1)
     return torch.from_numpy(ids[:, :-1].copy()), torch.from_numpy(ids[:, 1:].copy())
 
-# %% ../nbs/07_loader.ipynb #f2d5055f
+# %% ../nbs/07_loader.ipynb #254ac8d1
 def eval_batches(
     data: TokenData,     # the split
     batch_size: int,     # windows per batch
     block_size: int,     # T: tokens per window
     max_batches: int=0,  # at most so many batches, evenly spread over the split; 0 = all
 ):
-    "Yield `x_BT, y_BT, mask_BT` (and segments, if documents are kept apart): each target under exactly one True of the mask"
+    "Yield `x_BT, y_BT, mask_BT` (and segments, if documents are kept apart): each target counts exactly once"
     if len(data) < 2:
         raise UserError(f'{data.path} ({data.split}) has {len(data)} tokens: expected at least 2')
     if data.documents: yield from _document_batches(data, batch_size, block_size, max_batches); return
@@ -369,13 +387,14 @@ def document_starts(
     starts = np.concatenate(found)
     return starts if len(starts) and starts[0] == 0 else np.insert(starts, 0, 0)
 
-# %% ../nbs/07_loader.ipynb #51037d51
+# %% ../nbs/07_loader.ipynb #c07588a1
 def pack_lengths(
     counts, # counts[n]: number of pieces of length n, for n = 0 … T
 ) -> list: # of (number of windows, lengths of the pieces in each of them)
     "Fill windows of T with pieces: best fit decreasing, on the histogram of lengths (Krell et al. 2021)"
     T = len(counts) - 1
-    by_room, rooms = [[] for _ in range(T + 1)], [T]      # windows begun, by the room left in them; which rooms there are
+    # windows begun, by the room left in them; which rooms there are
+    by_room, rooms = [[] for _ in range(T + 1)], [T]
     for length in range(T, 0, -1):
         n = int(counts[length])
         while n:
@@ -391,7 +410,7 @@ def pack_lengths(
             n -= used*k
     return [o for windows in by_room for o in windows]
 
-# %% ../nbs/07_loader.ipynb #9ae80d17
+# %% ../nbs/07_loader.ipynb #85216355
 class Packing:
     "The documents of `data` in windows of T: which pieces lie in which window"
     def __init__(self,
@@ -399,12 +418,15 @@ class Packing:
         T: int,          # tokens per window
     ):
         if data.eot_id is None:
-            raise UserError(f'{data.path} has no known separator between documents, so they cannot be kept apart: '
-                            'name the tokenizer (--tokenizer gpt2), or prepare the text with one that has <|endoftext|>')
+            raise UserError(f'{data.path} has no known separator between documents, '
+                            'so they cannot be kept apart: '
+                            'name the tokenizer (--tokenizer gpt2), '
+                            'or prepare the text with one that has <|endoftext|>')
         starts = document_starts(data, data.eot_id)
         lengths = np.diff(starts, append=len(data) - 1)
         full, rest = lengths//T, lengths % T
-        inside = np.arange(full.sum()) - np.repeat(full.cumsum() - full, full)   # 0, 1, …: which full piece of its document
+        # 0, 1, …: which full piece of its document
+        inside = np.arange(full.sum()) - np.repeat(full.cumsum() - full, full)
         order = np.argsort(rest, kind='stable')[(rest == 0).sum():]
         self.T, self.begins = T, np.concatenate([(starts + full*T)[order],
                                                  np.repeat(starts, full) + inside*T])
@@ -413,10 +435,10 @@ class Packing:
         self.of_length = self.counts.cumsum() - self.counts       # where each length begins in `begins`
         self._lines(pack_lengths(self.counts))
 
-# %% ../nbs/07_loader.ipynb #b7b1aa6e
+# %% ../nbs/07_loader.ipynb #8800c71e
 @patch
 def _lines(self:Packing, packed):
-    "Tables: the first window and the first slot of each line; the length of each slot and the first piece that it owns"
+    "Tables: first window and first slot of each line; length of each slot and the first piece that it owns"
     n = np.array([o[0] for o in packed], np.int64)
     slots = np.array([len(o[1]) for o in packed], np.int64)
     self.n_windows, self.first = int(n.sum()), n.cumsum() - n
@@ -442,7 +464,7 @@ def pieces(self:Packing,
     nth = (self.owns[slot] + (w - self.first[line])[row] + turn.astype(np.int64)) % self.counts[length]
     return row, self.begins[self.of_length[length] + nth], length
 
-# %% ../nbs/07_loader.ipynb #3f532b6f
+# %% ../nbs/07_loader.ipynb #19f61dd1
 class DocumentPlan(BatchPlan):
     "A `BatchPlan` whose windows are filled with whole documents, as far as they fit"
     def __init__(self, data, batch_size, block_size, seed=1337, sampling='epoch'):
@@ -450,7 +472,8 @@ class DocumentPlan(BatchPlan):
         self.packing = data._packed.setdefault(block_size, None) or Packing(data, block_size)
         data._packed[block_size] = self.packing
         self.n_windows = self.packing.n_windows
-        self.padding = 1 - (len(data) - 1)/(self.n_windows*block_size) # share of the positions that is left empty
+        # share of the positions that is left empty
+        self.padding = 1 - (len(data) - 1)/(self.n_windows*block_size)
 
     def places(self, p):
         "int64: epoch·n_windows + the number of the window"
@@ -461,21 +484,23 @@ class DocumentPlan(BatchPlan):
             return epoch*n + (mix64(mix64(p) ^ np.uint64(key)) % np.uint64(n)).astype(np.int64)
         return epoch*n + permute(place, n, mix64(mix64(epoch) ^ np.uint64(key)))
 
-# %% ../nbs/07_loader.ipynb #bbb4f346
+# %% ../nbs/07_loader.ipynb #715a89e5
 @patch
 def fetch(self:DocumentPlan,
     places, # int64 (B,), from `places`
 ) -> tuple: # x_BT, y_BT, mask_BT, segments_BT
-    "The inputs, their targets, where the loss counts, and the number of the segment that each position belongs to (-1: padding)"
+    "The inputs, their targets, where the loss counts, and each position's segment (-1: padding)"
     T, (epoch, w) = self.block_size, np.divmod(places, self.n_windows)
     row, begin, length = self.packing.pieces(w, mix64(mix64(epoch) + mix64(self.seed)))
-    before = length.cumsum() - length                             # tokens in earlier pieces; less those in earlier rows: the column
+    # tokens in earlier pieces; less those in earlier rows: the column
+    before = length.cumsum() - length
     opens = np.searchsorted(row, np.arange(len(w)))               # the first piece of each row
     place = np.repeat(row*T + before - before[opens][row], length)
     inside = np.arange(len(place)) - np.repeat(before, length)
     x, y, segments = np.zeros((3, len(w)*T), np.int64)
     place, source, segments[:] = place + inside, np.repeat(begin, length) + inside, -1
-    x[place], y[place], segments[place] = self.data.take(source), self.data.take(source + 1), np.repeat(np.arange(len(row)) - opens[row], length)
+    x[place], y[place] = self.data.take(source), self.data.take(source + 1)
+    segments[place] = np.repeat(np.arange(len(row)) - opens[row], length)
     x, y, segments = (torch.from_numpy(o).view(-1, T) for o in (x, y, segments))
     return x, y, segments >= 0, segments
 
@@ -485,7 +510,7 @@ def _document_batches(data, batch_size, T, max_batches):
     for b in _spread(-(-plan.n_windows//batch_size), max_batches):
         yield plan.fetch(np.arange(b*batch_size, min((b + 1)*batch_size, plan.n_windows)))
 
-# %% ../nbs/07_loader.ipynb #3cc75319
+# %% ../nbs/07_loader.ipynb #e270b13d
 class MixedPlan(BatchPlan):
     "Rows from several sources in fixed proportions, each source with epochs of its own"
     deck = 1000
@@ -497,18 +522,20 @@ class MixedPlan(BatchPlan):
         sampling: Literal['epoch', 'random', 'sequential']='epoch', # within each source
     ):
         self.plans = [make_plan(o, batch_size, block_size, seed, sampling) for o, _ in data.sources]
-        self.data, self.batch_size, self.block_size, self.seed, self.sampling = data, batch_size, block_size, seed, sampling
+        self.data, self.batch_size, self.block_size = data, batch_size, block_size
+        self.seed, self.sampling = seed, sampling
         self.n_windows = sum(o.n_windows for o in self.plans)
         self.cards = _deal([w for _, w in data.sources], self.deck)
         self._cache = (0, np.empty(0, np.int64))
 
 def _deal(weights, deck):
-    "Whole numbers in proportion to the weights, that sum to `deck`: those with the largest remainders are rounded up"
+    "Whole numbers in proportion to the weights, that sum to `deck`: the largest remainders are rounded up"
     exact = np.array(weights, float)/sum(weights)*deck
     cards = np.floor(exact).astype(np.int64)
     cards[np.argsort(cards - exact, kind='stable')[:deck - cards.sum()]] += 1
     if not cards.all():
-        raise UserError(f'weights {weights} are too unequal: expected at least one row of each source in {deck}')
+        raise UserError(f'weights {weights} are too unequal: '
+                        f'expected at least one row of each source in {deck}')
     return cards
 
 # %% ../nbs/07_loader.ipynb #7821c130
@@ -533,7 +560,7 @@ def fetch(self:MixedPlan, places):
     back = torch.from_numpy(np.argsort(np.concatenate(rows)))
     return tuple(torch.cat(o)[back] for o in zip(*parts))
 
-# %% ../nbs/07_loader.ipynb #c890391d
+# %% ../nbs/07_loader.ipynb #5951c8cb
 def mix(
     sources: dict, # `TokenData` → weight
 ) -> TokenData:
@@ -543,7 +570,8 @@ def mix(
         raise UserError(f'weights {[*sources.values()]}: expected positive numbers')
     hashes = {o.tokenizer_hash: o for o in parts if o.tokenizer_hash}
     if len(hashes) > 1:
-        raise UserError(f'{" and ".join(str(o.path) for o in hashes.values())} were made with different tokenizers: prepare them with the same one')
+        raise UserError(f'{" and ".join(str(o.path) for o in hashes.values())} were made with different '
+                        'tokenizers: prepare them with the same one')
     out = TokenData.__new__(TokenData)
     vars(out).update(vars(parts[0]), sources=[*sources.items()], manifest=None,
                      path=Path('+'.join(o.path.name for o in parts)))
