@@ -6,17 +6,17 @@
 __all__ = ['PARTS', 'divide', 'prepare_parts', 'join_parts', 'who_am_i', 'prepare_command', 'retrying', 'Store', 'RemoteShard',
            'RemoteTokens', 'tokens_at']
 
-# %% ../nbs/13b_fleet.ipynb #0e4221ee
-import hashlib, json, os, random, shutil, sys, tempfile, time
+# %% ../nbs/13b_fleet.ipynb #f7326ecb
+import hashlib, json, os, random, shutil, sys, time
 from dataclasses import replace
 from pathlib import Path
 import fsspec
 import numpy as np
 from fastcore.basics import patch
-from .core import UserError, atomic_write, human, run_command, sha256_file, warn
+from .core import UserError, atomic_write, run_command, sha256_file, warn
 from .config import COMMANDS, PrepareConfig
-from .corpus import Source, open_corpus
-from .data import COUNTED, describe, expand_sources, load_manifest, prepare, reading_of, tokenizer_command
+from .corpus import open_corpus
+from .data import COUNTED, describe, expand_sources, load_manifest, prepare, reading_of
 from .data import prepare_command as prepare_alone
 from .loader import NoSplit, TokenData
 
@@ -38,11 +38,12 @@ def divide(
     if len(out) > 1 and len(out[-1]) < least: out[-2:] = [out[-2] + out[-1]]
     return out
 
-# %% ../nbs/13b_fleet.ipynb #ccd84f80
+# %% ../nbs/13b_fleet.ipynb #9a0b0857
 def _wait_for(path, limit_s, what):
     end = time.monotonic() + limit_s
     while not path.exists():
-        if time.monotonic() > end: raise UserError(f'waited {limit_s:g} s for {what} ({path}): is the worker with number 0 running?')
+        if time.monotonic() > end:
+            raise UserError(f'waited {limit_s:g} s for {what} ({path}): is the worker with number 0 running?')
         time.sleep(.1)
 
 def prepare_parts(
@@ -62,20 +63,18 @@ def prepare_parts(
         done.append(folder)
     return done
 
-# %% ../nbs/13b_fleet.ipynb #3781330d
+# %% ../nbs/13b_fleet.ipynb #9c2989c1
 def join_parts(
     home,    # folder with part_00000 …
     out_dir, # folder to make
     name='', # what to call the data set; '' = the folder's name
 ) -> dict:
-    "One data set from prepared parts; returns its manifest. `UserError` if one is unfinished or was made with another tokenizer"
-    out, folders = Path(out_dir), sorted(p for p in Path(home).glob('part_*') if p.is_dir() and p.name[5:].isdigit())
+    "One data set from prepared parts; returns its manifest. `UserError` if one is unfinished or doesn't fit"
+    out, parts = Path(out_dir), Path(home).glob('part_*')
+    folders = sorted(p for p in parts if p.is_dir() and p.name[5:].isdigit())
     if not folders: raise UserError(f'{home} holds no parts (part_00000, …): prepare them first')
     manifests = [load_manifest(p) for p in folders]
-    other = next((p for p, m in zip(folders, manifests) if m['tokenizer']['hash'] != manifests[0]['tokenizer']['hash']), None)
-    if other: raise UserError(f'{other} was made with another tokenizer than {folders[0]}: prepare it again')
-    lone = next((p for p, m in zip(folders, manifests) if m['job']['split'] == 'position'), None)
-    if lone: raise UserError(f'{lone} consists of a single document: use fewer parts')
+    _check_parts(folders, manifests)
     part = Path(f'{out}.joining')
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(folders[0]/'tokenizer', part/'tokenizer')
@@ -87,6 +86,15 @@ def join_parts(
     os.replace(part, out)
     return joined
 
+# %% ../nbs/13b_fleet.ipynb #82214dba
+def _check_parts(folders, manifests):
+    hashes = [m['tokenizer']['hash'] for m in manifests]
+    for folder, m, found in zip(folders, manifests, hashes):
+        if found != hashes[0]:
+            raise UserError(f'{folder} was made with another tokenizer than {folders[0]}: prepare it again')
+        if m['job']['split'] == 'position':
+            raise UserError(f'{folder} consists of a single document: use fewer parts')
+
 def _append(splits, m, folder, part):
     for split, o in m['splits'].items():
         s = splits.setdefault(split, dict.fromkeys(COUNTED, 0) | {'files': []})
@@ -97,28 +105,32 @@ def _append(splits, m, folder, part):
             except OSError: shutil.copyfile(folder/f['name'], part/new)
             s['files'].append(f | {'name': new})
 
+# %% ../nbs/13b_fleet.ipynb #3bc40b56
 def _sum_up(manifests, splits):
     first, skipped, noted = manifests[0], {}, {}
     for m in manifests:
         for mine, theirs in ((skipped, m['skipped']), (noted, m['noted'])):
-            for k, v in theirs.items(): mine[k] = mine[k] + v if isinstance(v, (int, float)) and k in mine else v
+            for k, v in theirs.items():
+                mine[k] = mine[k] + v if isinstance(v, (int, float)) and k in mine else v
     text = hashlib.sha256(''.join(m['job']['text'] for m in manifests).encode()).hexdigest()
     examples, sources = ([o for m in manifests for o in m[k]] for k in ('skipped_examples', 'sources'))
-    return first | dict(splits=splits, skipped=skipped, noted=noted, skipped_examples=examples[:10], sources=sources,
-                        job=first['job'] | dict(text=text, parts=len(manifests)))
+    return first | dict(splits=splits, skipped=skipped, noted=noted, skipped_examples=examples[:10],
+                        sources=sources, job=first['job'] | dict(text=text, parts=len(manifests)))
 
-# %% ../nbs/13b_fleet.ipynb #24b4dea0
+# %% ../nbs/13b_fleet.ipynb #11d0a8f2
 def who_am_i(
     env=None, # environment variables; None = this process's
 ) -> tuple[int, int]:
     "`(number, how many)` of this worker: from torchrun, a SLURM array or srun; (0, 1) if nobody says"
     env = os.environ if env is None else env
-    for me, all_ in (('RANK', 'WORLD_SIZE'), ('SLURM_ARRAY_TASK_ID', 'SLURM_ARRAY_TASK_COUNT'), ('SLURM_PROCID', 'SLURM_NTASKS')):
+    for me, all_ in (('RANK', 'WORLD_SIZE'), ('SLURM_ARRAY_TASK_ID', 'SLURM_ARRAY_TASK_COUNT'),
+                     ('SLURM_PROCID', 'SLURM_NTASKS')):
         if me not in env or int(env.get(all_, 1)) < 2: continue
         first = int(env.get('SLURM_ARRAY_TASK_MIN', 0)) if me == 'SLURM_ARRAY_TASK_ID' else 0
         return int(env[me]) - first, int(env[all_])
     return 0, 1
 
+# %% ../nbs/13b_fleet.ipynb #a8a751cb
 PARTS = 64   # more than workers, few enough for every shard to be worth a file
 
 def prepare_command(
@@ -147,16 +159,16 @@ def prepare_command(
     join_parts(home, out)
     shutil.rmtree(home)
     print(describe(out))
-    print(f'held out for validation: {cfg.val_fraction:.0%} of each of {n_parts} parts, whatever the number of workers '
-          '(nanogpt-prepare alone would choose other documents)')
+    print(f'held out for validation: {cfg.val_fraction:.0%} of each of {n_parts} parts, '
+          'whatever the number of workers (nanogpt-prepare alone would choose other documents)')
 
-# %% ../nbs/13b_fleet.ipynb #8ca5c8f6
+# %% ../nbs/13b_fleet.ipynb #55f2a82b
 def _local_files(cfg):
     corpus = open_corpus(expand_sources(cfg.input), max_documents=cfg.max_data_size, **reading_of(cfg))
     files = [p for s in corpus.sources for _, p in s.parts if isinstance(p, Path)]
     if corpus.remote or len(files) < 2 or cfg.max_data_size or cfg.val_input or cfg.dedup:
-        raise UserError('several workers share local files, at least two of them, without --max_data_size, --val_input '
-                        'and --dedup: prepare this one with nanogpt-prepare alone')
+        raise UserError('several workers share local files, at least two of them, without --max_data_size, '
+                        '--val_input and --dedup: prepare this one with nanogpt-prepare alone')
     return files
 
 def _shared_tokenizer(cfg, home, worker, limit_s):
@@ -171,13 +183,14 @@ def _shared_tokenizer(cfg, home, worker, limit_s):
     _wait_for(folder, limit_s, 'the vocabulary')
     return folder
 
-def _main(argv=None): return run_command(replace(COMMANDS['nanogpt-prepare'], target='nanogpt_lit.fleet:prepare_command'), argv)
+def _main(argv=None):
+    return run_command(replace(COMMANDS['nanogpt-prepare'], target='nanogpt_lit.fleet:prepare_command'), argv)
 
 # %% ../nbs/13b_fleet.ipynb #127fccdc
 #| eval: false
 if __name__ == '__main__': sys.exit(_main())
 
-# %% ../nbs/13b_fleet.ipynb #edcc9732
+# %% ../nbs/13b_fleet.ipynb #bef07f37
 def retrying(
     f,                 # called without arguments
     tries: int=6,      # at most
@@ -190,13 +203,14 @@ def retrying(
         except (FileNotFoundError, PermissionError, IsADirectoryError, UserError): raise
         except (OSError, TimeoutError, EOFError) as e:
             if attempt == tries - 1:
-                raise UserError(f'gave up after {tries} attempts ({type(e).__name__}: {e}): is the network up, '
+                raise UserError(f'gave up after {tries} attempts ({type(e).__name__}: {e}): '
+                                'is the network up, '
                                 'and the store reachable?') from None
             pause = first_s*2**attempt*(1 + random.Random(os.getpid()*1000 + attempt).random()/2)
             say(f'{type(e).__name__}: {e}; again in {pause:.1f} s ({attempt + 2} of {tries})')
             time.sleep(pause)
 
-# %% ../nbs/13b_fleet.ipynb #16300fad
+# %% ../nbs/13b_fleet.ipynb #ec59ff3b
 class Store:
     "A prepared folder at an fsspec address, read through a cache on the local disk"
     def __init__(self,
@@ -206,7 +220,8 @@ class Store:
     ):
         try: self.fs, self.root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as e:
-            raise UserError(f'{url} cannot be opened ({e}): install what its protocol needs, such as s3fs for s3://') from None
+            raise UserError(f'{url} cannot be opened ({e}): install what its protocol needs, '
+                            'such as s3fs for s3://') from None
         home = Path(cache or os.environ.get('NANOGPT_LIT_CACHE') or Path.home()/'.cache'/'nanogpt_lit')
         self.url, self.limit, self.local = url, limit, home/hashlib.sha256(url.encode()).hexdigest()[:16]
         self.local.mkdir(parents=True, exist_ok=True)
@@ -214,7 +229,8 @@ class Store:
     def read(self, name):
         try: return retrying(lambda: self.fs.cat_file(f'{self.root}/{name}'))
         except FileNotFoundError:
-            raise UserError(f'{self.url}/{name} does not exist: expected a folder made by nanogpt-prepare') from None
+            raise UserError(f'{self.url}/{name} does not exist: '
+                            'expected a folder made by nanogpt-prepare') from None
 
     def fetch(self,
         name: str,        # of a file in the folder
@@ -227,7 +243,7 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         return retrying(lambda: self._fetch_once(name, sha256, path))
 
-# %% ../nbs/13b_fleet.ipynb #d199644e
+# %% ../nbs/13b_fleet.ipynb #e8623d4e
 @patch
 def _fetch_once(self:Store, name, sha256, path):
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
@@ -235,7 +251,8 @@ def _fetch_once(self:Store, name, sha256, path):
         self.fs.get_file(f'{self.root}/{name}', str(part))
         if sha256 and sha256_file(part) != sha256: raise OSError(f'{name} arrived damaged')
         os.replace(part, path)
-    except FileNotFoundError: raise UserError(f'{self.url}/{name} does not exist, though the manifest names it') from None
+    except FileNotFoundError:
+        raise UserError(f'{self.url}/{name} does not exist, though the manifest names it') from None
     finally: part.unlink(missing_ok=True)
     self._make_room(path)
     return path
@@ -249,7 +266,7 @@ def _make_room(self:Store, newest):
         room -= p.stat().st_size
         if room < 0: p.unlink(missing_ok=True)            # memory maps that are in use stay valid
 
-# %% ../nbs/13b_fleet.ipynb #714e45c6
+# %% ../nbs/13b_fleet.ipynb #aab1cea6
 class RemoteShard:
     "A shard that is fetched at first use"
     def __init__(self, store, entry, dtype):
@@ -259,17 +276,22 @@ class RemoteShard:
     def __array__(self, dtype=None, copy=None): return np.asarray(self.ids(), dtype)
     def ids(self):
         "The ids as a memory map"
-        if self._ids is None or self.store.limit is not None and not (self.store.local/self.entry['name']).exists():
-            self._ids = np.memmap(self.store.fetch(self.entry['name'], self.entry['sha256']), self.dtype, 'r').view(np.ndarray)
+        forgotten = self.store.limit is not None and not (self.store.local/self.entry['name']).exists()
+        if self._ids is None or forgotten:
+            file = self.store.fetch(self.entry['name'], self.entry['sha256'])
+            self._ids = np.memmap(file, self.dtype, 'r').view(np.ndarray)
         return self._ids
 
+# %% ../nbs/13b_fleet.ipynb #134679b0
 class RemoteTokens(TokenData):
     "`TokenData` for a prepared folder behind an address"
-    def __init__(self, url, split='train', vocab_size=None, dtype=None, documents=False, cache=None, limit=None):
+    def __init__(self, url, split='train', vocab_size=None, dtype=None, documents=False, cache=None,
+                 limit=None):
         self.store = Store(str(url), cache, limit)
         self.split, self.documents, self.path = split, documents, self.store.local
         self.manifest = m = self._manifest()
-        if split not in m['splits']: raise NoSplit(f'{url} has no split {split!r}: expected one of {", ".join(m["splits"])}')
+        if split not in m['splits']:
+            raise NoSplit(f'{url} has no split {split!r}: expected one of {", ".join(m["splits"])}')
         self.vocab_size, self.eot_id = m['vocab_size'], m['eot_id']
         self._join([RemoteShard(self.store, o, m['dtype']) for o in m['splits'][split]['files']])
         if vocab_size and self.vocab_size > vocab_size: self.check_ids(vocab_size)
@@ -277,16 +299,20 @@ class RemoteTokens(TokenData):
     def _manifest(self):
         "The manifest, and the tokenizer in the cache"
         raw = self.store.read('meta.json')
-        try: m = json.loads(raw); m['splits'], m['dtype'], m['tokenizer']['hash'], m['vocab_size'], m['eot_id']
+        try:
+            m = json.loads(raw)
+            m['splits'], m['dtype'], m['tokenizer']['hash'], m['vocab_size'], m['eot_id']
         except (ValueError, KeyError, TypeError):
             raise UserError(f'{self.store.url}/meta.json is damaged: copy the folder there again') from None
-        stale = not (self.store.local/'meta.json').exists() or (self.store.local/'meta.json').read_bytes() != raw
+        kept = self.store.local/'meta.json'
+        stale = not kept.exists() or kept.read_bytes() != raw
         if stale: shutil.rmtree(self.store.local); self.store.local.mkdir(parents=True)
         for name in retrying(lambda: self.store.fs.ls(f'{self.store.root}/tokenizer', detail=False)):
             self.store.fetch(f'tokenizer/{Path(name).name}')
-        if stale: atomic_write(self.store.local/'meta.json', raw)
+        if stale: atomic_write(kept, raw)
         return m
 
+# %% ../nbs/13b_fleet.ipynb #ce5be347
 def tokens_at(
     path, # what `TokenData` takes, or an address with ://
     *args, **kw # further arguments of `TokenData`
