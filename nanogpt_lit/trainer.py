@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EVENTS', 'EXTRAS', 'SAMPLED', 'TIMINGS', 'SIGNALS', 'COMPILE_MODES', 'micro_shares', 'Together', 'SingleDevice',
            'Callback', 'in_steps', 'OneBatch', 'Trainer', 'mean_loss', 'memory_gb', 'try_compile', 'deterministic',
-           'MetricsFile', 'log_line', 'LogLines', 'outcome', 'ProgressBar', 'EarlyStop', 'batch_floor', 'OverfitBatch',
-           'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
+           'cut_back', 'MetricsFile', 'log_line', 'LogLines', 'outcome', 'ProgressBar', 'EarlyStop', 'batch_floor',
+           'OverfitBatch', 'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
 
 # %% ../nbs/09_trainer.ipynb #3040fe5a
 import json, math, os, signal, threading, time
@@ -581,7 +581,24 @@ def load_state_dict(
         left = whole - self.tokens_seen/self.tokens_per_step
         self.cfg = replace(self.cfg, max_steps=max(self.step, 1, self.step + math.ceil(left - 1e-9)))
 
-# %% ../nbs/09_trainer.ipynb #012e2224
+# %% ../nbs/09_trainer.ipynb #b04a3632
+def cut_back(
+    path,      # JSON lines, each with its `step`; may be absent
+    step: int, # the checkpoint's
+):
+    "Drop the records after `step`, and lines that a crash tore; what is absent becomes an empty file"
+    path = Path(path)
+    text = path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
+    lines = text.split('\n')[:-1] # what comes after the last line's end is torn
+    atomic_write(path, ''.join(o + '\n' for o in lines if _step_of(o) <= step))
+
+def _step_of(line):
+    "The step of a record; a line torn by a crash belongs to no step"
+    try: step = json.loads(line)['step']
+    except (ValueError, KeyError, TypeError): return math.inf
+    return step if isinstance(step, int) else math.inf
+
+# %% ../nbs/09_trainer.ipynb #681ae5ab
 class MetricsFile(Callback):
     "Appends every record to a JSON-lines file; cuts it back to the checkpoint when a run resumes"
     def __init__(self,
@@ -592,9 +609,7 @@ class MetricsFile(Callback):
         if not t.strategy.is_main: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists() and not t.step: os.replace(self.path, self.path.with_suffix('.old.jsonl'))
-        text = self.path.read_text(encoding='utf-8', errors='replace') if self.path.exists() else ''
-        lines = text.splitlines(keepends=True)
-        atomic_write(self.path, ''.join(o for o in lines if _step_of(o) <= t.step))
+        cut_back(self.path, t.step)
 
     def on_log(self, t):
         if not t.strategy.is_main: return
@@ -603,12 +618,6 @@ class MetricsFile(Callback):
         except OSError as e:
             raise UserError(f'{self.path} could not be written ({e.strerror}): '
                             'free some space, then continue with --auto_resume') from None
-
-def _step_of(line):
-    "The step of a metrics line; a line torn by a crash belongs to no step"
-    try: step = json.loads(line)['step'] if line.endswith('\n') else math.inf
-    except (ValueError, KeyError, TypeError): return math.inf
-    return step if isinstance(step, int) else math.inf
 
 # %% ../nbs/09_trainer.ipynb #1023249d
 def log_line(
