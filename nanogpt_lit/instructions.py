@@ -194,7 +194,7 @@ def _nothing_after(path, text, at, line):
     raise UserError(f'{path} goes on after the end of its list (line {line}): expected one list [ … ] of records, '
                     'or one record per line')
 
-# %% ../nbs/15a_instructions.ipynb #3700216c
+# %% ../nbs/15a_instructions.ipynb #50809207
 NAMED = {}                                             # name → a function that yields (place, record)
 _SUFFIXES = ('.json', '.jsonl', '.ndjson', '.parquet', '.arrow')
 _NOTES = ('meta.json', 'dataset_info.json', 'state.json') # what other programs write beside the records
@@ -204,7 +204,7 @@ def instruction_files(
 ) -> list[Path]:
     "The files of records that a path means. `UserError` if there are none"
     path = Path(source)
-    if path.is_file(): return [path]
+    if path.exists() and not path.is_dir(): return [path]
     if not path.exists():
         raise UserError(f'{source} does not exist: expected a file of records (.json, .jsonl, .parquet), '
                         f'a folder of them, or one of {", ".join(NAMED)}')
@@ -517,7 +517,7 @@ def _write_shards(part, split, e, dtype, shard_size):
         atomic_write(part/f'{name}.ends', (e.ends[a:b].astype('<i8') - lo).tobytes())
         yield dict(name=name, tokens=hi - lo, examples=int(b - a), sha256=sha256_file(part/f'{name}.bin'))
 
-# %% ../nbs/15a_instructions.ipynb #68cfea1f
+# %% ../nbs/15a_instructions.ipynb #d7dd79ad
 def load_examples(
     folder,       # from `save_examples`
     tokenizer=None, # of the model, which must be the same
@@ -525,13 +525,15 @@ def load_examples(
     "Prepared examples, memory-mapped if a split is one file. `UserError` if damaged or another vocabulary's"
     folder = Path(folder)
     try: meta = json.loads(read_text(folder/'meta.json'))
-    except ValueError: raise UserError(f'{folder}/meta.json is damaged: prepare the data again') from None
+    except (ValueError, RecursionError): raise UserError(f'{folder}/meta.json is damaged: prepare the data again') from None
     if not isinstance(meta, dict) or meta.get('format') != _FORMAT:
         raise UserError(f'{folder} holds no prepared instructions: expected a folder made by nanogpt-finetune --prepare')
-    if tokenizer is not None and tokenizer.hash != meta['tokenizer']:
+    if tokenizer is not None and tokenizer.hash != meta.get('tokenizer'):
         raise UserError(f'{folder} was prepared with another tokenizer than the model\'s: prepare it again')
-    def split(files): return _join([_shard(folder/o['name'], meta['dtype'], o) for o in files])
-    return {name: split(files) for name, files in meta['splits'].items()}
+    def split(files): return _join([_shard(folder/Path(o['name']).name, meta['dtype'], o) for o in files])
+    try: return {name: split(meta['splits'][name]) for name in meta['splits']}
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f'{folder}/meta.json is damaged: prepare the data again') from None
 
 def _shard(stem, dtype, info):
     kinds = dict(bin=dtype, mask='?', ends='<i8')
@@ -539,6 +541,8 @@ def _shard(stem, dtype, info):
     except (OSError, ValueError): raise UserError(f'{stem} is missing or damaged: prepare the data again') from None
     if not len(ids) == len(mask) == info['tokens'] or ends[-1] != len(ids):
         raise UserError(f'{stem} was cut short: prepare the data again')
+    if sha256_file(f'{stem}.bin') != info['sha256']:
+        raise UserError(f'{stem}.bin has been changed since it was written: prepare the data again')
     return Examples(ids, mask, ends)
 
 def _join(shards):

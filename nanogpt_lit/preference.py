@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['dpo_loss', 'Pair', 'read_pairs', 'pair_rows', 'answer_logprobs', 'dpo_tune']
 
-# %% ../nbs/16a_preference.ipynb #a57ef0e3
+# %% ../nbs/16a_preference.ipynb #a42ac4e4
 import json
 from dataclasses import dataclass
-from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
