@@ -811,7 +811,7 @@ FINETUNE_PRESETS = {
     'guide': dict(pretrained_checkpoint='log/model_19072.pt', data_dir='dolly15k', out_dir='logs_finetune',
                   learning_rate=6e-5, max_steps=6, checkpoint_interval=2, eval_interval=2)}
 
-# %% ../nbs/00a_config.ipynb #957e51f4
+# %% ../nbs/00a_config.ipynb #9c1ae5cb
 @dataclass
 class EvalConfig:
     "Knobs of `nanogpt-eval`"
@@ -822,6 +822,7 @@ class EvalConfig:
                                      # None = what the run was trained on
     split: str = 'val'               # of a prepared folder
     hellaswag: str|None = None       # hellaswag_val.jsonl; None = through datasets
+    include_path: str|None = None    # folder of task files of your own (YAML) for harness:NAME
     tokenizer: str|None = None       # gpt2, or a tokenizer folder; None = the model's own
     limit: int = 0                   # at most this many questions of each kind; 0 = all (cloze: 200)
     batch_size: int = 8              # questions at a time
