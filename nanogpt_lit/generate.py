@@ -7,7 +7,7 @@ __all__ = ['next_token_probs', 'penalise', 'draw', 'sample_next', 'row_seeds', '
            'Predictor', 'Stopper', 'Step', 'steps', 'stream', 'Generated', 'generate', 'prompt_ids', 'stream_text',
            'Playground', 'playground']
 
-# %% ../nbs/05_generate.ipynb #e3318055
+# %% ../nbs/05_generate.ipynb #b060051f
 import codecs, html, math
 from dataclasses import fields
 from functools import cached_property
@@ -18,14 +18,16 @@ import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from .attention import CausalSelfAttention, KVCache, Taps, apply_rotary, attend, causal_mask, rms_norm
+from .attention import (CausalSelfAttention, KVCache, Taps, apply_rotary, attend, causal_mask,
+                                   rms_norm)
 from .core import UserError
 from .model import GPT, MLP, Block, RMSNorm
 
-# %% ../nbs/05_generate.ipynb #1dcafb8a
+# %% ../nbs/05_generate.ipynb #ba1e6298
 def next_token_probs(
     logits_BV: torch.Tensor, # scores of the next token
-    temperature: float=1.,   # divides the scores: below 1 favours the likely, above 1 is more random, 0 = the likeliest only
+    temperature: float=1.,   # divides the scores: below 1 favours the likely, above 1 is more random,
+                             # 0 = the likeliest only
     top_k: int=None,         # keep the k likeliest
     top_p: float=None,       # keep the smallest set of likeliest tokens that together has this probability
     min_p: float=None,       # keep tokens at least this share as likely as the likeliest
@@ -40,7 +42,8 @@ def next_token_probs(
     if (top_p is None or top_p == 1) and not min_p: return probs_BV
     if top_p is not None and top_p < 1:
         ranked, order = probs_BV.sort(descending=True, stable=True)
-        keep = ranked.cumsum(-1) - ranked < top_p          # what the better ones leave: the favourite always stays
+        # what the better ones leave: the favourite always stays
+        keep = ranked.cumsum(-1) - ranked < top_p
         keep[..., 0] = True
         probs_BV = probs_BV*torch.zeros_like(keep).scatter(-1, order, keep)
     if min_p is not None: probs_BV = probs_BV*(probs_BV >= min_p*probs_BV.amax(-1, keepdim=True))
@@ -65,7 +68,7 @@ def draw(
     ends_BV = probs_BV.cumsum(-1, dtype=u_B.dtype)
     return torch.searchsorted(ends_BV, u_B[:, None]*ends_BV[:, -1:], right=True)[:, 0]
 
-# %% ../nbs/05_generate.ipynb #7104ad0a
+# %% ../nbs/05_generate.ipynb #dcc98843
 def sample_next(
     logits_BV: torch.Tensor, # scores of the next token
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
@@ -77,8 +80,10 @@ def sample_next(
     if u_B is None: u_B = torch.rand(len(logits_BV), device=logits_BV.device)
     return draw(next_token_probs(logits_BV, temperature, top_k, top_p, min_p), u_B)
 
-def _check_knobs(temperature=1., top_k=None, top_p=None, min_p=None, repetition_penalty=1., max_new_tokens=0, logprobs=None):
-    if not temperature >= 0: raise UserError(f'temperature={temperature}: expected 0 (always the likeliest) or more')
+def _check_knobs(temperature=1., top_k=None, top_p=None, min_p=None, repetition_penalty=1., max_new_tokens=0,
+                 logprobs=None):
+    if not temperature >= 0:
+        raise UserError(f'temperature={temperature}: expected 0 (always the likeliest) or more')
     if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
         raise UserError(f'top_k={top_k!r}: expected a whole number, at least 1, or None for all tokens')
     for name, p in dict(top_p=top_p, min_p=min_p).items():
@@ -86,9 +91,10 @@ def _check_knobs(temperature=1., top_k=None, top_p=None, min_p=None, repetition_
     if not repetition_penalty > 0:
         raise UserError(f'repetition_penalty={repetition_penalty}: expected a number above 0; 1 = no penalty')
     for name, n in dict(max_new_tokens=max_new_tokens, logprobs=logprobs or 0).items():
-        if not isinstance(n, int) or n < 0: raise UserError(f'{name}={n!r}: expected a whole number, 0 or more')
+        if not isinstance(n, int) or n < 0:
+            raise UserError(f'{name}={n!r}: expected a whole number, 0 or more')
 
-# %% ../nbs/05_generate.ipynb #53907635
+# %% ../nbs/05_generate.ipynb #49dcb313
 def row_seeds(
     seed,   # an int, one int for each row, or None = from torch's global generator
     B: int, # rows
@@ -96,7 +102,8 @@ def row_seeds(
     "A seed for every row: row 0 has `seed` itself, row i is i golden sections of 2⁶⁴ away"
     if seed is None: return torch.randint(2**63 - 1, (B,)).tolist()
     if isinstance(seed, int): return [(seed + i*0x9E3779B97F4A7C15) % 2**64 for i in range(B)]
-    if len(seed) != B: raise UserError(f'got {len(seed)} seeds for {B} rows: give one seed, or one for each row')
+    if len(seed) != B:
+        raise UserError(f'got {len(seed)} seeds for {B} rows: give one seed, or one for each row')
     return [s % 2**64 for s in seed]
 
 def darts(
@@ -123,20 +130,23 @@ def window_start(
     if n <= block_size: return 0
     return -(-(n - block_size)//slide)*slide
 
-# %% ../nbs/05_generate.ipynb #c0b7797c
+# %% ../nbs/05_generate.ipynb #02319621
 def _prompt_lists(prompts, vocab_size=math.inf):
     "The prompts as lists of ints, checked"
     def plain(o): return o.tolist() if hasattr(o, 'tolist') else o
     rows = plain(prompts)
     rows = [plain(o) for o in rows] if isinstance(rows, (list, tuple)) else []
     if not rows or not all(isinstance(r, (list, tuple)) and len(r) for r in rows):
-        raise UserError('got an empty or flat prompt: expected ids_BT, or a list of lists with at least one id each '
+        raise UserError('got an empty or flat prompt: expected ids_BT, '
+                        'or a list of lists with at least one id each '
                         '(to start from nothing, use the end-of-text token or a newline)')
     for i, o in ((i, plain(o)) for i, r in enumerate(rows) for o in r):
         if not isinstance(o, int) or isinstance(o, bool):
-            raise UserError(f'prompt {i} contains {o!r}: expected ids, which are whole numbers (encode a text first)')
+            raise UserError(f'prompt {i} contains {o!r}: expected ids, '
+                            'which are whole numbers (encode a text first)')
         if not 0 <= o < vocab_size:
-            raise UserError(f'prompt {i} contains id {o}; expected 0 … {vocab_size - 1} (vocab_size={vocab_size}): '
+            raise UserError(f'prompt {i} contains id {o}; '
+                            f'expected 0 … {vocab_size - 1} (vocab_size={vocab_size}): '
                             'encode with the tokenizer that the model was trained with')
     return [[plain(o) for o in r] for r in rows]
 
@@ -157,7 +167,7 @@ def _last_logits(model, ids_BT, cache=None, pad_B=None):
     finally:
         if training: model.train()
 
-# %% ../nbs/05_generate.ipynb #1cb50842
+# %% ../nbs/05_generate.ipynb #8402e711
 def _small(W):
     "Is the matrix worth a copy that is laid out for one new token?"
     return not W.is_cuda and W.numel() <= 2**20
@@ -170,7 +180,8 @@ def _linear(m, gain=1., bias_gain=1.):
         f = lambda x_BC: F.linear(x_BC, W, b) if W.is_cuda or len(x_BC) > 32 else apply(W, x_BC.t()).t()
         return lambda x_BC, r_BC=None: f(x_BC) if r_BC is None else r_BC + f(x_BC)
     W = W.t().contiguous()*gain
-    if b is None: return lambda x_BC, r_BC=None: torch.mm(x_BC, W) if r_BC is None else torch.addmm(r_BC, x_BC, W)
+    if b is None:
+        return lambda x_BC, r_BC=None: torch.mm(x_BC, W) if r_BC is None else torch.addmm(r_BC, x_BC, W)
     b = b*bias_gain
     return lambda x_BC, r_BC=None: torch.addmm(b if r_BC is None else r_BC + b, x_BC, W)
 
@@ -180,12 +191,13 @@ def _norm(m, cfg):
     if cfg.norm == 'rmsnorm': return lambda x_BC: rms_norm(x_BC, w, eps)
     return lambda x_BC: torch.layer_norm(x_BC, size, w, b, eps)
 
-# %% ../nbs/05_generate.ipynb #83f63199
+# %% ../nbs/05_generate.ipynb #e9b688be
 def _bend(m):
     "(a function for the bend of an MLP, what goes into the matrix before it, into the matrix after it)"
     if m.act == 'gelu' and _small(m.up.weight) and m.up.weight.dtype == torch.float32:
         return lambda h: torch.addcmul(h, h, h.erf()), .5**.5, .5**.5
-    bends = dict(gelu=F.gelu, gelu_tanh=lambda h: F.gelu(h, approximate='tanh'), relu2=lambda h: h.relu_().square_())
+    bends = dict(gelu=F.gelu, gelu_tanh=lambda h: F.gelu(h, approximate='tanh'),
+                 relu2=lambda h: h.relu_().square_())
     return bends[m.act], 1., 1.
 
 def _mlp(m):
@@ -231,7 +243,7 @@ def _attention(m, cache):
         return proj(y.transpose(1, 2).reshape(-1, H*D), r_NC)
     return attention, first
 
-# %% ../nbs/05_generate.ipynb #f9d436be
+# %% ../nbs/05_generate.ipynb #fa950faa
 class DecodeStep:
     "One new token for every row: the arithmetic of `GPT.forward` with a cache, without its machinery"
     @torch.no_grad()
@@ -246,28 +258,33 @@ class DecodeStep:
         self.norm_f, self.head = _norm(model.norm_f, cfg), _linear(model.head)
         self.wte, self.wpe = model.wte.weight, model.wpe.weight if cfg.pos == 'learned' else None
 
-    def positions(self, pad_B):
-        "Where the new token stands in each row, and the mask that hides the padding"
-        t = self.cache.length
-        if pad_B is None: return t, None
-        return t - pad_B, (torch.arange(t + 1, device=pad_B.device) >= pad_B[:, None])[:, None, None]
+# %% ../nbs/05_generate.ipynb #9399296b
+@patch
+def positions(self: DecodeStep, pad_B):
+    "Where the new token stands in each row, and the mask that hides the padding"
+    t = self.cache.length
+    if pad_B is None: return t, None
+    return t - pad_B, (torch.arange(t + 1, device=pad_B.device) >= pad_B[:, None])[:, None, None]
 
-    def embed(self, ids, pos):
-        "The vectors that enter the first block, and the rotary tables at these positions"
-        m, x = self.model, F.embedding(ids, self.wte)
-        if m.cfg.pos == 'learned': x = x + self.wpe[pos]
-        if self.norm_e is not None: x = self.norm_e(x)
-        return x, [m.cos_TD[pos], m.sin_TD[pos]] if m.cfg.pos == 'rotary' else None
+@patch
+def embed(self: DecodeStep, ids, pos):
+    "The vectors that enter the first block, and the rotary tables at these positions"
+    m, x = self.model, F.embedding(ids, self.wte)
+    if m.cfg.pos == 'learned': x = x + self.wpe[pos]
+    if self.norm_e is not None: x = self.norm_e(x)
+    return x, [m.cos_TD[pos], m.sin_TD[pos]] if m.cfg.pos == 'rotary' else None
 
-    def scores(self, x_BC):
-        "From the last block's output to logits_BV"
-        cap, y_BV = self.model.cfg.logit_softcap, self.head(self.norm_f(x_BC)).contiguous()
-        return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
+@patch
+def scores(self: DecodeStep, x_BC):
+    "From the last block's output to logits_BV"
+    cap, y_BV = self.model.cfg.logit_softcap, self.head(self.norm_f(x_BC)).contiguous()
+    return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
 
-    def tapped(self, x_BC, taps, pos, mask):
-        "x with its taps, if there are any"
-        if taps is None: return x_BC
-        return taps(x_BC[:, None], self.cache, None if mask is None else pos[:, None])[:, 0]
+@patch
+def tapped(self: DecodeStep, x_BC, taps, pos, mask):
+    "x with its taps, if there are any"
+    if taps is None: return x_BC
+    return taps(x_BC[:, None], self.cache, None if mask is None else pos[:, None])[:, 0]
 
 # %% ../nbs/05_generate.ipynb #d68427ac
 @patch
@@ -286,7 +303,7 @@ def __call__(self: DecodeStep,
     self.cache.advance(1)
     return self.scores(x_BC)
 
-# %% ../nbs/05_generate.ipynb #586d29d1
+# %% ../nbs/05_generate.ipynb #b8c312a9
 @patch
 @torch.inference_mode()
 def fill(self: DecodeStep,
@@ -295,7 +312,8 @@ def fill(self: DecodeStep,
     "Scores of the token after these. The cache must be empty, with room for T positions"
     B, T = ids_BT.shape
     x_BTC, cos_sin = self.embed(ids_BT, slice(T))
-    def tapped(x_NC, taps): return x_NC if taps is None else taps(x_NC.view(B, T, -1), self.cache).flatten(0, 1)
+    def tapped(x_NC, taps):
+        return x_NC if taps is None else taps(x_NC.view(B, T, -1), self.cache).flatten(0, 1)
     x_NC = tapped(x_BTC.flatten(0, 1), self.model.taps_e)
     for norm1, taps1, (_, first), norm2, taps2, mlp in self.blocks:
         x_NC = first(tapped(norm1(x_NC), taps1), x_NC, T, cos_sin)
@@ -305,17 +323,19 @@ def fill(self: DecodeStep,
     self.cache.advance(T)
     return self.scores(x_NC)
 
-# %% ../nbs/05_generate.ipynb #1433a40f
-_PLAIN = {GPT, Block, CausalSelfAttention, MLP, RMSNorm, Taps, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout,
+# %% ../nbs/05_generate.ipynb #dddeae80
+_PLAIN = {GPT, Block, CausalSelfAttention, MLP, RMSNorm, Taps, nn.Linear, nn.LayerNorm, nn.Embedding,
+          nn.Dropout,
           nn.ModuleList, nn.ParameterList}
 
-_KNOWN = {*("""vocab_size block_size n_layer n_head n_kv_head n_embd head_dim d_ff pos rope_theta norm norm_affine norm_eps
-             act bias qk_norm qk_norm_kind window window_pattern attn_impl norm_embed taps taps_at tie_embeddings
-             logit_softcap zero_init init_std dropout""").split()}
+_KNOWN = {*('''vocab_size block_size n_layer n_head n_kv_head n_embd head_dim d_ff pos rope_theta norm
+             norm_affine norm_eps act bias qk_norm qk_norm_kind window window_pattern attn_impl norm_embed
+             taps taps_at tie_embeddings logit_softcap zero_init init_std dropout''').split()}
 
 def is_plain(model) -> bool:
-    "Whether `DecodeStep` may stand in for the model: only our own layers, no hooks, no option that it doesn't know"
-    unknown = [f.name for f in fields(model.cfg) if f.name not in _KNOWN and getattr(model.cfg, f.name) != f.default]
+    "May `DecodeStep` stand in for the model: only our own layers, no hooks, no option that it doesn't know?"
+    unknown = [f.name for f in fields(model.cfg) if f.name not in _KNOWN
+               and getattr(model.cfg, f.name) != f.default]
     hooked = (m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     return not unknown and not any(hooked) and all(type(m) in _PLAIN for m in model.modules())
 
@@ -383,10 +403,10 @@ def _judged(logits_BV, ids_B, n):
     top = [[*zip(i, p)] for i, p in zip(best.indices.tolist(), best.values.tolist())]
     return logp_BV.gather(1, ids_B[:, None])[:, 0].tolist(), top
 
-# %% ../nbs/05_generate.ipynb #a5216e11
+# %% ../nbs/05_generate.ipynb #f2c97171
 def steps(
     model: GPT,           # the network; dropout is off while it predicts
-    prompts,              # ids_BT, or a list of B lists of ids of any lengths; of a long one the model sees the end (`window_start`)
+    prompts,              # ids_BT, or B lists of ids; of a long one the end is seen (`window_start`)
     max_new_tokens: int,  # at most this many tokens per row
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
     stop=(),              # ids and texts that end a row
@@ -394,12 +414,13 @@ def steps(
     use_cache: bool=True, # keep keys and values; the tokens are the same either way
     slide: int=None,      # see `window_start`
     repetition_penalty: float=1., # above 1 pushes down what prompt and text already have
-    tokenizer=None,       # needed if `stop` has texts; ids of a padded vocabulary that it doesn't know are never drawn
+    tokenizer=None,       # needed if `stop` has texts; ids that it doesn't know are never drawn
     logprobs: int=None,   # tell the log-probabilities of the tokens, and of this many of the likeliest
 ):
     "Yield a `Step` for each round until every row has stopped"
     knobs = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    _check_knobs(**knobs, repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens, logprobs=logprobs)
+    _check_knobs(**knobs, repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens,
+                 logprobs=logprobs)
     texts, device = _prompt_lists(prompts, model.cfg.vocab_size), model.wte.weight.device
     stopped, known = Stopper(stop, tokenizer), getattr(tokenizer, 'vocab_size', None)
     rows, done = range(len(texts)), [False]*len(texts)
@@ -407,15 +428,18 @@ def steps(
     seen_BV = _seen(texts, model.cfg.vocab_size, device) if repetition_penalty != 1 else None
     for u_B in islice(darts(row_seeds(seed, len(texts)), device), max_new_tokens):
         logits_BV = predict(texts)[:, :known]
-        shaped_BV = logits_BV if seen_BV is None else penalise(logits_BV, seen_BV[:, :known], repetition_penalty)
+        shaped_BV = logits_BV
+        if seen_BV is not None: shaped_BV = penalise(logits_BV, seen_BV[:, :known], repetition_penalty)
         ids_B = draw(next_token_probs(shaped_BV, **knobs), u_B) if temperature else shaped_BV.argmax(-1)
         if seen_BV is not None: seen_BV.scatter_(1, ids_B[:, None], True)
         ids = [texts[i][-1] if done[i] else o for i, o in enumerate(ids_B.tolist())]
         for i in rows: texts[i].append(ids[i])
         done = [done[i] or stopped(i, ids[i]) for i in rows]
-        yield Step(ids, done, *(_judged(logits_BV, ids_B, logprobs) if logprobs is not None else (None, None)))
+        judged = (None, None) if logprobs is None else _judged(logits_BV, ids_B, logprobs)
+        yield Step(ids, done, *judged)
         if all(done): return
 
+# %% ../nbs/05_generate.ipynb #bc736877
 def _seen(texts, V, device):
     seen_BV = torch.zeros(len(texts), V, dtype=torch.bool)
     for row, t in zip(seen_BV, texts): row[t] = True
@@ -432,13 +456,14 @@ def stream(
     "Yield the next `ids_B` until every row has stopped; a row that has stopped repeats its stop id"
     for s in steps(model, prompts, max_new_tokens, **kwargs): yield torch.tensor(s.ids)
 
-# %% ../nbs/05_generate.ipynb #58529069
+# %% ../nbs/05_generate.ipynb #19030bb7
 class Generated(NamedTuple):
     "What `generate` gives if it is asked for log-probabilities"
     ids: object          # as without them
     logprobs: list       # for each row, ln p of each new token, by the model itself
     top: list            # for each row and new token, the likeliest [(id, ln p), …]
 
+# %% ../nbs/05_generate.ipynb #a2a5400d
 def generate(
     model: GPT,           # the network
     prompts,              # ids_BT, or a list of B lists of ids of any lengths
@@ -448,14 +473,17 @@ def generate(
     seed=None,            # an int, or one for each row; None = torch's global state
     use_cache: bool=True, # keep keys and values; the tokens are the same either way
     **kwargs,             # `repetition_penalty`, `tokenizer`, `slide` and `logprobs` of `steps`
-): # prompts with their continuations: a tensor for a tensor (rows that stopped repeat their last id), else a list of lists
+): # a tensor for a tensor (rows that stopped repeat their last id), else a list of lists
     "Continue each prompt by up to `max_new_tokens` tokens; with `logprobs`, a `Generated`"
-    rounds = [*steps(model, prompts, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, use_cache, **kwargs)]
+    rounds = [*steps(model, prompts, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, use_cache,
+                     **kwargs)]
     n_B = [1 + sum(not s.done[i] for s in rounds[:-1]) if rounds else 0 for i in range(len(prompts))]
     if isinstance(prompts, torch.Tensor):
-        new_NB = torch.tensor([s.ids for s in rounds], device=prompts.device).reshape(len(rounds), len(prompts))
+        new_NB = torch.tensor([s.ids for s in rounds], device=prompts.device)
+        new_NB = new_NB.reshape(len(rounds), len(prompts))
         ids = torch.cat([prompts, new_NB.T.to(prompts.dtype)], 1)
-    else: ids = [[*map(int, p), *(s.ids[i] for s in rounds[:n])] for i, (p, n) in enumerate(zip(prompts, n_B))]
+    else:
+        ids = [[*map(int, p), *(s.ids[i] for s in rounds[:n])] for i, (p, n) in enumerate(zip(prompts, n_B))]
     if kwargs.get('logprobs') is None: return ids
     def told(name): return [[getattr(s, name)[i] for s in rounds[:n]] for i, n in enumerate(n_B)]
     return Generated(ids, told('logprobs'), told('top'))
@@ -477,22 +505,23 @@ def _held_back(text, stops):
     "How many characters at the end of `text` may be the beginning of a stop text"
     return max((n for s in stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
 
-# %% ../nbs/05_generate.ipynb #bc6b9f42
+# %% ../nbs/05_generate.ipynb #e079352d
 @delegates(steps)
 def stream_text(
     model: GPT,                # the network
     tokenizer,                 # that it was trained with
     prompt: str,               # as for `prompt_ids`
     max_new_tokens: int=200,   # at most this many tokens
-    stop=(),                   # ids and texts that end it; none of them is shown, nor is the end-of-text token
+    stop=(),                   # ids and texts that end it; none of them is shown,
+                               # nor is the end-of-text token
     **kwargs,
 ):
     "Yield the continuation of one prompt in pieces of whole characters"
     stop, eot = [stop] if isinstance(stop, (int, str)) else [*stop], tokenizer.eot_id
     quiet, texts = {o for o in stop if isinstance(o, int)} | {eot}, [o for o in stop if isinstance(o, str)]
     utf8, held = codecs.getincrementaldecoder('utf-8')('replace'), ''
-    rounds = steps(model, [prompt_ids(tokenizer, prompt)], max_new_tokens, stop=stop + [eot]*(eot is not None),
-                   tokenizer=tokenizer, **kwargs)
+    rounds = steps(model, [prompt_ids(tokenizer, prompt)], max_new_tokens,
+                   stop=stop + [eot]*(eot is not None), tokenizer=tokenizer, **kwargs)
     for s in rounds:
         if s.ids[0] not in quiet: held += utf8.decode(tokenizer.token_bytes(s.ids[0]))
         ends = [at for t in texts if (at := held.find(t)) >= 0]
@@ -502,7 +531,7 @@ def stream_text(
         held = held[n:]
     if held := held + utf8.decode(b'', True): yield held
 
-# %% ../nbs/05_generate.ipynb #4a3bf575
+# %% ../nbs/05_generate.ipynb #9563e86b
 class Playground:
     "What the model would say next, and who chooses is you"
     def __init__(self,
@@ -513,19 +542,26 @@ class Playground:
         top_p: float=1.,        # likewise
         n: int=10,              # bars to show
     ):
-        self.model, self.tok, self.n, self.start = model, tok, n, dict(prompt=prompt, temperature=temperature, top_p=top_p)
+        self.model, self.tok, self.n = model, tok, n
+        self.start = dict(prompt=prompt, temperature=temperature, top_p=top_p)
+
+    @cached_property
+    def widget(self): return self._build()                # made when it is first shown, and only once
 
     def next(self, ids, temperature, top_p):
         "The likeliest tokens after `ids`: [(id, share before the knobs, share after them)]"
         logits_BV = Predictor(self.model, use_cache=False)([ids])
         raw_V, p_V = next_token_probs(logits_BV)[0], next_token_probs(logits_BV, temperature, top_p=top_p)[0]
-        return [(i, raw_V[i].item(), p_V[i].item()) for i in raw_V.topk(min(self.n, len(raw_V))).indices.tolist()]
+        best = raw_V.topk(min(self.n, len(raw_V))).indices.tolist()
+        return [(i, raw_V[i].item(), p_V[i].item()) for i in best]
 
-    def label(self, id): return repr(self.tok.token_bytes(id).decode('utf-8', 'replace'))[1:-1].replace(' ', '␣')
+    def label(self, id):
+        return repr(self.tok.token_bytes(id).decode('utf-8', 'replace'))[1:-1].replace(' ', '␣')
 
-# %% ../nbs/05_generate.ipynb #fbb723c5
+# %% ../nbs/05_generate.ipynb #1f64f424
 _BAR = ('<div style="display:flex;gap:6px;align-items:center;font-family:monospace;line-height:1.25">{name}'
-        '<div style="width:14em;background:#8882"><div style="width:{raw:.0f}%;height:5px;background:#888"></div>'
+        '<div style="width:14em;background:#8882"><div '
+        'style="width:{raw:.0f}%;height:5px;background:#888"></div>'
         '<div style="width:{p:.0f}%;height:8px;background:#1f77b4"></div></div>{p:.1f} %</div>')
 
 @patch
@@ -547,8 +583,9 @@ def static(self: Playground,
         ids = ids + [bars[0][0]]
     return f'<div style="display:flex;flex-wrap:wrap">{page}</div>'
 
-# %% ../nbs/05_generate.ipynb #5c8970da
-def _widget(self):
+# %% ../nbs/05_generate.ipynb #1c286ebd
+@patch
+def _build(self: Playground):
     "Text, sliders, and a button with bars for each token"
     from ipywidgets import HTML, Button, FloatSlider, HBox, Layout, Textarea, VBox
     box = Textarea(self.start['prompt'], description='text', layout=Layout(width='95%', height='7em'))
@@ -571,22 +608,21 @@ def _widget(self):
         button.on_click(lambda _: append(id))
         return HBox([button, HTML(self.bar(id, raw, p, name=False))])
     def dart(_):
-        if not note.value: append(sample_next(Predictor(self.model, use_cache=False)([state['ids']]), tau.value, top_p=top_p.value).item())
+        if note.value: return
+        logits_BV = Predictor(self.model, use_cache=False)([state['ids']])
+        append(sample_next(logits_BV, tau.value, top_p=top_p.value).item())
     throw.on_click(dart)
     for o in (box, tau, top_p): o.observe(draw, 'value')
     draw()
     return VBox([box, HBox([tau, top_p, throw]), note, bars])
 
-# %% ../nbs/05_generate.ipynb #031721cb
-def _bundle(self, include=None, exclude=None):
+# %% ../nbs/05_generate.ipynb #cd76560f
+@patch
+def _repr_mimebundle_(self: Playground, include=None, exclude=None):
     "What Jupyter shows: the widget if it can, else the steps"
     page = {'text/html': self.static(), 'text/plain': f'Playground of {self.tok}'}
     try: return dict(self.widget._repr_mimebundle_()) | page
     except ImportError: return page
-
-Playground.widget = cached_property(_widget)
-Playground.widget.__set_name__(Playground, 'widget')
-Playground._repr_mimebundle_ = _bundle
 
 @delegates(Playground)
 def playground(
