@@ -8,7 +8,7 @@ __all__ = ['MANY', 'COUNTED', 'READING', 'BPE_SAMPLE', 'Survey', 'survey', 'mix6
            'spread', 'prepare', 'document_lengths', 'packed_size', 'describe', 'left_out', 'draw', 'expand_sources',
            'reading_of', 'prepare_command', 'tokenizer_command', 'split_pattern', 'encoded', 'encode_command']
 
-# %% ../nbs/06_data.ipynb #1191dd2f
+# %% ../nbs/06_data.ipynb #3edb0663
 import hashlib, json, lzma, multiprocessing, os, re
 import shutil, signal, sys, time, warnings, zlib
 from array import array
@@ -25,7 +25,8 @@ from fastcore.basics import patch
 from . import __version__
 from .bpe import GPT2_PATTERN, PATTERNS, cpu_count
 from .config import EncodeConfig, PrepareConfig, TokenizerConfig
-from .core import UserError, atomic_write, check_writable, duration, human, read_text, sha256_file, warn
+from .core import (UserError, atomic_write, check_writable, duration, human, read_text,
+                              sha256_file, warn)
 from .core import progress as progress_bar
 from .corpus import RECIPES, Corpus, Source, open_corpus, source_of
 from .corpus import pystdlib_documents, pystdlib_files # for those who look for them here
@@ -33,7 +34,7 @@ from .reading import CHAT_TOKENS, Marker
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 from .tokens import check_ids_path, folder_for, ids_dtype, tokenizer_of, write_ids
 
-# %% ../nbs/06_data.ipynb #dd45e88b
+# %% ../nbs/06_data.ipynb #8938fdd4
 @dataclass
 class Survey:
     "What one pass over a corpus found"
@@ -42,10 +43,12 @@ class Survey:
     bytes: int = 0                              # of those in UTF-8
     work: int = 0                               # bytes to encode, repetitions included
     alphabet: set = field(default_factory=set)  # distinct characters
-    markers: set = field(default_factory=set)   # names of special tokens that stand between the texts, in chats
+    markers: set = field(default_factory=set)   # names of special tokens that stand between the texts,
+                                                # in chats
     sha256: str = ''                            # of all documents, each with a mark where it begins
     given: int|None = None                      # training documents, if the user said what is for validation
-    sizes: array|None = field(default_factory=lambda: array('Q')) # bytes of each document; None = too many to keep
+    sizes: array|None = field(default_factory=lambda: array('Q')) # bytes of each document;
+                                                                  # None = too many to keep
 
 MANY = 4_000_000  # documents whose sizes are kept: 32 MB
 
@@ -91,11 +94,11 @@ def _utf8(text, index):
     except UnicodeEncodeError: pass
     raise UserError(f'document {index} holds half a surrogate pair: it is not valid text')
 
-# %% ../nbs/06_data.ipynb #2d78d9a5
+# %% ../nbs/06_data.ipynb #1ffa9a42
 def mix64(
     x, # integers of any shape, taken as 64 bits
 ) -> np.ndarray:
-    "A pseudo-random 64-bit number for each `x` (SplitMix64's finaliser): a bijection, the same on every machine"
+    "A pseudo-random 64-bit number for each `x` (SplitMix64's finaliser), the same on every machine"
     x = np.array(x, np.uint64, ndmin=1) + np.uint64(0x9e3779b97f4a7c15)
     x = (x ^ x >> np.uint64(30))*np.uint64(0xbf58476d1ce4e5b9)
     x = (x ^ x >> np.uint64(27))*np.uint64(0x94d049bb133111eb)
@@ -130,11 +133,11 @@ def held_out(
     if not held.any() or len(others) > 1 and sizes[shortest] - gap < gap: held[shortest] = True
     return held
 
-# %% ../nbs/06_data.ipynb #f62f51e9
+# %% ../nbs/06_data.ipynb #290deda0
 def split_rule(
     seen: Survey|None, # the survey of a corpus, if there was one
 ) -> str:
-    "How a corpus is split: as 'given', its characters by 'position', or whole documents by 'bytes' or by their 'key' alone"
+    "How a corpus is split: as 'given', characters by 'position', or whole documents by 'bytes' or 'key'"
     if seen and seen.given is not None: return 'given'
     if seen and seen.documents == 1: return 'position'
     return 'bytes' if seen and seen.sizes is not None else 'key'
@@ -246,8 +249,9 @@ def in_order(
     finally:
         for pipe, process in crew: pipe.close(); process.kill(); process.join()
 
-# %% ../nbs/06_data.ipynb #3fa52a98
-_DIED = 'a worker process was killed, probably for want of memory: run the same command again with fewer --workers, it continues'
+# %% ../nbs/06_data.ipynb #71072fb5
+_DIED = ('a worker process was killed, probably for want of memory: run the same command again with fewer '
+         '--workers, it continues')
 
 def _ask(pipe, batch):
     try: pipe.send(batch)
@@ -259,14 +263,15 @@ def _answer(pipe):
     if isinstance(result, Exception): raise result
     return result
 
-# %% ../nbs/06_data.ipynb #a7d4de85
+# %% ../nbs/06_data.ipynb #db79c9cf
 def _hire(encoder):
     "A new worker: our end of its pipe, and the process"
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, ours, encoder), daemon=True)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', DeprecationWarning) # fork beside threads: our workers use none of them
+        # fork beside threads: our workers use none of them
+        warnings.simplefilter('ignore', DeprecationWarning)
         process.start()
     theirs.close()
     return ours, process
@@ -281,7 +286,7 @@ def _tried(encoder, batch):
     try: return encoder(batch)
     except Exception as e: return e
 
-# %% ../nbs/06_data.ipynb #95c09233
+# %% ../nbs/06_data.ipynb #4d7c2c96
 class ShardWriter:
     "Appends ids to `{split}_000000.bin`, `{split}_000001.bin`, …, each of `shard_size` tokens but the last"
     def __init__(self,
@@ -291,7 +296,8 @@ class ShardWriter:
         shard_size: int,  # tokens per file
         n_tokens: int=0,  # go back to this many tokens, if the files hold more
     ):
-        self.folder, self.split, self.dtype, self.shard_size, self.n_tokens = Path(folder), split, np.dtype(dtype), shard_size, n_tokens
+        self.folder, self.split, self.dtype = Path(folder), split, np.dtype(dtype)
+        self.shard_size, self.n_tokens = shard_size, n_tokens
         self.file, (full, rest) = None, divmod(n_tokens, shard_size)
         for path in self.paths()[full + (rest > 0):]: path.unlink()
         if rest: os.truncate(self.path(full), rest*self.dtype.itemsize)
@@ -343,13 +349,14 @@ def _journal(part):
                 for s, o in journal['splits'].items())
     return {} if short or not (part/'tokenizer').is_dir() else journal
 
-# %% ../nbs/06_data.ipynb #04674763
+# %% ../nbs/06_data.ipynb #86bd955e
 def _lock(file, part):
     try: import fcntl
     except ImportError: return
     try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise UserError(f'another process is preparing {part.stem}: wait for it, or choose another folder') from None
+        raise UserError(f'another process is preparing {part.stem}: wait for it, '
+                        'or choose another folder') from None
 
 # %% ../nbs/06_data.ipynb #4e2fa60e
 @contextmanager
@@ -376,7 +383,7 @@ def workshop(
             if not (part/'journal.json').exists(): _remove(part, new) # nothing worth keeping
             raise
 
-# %% ../nbs/06_data.ipynb #112a2952
+# %% ../nbs/06_data.ipynb #7b796b6b
 _OURS = re.compile(r'(train|val)_\d{6}\.bin|meta\.json|tokenizer|README\.md|\.gitignore|\.gitkeep')
 
 def _room_for(out, job, overwrite):
@@ -385,7 +392,8 @@ def _room_for(out, job, overwrite):
     if not out.is_dir(): raise UserError(f'{out} is a file: choose another --out_dir')
     foreign = sorted(p.name for p in out.iterdir() if not _OURS.fullmatch(p.name))
     if foreign:
-        raise UserError(f'the folder {out} holds other files ({", ".join(foreign[:3])}): choose another --out_dir')
+        raise UserError(f'the folder {out} holds other files ({", ".join(foreign[:3])}): '
+                        'choose another --out_dir')
     if not (out/'meta.json').exists():
         if any(out.glob('*.bin')) and not overwrite:
             raise UserError(f'the folder {out} holds shards without meta.json: remove it or use --overwrite')
@@ -397,7 +405,8 @@ def _room_for(out, job, overwrite):
     if manifest['job'] == job: return manifest
     if overwrite: return None
     changed = ', '.join(k for k in job if manifest['job'].get(k) != job[k])
-    raise UserError(f'{out} exists and was made with other settings or text ({changed}): use --overwrite or another --out_dir')
+    raise UserError(f'{out} exists and was made with other settings or text ({changed}): '
+                    'use --overwrite or another --out_dir')
 
 # %% ../nbs/06_data.ipynb #8d0a7a0d
 def _install(part, out):
@@ -408,7 +417,7 @@ def _install(part, out):
     os.rename(part, out)
     shutil.rmtree(old, ignore_errors=True)
 
-# %% ../nbs/06_data.ipynb #d6b901ae
+# %% ../nbs/06_data.ipynb #72e32a03
 def _manifest(corpus, tokenizer, job, journal, writers) -> dict:
     for w in writers.values(): w.close()
     splits = {}
@@ -416,36 +425,40 @@ def _manifest(corpus, tokenizer, job, journal, writers) -> dict:
         files = [dict(name=p.name, tokens=p.stat().st_size//w.dtype.itemsize, sha256=sha256_file(p))
                  for p in w.paths()]
         splits[name] = {k: journal['splits'][name][k] for k in COUNTED} | dict(files=files)
+    counts = [{k: v['sources'][j] for k, v in journal['splits'].items()} for j in range(len(corpus.sources))]
+    sources = [_source(s, count) for s, count in zip(corpus.sources, counts)]
     return dict(
-        format='nanogpt_lit tokens', version=1, made_by=f'nanogpt_lit {__version__}', name=corpus.name, about=corpus.about,
-        dtype='uint16' if journal['itemsize'] == 2 else 'uint32', vocab_size=tokenizer.vocab_size, eot_id=tokenizer.eot_id,
+        format='nanogpt_lit tokens', version=1, made_by=f'nanogpt_lit {__version__}', name=corpus.name,
+        about=corpus.about, dtype='uint16' if journal['itemsize'] == 2 else 'uint32',
+        vocab_size=tokenizer.vocab_size, eot_id=tokenizer.eot_id,
         tokenizer=dict(kind=tokenizer.kind, hash=tokenizer.hash, folder='tokenizer'),
-        splits=splits, skipped=dict(corpus.skipped), skipped_examples=list(corpus.examples), noted=dict(corpus.noted),
-        sources=[_source(s, {k: v['sources'][j] for k, v in journal['splits'].items()})
-                 for j, s in enumerate(corpus.sources)],
+        splits=splits, skipped=dict(corpus.skipped), skipped_examples=list(corpus.examples),
+        noted=dict(corpus.noted), sources=sources,
         reading={k: getattr(corpus, k) for k in READING}, job=job)
 
-# %% ../nbs/06_data.ipynb #3a8fbed7
+# %% ../nbs/06_data.ipynb #461ebc9c
 def _source(s, counts):
     "What one source has given: its different documents, and what was written of them to each split"
     return dict(name=s.name, weight=s.weight, split=s.split, documents=s.documents,
                 characters=s.characters, **counts)
 
 COUNTED = ('tokens', 'documents', 'characters', 'bytes')
-READING = ('text_field', 'errors', 'max_documents', 'separator', 'min_chars', 'dedup') # settings of a corpus that the manifest keeps
+# settings of a corpus that the manifest keeps
+READING = ('text_field', 'errors', 'max_documents', 'separator', 'min_chars', 'dedup')
 
-# %% ../nbs/06_data.ipynb #8bcd5942
+# %% ../nbs/06_data.ipynb #992f2c14
 def load_manifest(
     folder, # a folder made by `prepare`
 ) -> dict:
-    "The manifest of a prepared folder, its files' sizes checked. `UserError` if the folder is absent, unfinished or damaged"
+    "The manifest of a prepared folder, its files' sizes checked; `UserError` if it is unfinished or damaged"
     folder, again = Path(folder), 'prepare it again with --overwrite'
     if not (folder/'meta.json').exists(): raise _not_ours(folder)
     try:
         manifest = json.loads(read_text(folder/'meta.json'))
         size = np.dtype(manifest['dtype']).itemsize
         files = [(o['name'], o['tokens']*size) for s in manifest['splits'].values() for o in s['files']]
-        {manifest[k] for k in ('format', 'vocab_size', 'eot_id')}, manifest['tokenizer']['hash'], manifest['job'].items()
+        {manifest[k] for k in ('format', 'vocab_size', 'eot_id')}
+        manifest['tokenizer']['hash'], manifest['job'].items()
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f'{folder/"meta.json"} is damaged: {again}') from None
     if manifest['version'] > 1:
@@ -453,7 +466,8 @@ def load_manifest(
     for name, n_bytes in files:
         got = (folder/name).stat().st_size if (folder/name).exists() else None
         if got != n_bytes:
-            raise UserError(f'{folder/name} {"is missing" if got is None else f"has {got:,} bytes instead of {n_bytes:,}"}: {again}')
+            what = 'is missing' if got is None else f'has {got:,} bytes instead of {n_bytes:,}'
+            raise UserError(f'{folder/name} {what}: {again}')
     return manifest
 
 def _not_ours(folder):
@@ -462,18 +476,20 @@ def _not_ours(folder):
     what = 'has no meta.json' if folder.is_dir() else 'does not exist'
     return UserError(f'{folder} {what}: expected a folder made by nanogpt-prepare')
 
-# %% ../nbs/06_data.ipynb #e70acd9a
+# %% ../nbs/06_data.ipynb #673a54c3
 def verify(
     folder, # a folder made by `prepare`
 ) -> dict:
-    "Check every shard against its SHA-256 and the tokenizer against its hash. Returns the manifest, or raises `UserError`"
+    "The manifest, once all shards and the tokenizer have been checked against their hashes; else `UserError`"
     folder, manifest = Path(folder), load_manifest(folder)
     for split in manifest['splits'].values():
         for o in split['files']:
             if sha256_file(folder/o['name']) != o['sha256']:
-                raise UserError(f'{folder/o["name"]} has changed since it was made (SHA-256 differs): prepare it again with --overwrite')
+                raise UserError(f'{folder/o["name"]} has changed since it was made (SHA-256 differs): '
+                                'prepare it again with --overwrite')
     if load_tokenizer(folder/'tokenizer').hash != manifest['tokenizer']['hash']:
-        raise UserError(f'{folder/"tokenizer"} is not the tokenizer that the shards were made with: prepare the folder again with --overwrite')
+        raise UserError(f'{folder/"tokenizer"} is not the tokenizer that the shards were made with: '
+                        'prepare the folder again with --overwrite')
     return manifest
 
 # %% ../nbs/06_data.ipynb #1ded6e0a
@@ -498,28 +514,31 @@ ids = np.memmap('{first}', dtype=np.{dtype}, mode='r')
 or with `nanogpt_lit.loader.TokenData`, which joins the shards. `meta.json` holds counts and checksums.
 '''
 
-# %% ../nbs/06_data.ipynb #de3834fb
+# %% ../nbs/06_data.ipynb #5a9e97d6
 def card(
     manifest: dict, # from `prepare` or `load_manifest`
 ) -> str:
     "The dataset card (README.md) of a prepared folder"
     splits, job = manifest['splits'], manifest['job']
-    rows = '\n'.join(f'| {k} | {s["tokens"]:,} | {s["documents"]:,} | {s["characters"]:,} | {s["bytes"]:,} | {s["bytes"]/s["tokens"]:.2f} |'
+    rows = '\n'.join(f'| {k} | {s["tokens"]:,} | {s["documents"]:,} | {s["characters"]:,} | {s["bytes"]:,} | '
+                     f'{s["bytes"]/s["tokens"]:.2f} |'
                      for k, s in splits.items())
     one = job['split'] == 'position'
-    between = 'one document' if one else f'a document ends with id {manifest["eot_id"]}' if manifest['eot_id'] is not None else 'a document ends with a line end'
+    last = 'a line end' if manifest['eot_id'] is None else f'id {manifest["eot_id"]}'
+    between = 'one document' if one else f'a document ends with {last}'
     skipped = ', '.join(f'{n:,} × {why}' for why, n in manifest['skipped'].items())
     return _CARD.format(**{k: manifest[k] for k in ('name', 'about', 'dtype', 'vocab_size')}, rows=rows,
         kind=manifest['tokenizer']['kind'], between=between, split_rule=_held_out_how(job, one),
         skipped=f'Left out or mended: {skipped}.' if skipped else '', sources=_source_table(manifest),
         first=splits['train']['files'][0]['name'])
 
-# %% ../nbs/06_data.ipynb #f4e10395
+# %% ../nbs/06_data.ipynb #7e51e784
 def _held_out_how(job, one):
     if job['split'] == 'given': return 'The validation text was given as such.'
     share = f'{job["val_fraction"]:.4g} of the ' + dict(position='characters', bytes='bytes',
         key='documents')[job['split']]
-    rule = f'The last {share} are' if one else f'Whole documents with {share}, chosen by seed {job["seed"]}, are'
+    whole = f'Whole documents with {share}, chosen by seed {job["seed"]}, are'
+    rule = f'The last {share} are' if one else whole
     return f'{rule} held out for validation.'
 
 def _source_table(manifest):
@@ -546,7 +565,7 @@ def spread(
     begin = np.arange(k + 1)*n//k
     return begin[:-1] + (split_key(np.arange(k), seed) % np.diff(begin).astype(np.uint64)).astype(np.int64)
 
-# %% ../nbs/06_data.ipynb #9e9f2b32
+# %% ../nbs/06_data.ipynb #71efc4ce
 BPE_SAMPLE = 200_000_000  # characters that a vocabulary is learned from, at most
 
 def _tokenizer(which, corpus, seen, job, vocab_size, samples, progress):
@@ -555,7 +574,8 @@ def _tokenizer(which, corpus, seen, job, vocab_size, samples, progress):
     if which == 'char': return _char_tokenizer(seen or survey(corpus))
     once = replace(corpus, sources=[replace(s, weight=min(s.weight, 1)) for s in corpus.sources])
     items = routed(once, seen, job['val_fraction'], job['seed'])
-    there = _train_documents(seen, job) if seen else samples # of what is too far to be read twice: the first ones
+    # of what is too far to be read twice: the first ones
+    there = _train_documents(seen, job) if seen else samples
     chosen = spread(there, samples, job['seed']) if samples else None
     special = ['<|endoftext|>', *(o for o in CHAT_TOKENS if seen and o in seen.markers)]
     return Tokenizer.train(_sample(items, chosen), vocab_size, special, progress=progress)
@@ -585,16 +605,16 @@ def _sample(items, chosen=None, left=BPE_SAMPLE):
         n += ends
         if wanted is not None and n > chosen[-1]: return
 
-# %% ../nbs/06_data.ipynb #b1047fb7
+# %% ../nbs/06_data.ipynb #998ec463
 def _cuts(tokenizer, allowed=()):
-    "Where a text may be cut without changing an id: the split pattern ('' = nowhere, None = anywhere), and texts to keep whole"
+    "Where a text may be cut without changing an id: the split pattern ('' = nowhere, None = anywhere)"
     if tokenizer == 'bpe': return dict(pattern=GPT2_PATTERN)
     if tokenizer == 'char' or isinstance(tokenizer, CharTokenizer): return dict(pattern=None)
     if not isinstance(tokenizer, Tokenizer): return dict(pattern='')
     names = tokenizer._allowed(allowed)
     return dict(pattern=tokenizer._cut_pattern(names), special_tokens=tuple(sorted(names)))
 
-# %% ../nbs/06_data.ipynb #ae63de9d
+# %% ../nbs/06_data.ipynb #bca1a8ee
 def _encode_all(part, journal, encoder, items, writers, workers, bar):
     "Encode and write all items, with a journal entry every few seconds"
     every_s = float(os.environ.get('NANOGPT_LIT_JOURNAL_S', 2)) # tests set it to 0
@@ -611,7 +631,8 @@ def _encode_all(part, journal, encoder, items, writers, workers, bar):
         if time.time() - t > every_s: t = _save_journal(part, journal, writers)
     for split, totals in journal['splits'].items():
         if not totals['tokens']:
-            raise UserError(f'the {split} split is empty: the text is too short for this val_fraction, or nothing is left of its sources')
+            raise UserError(f'the {split} split is empty: the text is too short for this val_fraction, '
+                            'or nothing is left of its sources')
 
 # %% ../nbs/06_data.ipynb #b72d62e5
 def _add(totals, j, count):
@@ -643,14 +664,15 @@ def _splittable(seen, corpus, val_fraction):
     if split_rule(seen) != 'position' or 0 < int(n*(1 - val_fraction)) < n: return seen
     raise UserError(f'{corpus.name} has {n} characters: too short to be split at val_fraction={val_fraction}')
 
-# %% ../nbs/06_data.ipynb #c8629be4
+# %% ../nbs/06_data.ipynb #148c6cee
 def _job(corpus, seen, tokenizer, val_fraction, shard_size, vocab_size, seed, samples=0):
     "Everything that determines the bytes of the result"
     if tokenizer == 'bpe': name = f'bpe {vocab_size}' + f' from {samples} documents'*bool(samples)
     else: name = 'char' if isinstance(tokenizer, str) else tokenizer.hash
     return dict(text=seen.sha256 if seen else _unread(corpus),
                 documents=seen.documents if seen else corpus.max_documents,
-                tokenizer=name, split=split_rule(seen), val_fraction=val_fraction, shard_size=shard_size, seed=seed)
+                tokenizer=name, split=split_rule(seen), val_fraction=val_fraction, shard_size=shard_size,
+                seed=seed)
 
 def _unread(corpus):
     "What stands for the text of a corpus that can't be read twice: its name and settings"
@@ -675,7 +697,7 @@ def _resumed_or_new(part, journal, make):
     tok.save(part/'tokenizer')
     return tok
 
-# %% ../nbs/06_data.ipynb #f6c2655e
+# %% ../nbs/06_data.ipynb #58c2bd38
 def _bar(corpus, seen, journal, progress):
     done = sum(o['bytes'] for o in journal['splits'].values())
     return progress_bar(total=seen and seen.work, initial=done, unit='B', unit_scale=True,
@@ -686,13 +708,21 @@ def _honest_disk(out):
     "Name the cure when the disk is full or fails"
     try: yield
     except OSError as e:
-        raise UserError(f'{out} could not be written ({e.strerror or e}): mend it and run the same command again, it continues') from None
+        raise UserError(f'{out} could not be written ({e.strerror or e}): '
+                        'mend it and run the same command again, it continues') from None
 
-# %% ../nbs/06_data.ipynb #0d8e1c56
+# %% ../nbs/06_data.ipynb #2f044322
+def _check_sizes(val_fraction, shard_size):
+    if not 0 < val_fraction < 1:
+        raise UserError(f'val_fraction={val_fraction}: expected a share between 0 and 1')
+    if shard_size is not None and shard_size < 1:
+        raise UserError(f'shard_size={shard_size}: expected at least 1 token')
+
+# %% ../nbs/06_data.ipynb #69708535
 def prepare(
-    sources,                  # path, folder, pattern, name of a data set, list of `Path`s, or list of documents (str)
+    sources,                  # path, folder, pattern, name of a data set, list of `Path`s or of texts (str)
     out_dir,                  # folder to make
-    tokenizer='bpe',          # a tokenizer, its folder, 'gpt2', 'char', or 'bpe' (trained on the training split)
+    tokenizer='bpe',          # a tokenizer, its folder, 'gpt2', 'char', or 'bpe': trained on what trains
     val_fraction: float=.1,   # share held out: of the characters of a single document, else of the bytes
     shard_size: int|None=10**8,# tokens per file; None = 1e8, for chats and instructions 1e7
     workers: int|None=None,   # processes; None = one per CPU where the corpus is worth it
@@ -703,15 +733,12 @@ def prepare(
     seed: int=1337,           # decides which documents are held out
     overwrite: bool=False,    # replace what an earlier run with other settings made
     samples: int=0,           # learn the vocabulary from at most so many documents, spread over all; 0 = all
-    errors: str='strict',     # files that aren't UTF-8 or damaged: 'strict' refuses them, 'replace' reads �, 'skip' leaves them out
+    errors: str='strict',     # damaged files: 'strict' refuses them, 'replace' reads �, 'skip' leaves out
     **reading,                # further arguments of `open_corpus`: val_sources, separator, min_chars, dedup
 ) -> dict:
-    "Turn a corpus into token shards; returns the manifest. All or nothing, resumable, the same bytes for any number of workers"
+    "Turn a corpus into token shards; returns the manifest. All or nothing, resumable, by any number of workers"
     out, corpus = Path(out_dir), open_corpus(sources, text_field, max_documents, errors, **reading)
-    if not 0 < val_fraction < 1:
-        raise UserError(f'val_fraction={val_fraction}: expected a share between 0 and 1')
-    if shard_size is not None and shard_size < 1:
-        raise UserError(f'shard_size={shard_size}: expected at least 1 token')
+    _check_sizes(val_fraction, shard_size)
     if isinstance(tokenizer, (str, Path)) and tokenizer not in ('char', 'bpe'):
         tokenizer = load_tokenizer(tokenizer)
     corpus = replace(corpus, **_cuts(tokenizer))
@@ -722,12 +749,12 @@ def prepare(
     with _honest_disk(out), workshop(out, job) as (part, journal):
         make = lambda: _tokenizer(tokenizer, corpus, seen, job, vocab_size, samples, progress)
         tok = _resumed_or_new(part, journal, make)
-        manifest = _fill(part, journal, corpus, seen, tok, job,
-                         _workers(workers, seen and seen.bytes), progress)
+        n_workers = _workers(workers, seen and seen.bytes)
+        manifest = _fill(part, journal, corpus, seen, tok, job, n_workers, progress)
         _install(part, out)
     return manifest
 
-# %% ../nbs/06_data.ipynb #241f588e
+# %% ../nbs/06_data.ipynb #3cd6c513
 def document_lengths(
     folder,           # a folder made by `prepare`
     split='train',    # 'train' or 'val'
@@ -739,7 +766,8 @@ def document_lengths(
     ends, n = [np.array([-1])], 0
     size = np.dtype(m['dtype']).itemsize
     for o in m['splits'][split]['files']:
-        for i in range(0, min(o['tokens'], most - n), 2**22): # read rather than mapped: mapped pages count as memory of the process
+        # read rather than mapped: mapped pages count as memory of the process
+        for i in range(0, min(o['tokens'], most - n), 2**22):
             block = np.fromfile(Path(folder)/o['name'], m['dtype'], min(2**22, most - n), offset=i*size)
             ends.append(np.flatnonzero(block == m['eot_id']) + n)
             n += len(block)
@@ -757,7 +785,7 @@ def _sample_of(folder, m, split='val', most=2**19):
     "The first tokens of a split"
     return np.fromfile(Path(folder)/m['splits'][split]['files'][0]['name'], m['dtype'], most)
 
-# %% ../nbs/06_data.ipynb #55e762ea
+# %% ../nbs/06_data.ipynb #8dfe66b7
 def describe(
     folder,      # a folder made by `prepare`
     top: int=12, # how many frequent tokens to show
@@ -774,22 +802,26 @@ def describe(
     lines += _length_lines(document_lengths(folder))
     counts = np.bincount(ids, minlength=m['vocab_size'])
     often = [i for i in np.argsort(-counts, kind='stable')[:top] if counts[i]]
-    lines.append('frequent: ' + '  '.join(f'{tok.decode([int(i)])!r} {counts[i]/len(ids):.1%}' for i in often))
+    lines.append('frequent: ' + '  '.join(f'{tok.decode([int(i)])!r} {counts[i]/len(ids):.1%}'
+                                          for i in often))
     lines.append(f'never seen in these {len(ids):,} held-out tokens: {int((counts == 0).sum()):,} ids')
     bits = packed_size(tok.decode_bytes(ids)[:2**20])
     lines.append('bits per byte of held-out text: ' + ', '.join(f'{k} {v:.2f}' for k, v in bits.items()))
     return '\n'.join([*lines, *_sample_lines(tok, ids, m['eot_id'])])
 
-# %% ../nbs/06_data.ipynb #9af54c21
+# %% ../nbs/06_data.ipynb #df34538b
 def _split_line(name, s):
     return (f'{name:<6}{s["tokens"]:>15,} tokens {s["documents"]:>9,} documents {s["bytes"]:>15,} bytes '
-            f'{s["bytes"]/s["tokens"]:6.2f} bytes per token, {len(s["files"])} file{"s"*(len(s["files"]) > 1)}')
+            f'{s["bytes"]/s["tokens"]:6.2f} bytes per token, '
+            f'{len(s["files"])} file{"s"*(len(s["files"]) > 1)}')
 
 def _source_lines(m):
     "A line for each source, if there are several"
     if len(m['sources']) < 2 or 'train' not in m['sources'][0]: return []
-    return [f'from {s["name"]} × {s["weight"]:g}: {s["documents"]:,} different documents, {s["train"]["tokens"]:,} tokens for training '
-            f'({s["train"]["tokens"]/m["splits"]["train"]["tokens"]:.0%}), {s["val"]["tokens"]:,} held out' for s in m['sources']]
+    return [f'from {s["name"]} × {s["weight"]:g}: {s["documents"]:,} different documents, '
+            f'{s["train"]["tokens"]:,} tokens for training '
+            f'({s["train"]["tokens"]/m["splits"]["train"]["tokens"]:.0%}), {s["val"]["tokens"]:,} held out'
+            for s in m['sources']]
 
 def _length_lines(lengths):
     if len(lengths) < 2: return []
@@ -797,9 +829,10 @@ def _length_lines(lengths):
                            bins=range(0, int(np.log2(max(lengths.max(), 1))) + 2))[0]
     bars = ''.join('▁▂▃▄▅▆▇█'[int(7*h/heights.max())] if h else ' ' for h in heights)
     low, half, high = (int(o) for o in np.percentile(lengths, (10, 50, 90)))
-    return [f'tokens per document: median {half:,}, most of them {low:,} to {high:,}, longest {lengths.max():,}; 1, 2, 4, … : |{bars}|']
+    return [f'tokens per document: median {half:,}, most of them {low:,} to {high:,}, '
+            f'longest {lengths.max():,}; 1, 2, 4, … : |{bars}|']
 
-# %% ../nbs/06_data.ipynb #eebecc01
+# %% ../nbs/06_data.ipynb #5daf81bb
 def _sample_lines(tok, ids, eot, n=3, size=60):
     "The beginnings of three documents, or of three places where there is only one"
     starts = np.flatnonzero(ids[:-1] == eot)[:n - 1] + 1 if eot is not None else []
@@ -813,7 +846,8 @@ def left_out(
     examples=(),   # the first few: where, reason
 ) -> list[str]:
     "What was not read as it is, a text for each reason"
-    such = {why: next((f' (such as {o.removesuffix(": " + why)})' for o in examples if o.endswith(why)), '') for why in skipped}
+    such = {why: next((f' (such as {o.removesuffix(": " + why)})' for o in examples if o.endswith(why)), '')
+            for why in skipped}
     return [f'{n:,} × {why}{such[why]}' for why, n in skipped.items()]
 
 # %% ../nbs/06_data.ipynb #b57c0483
@@ -838,9 +872,10 @@ def draw(
     for ax in axes: ax.grid(alpha=.25); ax.spines[['top', 'right']].set_visible(False)
     return fig
 
-# %% ../nbs/06_data.ipynb #25981484
+# %% ../nbs/06_data.ipynb #09cc7509
 def _draw_lengths(ax, lengths):
-    ax.set(title=f'Lengths of {len(lengths):,} documents' if len(lengths) else 'No token marks where documents end', xlabel='tokens', ylabel='documents')
+    ax.set(title=f'Lengths of {len(lengths):,} documents' if len(lengths)
+           else 'No token marks where documents end', xlabel='tokens', ylabel='documents')
     if not len(lengths): return
     ax.hist(np.maximum(lengths, 1), bins=np.geomspace(1, max(2, lengths.max()), 50))
     ax.axvline(np.median(lengths), color='C3', lw=1, label=f'median {int(np.median(lengths)):,}')
@@ -854,7 +889,7 @@ def expand_sources(
     "What `prepare` takes as its sources"
     return [source_of(o) for o in words]
 
-# %% ../nbs/06_data.ipynb #f50d805c
+# %% ../nbs/06_data.ipynb #a11ac7a0
 def reading_of(
     cfg, # the flags of a command
 ) -> dict:
@@ -867,7 +902,8 @@ def reading_of(
 
 def _hub_of(cfg):
     flags = vars(cfg)
-    return {k: v for k, v in dict(name=flags.get('dataset_config'), split=flags.get('dataset_split')).items() if v}
+    return {k: v for k, v in dict(name=flags.get('dataset_config'), split=flags.get('dataset_split')).items()
+            if v}
 
 def _corpus_of(words, cfg):
     corpus = open_corpus([source_of(o, hub=_hub_of(cfg)) for o in words], max_documents=cfg.max_data_size,
@@ -877,7 +913,7 @@ def _corpus_of(words, cfg):
 
 def _unescaped(separator): return (separator or '').replace('\\n', '\n').replace('\\t', '\t')
 
-# %% ../nbs/06_data.ipynb #9b478d9e
+# %% ../nbs/06_data.ipynb #56e09230
 def prepare_command(
     cfg: PrepareConfig, # the flags
     origin: dict=None,  # which of them were given
@@ -890,7 +926,8 @@ def prepare_command(
         or {}) else cfg.tokenizer
     out, t = Path(cfg.out_dir or Path('data')/corpus.name), time.time()
     m = prepare(corpus, out, tokenizer, cfg.val_fraction, cfg.shard_size, cfg.workers, progress=progress,
-                vocab_size=cfg.tokenizer_vocab_size, seed=cfg.seed, overwrite=cfg.overwrite, samples=cfg.tokenizer_samples)
+                vocab_size=cfg.tokenizer_vocab_size, seed=cfg.seed, overwrite=cfg.overwrite,
+                samples=cfg.tokenizer_samples)
     n, dt = sum(s['tokens'] for s in m['splits'].values()), time.time() - t
     print(describe(out))
     print(f'\n{out}: {human(n)} tokens in {duration(dt)}. Train on it: nanogpt-train tiny --dataset {out}')
@@ -933,14 +970,15 @@ def _bpe_tokenizer(corpus, cfg):
     return Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
                            progress=sys.stderr.isatty(), workers=cfg.workers)
 
-# %% ../nbs/06_data.ipynb #2b9afaaf
+# %% ../nbs/06_data.ipynb #6f5efcac
 def split_pattern(
     name: str, # one of `PATTERNS`, or a regular expression
 ) -> str:
     "The regular expression that `name` stands for"
     if name in PATTERNS: return PATTERNS[name]
     if re.fullmatch(r'[\w-]*', name):
-        raise UserError(f'unknown split pattern {name!r}: expected {", ".join(PATTERNS)}, or a regular expression')
+        raise UserError(f'unknown split pattern {name!r}: expected {", ".join(PATTERNS)}, '
+                        'or a regular expression')
     return name
 
 def _covered(texts, pattern):
@@ -954,7 +992,8 @@ def _check_cover(text, pattern):
     except regex.error as e:
         raise UserError(f'split pattern {pattern!r} is not a regular expression: {e}') from None
     if rest:
-        raise UserError(f'split pattern {pattern!r} leaves out {rest[:20]!r}, which would get no ids: add an alternative for the rest, such as |[\\s\\S]')
+        raise UserError(f'split pattern {pattern!r} leaves out {rest[:20]!r}, which would get no ids: '
+                        'add an alternative for the rest, such as |[\\s\\S]')
 
 # %% ../nbs/06_data.ipynb #de2ef050
 def encoded(
@@ -983,7 +1022,7 @@ def _bytes_of(corpus):
     size = lambda reader, o: len(o.encode('utf-8', 'replace')) if reader == 'text' else Path(o).stat().st_size
     return sum(size(*part) for part in corpus.parts)
 
-# %% ../nbs/06_data.ipynb #54ea4d99
+# %% ../nbs/06_data.ipynb #1eba8b39
 def encode_command(
     cfg: EncodeConfig, # the flags
 ):
@@ -1002,11 +1041,13 @@ def encode_command(
     if not cfg.output: _print_ids(blocks)
     else: print(f'{write_ids(blocks, cfg.output, dtype):,} ids ({dtype}) written to {cfg.output}')
     for name, n in found.items():
-        became = 'which became the special token' if allow else 'encoded as text: --allow_special makes it the special token'
+        text = 'encoded as text: --allow_special makes it the special token'
+        became = 'which became the special token' if allow else text
         warn(f'the text contains {name} {n:,} time{"s"*(n > 1)}, {became}')
     for o in left_out(corpus.skipped, corpus.examples): warn(f'left out or mended: {o}')
 
-def _several(corpus): return len(corpus.parts) > 1 or corpus.separator or corpus.parts[0][0] not in ('text', 'file')
+def _several(corpus):
+    return len(corpus.parts) > 1 or corpus.separator or corpus.parts[0][0] not in ('text', 'file')
 
 # %% ../nbs/06_data.ipynb #d133ae0e
 def _count_special(corpus, tok):
