@@ -8,7 +8,7 @@ __all__ = ['FORMAT', 'MAY_DIFFER', 'ONLY_TO_RESUME', 'RUN_FILES', 'rng_state', '
            'differing', 'check_fit', 'fit_weights', 'bare_name', 'restore', 'step_of', 'checkpoints', 'newest_good',
            'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'CheckpointCallback']
 
-# %% ../nbs/11_checkpoint.ipynb #13736b81
+# %% ../nbs/11_checkpoint.ipynb #49eeb109
 import hashlib, os, pickle, platform, random, re, shutil, struct, time, zipfile
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -16,20 +16,23 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from . import __version__
-from .core import UserError, atomic_open, atomic_write, build, check_writable, duration, flat_values, human
+from .core import (UserError, atomic_open, atomic_write, build, check_writable, duration,
+                              flat_values, human)
 from .config import GPTConfig
 from .trainer import Callback, Trainer
 
-# %% ../nbs/11_checkpoint.ipynb #071142af
+# %% ../nbs/11_checkpoint.ipynb #2ba8c6d2
 def rng_state() -> dict:
     "The state of all random generators a training run uses, as tensors and numbers"
     _, keys, pos, has_gauss, cached = np.random.get_state()
     version, internal, gauss = random.getstate()
-    return dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                numpy=dict(keys=torch.from_numpy(keys.astype(np.int64)), pos=pos, has_gauss=has_gauss, cached=cached),
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    keys = torch.from_numpy(keys.astype(np.int64))
+    return dict(torch=torch.get_rng_state(), cuda=cuda,
+                numpy=dict(keys=keys, pos=pos, has_gauss=has_gauss, cached=cached),
                 python=dict(version=version, internal=torch.tensor(internal), gauss=gauss))
 
-# %% ../nbs/11_checkpoint.ipynb #a35aea38
+# %% ../nbs/11_checkpoint.ipynb #a3056e2c
 def set_rng_state(
     state: dict, # from `rng_state`
 ):
@@ -37,31 +40,35 @@ def set_rng_state(
     n, p = state['numpy'], state['python']
     torch.set_rng_state(state['torch'])
     for i, s in enumerate(state['cuda'][:torch.cuda.device_count()]): torch.cuda.set_rng_state(s, i)
-    np.random.set_state(('MT19937', n['keys'].numpy().astype(np.uint32), n['pos'], n['has_gauss'], n['cached']))
+    np.random.set_state(('MT19937', n['keys'].numpy().astype(np.uint32), n['pos'], n['has_gauss'],
+                         n['cached']))
     random.setstate((p['version'], tuple(p['internal'].tolist()), p['gauss']))
 
-# %% ../nbs/11_checkpoint.ipynb #0de25d9c
+# %% ../nbs/11_checkpoint.ipynb #57ac6eb5
 def plain(
     value,       # what is to be saved
     where='',    # its place, for the error message
 ):
     "`value` made of tensors, numbers, strings, lists, tuples and dicts only; `TypeError` for anything else"
     for kind in (bool, int, float, str):
-        if isinstance(value, kind): return kind(value)    # torch's version string and numpy's floats are subclasses
+        # torch's version string and numpy's floats are subclasses
+        if isinstance(value, kind): return kind(value)
     if value is None: return None
     if isinstance(value, torch.Tensor): return value.detach()
     if isinstance(value, dict):
         return {k if isinstance(k, int) else str(k): plain(v, f'{where}/{k}') for k, v in value.items()}
-    if isinstance(value, (list, tuple)):                  # an optimiser's betas are a tuple, and come back as one
-        return (tuple if isinstance(value, tuple) else list)(plain(v, f'{where}/{i}') for i, v in enumerate(value))
+    # an optimiser's betas are a tuple, and come back as one
+    if isinstance(value, (list, tuple)):
+        items = [plain(v, f'{where}/{i}') for i, v in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, Path): return str(value)
     if isinstance(value, np.generic): return value.item()
     if is_dataclass(value): return plain(asdict(value), where)
     raise TypeError(f'a checkpoint cannot hold {where or "a value"} of type {type(value).__name__}')
 
-# %% ../nbs/11_checkpoint.ipynb #e44c8093
+# %% ../nbs/11_checkpoint.ipynb #cd48cb38
 def _leaves(value, path=''):
-    "`(path, leaf)` of a nested state in a fixed order; containers are announced too, so that an empty one counts"
+    "`(path, leaf)` of a nested state in a fixed order; containers too, so that an empty one counts"
     if isinstance(value, dict):
         yield path, f'dict {len(value)}'
         for k in sorted(value, key=str): yield from _leaves(value[k], f'{path}/{k}')
@@ -97,7 +104,7 @@ def trainer_state(
                 scaler=t.strategy.scaler.state_dict(), **t.state_dict(), train_loader_state=seen,
                 rng=rng_state(), config=config, tokenizer_hash=tokenizer_hash)
 
-# %% ../nbs/11_checkpoint.ipynb #6b59103d
+# %% ../nbs/11_checkpoint.ipynb #7a065ed7
 _SEEN = ('seed', 'sampling', 'batch_size', 'block_size')
 
 def _n_tokens(plan):
@@ -105,9 +112,10 @@ def _n_tokens(plan):
     return None if data is None else len(data)
 
 def _versions():
-    return dict(nanogpt_lit=__version__, torch=torch.__version__, numpy=np.__version__, python=platform.python_version())
+    return dict(nanogpt_lit=__version__, torch=torch.__version__, numpy=np.__version__,
+                python=platform.python_version())
 
-# %% ../nbs/11_checkpoint.ipynb #359efe48
+# %% ../nbs/11_checkpoint.ipynb #51138be0
 def save_checkpoint(
     path,   # file to write; a folder gets model_NNNNN.pt
     state,  # from `trainer_state`, or a `Trainer`
@@ -122,10 +130,11 @@ def save_checkpoint(
     if need > free: raise UserError(_no_room(path, need, f'only {human(free)}B are free'))
     try:
         with atomic_open(path) as f: _torch_save(state, f)
-    except UserError as e: raise UserError(_no_room(path, need, str(e).partition('(')[2].partition(')')[0])) from None
+    except UserError as e:
+        raise UserError(_no_room(path, need, str(e).partition('(')[2].partition(')')[0])) from None
     return path
 
-# %% ../nbs/11_checkpoint.ipynb #e8e8e8e9
+# %% ../nbs/11_checkpoint.ipynb #3448bb38
 def n_bytes(
     state, # nested dicts and lists
 ) -> int:
@@ -133,7 +142,8 @@ def n_bytes(
     return sum(v.numel()*v.element_size() for _, v in _leaves(state) if isinstance(v, torch.Tensor))
 
 def _no_room(path, need, why):
-    return (f'{path} needs {human(need)}B and could not be written ({why}): make room there or choose another '
+    return (f'{path} needs {human(need)}B and could not be written ({why}): '
+            'make room there or choose another '
             '--out_dir; earlier checkpoints are untouched, and --auto_resume continues from the newest')
 
 def _torch_save(state, f):
@@ -141,17 +151,18 @@ def _torch_save(state, f):
     except RuntimeError as e:                            # torch's way to say that a write failed
         raise e.__context__ if isinstance(e.__context__, OSError) else OSError(f'torch.save: {e}') from None
 
-# %% ../nbs/11_checkpoint.ipynb #66ed0ee0
-_DAMAGE = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, OSError, AttributeError, TypeError,
-           AssertionError, ArithmeticError, MemoryError, NotImplementedError, struct.error, zipfile.BadZipFile)
+# %% ../nbs/11_checkpoint.ipynb #09e1e7c6
+_DAMAGE = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, OSError, AttributeError,
+           TypeError, AssertionError, ArithmeticError, MemoryError, NotImplementedError, struct.error,
+           zipfile.BadZipFile)
 
 def load_checkpoint(
     path, # a file written by `save_checkpoint`
 ) -> dict:
-    "The verified content of a checkpoint, on the CPU. `UserError` if the file is missing, torn, corrupt or not ours"
+    "The verified content of a checkpoint, on the CPU. `UserError` if it is missing, torn, corrupt or not ours"
     return verified(peek(path), path)
 
-# %% ../nbs/11_checkpoint.ipynb #9727a701
+# %% ../nbs/11_checkpoint.ipynb #8b015448
 def peek(
     path,            # a checkpoint
     mmap: bool=False # leave the tensors on the disk: quick, where only settings or numbers are wanted
@@ -161,13 +172,15 @@ def peek(
     if not path.is_file(): raise UserError(f'there is no checkpoint {path}: check the path')
     try: state = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except _DAMAGE as e:
-        raise UserError(f'{path} is torn, corrupt or not a checkpoint ({type(e).__name__}): use an earlier one') from None
+        raise UserError(f'{path} is torn, corrupt or not a checkpoint ({type(e).__name__}): '
+                        'use an earlier one') from None
     if not isinstance(state, dict) or 'checksum' not in state:
-        raise UserError(f'{path} was not written by nanogpt_lit (it has no checksum): expected a file such as '
+        raise UserError(f'{path} was not written by nanogpt_lit (it has no checksum): '
+                        'expected a file such as '
                         'model_00500.pt from a run folder; nanogpt-import reads those of other programs')
     return state
 
-# %% ../nbs/11_checkpoint.ipynb #1faaa8e2
+# %% ../nbs/11_checkpoint.ipynb #fc882827
 def verified(
     state: dict, # content of a checkpoint of ours
     path,        # where it was read
@@ -176,7 +189,8 @@ def verified(
     if checksum({k: v for k, v in state.items() if k != 'checksum'}) != state['checksum']:
         raise UserError(f'{path} is corrupt (its content does not match its checksum): use an earlier one')
     if state.get('format', 0) > FORMAT:
-        raise UserError(f'{path} has format {state["format"]}, this version reads up to {FORMAT}: update nanogpt_lit')
+        raise UserError(f'{path} has format {state["format"]}, this version reads up to {FORMAT}: '
+                        'update nanogpt_lit')
     return state
 
 # %% ../nbs/11_checkpoint.ipynb #45883da9
@@ -199,7 +213,7 @@ def differing(
     old = effective(build(GPTConfig, theirs))
     return {k: (old[k], v) for k, v in effective(mine).items() if old[k] != v}
 
-# %% ../nbs/11_checkpoint.ipynb #76f63e22
+# %% ../nbs/11_checkpoint.ipynb #0c470484
 def check_fit(
     model,                   # a `GPT` to fill; its shapes are enough, so it may be on the `meta` device
     weights: dict,           # `{parameter name: tensor}`
@@ -213,7 +227,8 @@ def check_fit(
              for k in {**there, **here} if there.get(k) != here.get(k)]
     if wrong or fields.keys() - {*MAY_DIFFER}:
         why = [f'{k} is {a} there and {b} here' for k, (a, b) in fields.items()] or _first_three(wrong)
-        raise UserError(f'{source} does not fit the model: {"; ".join(why)}. Use the settings that it was trained with')
+        raise UserError(f'{source} does not fit the model: '
+                        f'{"; ".join(why)}. Use the settings that it was trained with')
 
 # %% ../nbs/11_checkpoint.ipynb #0b6c76ec
 def _first_three(texts): return texts[:3] + [f'{len(texts) - 3} more']*(len(texts) > 3)
@@ -229,7 +244,7 @@ def bare_name(name):
     while name.startswith(('_orig_mod.', 'module.')): name = name.partition('.')[2]
     return name
 
-# %% ../nbs/11_checkpoint.ipynb #bbea23c2
+# %% ../nbs/11_checkpoint.ipynb #d78c3ef1
 def restore(
     t: Trainer,  # built from the checkpoint's configuration, or a changed one
     ckpt: dict,  # from `load_checkpoint`
@@ -237,7 +252,8 @@ def restore(
     "Bring `t` to the state in `ckpt`. Returns what makes the continuation inexact (empty: bit for bit)"
     fit_weights(t.raw_model, ckpt['model'], config=ckpt.get('config'))
     if 'optimizer' not in ckpt:
-        return ['it holds weights only, without the state of the optimizer, so training starts at step 0 with a fresh one']
+        return ['it holds weights only, without the state of the optimizer, '
+                'so training starts at step 0 with a fresh one']
     _restore_optimizers(t.optimizers, ckpt['optimizer'])
     if ckpt['scaler']: t.strategy.scaler.load_state_dict(ckpt['scaler'])
     t.load_state_dict(ckpt)
@@ -255,12 +271,14 @@ def _restore_optimizers(optimizers, states):
         except ValueError: raise other from None
         for g, w in zip(o.param_groups, wanted): g.update(w)
 
-# %% ../nbs/11_checkpoint.ipynb #9706cf21
+# %% ../nbs/11_checkpoint.ipynb #016cdf5e
 def _changes(t, ckpt):
     "What makes a continuation inexact"
-    saved, now = ckpt['train_loader_state'], {k: getattr(t.plan, k, None) for k in _SEEN} | {'n_tokens': _n_tokens(t.plan)}
+    saved = ckpt['train_loader_state']
+    now = {k: getattr(t.plan, k, None) for k in _SEEN} | {'n_tokens': _n_tokens(t.plan)}
     notes = [f'{k} was {saved[k]} and is {v} now' for k, v in now.items() if k in saved and saved[k] != v]
-    if (v := ckpt['versions']['torch']) != torch.__version__: notes.append(f'torch was {v} and is {torch.__version__} now')
+    if (v := ckpt['versions']['torch']) != torch.__version__:
+        notes.append(f'torch was {v} and is {torch.__version__} now')
     return notes
 
 # %% ../nbs/11_checkpoint.ipynb #bda837ee
@@ -304,7 +322,7 @@ def latest_checkpoint(
     found = newest_good(run_dir, say)
     return found and found[0]
 
-# %% ../nbs/11_checkpoint.ipynb #2f68e233
+# %% ../nbs/11_checkpoint.ipynb #f513d984
 ONLY_TO_RESUME = ('optimizer', 'scaler', 'rng', 'train_loader_state')
 
 def strip_checkpoint(
@@ -313,17 +331,19 @@ def strip_checkpoint(
 ) -> Path:
     "Write a checkpoint again with its weights, figures and settings only"
     state = load_checkpoint(path)
-    return save_checkpoint(out or path, {k: v for k, v in state.items() if k not in (*ONLY_TO_RESUME, 'checksum')})
+    return save_checkpoint(out or path, {k: v for k, v in state.items()
+                                         if k not in (*ONLY_TO_RESUME, 'checksum')})
 
-# %% ../nbs/11_checkpoint.ipynb #2074955a
-RUN_FILES = ('*.pt', 'latest*', 'metrics*.jsonl', 'hellaswag.jsonl', 'status.json', 'tensorboard', 'samples', 'plots', 'report.html',
+# %% ../nbs/11_checkpoint.ipynb #94fab9d6
+RUN_FILES = ('*.pt', 'latest*', 'metrics*.jsonl', 'hellaswag.jsonl', 'status.json', 'tensorboard', 'samples',
+             'plots', 'report.html',
              'config.toml', 'baselines.json')
 
 def set_aside(
     folder,          # a run folder
     after: int=None, # checkpoints later than this step are in the way; None: the whole run is
 ) -> Path|None:
-    "Move what is in the way to `folder/previous-N`; returns that folder, or None if there was nothing to move"
+    "Move what is in the way to `folder/previous-N`; returns that folder, None if nothing was to be moved"
     folder = Path(folder)
     ahead = [p for p in checkpoints(folder) if after is None or step_of(p) > after]
     if not ahead and not (after is None and (folder/'best.pt').exists()): return None
@@ -341,7 +361,7 @@ def _is_ahead(path, step):
     try: return path.exists() and peek(path, mmap=True)['step'] > step
     except (UserError, KeyError): return True
 
-# %% ../nbs/11_checkpoint.ipynb #cdab14b9
+# %% ../nbs/11_checkpoint.ipynb #32395a65
 class CheckpointCallback(Callback):
     "Saves the trainer at intervals and at the end; keeps the best weights and the last few checkpoints"
     order = 50                                          # after everybody else has seen the step
@@ -357,7 +377,8 @@ class CheckpointCallback(Callback):
         if not t.strategy.is_main: return
         check_writable(self.out_dir)
         for p in self.out_dir.glob('.*.part'): p.unlink()              # a save that was killed
-        if moved := set_aside(self.out_dir, after=t.step): t.say(f'checkpoints later than step {t.step} were moved to {moved.name} in the run folder')
+        if moved := set_aside(self.out_dir, after=t.step):
+            t.say(f'checkpoints later than step {t.step} were moved to {moved.name} in the run folder')
         if kept := checkpoints(self.out_dir): t.last_checkpoint, self.saved_step = kept[-1], step_of(kept[-1])
 
     def on_step_end(self, t):
@@ -366,7 +387,8 @@ class CheckpointCallback(Callback):
         if t.step and self.saved_step != t.step: self.save(t)
         if t.strategy.is_main and t.stop_reason is None: self._name_the_last(t)
         if self.save_s > max(30, t.elapsed_s/20):
-            t.say(f'saving took {duration(self.save_s)} of {duration(t.elapsed_s)}: a larger --checkpoint_interval would cost less')
+            t.say(f'saving took {duration(self.save_s)} of {duration(t.elapsed_s)}: '
+                  'a larger --checkpoint_interval would cost less')
 
 # %% ../nbs/11_checkpoint.ipynb #8c7d4ad0
 @patch
@@ -391,12 +413,13 @@ def _write(self: CheckpointCallback, t):
     atomic_write(self.out_dir/'latest', path.name + '\n')
     t.last_checkpoint, self.saved_step = path, t.step
 
-# %% ../nbs/11_checkpoint.ipynb #36900740
+# %% ../nbs/11_checkpoint.ipynb #37281929
 @patch
 def _forget(self: CheckpointCallback, t):
     "Delete or strip what has been superseded by a newer file, as far as this run has written it"
     kept = [p for p in checkpoints(self.out_dir) if p.name == t.cfg.checkpoint_name.format(step=step_of(p))]
-    older = kept[:-1]                                     # none if the folder is gone: the next save will say so
+    # none if the folder is gone: the next save will say so
+    older = kept[:-1]
     if (keep := t.cfg.keep_last_n_checkpoints) > 0:
         for p in kept[:-keep]: p.unlink(missing_ok=True)
         older = older[-keep + 1:] if keep > 1 else []
@@ -411,7 +434,7 @@ def on_eval(self: CheckpointCallback, t):
         weights = dict(model=t.raw_model.state_dict(), config=self.config, tokenizer_hash=self.tokenizer_hash)
         save_checkpoint(self.out_dir/'best.pt', weights | t.state_dict())
 
-# %% ../nbs/11_checkpoint.ipynb #e90d8fac
+# %% ../nbs/11_checkpoint.ipynb #6ea773a1
 @patch
 def _name_the_last(self: CheckpointCallback, t):
     if not t.cfg.final_name or not t.last_checkpoint: return
@@ -421,14 +444,16 @@ def _name_the_last(self: CheckpointCallback, t):
     try: os.link(t.last_checkpoint, part)
     except OSError: shutil.copyfile(t.last_checkpoint, part)           # a file system without links
     os.replace(part, name)
-    part.unlink(missing_ok=True)                                       # renaming a link to itself does nothing at all
+    # renaming a link to itself does nothing at all
+    part.unlink(missing_ok=True)
 
-# %% ../nbs/11_checkpoint.ipynb #7f2342ef
+# %% ../nbs/11_checkpoint.ipynb #67cda998
 @patch
 def on_error(self: CheckpointCallback, t):
     "The folder was moved or removed: save what is in memory where it stood"
     gone = isinstance(t.error, (UserError, OSError)) and not self.out_dir.is_dir()
     if not (gone and t.step and t.strategy.is_main): return
     self._write(t)
-    raise UserError(f'the folder {self.out_dir} has vanished (was it moved or removed?): the run up to step {t.step} was saved '
+    raise UserError(f'the folder {self.out_dir} has vanished (was it moved or removed?): '
+                    f'the run up to step {t.step} was saved '
                     f'as {t.last_checkpoint}; --auto_resume continues from there') from None

@@ -133,7 +133,7 @@ def _loss_charts(records, last):
                               ('validation', vsteps[j:], vals[j:], 'val')], title, stats))
     return out
 
-# %% ../nbs/14a_report.ipynb #bb99b014
+# %% ../nbs/14a_report.ipynb #7bd350b0
 CHARTS = dict(lr='Learning rate', grad_norm='Gradient norm', update_ratio='Update-to-weight ratio',
               tokens_per_s='Tokens per second')
 
@@ -145,7 +145,8 @@ def charts(
     out = _loss_charts(records, last)
     for key, title in CHARTS.items():
         xs, ys = series(records, key)
-        if len(xs) > 1: out.append(svg_chart([(title, xs, ys, 'train')], title, f'from {ys[0]:.3g} to {ys[-1]:.3g}'))
+        if len(xs) > 1:
+            out.append(svg_chart([(title, xs, ys, 'train')], title, f'from {ys[0]:.3g} to {ys[-1]:.3g}'))
     return [o for o in out if o]
 
 # %% ../nbs/14a_report.ipynb #fbab5c47
@@ -254,7 +255,7 @@ _PAGE = '''<!doctype html><html lang="en"><head><meta charset="utf-8">
 <title>{title}</title><style>{style}</style></head><body><main><h1>{title}</h1>{body}</main></body></html>
 '''
 
-# %% ../nbs/14a_report.ipynb #2738bc4f
+# %% ../nbs/14a_report.ipynb #62054c52
 def _cell(o):
     "A value of a table"
     if isinstance(o, float): return f'<td class="n">{o:.4f}</td>'
@@ -268,7 +269,8 @@ def table(
     "An HTML table"
     heads = ''.join(f'<th scope="col">{html.escape(o)}</th>' for o in head)
     top = f'<thead><tr>{heads}</tr></thead>' if head else ''
-    lines = ''.join(f'<tr{" class=you" if r[0] in marked else ""}>{"".join(map(_cell, r))}</tr>' for r in rows)
+    lines = ''.join(f'<tr{" class=you" if r[0] in marked else ""}>{"".join(map(_cell, r))}</tr>'
+                    for r in rows)
     return f'<table>{top}<tbody>{lines}</tbody></table>'
 
 # %% ../nbs/14a_report.ipynb #80831cf0
@@ -287,12 +289,13 @@ def _facts(note, last, vals, evaluation):
         facts['best'] = f'{vals[1][best]:.4f} at step {vals[0][best]:,}'
     return facts
 
-# %% ../nbs/14a_report.ipynb #c9bea0fb
+# %% ../nbs/14a_report.ipynb #46470e8e
 def _summary(note, records, state, why, evaluation):
     "State and the figures that one looks for first"
     last = records[-1] if records else {}
     facts = _facts(note, last, series(records, 'val_loss'), evaluation)
-    cells = ''.join(f'<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>' for k, v in facts.items())
+    cells = ''.join(f'<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>'
+                    for k, v in facts.items())
     return f'<p><span class="state {state}">{state}</span> {html.escape(why)}</p><dl>{cells}</dl>'
 
 # %% ../nbs/14a_report.ipynb #6a52830b
@@ -308,7 +311,7 @@ def _settings(cfg):
     return (f'<p>What differs from the defaults:</p>{table(shown, ("setting", "value"))}'
             f'<details><summary>All settings (changed ones are marked)</summary>{folded}</details>')
 
-# %% ../nbs/14a_report.ipynb #5803efbb
+# %% ../nbs/14a_report.ipynb #c973b837
 def _samples(run, texts):
     "What it wrote at the end, and before that"
     files = sorted((p for p in Path(run, 'samples').glob('step_*.txt')), key=lambda p: p.name)
@@ -316,7 +319,8 @@ def _samples(run, texts):
     older = ''.join(f'<details><summary>{html.escape(p.stem.replace("_", " "))}</summary>'
                     f'<pre>{html.escape(p.read_text(encoding="utf-8", errors="replace"))}</pre></details>'
                     for p in kept)
-    return ''.join(f'<pre>{html.escape(o)}</pre>' for o in texts) + (f'<p>On the way:</p>{older}' if older else '')
+    final = ''.join(f'<pre>{html.escape(o)}</pre>' for o in texts)
+    return final + (f'<p>On the way:</p>{older}' if older else '')
 
 # %% ../nbs/14a_report.ipynb #538240e6
 def _commands(cfg, run, note, state):
@@ -331,13 +335,14 @@ def _commands(cfg, run, note, state):
            'Its curves as a picture': f'nanogpt-plot {folder} --panels'}
     return ''.join(f'<h3>{k}</h3><pre>{html.escape(v)}</pre>' for k, v in how.items())
 
-# %% ../nbs/14a_report.ipynb #7ce89f40
+# %% ../nbs/14a_report.ipynb #d2cf51b7
 def read_run(
     run, # run folder
 ) -> RunConfig:
     "The configuration in a run folder. `UserError` if there is none"
     path = Path(run)/'config.toml'
-    if not path.is_file(): raise UserError(f'{path} does not exist: expected a run folder, made by nanogpt-train')
+    if not path.is_file():
+        raise UserError(f'{path} does not exist: expected a run folder, made by nanogpt-train')
     return build(RunConfig, read_config(path, flat_fields(RunConfig)))
 
 # %% ../nbs/14a_report.ipynb #dcb6e781
@@ -351,10 +356,11 @@ def _baselines(rows):
     lines = [(k, v['nats_per_token'], v['bits_per_byte']) for k, v in best_last]
     return table(lines, ('', 'nats per token', 'bits per byte'), ['GPT'])
 
-# %% ../nbs/14a_report.ipynb #48ebd3bb
+# %% ../nbs/14a_report.ipynb #71ef6be9
 def write_report(
     run,             # run folder, or a `Run`
-    rows: dict=None, # figures of the model and of baselines, from `baselines`; None = baselines.json of the folder
+    rows: dict=None, # figures of the model and of baselines, from `baselines`;
+                     # None = baselines.json of the folder
     samples=(),      # texts that it wrote
     path=None,       # file to write; None = report.html in the run folder
 ) -> Path: # where it is
@@ -364,7 +370,8 @@ def write_report(
     evaluation, rows = getattr(run, 'evaluation', None), rows or _kept(folder/'baselines.json')
     parts = _parts(folder, cfg, note, evaluation and vars(evaluation), rows, samples)
     body = '\n'.join((f'<h2>{k}</h2>' if k else '') + v for k, v in parts.items() if v)
-    page = _PAGE.format(title=html.escape(f'Run {folder.name}'), style=_COLOURS + _LAYOUT + _DRAWING, body=body)
+    page = _PAGE.format(title=html.escape(f'Run {folder.name}'), style=_COLOURS + _LAYOUT + _DRAWING,
+                        body=body)
     path = Path(path or folder/'report.html')
     atomic_write(path, page)
     return path
@@ -378,9 +385,10 @@ def _parts(folder, cfg, note, evaluation, rows, samples):
     return {None: _summary(note, records, state, why, evaluation), 'Curves': curves,
             'Beside baselines': _baselines(rows), 'What it writes': _samples(folder, samples),
             'Data': table(data_rows(cfg, folder)), 'How to go on': _commands(cfg, folder, note, state),
-            'Settings': _settings(cfg), 'Environment': table((note.get('environment') or environment()).items())}
+            'Settings': _settings(cfg),
+            'Environment': table((note.get('environment') or environment()).items())}
 
-# %% ../nbs/14a_report.ipynb #e154d6dd
+# %% ../nbs/14a_report.ipynb #13d3ad40
 class ReportFailure(Callback):
     "Writes report.html of a run that ends in an error"
     order = 90                                             # after the last note of the run
@@ -397,5 +405,6 @@ def report_command(
 ):
     "Target of `nanogpt-report`"
     run = cfg.run or cfg.checkpoint_dir
-    if not run: raise UserError('no run to report on: name a run folder, as in nanogpt-report runs/quickstart')
+    if not run:
+        raise UserError('no run to report on: name a run folder, as in nanogpt-report runs/quickstart')
     print(f'report: {write_report(Path(run), path=cfg.output)}')
