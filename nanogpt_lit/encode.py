@@ -6,7 +6,7 @@
 __all__ = ['byte_alphabet', 'to_printable', 'from_printable', 'Rules', 'Tokenizer', 'check_special', 'has_long_space',
            'split_text', 'apply_steps', 'merges_from_ranks']
 
-# %% ../nbs/01a_encode.ipynb #d9a90084
+# %% ../nbs/01a_encode.ipynb #df972fb2
 import hashlib, heapq, json, re, unicodedata
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,8 @@ import numpy as np
 import regex
 import tiktoken
 from fastcore.basics import patch
-from .bpe import GPT2_PATTERN, GPT4_PATTERN, _EDGE, _mend, chunks, cpu_count, cut_place, special_regex
+from .bpe import (GPT2_PATTERN, GPT4_PATTERN, _EDGE, _mend, chunks, cpu_count, cut_place,
+                             special_regex)
 from .core import UserError
 
 # %% ../nbs/01a_encode.ipynb #bca558d4
@@ -43,7 +44,7 @@ def from_printable(
 @cache
 def _to_byte(): return {c: b for b, c in byte_alphabet().items()}
 
-# %% ../nbs/01a_encode.ipynb #699d1011
+# %% ../nbs/01a_encode.ipynb #4fcfe6b0
 @dataclass
 class Rules:
     "What a `tokenizer.json` may ask for beyond ranks and one split pattern"
@@ -57,18 +58,20 @@ class Rules:
 
     def content(self):
         "All of it that affects ids, as plain data; nothing for a tokenizer of our own"
-        added = [[s, *(bool(e.get(k)) for k in _FLAGS), bool(e.get('special', True))] for s, e in sorted(self.added.items())]
+        added = [[s, *(bool(e.get(k)) for k in _FLAGS), bool(e.get('special', True))]
+                 for s, e in sorted(self.added.items())]
         pairs = self.pairs and [[a.hex(), b.hex()] for a, b in self.pairs]
-        parts = [[*self.forms], self.steps, [a for a in added if any(a[1:-1]) or not a[-1]], self.order, pairs, self.whole]
+        parts = [[*self.forms], self.steps, [a for a in added if any(a[1:-1]) or not a[-1]], self.order,
+                 pairs, self.whole]
         return parts if any(parts) else []
 
 _FLAGS = ('lstrip', 'rstrip', 'single_word', 'normalized')
 
-# %% ../nbs/01a_encode.ipynb #8a2c17ab
+# %% ../nbs/01a_encode.ipynb #6d0795eb
 class Tokenizer:
     "Byte-level BPE: any text to ids and back"
     def __init__(self,
-        ordinary: dict[int, bytes],  # the bytes of each ordinary id; merged tokens in the order of their merges
+        ordinary: dict[int, bytes], # the bytes of each ordinary id; merged tokens in the order of merges
         special: dict[str, int],     # the id of each special token
         pattern: str=GPT2_PATTERN,   # how text is split before merging
         kind: str='bpe',             # 'bpe' or 'gpt2'
@@ -100,7 +103,7 @@ class Tokenizer:
     @cached_property
     def engine(self): return _engine(self)
 
-# %% ../nbs/01a_encode.ipynb #6777435d
+# %% ../nbs/01a_encode.ipynb #3533c76d
 def check_special(
     names: Iterable[str], # special tokens, as somebody asked for them
 ) -> list[str]:
@@ -118,13 +121,15 @@ def check_special(
         raise UserError(f'special token {s!r} is given {names.count(s)} times: expected each once')
     return names
 
+# %% ../nbs/01a_encode.ipynb #8d62fa8d
 def _check(tok):
     check_special(tok.special_tokens)
     known, special = set(tok._ordinary.values()), tok.special_tokens.items()
     missing = [b for b in range(256) if bytes([b]) not in known and b not in _NEVER]
     if missing:
-        raise UserError(f'the vocabulary lacks {len(missing)} of the single bytes (the first: 0x{missing[0]:02x}): '
-                                'it is not a byte-level one, and could not encode every text')
+        first = f'0x{missing[0]:02x}'
+        raise UserError(f'the vocabulary lacks {len(missing)} of the single bytes (the first: {first}): '
+                        'it is not a byte-level one, and could not encode every text')
     if len(known) < len(tok._ordinary):
         raise UserError('two ids stand for the same bytes: the vocabulary is damaged')
     if len({i for _, i in special}) < len(special):
@@ -133,17 +138,19 @@ def _check(tok):
         raise UserError(f'special token {clash[0]!r} has the id {tok.special_tokens[clash[0]]} '
                         'of an ordinary token: give it another')
 
-_NEVER = {0xc0, 0xc1, *range(0xf5, 0x100)} # bytes that no text in UTF-8 contains; GPT-NeoX has no tokens for them
+_NEVER = {0xc0, 0xc1, *range(0xf5, 0x100)}  # no text in UTF-8 contains them; GPT-NeoX has no tokens for them
 
-# %% ../nbs/01a_encode.ipynb #e8430721
+# %% ../nbs/01a_encode.ipynb #34c83df7
 _ENGINE_PATTERN = {GPT4_PATTERN: GPT4_PATTERN,
-                   GPT2_PATTERN: r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"}
+                   GPT2_PATTERN: r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++"
+                                 r"| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"}
 
 def _engine(tok):
     "tiktoken's engine; only its merge loop is used if it can't split as we need it"
     pattern = _ENGINE_PATTERN.get(tok.pattern) or f'(?:{tok.pattern})|(?:(?!{tok.pattern})[\\s\\S])+'
     special = tok.special_tokens if tok.rules.order is None else {}     # only so that it can decode them
-    make = lambda p: tiktoken.Encoding('nanogpt_lit', pat_str=p, mergeable_ranks=tok.ranks, special_tokens=special)
+    make = lambda p: tiktoken.Encoding('nanogpt_lit', pat_str=p, mergeable_ranks=tok.ranks,
+                                       special_tokens=special)
     tok.by_pieces = bool(tok.rules.steps or tok.rules.pairs or re.search(r'\\[1-9gk]', tok.pattern))
     try: return make(r'[\s\S]+' if tok.by_pieces else pattern)
     except ValueError as e: error = e
@@ -161,7 +168,7 @@ def has_long_space(
     "Whether `text` contains a run of white space that might overflow tiktoken's stack"
     return len(text) >= 1000 and bool(re.search(r'\s{3}', text[::250])) and bool(_LONG.search(text))
 
-# %% ../nbs/01a_encode.ipynb #c88098da
+# %% ../nbs/01a_encode.ipynb #d3a1e294
 @patch
 def encode(self: Tokenizer,
     text: str,         # any text; half surrogate pairs become U+FFFD
@@ -185,13 +192,14 @@ def _allowed(self: Tokenizer, names):
     names = {names} if isinstance(names, str) else set(names)
     if unknown := names - self.special_tokens.keys():
         known = ', '.join([*self.special_tokens][:20]) or 'none'
-        raise UserError(f'allowed_special: {min(unknown, key=str)!r} is not a special token here; known: {known}')
+        raise UserError(f'allowed_special: {min(unknown, key=str)!r} is not a special token here; '
+                        f'known: {known}')
     return frozenset(names | self._always)
 
 @patch(as_prop=True)
 def _always(self: Tokenizer): return {s for s, e in self.rules.added.items() if not e.get('special', True)}
 
-# %% ../nbs/01a_encode.ipynb #add47c6f
+# %% ../nbs/01a_encode.ipynb #59511e04
 @patch
 def _parts(self: Tokenizer, text, names):
     "The ids of the special tokens in `text`, and the normalised texts between them"
@@ -212,17 +220,19 @@ def _finder(self: Tokenizer, names):
 @patch
 def _looked_for(self: Tokenizer, names, form):
     ids = {form(s): self.special_tokens[s] for s in names}
-    flags = {form(s): e for s in names if (e := self.rules.added.get(s)) and any(e.get(k) for k in _FLAGS[:3])}
+    flags = {form(s): e for s in names if (e := self.rules.added.get(s))
+             and any(e.get(k) for k in _FLAGS[:3])}
     return special_regex(sorted(ids)), ids, flags
 
-# %% ../nbs/01a_encode.ipynb #89e6f43c
+# %% ../nbs/01a_encode.ipynb #fada0591
 def _take_out(text, finder, ids, flags):
     "The ids of special tokens and the texts between them, in order"
     at = 0
     for m in finder.finditer(text) if finder else ():
         start, end = m.span()
         wish = flags.get(m[0], {})
-        if wish.get('single_word') and (start and _LETTER.match(text, start - 1) or _LETTER.match(text, end)): continue
+        if wish.get('single_word') and (start and _LETTER.match(text, start - 1) or _LETTER.match(text, end)):
+            continue
         if wish.get('lstrip'):
             while start > at and text[start - 1] in _WHITE: start -= 1
         if wish.get('rstrip'): end = _BLANKS.match(text, end).end()
@@ -269,11 +279,12 @@ def _pieces(self: Tokenizer, text):
     if self.rules.steps: return apply_steps(text, self.rules.steps)
     return [p.encode() for p in split_text(text, self.pattern)]
 
-# %% ../nbs/01a_encode.ipynb #97bd144f
+# %% ../nbs/01a_encode.ipynb #b6b53b1d
 def split_text(
     text: str,               # any text
     pattern: str,            # a regular expression
-    behavior: str='Isolated',# what becomes of a match; also 'Removed', 'Contiguous', 'MergedWithPrevious' or '…Next'
+    behavior: str='Isolated',# what becomes of a match; also 'Removed', 'Contiguous',
+                             # 'MergedWithPrevious' or '…Next'
     invert: bool=False,      # whether "match" means what lies between matches
 ) -> list[str]:
     "`text` in pieces, as Hugging Face's `Split` cuts it"
@@ -315,7 +326,7 @@ def apply_steps(
         if step == 'bytes' and step is not steps[-1]: parts = [to_printable(p.encode()) for p in parts]
     return [from_printable(p) if printable and steps[-1] != 'bytes' else p.encode() for p in parts if p]
 
-# %% ../nbs/01a_encode.ipynb #a56af389
+# %% ../nbs/01a_encode.ipynb #b693a15c
 def _id_list(ids):
     "A plain list of ints from a list, an array, a tensor or one id"
     ids = ids.tolist() if hasattr(ids, 'tolist') else ids
@@ -327,7 +338,9 @@ def decode_bytes(self: Tokenizer,
 ) -> bytes:
     "The bytes that `ids` stand for"
     ids = _id_list(ids)
-    try: return self.engine.decode_bytes(ids) if self.rules.order is None else b''.join([self.vocab[i] for i in ids])
+    try:
+        if self.rules.order is None: return self.engine.decode_bytes(ids)
+        return b''.join([self.vocab[i] for i in ids])
     except (KeyError, OverflowError, TypeError):
         bad = next((i for i in ids if not isinstance(i, int) or i not in self.vocab), None)
         raise UserError(f'id {bad!r} is not in the vocabulary of {self.vocab_size:,} ids: '
@@ -396,13 +409,13 @@ def _encode_long_space(self: Tokenizer, text):
         text = text[following:]
     return out + self.engine.encode_ordinary(text)
 
-# %% ../nbs/01a_encode.ipynb #c2c2457c
+# %% ../nbs/01a_encode.ipynb #81b09913
 @patch
 def encode_iterable(self: Tokenizer,
     pieces: Iterable[str], # parts of one text, in order: lines of a file, blocks, …
     allowed_special=(),    # as in `encode`
 ) -> Iterator[int]:
-    "The ids of a long text, one by one, in constant memory and independent of how the text is cut into pieces"
+    "The ids of a long text, one by one, in constant memory, however the text is cut into pieces"
     names = self._allowed(allowed_special)
     for chunk in chunks(pieces, self._cut_pattern(names), sorted(names), 2**16):
         yield from self.encode(chunk, names)
@@ -449,7 +462,7 @@ def _text_array(self: Tokenizer, text):
         return np.array(self._text_ids(text), self.dtype)
     return (ranks if self.rules.order is None else np.array(self.rules.order)[ranks]).astype(self.dtype)
 
-# %% ../nbs/01a_encode.ipynb #059d3e2a
+# %% ../nbs/01a_encode.ipynb #7dd96f05
 def merges_from_ranks(
     ranks: dict[bytes, int], # rank of each token, single bytes included
 ) -> list[tuple[bytes, bytes]]:
@@ -458,14 +471,16 @@ def merges_from_ranks(
     merges = [_reduce(t, ranks, ranks[t]) for t in longer]
     for token, parts in zip(longer, merges):
         if len(parts) > 2:
-            raise UserError(f'token {token[:40]!r} can not be reached by merging earlier tokens: the vocabulary is damaged')
+            raise UserError(f'token {token[:40]!r} can not be reached by merging earlier tokens: '
+                            'the vocabulary is damaged')
     return merges
 
 def _reduce(token, ranks, limit):
-    "What remains of `token` when its bytes are merged by ranks below `limit`; its halves, if they come to stand side by side"
+    "What remains of `token` when its bytes are merged by ranks below `limit`; its halves, if all goes well"
     parts = [token[i:i+1] for i in range(len(token))]
     while len(parts) > 2:
-        pairs = [(r, i) for i in range(len(parts) - 1) if (r := ranks.get(parts[i] + parts[i+1], limit)) < limit]
+        pairs = [(r, i) for i in range(len(parts) - 1)
+                 if (r := ranks.get(parts[i] + parts[i+1], limit)) < limit]
         if not pairs: break
         _, i = min(pairs)
         parts[i:i+2] = [parts[i] + parts[i+1]]
