@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RULES', 'bits_per_byte', 'Evaluation', 'evaluate_loss', 'unigram_nats', 'bigram_nats', 'compressor_bits_per_byte',
-           'baselines', 'plot_baselines', 'baseline_table', 'Choice', 'read_choices', 'choice_ids', 'RowScore',
+           'baselines', 'plot_baselines', 'baseline_table', 'Choice', 'read_choices', 'choice_ids', 'lost', 'RowScore',
            'score_rows', 'judge', 'answer', 'accuracies', 'ask', 'hellaswag', 'hub_hellaswag']
 
 # %% ../nbs/14_evaluate.ipynb #cfe1491f
@@ -28,7 +28,7 @@ def bits_per_byte(
     if n_bytes < 1: raise UserError(f'n_bytes={n_bytes}: expected the size of a text that is not empty')
     return nats_per_token/math.log(2)*tokens/n_bytes
 
-# %% ../nbs/14_evaluate.ipynb #7b65a750
+# %% ../nbs/14_evaluate.ipynb #e9bdc6a5
 @dataclass
 class Evaluation:
     "How well a model predicts a text"
@@ -39,9 +39,10 @@ class Evaluation:
     def perplexity(self): return math.exp(self.nats_per_token)
     @property
     def bits_per_byte(self):
-        return None if self.tokens_per_byte is None else bits_per_byte(self.nats_per_token, self.tokens_per_byte, 1)
+        if self.tokens_per_byte is None: return None
+        return bits_per_byte(self.nats_per_token, self.tokens_per_byte, 1)
 
-# %% ../nbs/14_evaluate.ipynb #a4c9f7b1
+# %% ../nbs/14_evaluate.ipynb #f493fe6a
 def evaluate_loss(
     model,               # a `GPT`
     data: TokenData,     # split to evaluate on
@@ -52,8 +53,8 @@ def evaluate_loss(
     strategy=None,       # of a run in several processes, which share the work; None = this one alone
 ) -> Evaluation:
     "How well `model` predicts `data`, each target predicted exactly once"
-    device = str(next(model.parameters()).device)
-    nats = mean_loss(model, data, batch_size, block_size or model.cfg.block_size, max_batches, strategy or SingleDevice(device, dtype))
+    strategy = strategy or SingleDevice(str(next(model.parameters()).device), dtype)
+    nats = mean_loss(model, data, batch_size, block_size or model.cfg.block_size, max_batches, strategy)
     return Evaluation(nats, len(data) - 1, len(data)/data.n_bytes if data.n_bytes else None)
 
 # %% ../nbs/14_evaluate.ipynb #e5168155
@@ -66,24 +67,26 @@ def unigram_nats(
     counts = np.bincount(train, minlength=vocab_size) + .5
     return float(-np.log(counts/counts.sum())[val].mean())
 
-# %% ../nbs/14_evaluate.ipynb #7e0d9472
+# %% ../nbs/14_evaluate.ipynb #d433c1bf
 def _pair_counts(train, val, vocab_size):
-    "For each pair `(a, b)` in `val`: how often `train` has it, how often it has `a` first, and the unigram share of `b`"
+    "For each pair `(a, b)` in `val`: how often `train` has it, and `a` first; the unigram share of `b`"
     train, val = np.asarray(train, np.int64), np.asarray(val, np.int64)
     q = np.bincount(train, minlength=vocab_size) + .5
     pairs, counts = np.unique(train[:-1]*vocab_size + train[1:], return_counts=True)
     wanted = val[:-1]*vocab_size + val[1:]
     at = np.searchsorted(pairs, wanted).clip(max=len(pairs) - 1)
-    return np.where(pairs[at] == wanted, counts[at], 0), np.bincount(train[:-1], minlength=vocab_size)[val[:-1]], (q/q.sum())[val[1:]]
+    c_ab = np.where(pairs[at] == wanted, counts[at], 0)
+    c_a = np.bincount(train[:-1], minlength=vocab_size)[val[:-1]]
+    return c_ab, c_a, (q/q.sum())[val[1:]]
 
 def _smoothed(c_ab, c_a, q_b, k): return float(-np.log((c_ab + k*q_b)/(c_a + k)).mean())
 
-# %% ../nbs/14_evaluate.ipynb #89bfb8ac
+# %% ../nbs/14_evaluate.ipynb #faf84c30
 def bigram_nats(
     train,           # training ids
     val,             # validation ids
     vocab_size: int, # number of ids V
-    k: float=None,   # strength of the unigram prior, in observations; None = chosen on the last tenth of `train`
+    k: float=None,   # strength of the unigram prior, in observations; None = from the last tenth of `train`
 ) -> float:
     "Nats per token of `val` (from its second on) under smoothed pair counts of `train`"
     if k is None:
@@ -92,16 +95,16 @@ def bigram_nats(
         k = min(np.geomspace(.5, 2000, 14), key=lambda k: _smoothed(*held_out, k))
     return _smoothed(*_pair_counts(train, val, vocab_size), k)
 
-# %% ../nbs/14_evaluate.ipynb #c3702bb3
+# %% ../nbs/14_evaluate.ipynb #d6784a33
 def compressor_bits_per_byte(
     text: bytes, # the text to compress
 ) -> dict[str, float]:
     "Bits per byte of gzip and xz at their strongest settings"
     if not text: raise UserError('got an empty text: expected some bytes to compress')
-    size = {'gzip': len(gzip.compress(text, 9, mtime=0)), 'xz': len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))}
-    return {k: 8*v/len(text) for k, v in size.items()}
+    packed = dict(gzip=gzip.compress(text, 9, mtime=0), xz=lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
+    return {k: 8*len(v)/len(text) for k, v in packed.items()}
 
-# %% ../nbs/14_evaluate.ipynb #49cea578
+# %% ../nbs/14_evaluate.ipynb #12f37eda
 def baselines(
     train: TokenData, # training split, which the tables count
     val: TokenData,   # validation split, which everybody has to predict
@@ -114,9 +117,10 @@ def baselines(
     to_nats = math.log(2)*len(text)/len(va)
     nats = {'uniform': math.log(V), 'unigram': unigram_nats(tr, va, V), 'bigram': bigram_nats(tr, va, V),
             **{k: v*to_nats for k, v in compressor_bits_per_byte(text).items()}}
-    return {k: {'nats_per_token': v, 'bits_per_byte': bits_per_byte(v, len(va), len(text))} for k, v in nats.items()}
+    def row(v): return {'nats_per_token': v, 'bits_per_byte': bits_per_byte(v, len(va), len(text))}
+    return {k: row(v) for k, v in nats.items()}
 
-# %% ../nbs/14_evaluate.ipynb #835af4df
+# %% ../nbs/14_evaluate.ipynb #fa72441c
 def plot_baselines(
     rows: dict[str, dict],  # from `baselines`, and the model's own figures under its name
     highlight: str='GPT',   # the row that is the model
@@ -124,7 +128,8 @@ def plot_baselines(
     "Horizontal bars of bits per byte, the model's in another colour"
     ax = new_ax('Validation text, compressed', 'bits per byte', size=(6, .4*len(rows) + .9))
     names = sorted(rows, key=lambda k: -rows[k]['bits_per_byte'])
-    bars = ax.barh(names, [rows[k]['bits_per_byte'] for k in names], color=['C3' if k == highlight else 'C0' for k in names])
+    colours = ['C3' if k == highlight else 'C0' for k in names]
+    bars = ax.barh(names, [rows[k]['bits_per_byte'] for k in names], color=colours)
     ax.bar_label(bars, fmt='%.2f', padding=3)
     ax.grid(False)
     ax.set_xlim(0, 1.1*max(o['bits_per_byte'] for o in rows.values()))
@@ -140,7 +145,7 @@ def baseline_table(
         lines.append(f'{k:<12} {rows[k]["nats_per_token"]:>10.4f} {rows[k]["bits_per_byte"]:>10.4f}')
     return '\n'.join(lines)
 
-# %% ../nbs/14_evaluate.ipynb #626badbe
+# %% ../nbs/14_evaluate.ipynb #3af039c5
 @dataclass
 class Choice:
     "A question with several endings, of which one is right"
@@ -150,14 +155,17 @@ class Choice:
 
     def __post_init__(self):
         if not isinstance(self.ctx, str): raise ValueError('ctx is not a text')
-        if not isinstance(self.endings, list) or len(self.endings) < 2 or not all(isinstance(o, str) and o.strip() for o in self.endings):
+        texts = isinstance(self.endings, list) and all(isinstance(o, str) and o.strip() for o in self.endings)
+        if not texts or len(self.endings) < 2:
             raise ValueError('endings are not a list of at least two texts')
-        if isinstance(self.label, (bool, float)): raise ValueError(f'label is {self.label!r}, which numbers no ending')
+        if isinstance(self.label, (bool, float)):
+            raise ValueError(f'label is {self.label!r}, which numbers no ending')
         try: self.label = int(self.label)
         except (ValueError, TypeError): raise ValueError(f'label is {self.label!r}') from None
-        if not 0 <= self.label < len(self.endings): raise ValueError(f'label {self.label} is not the number of an ending')
+        if not 0 <= self.label < len(self.endings):
+            raise ValueError(f'label {self.label} is not the number of an ending')
 
-# %% ../nbs/14_evaluate.ipynb #62ed1cf4
+# %% ../nbs/14_evaluate.ipynb #faaee1e1
 def read_choices(
     path,         # JSON lines with `ctx`, `endings` and `label`; HellaSwag's file is one
     limit: int=0, # read at most so many; 0 = all
@@ -167,33 +175,56 @@ def read_choices(
     for n, line in enumerate(read_text(path).split('\n'), 1):
         if limit and len(out) == limit: break
         if not line.strip(): continue
-        try: record = json.loads(line)
-        except ValueError: raise UserError(f'{path} line {n} is not JSON: expected one question per line') from None
-        if not isinstance(record, dict): raise UserError(f'{path} line {n} is no record: expected {{"ctx": …, "endings": […], "label": …}}')
-        try: out.append(Choice(*(record[k] for k in ('ctx', 'endings', 'label'))))
-        except KeyError as e: raise UserError(f'{path} line {n} has no field {e}; found {", ".join(record) or "none"}: expected ctx, endings, label') from None
-        except (ValueError, TypeError) as e: raise UserError(f'{path} line {n}: {e}; expected ctx, endings, label') from None
+        try: out.append(_choice(line))
+        except ValueError as e:
+            raise UserError(f'{path} line {n} {e}; expected ctx, endings, label') from None
     if not out: raise UserError(f'{path} holds no questions: expected JSON lines with ctx, endings, label')
     return out
 
-# %% ../nbs/14_evaluate.ipynb #3672548c
-def choice_ids(
-    question: Choice, # context and endings
-    tokenizer,        # that the model was trained with
-    block_size: int,  # the model's window
-) -> list: # for each ending: (ids, how many of them belong to the ending)
-    "The token ids of the context followed by each ending"
+# %% ../nbs/14_evaluate.ipynb #fee1783f
+def _choice(line):
+    "One line of a file of questions; `ValueError` says what is wrong with it"
+    try: record = json.loads(line)
+    except (ValueError, RecursionError): raise ValueError('is not JSON: one question per line') from None
+    if not isinstance(record, dict): raise ValueError('is no record')
+    if lacks := [k for k in ('ctx', 'endings', 'label') if k not in record]:
+        raise ValueError(f'has no field {lacks[0]!r}; found {", ".join(record) or "none"}')
+    try: return Choice(record['ctx'], record['endings'], record['label'])
+    except ValueError as e: raise ValueError(f'is no question: {e}') from None
+
+# %% ../nbs/14_evaluate.ipynb #ffb8354d
+def _whole_rows(question, tokenizer):
+    "For each ending: the ids of context and ending, and how many of them belong to the ending"
     eot = tokenizer.eot_id
     ctx, rows = question.ctx.rstrip(' '), []
     before = tokenizer.encode(ctx) or ([] if eot is None else [eot])
     for ending in question.endings:
         joined = not ctx or ctx[-1].isspace() or ending[0].isspace()
         after = tokenizer.encode(ending if joined else ' ' + ending)
-        ids = (before + after)[-(block_size + 1):]
-        rows.append((ids, min(len(after), len(ids) - 1)))
+        rows.append((before + after, len(after)))
     return rows
 
-# %% ../nbs/14_evaluate.ipynb #d4ce5480
+# %% ../nbs/14_evaluate.ipynb #c1c66cf5
+def choice_ids(
+    question: Choice, # context and endings
+    tokenizer,        # that the model was trained with
+    block_size: int,  # the model's window
+) -> list: # for each ending: (ids, how many of them belong to the ending)
+    "The token ids of the context followed by each ending; of what is too long, the end"
+    rows = [(ids[-(block_size + 1):], n) for ids, n in _whole_rows(question, tokenizer)]
+    return [(ids, min(n, len(ids) - 1)) for ids, n in rows]
+
+def lost(
+    question: Choice, # context and endings
+    tokenizer,        # that the model was trained with
+    block_size: int,  # the model's window
+) -> str:
+    "What a window is too short for: 'ending', 'context', or '' if nothing is lost"
+    rows = _whole_rows(question, tokenizer)
+    if any(n > block_size for _, n in rows): return 'ending'
+    return 'context' if any(len(ids) > block_size + 1 for ids, _ in rows) else ''
+
+# %% ../nbs/14_evaluate.ipynb #941d3401
 class RowScore(NamedTuple):
     "What a model thinks of the last tokens of a row"
     logprob: float # sum over these tokens, in nats
@@ -213,12 +244,13 @@ def score_rows(
     model.eval()
     for b in range(0, len(order), batch_size):
         part = order[b:b + batch_size]
-        with SingleDevice(str(device), dtype).autocast(): scores = _score_batch(model, [rows[i] for i in part], device)
+        with SingleDevice(str(device), dtype).autocast():
+            scores = _score_batch(model, [rows[i] for i in part], device)
         for i, score in zip(part, scores): out[i] = score
     model.train(was_training)
     return out
 
-# %% ../nbs/14_evaluate.ipynb #d7e4e47d
+# %% ../nbs/14_evaluate.ipynb #fed0ff4b
 def _score_batch(model, rows, device):
     "Scores of rows that are run through the network together"
     T, counts = max(len(ids) for ids, _ in rows) - 1, [n for _, n in rows]
@@ -230,17 +262,19 @@ def _score_batch(model, rows, device):
     logits_NV = model.logits(x_NC).float()
     logp_N = (logits_NV.gather(1, targets[:, None])[:, 0] - logits_NV.logsumexp(-1)).double().cpu()
     hit_N = (logits_NV.argmax(-1) == targets).cpu()
-    return [RowScore(p.sum().item(), len(p), bool(h.all())) for p, h in zip(logp_N.split(counts), hit_N.split(counts))]
+    parts = zip(logp_N.split(counts), hit_N.split(counts))
+    return [RowScore(p.sum().item(), len(p), bool(h.all())) for p, h in parts]
 
-# %% ../nbs/14_evaluate.ipynb #23ef7404
+# %% ../nbs/14_evaluate.ipynb #46540b63
 def judge(
     question: Choice, # what was asked
     scores: list,     # a `RowScore` for each ending
     index: int=0,     # number of the question in its file
+    cut: str='',      # what of it was `lost`
 ) -> dict:
     "The record of one question: what the model thinks of each ending, in plain numbers"
-    return dict(index=index, label=question.label, logprob=[s.logprob for s in scores], tokens=[s.tokens for s in scores],
-                characters=[len(o) for o in question.endings])
+    return dict(index=index, label=question.label, logprob=[s.logprob for s in scores],
+                tokens=[s.tokens for s in scores], characters=[len(o) for o in question.endings], cut=cut)
 
 RULES = {'acc': lambda r: r['logprob'],
          'acc_norm_per_token': lambda r: [p/n for p, n in zip(r['logprob'], r['tokens'])],
@@ -254,19 +288,20 @@ def answer(
     values = RULES[rule](record)
     return values.index(max(values))
 
-# %% ../nbs/14_evaluate.ipynb #09840602
+# %% ../nbs/14_evaluate.ipynb #4a33c4ee
 def accuracies(
     records, # from `judge`
 ) -> dict:
-    "Share of right answers by each rule, with its standard error: `{'n': …, 'acc': …, 'acc_stderr': …, …}`"
+    "Share of right answers by each rule with its standard error, and how many questions were cut, if any"
     n, out = len(records), dict(n=len(records))
     if not n: raise UserError('no questions were answered: expected at least one')
     for rule in RULES:
         p = sum(answer(r, rule) == r['label'] for r in records)/n
         out |= {rule: p, f'{rule}_stderr': math.sqrt(p*(1 - p)/(n - 1)) if n > 1 else None}
-    return out
+    cut = [r['cut'] for r in records if r.get('cut')]
+    return out | {f'{what}_cut': cut.count(what) for what in sorted({*cut})}
 
-# %% ../nbs/14_evaluate.ipynb #9b923716
+# %% ../nbs/14_evaluate.ipynb #f5c645e4
 def ask(
     model,                # a `GPT`
     tokenizer,            # that it was trained with
@@ -280,11 +315,14 @@ def ask(
     "Yield the records of this process's questions, in order"
     todo = [i for i in range(rank, len(questions), world_size) if i not in skip]
     for b in range(0, len(todo), batch_size):
-        part = [(i, choice_ids(questions[i], tokenizer, model.cfg.block_size)) for i in todo[b:b + batch_size]]
-        scores = iter(score_rows(model, [row for _, rows in part for row in rows], 4*batch_size, dtype))
-        for i, rows in part: yield judge(questions[i], [next(scores) for _ in rows], i)
+        part = {i: choice_ids(questions[i], tokenizer, model.cfg.block_size) for i in todo[b:b + batch_size]}
+        scores = iter(score_rows(model, [row for rows in part.values() for row in rows], 4*batch_size, dtype))
+        for i, rows in part.items():
+            full = any(len(ids) > model.cfg.block_size for ids, _ in rows) # only then can something be lost
+            cut = lost(questions[i], tokenizer, model.cfg.block_size) if full else ''
+            yield judge(questions[i], [next(scores) for _ in rows], i, cut)
 
-# %% ../nbs/14_evaluate.ipynb #e62ce34f
+# %% ../nbs/14_evaluate.ipynb #331679e4
 def hellaswag(
     model,                # a `GPT`
     tokenizer,            # that it was trained with
@@ -294,14 +332,17 @@ def hellaswag(
     dtype: str='float32', # of matrix products
 ) -> dict:
     "HellaSwag's accuracies, as `accuracies` gives them (Zellers et al. 2019)"
-    questions = source if isinstance(source, list) else read_choices(source, limit) if source else hub_hellaswag(limit)
+    if isinstance(source, list): questions = source
+    else: questions = read_choices(source, limit) if source else hub_hellaswag(limit)
     return accuracies([*ask(model, tokenizer, questions[:limit or None], batch_size, dtype)])
 
 def hub_hellaswag(limit=0) -> list[Choice]:
     "HellaSwag's validation questions through `datasets`. `UserError` says what to do offline"
     try:
         rows = hub_dataset('Rowan/hellaswag', 'validation')
-        return [Choice(r['ctx'], r['endings'], r['label']) for r in (rows.select(range(limit)) if limit else rows)]
+        rows = rows.select(range(min(limit, len(rows)))) if limit else rows
+        return [Choice(r['ctx'], r['endings'], r['label']) for r in rows]
     except Exception as e:
-        raise UserError(f'HellaSwag could not be read from the network ({type(e).__name__}): go online once, or fetch hellaswag_val.jsonl '
-                        'from github.com/rowanz/hellaswag on another machine and name it with --hellaswag FILE') from None
+        raise UserError(f'HellaSwag could not be read from the network ({type(e).__name__}): go online once, '
+                        'or fetch hellaswag_val.jsonl from github.com/rowanz/hellaswag on another machine '
+                        'and name it with --hellaswag FILE') from None

@@ -185,3 +185,39 @@ def test_figures_of_an_earlier_harness_run_are_not_taken_for_these(here, monkeyp
     monkeypatch.setenv('RANK', '0')
     assert here('run', '--tasks', 'harness:new', '--out_dir', tmp_path)[0] == 0
     assert [*results(tmp_path)] == ['harness:new']
+
+def test_questions_that_are_cut_are_counted(here, tmp_path):
+    ask = [dict(ctx='the cat sat on', endings=[' the mat', ' a hat'], label=0), dict(ctx='the cat sat on '*99, endings=['a', 'b'], label=1),
+           dict(ctx='the cat', endings=[' sat on the mat'*99, ' sat'], label=1)]
+    (tmp_path/'long.jsonl').write_text('\n'.join(map(json.dumps, ask)))
+    code, said = here('run', '--tasks', tmp_path/'long.jsonl', '--out_dir', tmp_path)
+    found = results(tmp_path)['long']
+    assert code == 0 and (found['context_cut'], found['ending_cut']) == (1, 1)
+    assert 'of 3 questions 1 lost the beginning of their context and 1 lost even part of an ending' in said and '64 tokens' in said
+
+def test_a_held_out_text_that_repeats_itself_ends_in_a_sentence(here, tmp_path):
+    from nanogpt_lit.data import prepare
+    prepare(['one and the same line\n'*300]*4, tmp_path/'same', tokenizer=str(Path('run/tokenizer').resolve()), val_fraction=.5, progress=False)
+    code, said = here('run', '--tasks', 'cloze', '--data', tmp_path/'same', '--out_dir', tmp_path/'out')
+    assert code == 1 and 'says the same over and over' in said and said.count('\n') == 1
+
+def test_a_task_of_ones_own_in_the_harness(here, home, tmp_path):
+    "The harness's multiple choice on a local file gives what our own scores give, added up in its way: both encoded together here"
+    pytest.importorskip('lm_eval', reason='the evaluation harness is not installed')
+    (tmp_path/'mine.yaml').write_text(f'''task: mine
+dataset_path: json
+dataset_kwargs: {{data_files: {{validation: {home/'one.jsonl'}}}}}
+output_type: multiple_choice
+validation_split: validation
+doc_to_text: "{{{{ctx}}}}"
+doc_to_choice: "{{{{endings}}}}"
+doc_to_target: label
+target_delimiter: ""
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+''')
+    code, said = here('run', '--tasks', 'harness:mine', 'one.jsonl', '--include_path', tmp_path, '--out_dir', tmp_path/'out')
+    assert code == 0, said
+    found = results(tmp_path/'out')
+    assert found['harness:mine']['n'] == 18 and found['harness:mine']['acc'] == pytest.approx(found['one']['acc'])
+    code, said = here('run', '--tasks', 'harness:mine', '--include_path', tmp_path/'nowhere', '--out_dir', tmp_path/'out')
+    assert code == 1 and 'expected a folder of task files' in said and said.count('\n') == 1
