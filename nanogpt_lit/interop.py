@@ -7,7 +7,7 @@ __all__ = ['HARMLESS', 'HUB_NAME', 'Record', 'read_pickle', 'save_tensors', 'rea
            'hub_folder', 'from_hf', 'to_hf', 'find_checkpoint', 'find_tokenizer', 'folded', 'LoadedRun', 'load_run',
            'crop_vocab', 'sample_texts', 'sample_command', 'import_command', 'write_run', 'export_command']
 
-# %% ../nbs/12_interop.ipynb #b75dfb9f
+# %% ../nbs/12_interop.ipynb #3d2f6147
 import json, math, os, pickle, re, sys, warnings
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -17,42 +17,52 @@ from torch import nn
 from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from .core import (UserError, atomic_write, build, check_writable, flat_values, human, pick_device, pick_dtype,
+from .core import (UserError, atomic_write, build, check_writable, flat_values, human,
+                              pick_device, pick_dtype,
                               read_text, set_threads, to_toml, warn)
 from .config import ExportConfig, ImportConfig, RunConfig, SampleConfig
 from .tokenizer import load_tokenizer
 from .model import GPT, GPTConfig
 from .generate import generate, prompt_ids, row_seeds, stream_text
 from .checkpoint import bare_name, fit_weights, latest_checkpoint, save_checkpoint, verified
-from .translate import (CS336, FAMILIES, NANOGPT, READABLE, family_of, gpt_config, hf_config, tidy, to_ours,
+from .translate import (CS336, FAMILIES, NANOGPT, READABLE, family_of, gpt_config, hf_config,
+                                   tidy, to_ours,
                                    to_theirs)
 
-# %% ../nbs/12_interop.ipynb #1ae1f8c3
+# %% ../nbs/12_interop.ipynb #36efeeed
 class Record:
     "Stands in for an object whose class is never looked up; keeps its attributes, does nothing"
     def __init__(self, *args): pass
     def __setstate__(self, state):
-        if isinstance(state, dict): self.__dict__.update({k: v for k, v in state.items() if isinstance(k, str)})
+        if isinstance(state, dict):
+            self.__dict__.update({k: v for k, v in state.items() if isinstance(k, str)})
 
-# %% ../nbs/12_interop.ipynb #3a4b1d49
-HARMLESS = re.compile(r'numpy\..*|pathlib\w*\.\w*Path|argparse\.Namespace|([\w.]+\.)?\w*(Config|Args)') # names of stand-ins
+# %% ../nbs/12_interop.ipynb #fb987d6f
+# names of stand-ins
+HARMLESS = re.compile(r'numpy\..*|pathlib\w*\.\w*Path|argparse\.Namespace|([\w.]+\.)?\w*(Config|Args)')
 
 def read_pickle(
     path, # .pt, .pth or .bin file
 ):
-    "The content of a stranger's checkpoint; nothing in it is executed or imported. `UserError` if it asks for more"
+    "A stranger's checkpoint; nothing in it is executed or imported. `UserError` if it asks for more"
     try: asks = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception: asks = []                                       # not a zip: torch's reader decides alone
+    except Exception:
+        asks = []                                       # not a zip: torch's reader decides alone
     if bad := sorted(o for o in asks if not HARMLESS.fullmatch(o)):
-        raise UserError(f'{path} is refused: it asks for {", ".join(bad[:3])}, and weights need no such thing. Nothing was executed')
+        raise UserError(f'{path} is refused: it asks for {", ".join(bad[:3])}, and weights need no such '
+                        'thing. Nothing was executed')
     try:
-        with torch.serialization.safe_globals([(Record, o) for o in asks]), warnings.catch_warnings(action='ignore'):
+        known = torch.serialization.safe_globals([(Record, o) for o in asks])
+        with known, warnings.catch_warnings(action='ignore'):
             return torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError: raise UserError(f'{path} does not exist: check the path') from None
     except pickle.UnpicklingError as e:
-        why = next((o for o in str(e).splitlines() if re.search('Unsupported|GLOBAL|Trying to|not an allowed', o)), 'unreadable')
-        raise UserError(f'{path} is refused: it is not a file of plain tensors ({why.strip()[:120]}). Nothing was executed') from None
-    except Exception as e: raise UserError(f'{path} is torn or not a checkpoint ({type(e).__name__}): copy it again') from None
+        told = [o for o in str(e).splitlines() if re.search('Unsupported|GLOBAL|Trying to|not an allowed', o)]
+        why = told[0] if told else 'unreadable'
+        raise UserError(f'{path} is refused: it is not a file of plain tensors ({why.strip()[:120]}). '
+                        'Nothing was executed') from None
+    except Exception as e:
+        raise UserError(f'{path} is torn or not a checkpoint ({type(e).__name__}): copy it again') from None
 
 # %% ../nbs/12_interop.ipynb #236aa17d
 def save_tensors(
@@ -73,17 +83,18 @@ def save_tensors(
         index = dict(metadata=dict(total_size=sum(w.nbytes for w in weights.values())), weight_map=places)
         atomic_write(folder/'model.safetensors.index.json', json.dumps(index, indent=1))
 
-# %% ../nbs/12_interop.ipynb #3102ca7f
+# %% ../nbs/12_interop.ipynb #5e087395
 def _save_safe(tensors, path):
     "Write under another name first, so that the final name never points to half a file"
     part = path.with_name(f'.{path.name}.part')
     try:
         save_file(tensors, part, metadata={'format': 'pt'})
         os.replace(part, path)
-    except (OSError, SafetensorError) as e: raise UserError(f'{path} cannot be written ({e}): is the disk full?') from None
+    except (OSError, SafetensorError) as e:
+        raise UserError(f'{path} cannot be written ({e}): is the disk full?') from None
     finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/12_interop.ipynb #dc38606a
+# %% ../nbs/12_interop.ipynb #46c3be39
 def read_tensors(
     folder, # with model.safetensors or its pieces; older folders have pytorch_model.bin
 ) -> dict: # `{name: tensor}`
@@ -96,29 +107,34 @@ def read_tensors(
             if bad := [o for o in files if Path(o).name != o]:
                 raise UserError(f'{index} points outside of its folder ({bad[0]}): refused')
             return {k: w for o in sorted(files) for k, w in read(folder/o).items()}
-    raise UserError(f'{folder} holds no weights: expected model.safetensors, or its pieces with model.safetensors.index.json')
+    raise UserError(f'{folder} holds no weights: expected model.safetensors, or its pieces with '
+                    'model.safetensors.index.json')
 
 def _read_safe(path):
     try: return load_file(path)
-    except FileNotFoundError: raise UserError(f'{path} is missing, though the index names it: copy the whole folder') from None
-    except (SafetensorError, OSError) as e: raise UserError(f'{path} is torn or not a safetensors file ({e}): copy it again') from None
+    except FileNotFoundError:
+        raise UserError(f'{path} is missing, though the index names it: copy the whole folder') from None
+    except (SafetensorError, OSError) as e:
+        raise UserError(f'{path} is torn or not a safetensors file ({e}): copy it again') from None
 
-# %% ../nbs/12_interop.ipynb #d5d0972c
+# %% ../nbs/12_interop.ipynb #85af2b75
 def read_json(path) -> dict:
     "A JSON file that must hold an object"
     try: data = json.loads(read_text(path))
     except json.JSONDecodeError as e:
         raise UserError(f'{path} is not valid JSON (line {e.lineno}: {e.msg}): the file is damaged') from None
-    if not isinstance(data, dict): raise UserError(f'{path} holds a {type(data).__name__}: expected an object')
+    if not isinstance(data, dict):
+        raise UserError(f'{path} holds a {type(data).__name__}: expected an object')
     return data
 
-# %% ../nbs/12_interop.ipynb #db9328b8
+# %% ../nbs/12_interop.ipynb #8acd9dcf
 def _shape_of(weights, layout, hints):
     "What shapes and names say about the network"
     bare = {bare_name(k): w for k, w in weights.items()}
     tables = [f'{layout.outer[o]}.weight' for o in ('wte', 'wpe') if o == 'wte' or not layout.pairs]
     if bad := [k for k in tables if k not in bare or bare[k].ndim != 2]:
-        raise UserError(f'the weights have no usable {" and ".join(bad)}: the checkpoint is damaged, or of another kind of network')
+        raise UserError(f'the weights have no usable {" and ".join(bad)}: the checkpoint is damaged, or of '
+                        'another kind of network')
     wte = bare[tables[0]]
     n_layer = sum(k.endswith(f'.{layout.inner["norm2"]}.weight') for k in bare)
     head = bare.get('lm_head.weight')
@@ -127,20 +143,24 @@ def _shape_of(weights, layout, hints):
     up = bare.get(f'{layout.block.format(0)}.{layout.inner["mlp.up"]}.weight')
     if up is not None: kw['d_ff'] = len(up)
     if layout.pairs: kw |= dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=False)
-    else: kw |= dict(block_size=len(bare['transformer.wpe.weight']), bias='transformer.h.0.attn.c_attn.bias' in bare)
+    else: kw |= dict(block_size=len(bare['transformer.wpe.weight']),
+                     bias='transformer.h.0.attn.c_attn.bias' in bare)
     return kw | {k: v for k, v in hints.items() if v is not None}
 
-# %% ../nbs/12_interop.ipynb #3b171d0b
-_COURSE = dict(context_length='block_size', num_heads='n_head', n_heads='n_head', rope_theta='rope_theta', max_seq_len='block_size')
+# %% ../nbs/12_interop.ipynb #f325097b
+_COURSE = dict(context_length='block_size', num_heads='n_head', n_heads='n_head', rope_theta='rope_theta',
+               max_seq_len='block_size')
 
 def foreign_model(
     ckpt: dict,       # content of a checkpoint, from `read_pickle`
     path,             # where it was read
     hints: dict=None, # settings that it may not contain: n_head, block_size, rope_theta
 ) -> GPT:
-    "The model in a checkpoint of nanoGPT, build-nanogpt or CS336. `UserError` if it is none of them, or doesn't say enough"
-    weights = next((ckpt[k] for k in ('model', 'model_state_dict', 'state_dict') if isinstance(ckpt.get(k), dict)), ckpt)
-    weights = {bare_name(k): w for k, w in weights.items() if isinstance(k, str) and isinstance(w, torch.Tensor)}
+    "The model in a checkpoint of nanoGPT, build-nanogpt or CS336. `UserError` if it's none, or says too little"
+    weights = next((ckpt[k] for k in ('model', 'model_state_dict',
+                                      'state_dict') if isinstance(ckpt.get(k), dict)), ckpt)
+    def usable(k, w): return isinstance(k, str) and isinstance(w, torch.Tensor)
+    weights = {bare_name(k): w for k, w in weights.items() if usable(k, w)}
     layout = next((o for o in (NANOGPT, CS336) if o.outer['wte'] + '.weight' in weights), None)
     if layout is None:
         raise UserError(f'{path} is not a checkpoint that we know (ours, nanoGPT, build-nanogpt, CS336); '
@@ -149,32 +169,34 @@ def foreign_model(
     kw = _shape_of(weights, layout, _told(ckpt, Path(path), layout) | given)
     need = ('n_head', 'block_size') if layout is CS336 else ('n_head',)
     if missing := [k for k in need if not isinstance(kw.get(k), int)]:
-        raise UserError(f'{path} does not say {" and ".join(missing)}: give {" ".join(f"--{k} N" for k in missing)}')
+        raise UserError(f'{path} does not say {" and ".join(missing)}: give '
+                        f'{" ".join(f"--{k} N" for k in missing)}')
     model = GPT(tidy(GPTConfig(**kw))).eval()
     fit_weights(model, to_ours(weights, model.cfg, layout), path)
     return model
 
-# %% ../nbs/12_interop.ipynb #762afaaf
+# %% ../nbs/12_interop.ipynb #acea5108
 def _told(ckpt, path, layout):
     "What a foreign checkpoint, or the model_config.json beside it, says about the network"
     args, config = ckpt.get('model_args'), ckpt.get('config')
     config = vars(config) if isinstance(config, Record) else config if isinstance(config, dict) else {}
     if layout is NANOGPT:
-        if isinstance(args, dict): return dict(act='gelu', n_head=args.get('n_head'))           # nanoGPT's GELU is exact
-        return dict(act='gelu_tanh', n_head=config.get('n_head'))                               # build-nanogpt's is GPT-2's
+        if isinstance(args, dict):
+            return dict(act='gelu', n_head=args.get('n_head'))           # nanoGPT's GELU is exact
+        return dict(act='gelu_tanh', n_head=config.get('n_head')) # build-nanogpt's is GPT-2's
     file = path.parent/'model_config.json'
     told = config or (read_json(file) if file.exists() else {})
     if odd := [k for k in ('remove_rmsnorm', 'use_post_norm', 'remove_rope') if told.get(k)]:
         raise UserError(f'{path} has {", ".join(odd)}, which can\'t be expressed here')
     return {b: told[a] for a, b in _COURSE.items() if a in told}
 
-# %% ../nbs/12_interop.ipynb #d9c99c2e
+# %% ../nbs/12_interop.ipynb #3de697cb
 HUB_NAME = re.compile(r'gpt2(-medium|-large|-xl)?|(?!runs/)[\w-][\w.-]*/[\w.-]+')
 
 def hub_folder(
     name: str, # gpt2, gpt2-medium, gpt2-large, gpt2-xl or OWNER/NAME
 ) -> Path:
-    "The local copy of a model at huggingface.co, fetched if need be. `UserError` says what to do without network"
+    "The local copy of a model at huggingface.co, fetched if need be. `UserError` tells what to do offline"
     from huggingface_hub import snapshot_download
     wanted = ['*.json', 'merges.txt', '*.safetensors']
     for extra in ({'local_files_only': True}, {}):                  # the copy first
@@ -183,16 +205,18 @@ def hub_folder(
         if [*folder.glob('*.safetensors')]: return folder
         error = FileNotFoundError('it has no safetensors files')
     reason = str(error).strip().splitlines() or ['']
-    raise UserError(f'{name} is neither a Hugging Face folder here nor could it be fetched from huggingface.co ({type(error).__name__}: '
-                    f'{reason[0][:100]}). Without network: on another machine run "hf download {name} --local-dir NAME", '
+    raise UserError(f'{name} is neither a Hugging Face folder here nor could it be fetched from '
+                    f'huggingface.co ({type(error).__name__}: '
+                    f'{reason[0][:100]}). Without network: on another machine run "hf download {name} '
+                    '--local-dir NAME", '
                     'copy the folder, give its path')
 
-# %% ../nbs/12_interop.ipynb #cba6c8be
+# %% ../nbs/12_interop.ipynb #e4a0dabf
 def from_hf(
     folder_or_name,    # a Hugging Face folder, or a name at huggingface.co such as gpt2
     device: str='cpu', # where to put the model
 ) -> GPT:
-    "A GPT-2, Llama, Qwen3, Arcee, Qwen2 or Mistral model as a `GPT`. `UserError` with every reason if it can't be one"
+    "A GPT-2, Llama, Qwen3, Arcee, Qwen2 or Mistral model as a `GPT`. `UserError` with every reason if it can't"
     where = _as_path(folder_or_name)
     folder = where if where.is_dir() else hub_folder(str(where))
     c = read_json(folder/'config.json')
@@ -203,17 +227,19 @@ def from_hf(
     fit_weights(model, _with_zero_biases(to_ours(weights, cfg, layout), model), folder)
     return model.eval().to(device)
 
-# %% ../nbs/12_interop.ipynb #df4395cd
+# %% ../nbs/12_interop.ipynb #96c9b13b
 def _with_zero_biases(weights, model):
     "`weights`, and zeros for those biases of linear layers that no block has"
     def kind(k): return re.sub(r'\.\d+\.', '.*.', k)
     have = {*map(kind, weights)}
-    lacks = {k: v for k, v in model.state_dict().items() if k.endswith('.bias') and 'norm' not in k and kind(k) not in have}
+    biases = {k: v for k, v in model.state_dict().items() if k.endswith('.bias') and 'norm' not in k}
+    lacks = {k: v for k, v in biases.items() if kind(k) not in have}
     return weights | {k: torch.zeros_like(v) for k, v in lacks.items()}
 
-# %% ../nbs/12_interop.ipynb #8bde2d6a
+# %% ../nbs/12_interop.ipynb #5a17c41a
 def _as_path(where):
-    if not isinstance(where, (str, os.PathLike)): raise UserError(f'{where!r} names no model: expected a folder, a file or a name such as gpt2')
+    if not isinstance(where, (str, os.PathLike)):
+        raise UserError(f'{where!r} names no model: expected a folder, a file or a name such as gpt2')
     return Path(where)
 
 # %% ../nbs/12_interop.ipynb #e2cc2dd6
@@ -225,7 +251,7 @@ def _spelled_out(model, family):
     def missing(k, v): return (torch.zeros if k.endswith('.bias') else torch.ones)(v.shape)
     return {k: have[k].cpu() if k in have else missing(k, v) for k, v in full.items()}
 
-# %% ../nbs/12_interop.ipynb #dc56dae8
+# %% ../nbs/12_interop.ipynb #78ff91e4
 def to_hf(
     model_or_run,        # a `GPT`, something with `.model` and `.tokenizer`, or what `load_run` takes
     folder,              # folder to write, made if need be
@@ -233,11 +259,13 @@ def to_hf(
     dtype: str='float32', # of the numbers in the file
     max_bytes=5*10**9,   # largest size of one file
 ) -> Path:
-    "Write a folder that `transformers` loads as GPT-2, Llama, Mistral, Qwen3 or Arcee. `UserError` with every reason if none fits"
+    "Write a folder that `transformers` loads. `UserError` with every reason if no family of theirs fits"
     run = load_run(model_or_run, 'cpu') if isinstance(model_or_run, (str, Path)) else model_or_run
     model, tok = getattr(run, 'model', run), tokenizer or getattr(run, 'tokenizer', None)
-    if not isinstance(model, GPT): raise UserError(f'got a {type(model).__name__} to export: expected a GPT, a run, or the path of one')
-    if dtype not in ('float32', 'bfloat16', 'float16'): raise UserError(f'dtype={dtype!r}: expected float32, bfloat16 or float16')
+    if not isinstance(model, GPT):
+        raise UserError(f'got a {type(model).__name__} to export: expected a GPT, a run, or the path of one')
+    if dtype not in ('float32', 'bfloat16', 'float16'):
+        raise UserError(f'dtype={dtype!r}: expected float32, bfloat16 or float16')
     eot = tok.eot_id if tok else None
     config, family = hf_config(model.cfg, eot, dtype), family_of(model.cfg)
     folder = check_writable(folder)
@@ -246,20 +274,22 @@ def to_hf(
     save_tensors({k: w.to(getattr(torch, dtype)) for k, w in weights.items()}, folder, max_bytes)
     ends = {} if eot is None else dict(bos_token_id=eot, eos_token_id=eot, pad_token_id=eot)
     turn = tok.special_tokens.get('<|im_end|>') if getattr(tok, 'chat_template', None) else None
-    if turn is not None: ends['eos_token_id'] = turn if eot is None else [eot, turn] # a chat model ends its turn, not the text
+    if turn is not None:
+        ends['eos_token_id'] = turn if eot is None else [eot, turn] # a chat model ends its turn, not the text
     atomic_write(folder/'generation_config.json', json.dumps(ends, indent=1))
     if tok: _save_tokenizer(tok, folder, model.cfg.block_size)
     atomic_write(folder/'config.json', json.dumps(config, indent=1)) # last: without it the folder is nothing
     return folder
 
-# %% ../nbs/12_interop.ipynb #81e0eb45
+# %% ../nbs/12_interop.ipynb #8c147770
 def _save_tokenizer(tok, folder, longest):
     "The tokenizer's files, with the length of the context in its settings"
     tok.save(folder)
     settings = folder/'tokenizer_config.json'
-    if settings.exists(): atomic_write(settings, json.dumps(read_json(settings) | dict(model_max_length=longest), indent=1))
+    if settings.exists():
+        atomic_write(settings, json.dumps(read_json(settings) | dict(model_max_length=longest), indent=1))
 
-# %% ../nbs/12_interop.ipynb #106f5724
+# %% ../nbs/12_interop.ipynb #35df2db4
 def find_checkpoint(
     path, # a run folder, or a checkpoint file
 ) -> Path:
@@ -267,7 +297,8 @@ def find_checkpoint(
     path = Path(path)
     if path.is_file(): return path
     if not path.exists():
-        raise UserError(f'{path} does not exist: expected a run folder, a checkpoint or a Hugging Face folder '
+        raise UserError(f'{path} does not exist: expected a run folder, a checkpoint or a Hugging Face '
+                        'folder '
                         '(train one with nanogpt-quickstart)')
     for name in ('best.pt', 'ckpt.pt'):
         if (path/name).exists(): return path/name
@@ -291,18 +322,20 @@ def find_tokenizer(
         if place.exists(): return load_tokenizer(place)
     return load_tokenizer('gpt2') if vocab_size in (50257, 50304) and not path.is_dir() else None
 
-# %% ../nbs/12_interop.ipynb #a24a069a
+# %% ../nbs/12_interop.ipynb #61eda626
 def _located(path):
     "A Hugging Face folder (fetched, if it is a name) or a checkpoint file"
     where, name = _as_path(path), str(path)
     if where.suffix in ('.safetensors', '.bin') and (where.parent/'config.json').exists(): return where.parent
-    if not where.exists() and HUB_NAME.fullmatch(name) and not Path(name.split('/')[0]).exists(): return hub_folder(name)
+    if not where.exists() and HUB_NAME.fullmatch(name) and not Path(name.split('/')[0]).exists():
+        return hub_folder(name)
     return where if where.is_dir() and (where/'config.json').exists() else find_checkpoint(where)
 
 def _content(file):
     "A checkpoint's content; ours is verified"
     ckpt = read_pickle(file)
-    if not isinstance(ckpt, dict): raise UserError(f'{file} holds a {type(ckpt).__name__}: expected a checkpoint')
+    if not isinstance(ckpt, dict):
+        raise UserError(f'{file} holds a {type(ckpt).__name__}: expected a checkpoint')
     return verified(ckpt, file) if 'checksum' in ckpt else ckpt
 
 def _number(v):
@@ -322,12 +355,13 @@ def folded(
         if part == 'lora_rows': out[at] = out[at].index_add(0, weights[f'{layer}.lora_ids'], weights[k])
     return out
 
-# %% ../nbs/12_interop.ipynb #25de6bc3
+# %% ../nbs/12_interop.ipynb #eff10d8d
 def _look_for_tokenizer(run, ckpt):
     try: run.tokenizer = find_tokenizer(run.path, ckpt, run.model.cfg.vocab_size)
     except UserError as e: run.note = str(e)
     if run.tokenizer and run.tokenizer.vocab_size > run.model.cfg.vocab_size:
-        run.note = f'the tokenizer beside it has {run.tokenizer.vocab_size} ids, the model {run.model.cfg.vocab_size}'
+        theirs, ours = run.tokenizer.vocab_size, run.model.cfg.vocab_size
+        run.note = f'the tokenizer beside it has {theirs} ids, the model {ours}'
         run.tokenizer = None
 
 def _own_run(file, ckpt, tokenizer):
@@ -338,7 +372,8 @@ def _own_run(file, ckpt, tokenizer):
     if tokenizer is None and folder.exists():
         tok = load_tokenizer(folder)
         if ckpt.get('tokenizer_hash') not in (None, tok.hash):
-            raise UserError(f'{folder} is not the tokenizer that {file.name} was trained with: restore the original folder')
+            raise UserError(f'{folder} is not the tokenizer that {file.name} was trained with: restore the '
+                            'original folder')
     return LoadedRun(model, tok, file, ckpt['step'], ckpt.get('val_loss'))
 
 # %% ../nbs/12_interop.ipynb #1b225124
@@ -372,32 +407,33 @@ def load_run(
     run.model.to(pick_device(device))
     return run
 
-# %% ../nbs/12_interop.ipynb #a8d87ae2
+# %% ../nbs/12_interop.ipynb #95035588
 @patch(cls_method=True)
 def from_pretrained(
     cls: GPT,
-    path,               # run folder, checkpoint of ours or of others, Hugging Face folder, or a name such as gpt2
+    path, # run folder, checkpoint of ours or of others, Hugging Face folder, or a name such as gpt2
     device: str='cpu',  # where to put the model
     **hints,            # what a CS336 checkpoint doesn't say: `n_head`, `block_size`, `rope_theta`
 ) -> GPT:
     "The trained model in a file or folder, of ours or of others"
     return load_run(path, device, tokenizer=False, **hints).model
 
-# %% ../nbs/12_interop.ipynb #7a52066f
+# %% ../nbs/12_interop.ipynb #072e654b
 def crop_vocab(
     model: GPT, # changed in place
     n: int,     # ids to keep
 ):
     "Cut a padded vocabulary down to its first `n` ids. `UserError` if there are fewer"
     have = model.cfg.vocab_size
-    if n > have: raise UserError(f'vocab_size={n} is more than the {have} ids of the model: give at most {have}')
+    if n > have:
+        raise UserError(f'vocab_size={n} is more than the {have} ids of the model: give at most {have}')
     if n == have: return
     model.cfg = replace(model.cfg, vocab_size=n)
     model.wte = nn.Embedding.from_pretrained(model.wte.weight.detach()[:n].clone(), freeze=False)
     head = model.wte.weight if model.cfg.tie_embeddings else nn.Parameter(model.head.weight.detach()[:n].clone())
     model.head.weight, model.head.out_features = head, n
 
-# %% ../nbs/12_interop.ipynb #bd1b3ec7
+# %% ../nbs/12_interop.ipynb #a6bd99d7
 def _shown(tokenizer, prompt, new, stop):
     "The text of a sample: prompt and continuation, up to the end of the document or a stop text"
     eot = tokenizer.eot_id
@@ -409,13 +445,16 @@ def _samples(model, tokenizer, prompts, num_samples, max_new_tokens, seed, dtype
     "Yield (text, new ids, their log-probabilities, the likeliest there) for each sample, 64 rows at a time"
     rows = [ids for p in prompts for ids in [prompt_ids(tokenizer, p)]*num_samples]
     if dtype != 'float32': model = deepcopy(model).to(getattr(torch, dtype))
-    ends, seeds = [*stop, *([] if tokenizer.eot_id is None else [tokenizer.eot_id])], row_seeds(seed, len(rows))
+    ends, seeds = [*stop,
+                   *([] if tokenizer.eot_id is None else [tokenizer.eot_id])], row_seeds(seed, len(rows))
     for i in range(0, len(rows), 64):
         part = rows[i:i+64]
-        out = generate(model, part, max_new_tokens, stop=ends, seed=seeds[i:i+64], tokenizer=tokenizer, **dict(logprobs=0) | kw)
-        for prompt, ids, *rest in zip(part, *out): yield _shown(tokenizer, prompt, ids[len(prompt):], stop), ids[len(prompt):], *rest
+        out = generate(model, part, max_new_tokens, stop=ends, seed=seeds[i:i+64], tokenizer=tokenizer,
+                       **dict(logprobs=0) | kw)
+        for prompt, ids, *rest in zip(part, *out):
+            yield _shown(tokenizer, prompt, ids[len(prompt):], stop), ids[len(prompt):], *rest
 
-# %% ../nbs/12_interop.ipynb #5221b45b
+# %% ../nbs/12_interop.ipynb #cff6bac0
 def sample_texts(
     model: GPT,              # in evaluation mode or not
     tokenizer,               # that it was trained with
@@ -427,35 +466,38 @@ def sample_texts(
     stop=(),                 # texts that end a sample; they aren't part of it
     **kw,                    # `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty` of `generate`
 ) -> list[str]:
-    "Continuations of `prompt`, the prompt included; each ends at its end-of-text token or before a stop text, if it comes to one"
+    "Continuations of `prompt`, with it; each ends at its end-of-text token or before a stop text, if it meets one"
     prompts, stop = [prompt] if isinstance(prompt, str) else prompt, [stop] if isinstance(stop, str) else stop
-    return [o[0] for o in _samples(model, tokenizer, prompts, num_samples, max_new_tokens, seed, dtype, stop, kw)]
+    return [o[0] for o in _samples(model, tokenizer, prompts, num_samples, max_new_tokens, seed, dtype,
+                                   stop, kw)]
 
-# %% ../nbs/12_interop.ipynb #b44665e9
+# %% ../nbs/12_interop.ipynb #afe6eb4e
 def _token_lines(tokenizer, ids, logprobs, top):
     "One line per token: its probability, and those of the likeliest"
     def name(i): return repr(tokenizer.token_bytes(i).decode('utf-8', 'replace'))
     for i, p, others in zip(ids, logprobs, top):
-        yield f'{math.exp(p):7.1%} {p:8.3f}  {name(i):16}' + '  '.join(f'{name(j)} {math.exp(q):.1%}' for j, q in others)
+        rivals = '  '.join(f'{name(j)} {math.exp(q):.1%}' for j, q in others)
+        yield f'{math.exp(p):7.1%} {p:8.3f}  {name(i):16}{rivals}'
 
 def _prompts(cfg):
     "The prompts that the flags ask for"
     if cfg.prompts is None: return [read_text(cfg.start[5:]) if cfg.start.startswith('FILE:') else cfg.start]
     return [line for line in read_text(cfg.prompts).splitlines() if line]
 
-# %% ../nbs/12_interop.ipynb #d4dad243
+# %% ../nbs/12_interop.ipynb #db0b01ad
 def _load_for_sampling(cfg):
     "Model and tokenizer, ready to sample"
     source = cfg.out_dir if cfg.init_from == 'resume' else cfg.init_from
     run = load_run(source, cfg.device)
     if run.tokenizer is None:
         raise UserError(f'{source} has no tokenizer that can be used here: '
-                        + (run.note or 'put the folder that its training data was made with beside it, named tokenizer'))
+                        + (run.note or 'put the folder that its training data was made with beside it, '
+                                       'named tokenizer'))
     if run.tokenizer.vocab_size < run.model.cfg.vocab_size: crop_vocab(run.model, run.tokenizer.vocab_size)
     if cfg.compile: run.model.compile()
     return run.model, run.tokenizer
 
-# %% ../nbs/12_interop.ipynb #400c683a
+# %% ../nbs/12_interop.ipynb #66796fad
 def sample_command(cfg: SampleConfig):
     "Target of `nanogpt-sample`"
     set_threads(cfg.num_threads)
@@ -467,21 +509,25 @@ def sample_command(cfg: SampleConfig):
     if single and (sys.stdout.isatty() if cfg.stream is None else cfg.stream):
         print(prompts[0], end='', flush=True)
         model = model if dtype == 'float32' else model.to(getattr(torch, dtype))
-        for piece in stream_text(model, tok, prompts[0], cfg.max_new_tokens, stop, seed=cfg.seed, **kw): print(piece, end='', flush=True)
+        for piece in stream_text(model, tok, prompts[0], cfg.max_new_tokens, stop, seed=cfg.seed, **kw):
+            print(piece, end='', flush=True)
         return print('\n---------------')
     if cfg.logprobs is not None: kw['logprobs'] = cfg.logprobs
-    for text, *tokens in _samples(model, tok, prompts, cfg.num_samples, cfg.max_new_tokens, cfg.seed, dtype, stop, kw):
+    for text, *tokens in _samples(model, tok, prompts, cfg.num_samples, cfg.max_new_tokens, cfg.seed, dtype,
+                                  stop, kw):
         print(text)
         if cfg.logprobs is not None: print(*_token_lines(tok, *tokens), sep='\n')
         print('---------------')
 
-# %% ../nbs/12_interop.ipynb #598623d5
+# %% ../nbs/12_interop.ipynb #dfa1a442
 def import_command(cfg: ImportConfig):
     "Target of `nanogpt-import`"
-    if not cfg.source: raise UserError('nothing to import: give a Hugging Face folder or name, or a checkpoint')
+    if not cfg.source:
+        raise UserError('nothing to import: give a Hugging Face folder or name, or a checkpoint')
     hints = dict(n_head=cfg.n_head, block_size=cfg.block_size, rope_theta=cfg.rope_theta)
     run = load_run(cfg.source, 'cpu', cfg.tokenizer, **hints)
-    folder, tok, have = Path(cfg.out_dir or f'runs/{Path(cfg.source).stem}'), run.tokenizer, run.model.cfg.vocab_size
+    folder = Path(cfg.out_dir or f'runs/{Path(cfg.source).stem}')
+    tok, have = run.tokenizer, run.model.cfg.vocab_size
     old = [*folder.glob('*.pt')]
     if old and not cfg.overwrite:
         raise UserError(f'{folder} already holds {old[0].name}: give another --out_dir, or --overwrite')
@@ -494,9 +540,10 @@ def import_command(cfg: ImportConfig):
     cut = f', vocabulary cut from {have} to {keep} ids' if keep != have else ''
     print(f'{path}: {human(run.model.num_params())} parameters, step {run.step}{cut}')
     if tok: print(f'tokenizer: {tok}')
-    else: print(f'note: no tokenizer was found ({run.note or "none is beside the source"}); name it with --tokenizer')
+    else: print(f'note: no tokenizer was found ({run.note or "none is beside the source"}); name it with '
+                '--tokenizer')
 
-# %% ../nbs/12_interop.ipynb #b5eccafb
+# %% ../nbs/12_interop.ipynb #37d3c29d
 def write_run(
     model: GPT,          # imported
     tokenizer,           # that belongs to it, or None
@@ -505,15 +552,17 @@ def write_run(
     val_loss: float=None, # validation loss, if known
 ) -> Path: # the checkpoint
     "Write a model as a run folder: settings, tokenizer, one checkpoint of weights"
-    given = flat_values(model.cfg) | dict(out_dir=str(folder), tokenizer=str(folder/'tokenizer') if tokenizer else None)
+    given = flat_values(model.cfg) | dict(out_dir=str(folder),
+                                          tokenizer=str(folder/'tokenizer') if tokenizer else None)
     atomic_write(folder/'config.toml', to_toml(build(RunConfig, given)))
     if tokenizer: tokenizer.save(folder/'tokenizer')
     state = dict(model=model.state_dict(), config=flat_values(model.cfg), step=step, val_loss=val_loss)
-    path = save_checkpoint(folder/f'model_{step:05d}.pt', state | dict(tokenizer_hash=tokenizer.hash if tokenizer else None))
+    path = save_checkpoint(folder/f'model_{step:05d}.pt',
+                           state | dict(tokenizer_hash=tokenizer.hash if tokenizer else None))
     atomic_write(folder/'latest', path.name + '\n')
     return path
 
-# %% ../nbs/12_interop.ipynb #0569bee0
+# %% ../nbs/12_interop.ipynb #347aad86
 def export_command(cfg: ExportConfig):
     "Target of `nanogpt-export`"
     out = Path(cfg.out_dir)
@@ -522,6 +571,7 @@ def export_command(cfg: ExportConfig):
         raise UserError(f'{out} already holds a model: give another --out_dir, or --overwrite')
     run = load_run(cfg.run, 'cpu')
     to_hf(run, out, dtype=cfg.dtype, max_bytes=int(cfg.max_shard_gb*1e9))
-    what, size = read_json(out/'config.json')['architectures'][0], sum(p.stat().st_size for p in out.glob('*.safetensors'))
+    what = read_json(out/'config.json')['architectures'][0]
+    size = sum(p.stat().st_size for p in out.glob('*.safetensors'))
     print(f'{out}: {what}, {human(run.model.num_params())} parameters, {human(size)}B as {cfg.dtype}')
     if run.tokenizer is None: print('note: no tokenizer was found, so none was written')
