@@ -206,7 +206,7 @@ class TuneCheckpoint(CheckpointCallback):
         state = dict(model=folded(t.raw_model.state_dict(), lora.alpha/lora.rank), config=self.config)
         save_checkpoint(self.out_dir/'best.pt', state | dict(tokenizer_hash=self.tokenizer_hash) | t.state_dict())
 
-# %% ../nbs/16_finetune.ipynb #e34e1026
+# %% ../nbs/16_finetune.ipynb #88447e2e
 def open_examples(
     cfg: FinetuneConfig,  # which data, and how they are treated
     tokenizer, template,  # how they are written down
@@ -220,6 +220,8 @@ def open_examples(
         if longest > block_size + 1:
             raise UserError(f'{sources[0]} holds examples of {longest} tokens, the model sees {block_size}: '
                             'prepare it again for this model')
+        if cfg.max_data_size: splits['train'] = splits['train'].select(range(min(cfg.max_data_size, len(splits['train']))))
+        print(f'{len(splits["train"]):,} examples prepared in {sources[0]}, and {len(splits["val"]):,} held out')
         return splits['train'], splits['val'], _held_out_questions(splits['val'], tokenizer, template)
     found = read_instructions(sources, cfg.max_data_size)
     examples = encode_examples(found, tokenizer, template, block_size, cfg.truncate)

@@ -9,7 +9,7 @@ __all__ = ['PER_CALL', 'LENGTHS', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocab
            'train_command', 'plan_command', 'step_ms', 'fastest_setting', 'quickstart_config',
            'prepare_quickstart_data', 'quickstart', 'quickstart_report']
 
-# %% ../nbs/15_pretrain.ipynb #9d3d92ae
+# %% ../nbs/15_pretrain.ipynb #d8550ce8
 import hashlib, json, os, platform, shlex, shutil, signal, sys, time
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human,
-                              keep_memory, pick_device, resolve, seed_everything, set_threads, sha256_file,
+                              keep_memory, pick_device, seed_everything, set_threads, sha256_file,
                               show_config, to_toml, warn)
-from .config import PRESETS, DataConfig, GPTConfig, QuickstartConfig, RunConfig, nanogpt_train
+from .config import PRESETS, GPTConfig, QuickstartConfig, RunConfig, nanogpt_train
 from .tokens import tokenizer_of
 from .model import GPT
 from .sizing import (available_memory, check_weights_fit, explain_memory, fit_batch_size,
@@ -34,7 +34,7 @@ from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .watch import Heartbeat, alive, read_status
 from . import limits as _limits # brings --max_cpu and --max_memory
 from .checkpoint import (CheckpointCallback, check_fit, checkpoints, latest_checkpoint,
-                                    load_checkpoint, newest_good, peek, restore, set_aside)
+                                    load_checkpoint, peek, set_aside)
 from .interop import sample_texts
 from .distributed import as_one, claim_folder, restarted
 from .fleet import tokens_at

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['tuning_config', 'is_body', 'side_by_side', 'tune_quickstart', 'quickstart_command']
 
-# %% ../nbs/16c_quickstart.ipynb #955d12cb
+# %% ../nbs/16c_quickstart.ipynb #0e71d0eb
 import ast, json, shlex
-from pathlib import Path
 from .core import atomic_write, duration
 from .config import FinetuneConfig, QuickstartConfig
 from .pretrain import exit_code, quickstart_report
