@@ -393,7 +393,7 @@ def result_table(
             lines.append(f'{task:<14} {k:<24} {v:>10} {se or "":>10} {r.get("n", ""):>8}')
     return '\n'.join(lines)
 
-# %% ../nbs/14b_benchmarks.ipynb #bfbb859d
+# %% ../nbs/14b_benchmarks.ipynb #09def1f5
 def questions_for(
     task: str,       # name of a task, or a file
     cfg: EvalConfig, # flags
@@ -409,21 +409,19 @@ def questions_for(
                     'or harness:NAME')
 
 def _loss_text(cfg, run):
-    data, called = (cfg.data, '') if cfg.data else trained_on(_folder(run))
+    data, called = (cfg.data, '') if cfg.data else trained_on(run.folder)
     if data: return open_text(data, run.tokenizer, cfg.split)
     known = f'was trained on {called}, which is not at hand here'
     if not called: known = 'does not say what text it was trained on'
     raise UserError(f'{cfg.run} {known}: name one with --data FOLDER or --data FILE.txt')
 
 def _cloze_texts(cfg, run):
-    data = cfg.data or data_of_run(_folder(run))
+    data = cfg.data or data_of_run(run.folder)
     if data and Path(data).is_dir(): return documents_of(open_text(data, run.tokenizer))
     if not data:
         warn('cloze: the held-out text of this model is unknown, so the questions come '
              'from the whole standard library')
     return [*pystdlib_documents()]
-
-def _folder(run): return run.path if run.path.is_dir() else run.path.parent
 
 # %% ../nbs/14b_benchmarks.ipynb #e363989f
 def grade(
@@ -434,17 +432,13 @@ def grade(
     if isinstance(what, TokenData): return text_scores(records, what.n_bytes, len(what))
     return accuracies(records)
 
-# %% ../nbs/14b_benchmarks.ipynb #bed7e0a6
+# %% ../nbs/14b_benchmarks.ipynb #ad2a9a86
 def _loaded(cfg):
     "The model to examine, with a tokenizer"
     if not cfg.run:
         raise UserError('no model: give a run folder, a checkpoint, or a Hugging Face folder or name')
     run = load_run(cfg.run, cfg.device, cfg.tokenizer)
-    if run.tokenizer is None:
-        why = run.note or 'name one with --tokenizer'
-        raise UserError(f'{cfg.run} has no tokenizer that can be used here: {why}')
-    if (n := run.tokenizer.vocab_size) > (m := run.model.cfg.vocab_size):
-        raise UserError(f'the tokenizer has {n} ids, the model {m}: they do not belong together')
+    run.need_tokenizer(cfg.run)
     return run
 
 # %% ../nbs/14b_benchmarks.ipynb #4cae64a8
@@ -477,13 +471,13 @@ def _harness_figures(found):
         return dict(n=n['effective']) if n else {}
     return {f'harness:{task}': figures(r) | count(task) for task, r in found['results'].items()}
 
-# %% ../nbs/14b_benchmarks.ipynb #46e8a3f9
+# %% ../nbs/14b_benchmarks.ipynb #5a55e031
 def eval_command(cfg: EvalConfig):
     "Target of `nanogpt-eval`; several processes (torchrun) share the questions"
     set_threads(cfg.num_threads)
     rank, world = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('WORLD_SIZE', 1)))
     run, dtype = _loaded(cfg), pick_dtype(pick_device(cfg.device), cfg.dtype)
-    out, todo = check_writable(cfg.out_dir or _folder(run)/'eval'), _own_tasks(cfg, run)
+    out, todo = check_writable(cfg.out_dir or run.folder/'eval'), _own_tasks(cfg, run)
     theirs = _harness_share(cfg, run, out/'harness.json', dtype, rank)
     def records_of(name):
         return examine(run.model, run.tokenizer, todo[name], out, name, cfg.batch_size, dtype, rank, world)

@@ -102,7 +102,7 @@ def say(self: Chat, text: str) -> str:
     "The whole answer at once"
     return ''.join(self.reply(text))
 
-# %% ../nbs/16b_chat.ipynb #1282c4b2
+# %% ../nbs/16b_chat.ipynb #24bcff10
 @patch
 def _drawn(self: Chat, ids):
     "New ids until an end mark, which isn't among them"
@@ -117,7 +117,7 @@ def _drawn(self: Chat, ids):
 def _left_out(self: Chat, begin, ids):
     "What the model doesn't see of the conversation, in words"
     window = f'the window of {self.model.cfg.block_size} tokens'
-    if len(self._ids(self.turns[begin:])) > len(ids):
+    if begin == len(self.turns) - 1 and len(self._ids(self.turns[begin:])) > len(ids):
         return f'the question does not fit into {window}: the model sees only its end'
     if begin: return f'the oldest turns no longer fit into {window}: the model does not see them any more'
     return ''
@@ -281,16 +281,12 @@ def _answer(out, write):
     finally: out.close() # an answer stopped halfway is remembered now, not some time later
     write('\n')
 
-# %% ../nbs/16b_chat.ipynb #d2e9a6cb
+# %% ../nbs/16b_chat.ipynb #2e45cb59
 def chat_command(cfg: ChatConfig):
     "Target of `nanogpt-chat`"
     set_threads(cfg.num_threads)
     run = load_run(cfg.run, cfg.device, cfg.tokenizer)
-    if run.tokenizer is None:
-        why = run.note or 'name one with --tokenizer'
-        raise UserError(f'{cfg.run} has no tokenizer that can be used here: {why}')
-    if (n := run.tokenizer.vocab_size) > (m := run.model.cfg.vocab_size):
-        raise UserError(f'the tokenizer has {n} ids, the model {m}: they do not belong together')
+    run.need_tokenizer(cfg.run)
     knobs = {k: getattr(cfg, k) for k in ('temperature', 'top_k', 'top_p', 'repetition_penalty')}
     template = TEMPLATES[cfg.template] if cfg.template else None
     chat = Chat(run.model, run.tokenizer, template, cfg.system, cfg.seed, cfg.max_new_tokens, **knobs)

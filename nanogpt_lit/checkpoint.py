@@ -334,10 +334,10 @@ def strip_checkpoint(
     return save_checkpoint(out or path, {k: v for k, v in state.items()
                                          if k not in (*ONLY_TO_RESUME, 'checksum')})
 
-# %% ../nbs/11_checkpoint.ipynb #94fab9d6
+# %% ../nbs/11_checkpoint.ipynb #ea5b8bcf
 RUN_FILES = ('*.pt', 'latest*', 'metrics*.jsonl', 'hellaswag.jsonl', 'status.json', 'tensorboard', 'samples',
-             'plots', 'report.html',
-             'config.toml', 'baselines.json')
+             'plots', 'report.html', 'config.toml', 'baselines.json',
+             'adapter', 'before.json', 'tuning.json')     # the last three are of fine-tuning
 
 def set_aside(
     folder,          # a run folder

@@ -376,7 +376,7 @@ def _own_run(file, ckpt, tokenizer):
                             'original folder')
     return LoadedRun(model, tok, file, ckpt['step'], ckpt.get('val_loss'))
 
-# %% ../nbs/12_interop.ipynb #1b225124
+# %% ../nbs/12_interop.ipynb #3213f842
 @dataclass
 class LoadedRun:
     "A trained model with what belongs to it"
@@ -386,6 +386,16 @@ class LoadedRun:
     step: int           # optimizer steps behind it
     val_loss: float|None # validation loss in nats per token, when it was saved
     note: str = ''      # why there is no tokenizer
+
+    @property
+    def folder(self): return self.path if self.path.is_dir() else self.path.parent
+    def need_tokenizer(self, name):
+        "`UserError` unless there is a tokenizer, all of whose ids the model has; `name` is what the user calls the run"
+        if self.tokenizer is None:
+            why = self.note or 'name one with --tokenizer'
+            raise UserError(f'{name} has no tokenizer that can be used here: {why}')
+        if (n := self.tokenizer.vocab_size) > (m := self.model.cfg.vocab_size):
+            raise UserError(f'the tokenizer has {n} ids, the model {m}: they do not belong together')
 
 # %% ../nbs/12_interop.ipynb #a348eb80
 def load_run(

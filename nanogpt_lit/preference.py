@@ -27,7 +27,7 @@ def dpo_loss(
     margin_B = beta*((chosen_B - ref_chosen_B) - (rejected_B - ref_rejected_B))
     return -F.logsigmoid(margin_B).mean(), margin_B
 
-# %% ../nbs/16a_preference.ipynb #e50be9ab
+# %% ../nbs/16a_preference.ipynb #76c198ea
 @dataclass
 class Pair:
     "A question with a better and a worse answer"
@@ -41,7 +41,8 @@ def read_pairs(
     "The pairs in a file. `UserError` names the first record that isn't one"
     text = read_text(path)
     try: records = json.loads(text) if text.lstrip()[:1] == '[' else [json.loads(o) for o in text.split('\n') if o.strip()]
-    except ValueError as e: raise UserError(f'{path} is not valid JSON ({e}): expected a record per line') from None
+    except (ValueError, RecursionError) as e:
+        raise UserError(f'{path} is not valid JSON ({e}): expected a record per line') from None
     out = []
     for n, r in enumerate(records, 1):
         values = [r.get(k) if isinstance(r, dict) else None for k in ('prompt', 'chosen', 'rejected')]

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PER_CALL', 'LENGTHS', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocabulary', 'all_meant', 'find_resume',
-           'resumed_config', 'inexact', 'saved_settings', 'check_tokenizer', 'Samples', 'samples_of', 'EvalLines',
-           'Run', 'run_folder', 'auto_batch', 'safe', 'auto_threads', 'make_trainer', 'pretrain', 'exit_code',
-           'train_command', 'plan_command', 'step_ms', 'fastest_setting', 'quickstart_config',
-           'prepare_quickstart_data', 'quickstart', 'quickstart_report']
+           'own_or_named', 'resumed_config', 'kept_end', 'inexact', 'saved_settings', 'check_tokenizer', 'Samples',
+           'samples_of', 'EvalLines', 'Run', 'run_folder', 'auto_batch', 'safe', 'auto_threads', 'make_trainer',
+           'check_free', 'pretrain', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting',
+           'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_report']
 
 # %% ../nbs/15_pretrain.ipynb #d8550ce8
 import hashlib, json, os, platform, shlex, shutil, signal, sys, time
@@ -164,15 +164,21 @@ def all_meant(
     if cfg.model.vocab_size == GPTConfig.vocab_size: del told['vocab_size']
     return told
 
-# %% ../nbs/15_pretrain.ipynb #0db466c3
+# %% ../nbs/15_pretrain.ipynb #50045e72
 PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint')
 
 def find_resume(
     cfg: RunConfig, # what was asked for
 ):
     "`(checkpoint, its path)` to continue from, or `(None, None)`"
-    t = cfg.train
-    if own := newest_of_any(t.out_dir, say=warn) if t.auto_resume else None:
+    return own_or_named(cfg.train, newest_of_any)
+
+def own_or_named(
+    t,      # settings: `out_dir`, `auto_resume`, `resume`, `checkpoint_path`
+    newest, # gives `(path, checkpoint)` of the newest good one in a folder, or None
+):
+    "`(checkpoint, its path)`: the newest of the run's own, else the one that is named, else `(None, None)`"
+    if own := newest(t.out_dir, say=warn) if t.auto_resume else None:
         if t.resume and Path(t.checkpoint_path) not in (own[0], own[0].parent):
             warn(f'{t.out_dir} has checkpoints of its own: --auto_resume goes on from {own[0]}, not from {t.checkpoint_path}')
         return own[1], own[0]
@@ -181,10 +187,10 @@ def find_resume(
         raise UserError(f'--checkpoint_path {t.checkpoint_path} says where to go on from, but not to do so: add --resume')
     named = Path(t.checkpoint_path)
     if not named.is_dir(): return load_checkpoint(named), named
-    if found := newest_of_any(named, say=warn): return found[1], found[0]
+    if found := newest(named, say=warn): return found[1], found[0]
     raise UserError(f'there is no good checkpoint in {named}: name a file or another run folder')
 
-# %% ../nbs/15_pretrain.ipynb #62c2e7d6
+# %% ../nbs/15_pretrain.ipynb #ebaff669
 LENGTHS = ('max_steps', 'max_tokens', 'max_epochs')        # the last two win over the first
 
 def resumed_config(
@@ -196,11 +202,16 @@ def resumed_config(
     asked = flat_values(cfg)
     kept = {k: v for k, v in saved.items() if k in asked and origin.get(k) != 'flag' and k not in PER_CALL}
     given = [k for k in LENGTHS if origin.get(k) == 'flag'] # a length asked for replaces one in another unit
-    if origin.get('learning_rate') == 'flag' and 'min_lr' in kept and (peak := saved.get('learning_rate')):
-        kept['min_lr'] = float(f'{kept["min_lr"]*asked["learning_rate"]/peak:.12g}')
+    kept |= kept_end(kept, saved, asked, origin)
     merged = build(RunConfig, asked | kept | {k: 0 for k in LENGTHS[1:] if given and k not in given})
     now = {k: v for k, v in flat_values(merged).items() if k in saved and k not in PER_CALL}
     return merged, {k: (saved[k], v) for k, v in now.items() if saved[k] != v}
+
+def kept_end(kept, saved, asked, origin):
+    "The end of the schedule that keeps its share of a peak that was just typed; settings as dicts by name"
+    peak = saved.get('learning_rate')
+    if origin.get('learning_rate') != 'flag' or not kept.get('min_lr') or not peak: return {}
+    return dict(min_lr=float(f'{kept["min_lr"]*asked["learning_rate"]/peak:.12g}'))
 
 # %% ../nbs/15_pretrain.ipynb #f5af6cd8
 HARMLESS = {'log_interval', 'eval_interval', 'eval_iters', 'generate_interval', 'plot_loss', 'monitoring',
@@ -436,17 +447,17 @@ def _check_ids(cfg, *halves):
         for o in [] if data is None else dict(data.sources or {data: 1}):
             if o.manifest is None: o.check_ids(cfg.model.vocab_size)
 
-# %% ../nbs/15_pretrain.ipynb #fd453ea8
-def _check_free(folder):
+# %% ../nbs/15_pretrain.ipynb #65181bee
+def check_free(folder):
     "`UserError` if another process of this machine is training in `folder`"
     note = read_status(folder)
     if note.get('state') != 'running' or note.get('pid') == os.getpid() or not alive(note): return
     raise UserError(f'process {note["pid"]} is training in {folder} at this moment: stop it, or choose another --out_dir')
 
-# %% ../nbs/15_pretrain.ipynb #34287991
+# %% ../nbs/15_pretrain.ipynb #a168f3b9
 def _made_ready(cfg, folder, origin, back, device, free=None):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
-    _check_free(folder)
+    check_free(folder)
     train, val, tok = open_data(cfg.data, folder)
     if cfg.train.patience and (val is None or cfg.train.eval_interval <= 0):
         raise UserError('--patience needs a validation loss to watch: give validation data, '
