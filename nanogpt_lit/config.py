@@ -19,7 +19,7 @@ import math, re, sys
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, get_type_hints
-from .core import Command, Knob, UserError, canonical, flat_fields, parse_value, run_command
+from .core import LIMITS, Command, Knob, UserError, canonical, flat_fields, parse_value, run_command
 
 # %% ../nbs/00a_config.ipynb #9e266394
 @cache
@@ -28,6 +28,14 @@ def _kinds(cls): return [Knob(name, kind, None, '', '') for name, kind in get_ty
 def _typed(cfg):
     "Give every field the type that it is declared with. `UserError` if that can't be"
     for knob in _kinds(type(cfg)): setattr(cfg, knob.name, parse_value(knob, getattr(cfg, knob.name)))
+
+# %% ../nbs/00a_config.ipynb #9b6deaeb
+LIMITS.update(
+    vocab_size=(1, 2**31), block_size=(1, 2**31), n_layer=(1, 2048), n_head=(1, 2**16), n_embd=(1, 2**20), head_dim=(1, 2**20),
+    d_ff=(1, 2**24), taps=(0, 1024), batch_size=(1, 2**31), grad_accum_steps=(1, 2**31), max_steps=(1, 2**53), muon_steps=(1, 100),
+    seed=(0, 2**63 - 1), num_threads=(1, 1024), workers=(0, 1024), dataloader_workers=(0, 64), nproc=(1, 4096), nnodes=(1, 2**16),
+    adam_eps=(0, 1), beta1=(0, 1), beta2=(0, 1), muon_momentum=(0, 1), num_samples=(1, 10**6), max_new_tokens=(1, 10**8),
+    lora_rank=(0, 2**16), shard_size=(1, 2**40), dist_timeout=(1, 10**8), master_port=(1, 65535))
 
 # %% ../nbs/00a_config.ipynb #961b1031
 @dataclass
@@ -978,14 +986,14 @@ COMMANDS = {
         'nanogpt-quickstart', QuickstartConfig, 'nanogpt_lit.quickstart:quickstart_command',
         'Train a small GPT on the sources of the Python standard library and teach it to answer, in minutes, '
         'on any machine, without network.',
-        ('nanogpt-quickstart', 'nanogpt-quickstart --minutes 10 --out_dir runs/longer')),
+        ('nanogpt-quickstart', 'nanogpt-quickstart --minutes 10 --out_dir runs/longer'), lasting=True),
     'nanogpt-train': Command('nanogpt-train', RunConfig, 'nanogpt_lit.pretrain:train_command',
         'Train a GPT from a preset, a configuration file and flags (later ones win).',
         ('nanogpt-train shakespeare_char --input tinyshakespeare.txt',
          'nanogpt-train my.toml --max_steps 200 --device cpu',
          'nanogpt-train config/train_TH.py --input news.txt --dropout=0.4',
          'nanogpt-train tiny --dataset data/pystdlib --auto_resume'), PRESETS,
-        saved='nanogpt_lit.pretrain:saved_settings'),
+        saved='nanogpt_lit.pretrain:saved_settings', lasting=True),
     'nanogpt-sample': Command('nanogpt-sample', SampleConfig, 'nanogpt_lit.interop:sample_command',
         'Continue a prompt with a trained model.',
         ('nanogpt-sample runs/quickstart --start "def read("',
@@ -1017,7 +1025,7 @@ COMMANDS['nanogpt-tokenizer'] = {
         ('nanogpt-tokenizer train corpus.txt --vocab_size 8192 --out_dir tokenizer',
          'nanogpt-tokenizer train pystdlib --vocab_size 4096',
          'nanogpt-tokenizer train chats.jsonl web/ --tokenizer_samples 100000 --pattern gpt4'),
-        positional='input'),
+        positional='input', lasting=True),
     'add': Command('nanogpt-tokenizer add', AddConfig, 'nanogpt_lit.tokens:add_command',
         'Add special tokens to a vocabulary, or convert one from another format to tokenizer.json.',
         ('nanogpt-tokenizer add tokenizer --special_tokens "<|user|>" "<|assistant|>" --out_dir chat',
@@ -1054,7 +1062,7 @@ COMMANDS |= {
     'nanogpt-prepare': Command('nanogpt-prepare', PrepareConfig, 'nanogpt_lit.data:prepare_command',
         'Turn a corpus into token shards with a manifest.',
         ('nanogpt-prepare pystdlib', 'nanogpt-prepare books/*.txt --tokenizer gpt2 --out_dir data/books',
-         'nanogpt-prepare --inspect data/books'), positional='input'),
+         'nanogpt-prepare --inspect data/books'), positional='input', lasting=True),
 }
 
 # %% ../nbs/00a_config.ipynb #b886aba6
@@ -1128,13 +1136,13 @@ COMMANDS |= {
         'Measure a model: loss on a whole split, perplexity, bits per byte, and multiple-choice questions.',
         ('nanogpt-eval runs/quickstart',
          'nanogpt-eval gpt2 --tasks loss hellaswag --data book.txt --hellaswag hellaswag_val.jsonl',
-         'nanogpt-eval hf/ --tasks questions.jsonl harness:arc_easy --limit 500'), positional='run'),
+         'nanogpt-eval hf/ --tasks questions.jsonl harness:arc_easy --limit 500'), positional='run', lasting=True),
     'nanogpt-finetune': Command('nanogpt-finetune', FinetuneConfig, 'nanogpt_lit.finetune:finetune_command',
         'Teach a pretrained model to follow instructions, in full or by adapters.',
         ('nanogpt-finetune --input alpaca.json --pretrained_checkpoint runs/quickstart',
          'nanogpt-finetune --lora_rank 8 --strategy full --replay 0.1',
          'nanogpt-finetune dolly --pretrained_checkpoint log/model_19072.pt --max_lr 1e-5'),
-         FINETUNE_PRESETS),
+         FINETUNE_PRESETS, lasting=True),
     'nanogpt-chat': Command('nanogpt-chat', ChatConfig, 'nanogpt_lit.chat:chat_command',
         'Talk to a model that was tuned for it.',
         ('nanogpt-chat runs/finetune', 'nanogpt-chat runs/finetune --system "Be brief." --temperature 0'),
@@ -1151,7 +1159,7 @@ COMMANDS |= {
          'nanogpt-bench --peer ../nanoGPT --equal_time',
          'nanogpt-bench --peer ../nanoGPT --dtype float32 --isa AVX512_CORE',
          'nanogpt-bench --profile', 'nanogpt-bench --startup', 'nanogpt-bench --show ablation.jsonl'),
-         positional='preset'),
+         positional='preset', lasting=True),
 }
 
 # %% ../nbs/00a_config.ipynb #680048d8
