@@ -188,10 +188,14 @@ def _lock(file):
 _LOCKED = {}                        # what this process has locked: path → what it does there
 
 def _taken(path):
-    "What another process has noted in a lock file"
-    try: note = Path(path).read_text(encoding='utf-8').split('\n')[0]
+    "Who has locked a file, as far as it tells"
+    import platform
+    try: note = path.read_text(encoding='utf-8')
     except (OSError, ValueError): note = ''
-    return note if re.fullmatch(r'process \d+ on [\w.-]+ is \w+', note) else 'another process is working'
+    found = re.match(r'(process \d+) on (\S*) is (\w+)\n', note)
+    if not found: return 'another process is working'
+    who, host, doing = found.groups()
+    return f'{who} is {doing}' if host == platform.node() else f'{who} on {printable(host)} is {doing}'
 
 # %% ../nbs/00_core.ipynb #1cb243e2
 @contextmanager
@@ -413,6 +417,8 @@ class Screen:
     def writelines(self, lines):
         for line in lines: self.write(line)
     def __getattr__(self, name): return getattr(self.stream, name)
+    def __eq__(self, other): return self.stream is getattr(other, 'stream', other)      # tqdm asks whether two are the same terminal
+    def __hash__(self): return hash(self.stream)
 
 # %% ../nbs/00_core.ipynb #2ba3d1fd
 def as_it_is(stream):

@@ -11,22 +11,22 @@ __all__ = ['PER_CALL', 'LENGTHS', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocab
 
 # %% ../nbs/15_pretrain.ipynb #d8550ce8
 import hashlib, json, os, platform, shlex, shutil, signal, sys, time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human,
-                              keep_memory, pick_device, seed_everything, set_threads, sha256_file,
+from .core import (UserError, alone_in, atomic_write, build, duration, flat_values, human,
+                              keep_memory, new_folder, pick_device, seed_everything, set_threads, sha256_file,
                               show_config, to_toml, warn)
 from .config import PRESETS, GPTConfig, QuickstartConfig, RunConfig, nanogpt_train
 from .tokens import tokenizer_of
 from .model import GPT
 from .sizing import (available_memory, check_weights_fit, explain_memory, fit_batch_size,
                                 free_memory, param_table, plan, size)
-from .data import RECIPES, expand_sources, left_out, prepare, reading_of
+from .data import RECIPES, expand_sources, left_out, load_manifest, prepare, reading_of
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_line, outcome
@@ -322,15 +322,12 @@ class Run:
 # %% ../nbs/15_pretrain.ipynb #c2b6ef89
 @contextmanager
 def run_folder(
-    path, # folder of the run, made if need be
+    path,                  # folder of the run, made if need be
+    doing: str='training', # what for, in a word
+    alone: bool=True,      # refuse other processes; False = one of several that belong together, but not the first
 ):
-    "The folder; if it was made here and the block ends in a `UserError`, it is removed again"
-    path = Path(path)
-    made = next((p for p in reversed([path, *path.parents]) if not p.exists()), None)
-    try: yield check_writable(path)
-    except UserError:
-        if made: shutil.rmtree(made, ignore_errors=True)
-        raise
+    "The folder, for the whole of a run. If it was made here and the block fails, it is removed again, as far as it is empty"
+    with new_folder(path) as folder, alone_in(folder, doing) if alone else nullcontext(): yield folder
 
 # %% ../nbs/15_pretrain.ipynb #d5255961
 def auto_batch(
@@ -454,21 +451,41 @@ def check_free(folder):
     if note.get('state') != 'running' or note.get('pid') == os.getpid() or not alive(note): return
     raise UserError(f'process {note["pid"]} is training in {folder} at this moment: stop it, or choose another --out_dir')
 
+# %% ../nbs/15_pretrain.ipynb #f4a189ce
+def _take_back(home):
+    "Remove a prepared folder that this process has just made"
+    manifest = load_manifest(home)
+    shards = [home/o['name'] for split in manifest['splits'].values() for o in split['files']]
+    vocabulary = [home/'tokenizer'/name for name in ('tokenizer.json', 'tokenizer_config.json')]
+    for p in (*shards, *vocabulary, home/'README.md', home/'meta.json'): p.unlink(missing_ok=True)
+    with suppress(OSError): (home/'tokenizer').rmdir()
+    with suppress(OSError): home.rmdir()
+
+@contextmanager
+def _data_of(cfg, folder):
+    "`(train, val, tokenizer)`; text that was prepared for the run in vain is forgotten again"
+    home = folder/'data'
+    before = (home/'meta.json').exists()
+    try: yield open_data(cfg.data, folder)
+    except UserError:
+        if not before and (home/'meta.json').exists(): _take_back(home)
+        raise
+
 # %% ../nbs/15_pretrain.ipynb #a168f3b9
 def _made_ready(cfg, folder, origin, back, device, free=None):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
     check_free(folder)
-    train, val, tok = open_data(cfg.data, folder)
-    if cfg.train.patience and (val is None or cfg.train.eval_interval <= 0):
-        raise UserError('--patience needs a validation loss to watch: give validation data, '
-                        'and an --eval_interval above 0')
-    if back: check_tokenizer(back.ckpt, back.path, tok)
-    fit_vocabulary(cfg, tok or train, origin)
-    if back: _check_resume(cfg, back)
-    _check_ids(cfg, train, val)
-    check_weights_fit(cfg, free_memory(device) if free is None else free[0])
-    if cfg.train.auto_batch: auto_batch(cfg, free and free[1])
-    return train, val, tok, _plan(cfg, train, device)
+    with _data_of(cfg, folder) as (train, val, tok):
+        if cfg.train.patience and (val is None or cfg.train.eval_interval <= 0):
+            raise UserError('--patience needs a validation loss to watch: give validation data, '
+                            'and an --eval_interval above 0')
+        if back: check_tokenizer(back.ckpt, back.path, tok)
+        fit_vocabulary(cfg, tok or train, origin)
+        if back: _check_resume(cfg, back)
+        _check_ids(cfg, train, val)
+        check_weights_fit(cfg, free_memory(device) if free is None else free[0])
+        if cfg.train.auto_batch: auto_batch(cfg, free and free[1])
+        return train, val, tok, _plan(cfg, train, device)
 
 # %% ../nbs/15_pretrain.ipynb #f72e8ed7
 def _move_in(cfg, folder, tok, origin, back, quiet):
@@ -547,14 +564,20 @@ def pretrain(
 ) -> Run:
     "Train a GPT as `cfg` says. `UserError` for what the user can mend, before anything is written if possible"
     cfg, origin, s = deepcopy(cfg), all_meant(cfg) if origin is None else origin, strategy_for(cfg.train)
+    with ExitStack() as whole:
+        with s.in_turn(): folder = whole.enter_context(run_folder(cfg.train.out_dir, alone=s.is_main))
+        return _pretrain(cfg, origin, s, folder, callbacks, quiet)
+
+def _pretrain(cfg, origin, s, folder, callbacks, quiet):
+    "`pretrain` in a folder that is ours"
     asked = flat_values(cfg)
-    if restarted(cfg.train.out_dir): cfg.train.auto_resume = True
+    if restarted(folder): cfg.train.auto_resume = True
     cfg, origin, back = _completed(cfg, origin)
     _same_checkpoint(s, back)                              # first: settings may come from it
     s.check_same(asked)
     s.check_batch(cfg.train.batch_size, cfg.train.grad_accum_steps)
     free = _room(s)
-    with s.in_turn(), run_folder(cfg.train.out_dir) as folder:
+    with s.in_turn():
         data = train, val, tok, _ = _made_ready(cfg, folder, origin, back, s.device, free)
         callbacks = [*callbacks, *hellaswag_watch(cfg.train, tok, folder)]
     if val is None: print('no validation data: nothing is held out, and there will be no validation loss '

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from tqdm import tqdm
 from .config import OptimConfig, TrainConfig
 from .core import (UserError, atomic_write, duration, human, pick_device, pick_dtype,
-                              progress as tqdm_bar, set_threads)
+                              progress as tqdm_bar, set_threads, spoken_through)
 from .loader import eval_batches
 from .optim import clip_grad_norm, lr_factor, set_lr, update_ratios, weights_of
 from .sizing import flops_per_token, peak_flops
@@ -428,7 +428,11 @@ def memory_gb(
             else psutil.Process().memory_info().rss)/1e9
 
 # %% ../nbs/09_trainer.ipynb #e5407c1d
-SIGNALS = [getattr(signal, s) for s in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, s)]
+SIGNALS = [getattr(signal, s) for s in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1') if hasattr(signal, s)]
+
+def _heeded():
+    "The signals that count: nohup asks us to ignore that the terminal has gone"
+    return [s for s in SIGNALS if s.name != 'SIGHUP' or signal.getsignal(s) != signal.SIG_IGN]
 
 @patch
 @contextmanager
@@ -439,13 +443,17 @@ def catch_signals(self: Trainer):
         if asked: return signal.default_int_handler(number, frame) if number == signal.SIGINT else None
         asked.append(number)
         self.stop(signal.Signals(number).name)
-        if self.strategy.is_main:
-            os.write(2, b'\nfinishing this step, then saving (Ctrl-C once more: stop at once)\n')
+        if self.strategy.is_main: _note_the_signal()
     if threading.current_thread() is not threading.main_thread(): yield; return
-    before = {s: signal.signal(s, handler) for s in SIGNALS}
+    before = {s: signal.signal(s, handler) for s in _heeded()}
     try: yield
     finally:
         for s, h in before.items(): signal.signal(s, h)
+
+def _note_the_signal():
+    "Straight to the terminal, as a handler may not print; where there is none any more, nothing is lost"
+    try: os.write(2, b'\nfinishing this step, then saving (Ctrl-C once more: stop at once)\n')
+    except OSError: pass
 
 # %% ../nbs/09_trainer.ipynb #54a39f87
 COMPILE_MODES = {'cuda': 'max-autotune-no-cudagraphs', 'mps': 'reduce-overhead'}  # elsewhere 'default'
@@ -492,7 +500,7 @@ def deterministic(
 @patch
 def fit(self: Trainer):
     "Train until `max_steps`, `minutes` or a stop signal. Returns the trainer"
-    with deterministic(self.cfg.deterministic):
+    with deterministic(self.cfg.deterministic), spoken_through(lasting=True):
         self._prepare()
         with self.catch_signals(): self._run()
     return self
@@ -595,8 +603,8 @@ def cut_back(
 def _step_of(line):
     "The step of a record; a line torn by a crash belongs to no step"
     try: step = json.loads(line)['step']
-    except (ValueError, KeyError, TypeError): return math.inf
-    return step if isinstance(step, int) else math.inf
+    except (ValueError, KeyError, TypeError, RecursionError): return math.inf
+    return step if type(step) is int else math.inf
 
 # %% ../nbs/09_trainer.ipynb #681ae5ab
 class MetricsFile(Callback):
@@ -608,8 +616,12 @@ class MetricsFile(Callback):
     def on_fit_start(self, t):
         if not t.strategy.is_main: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists() and not t.step: os.replace(self.path, self.path.with_suffix('.old.jsonl'))
+        if self.path.exists() and not t.step: os.replace(self.path, self._name_for_the_old())
         cut_back(self.path, t.step)
+
+    def _name_for_the_old(self):
+        names = ('.old.jsonl', *(f'.old-{n}.jsonl' for n in range(2, 10**6)))
+        return next(p for p in map(self.path.with_suffix, names) if not p.exists())
 
     def on_log(self, t):
         if not t.strategy.is_main: return
@@ -837,7 +849,7 @@ class Wandb(Tracker):
         folder = Path(t.cfg.out_dir)
         folder.mkdir(parents=True, exist_ok=True)
         note = folder/'wandb_id'
-        old = note.read_text().strip() if t.step and note.exists() else None
+        old = note.read_text(errors='replace').strip() if t.step and note.exists() else None
         try: import wandb
         except ImportError:
             raise UserError('--track wandb needs the package wandb: '
