@@ -572,8 +572,8 @@ def _expected(knob):
 
 def _within(knob, number):
     low, high = LIMITS.get(knob.name, (number, number))
-    if not low <= number <= high: raise ValueError
-    return number
+    if low <= number <= high: return number
+    raise UserError(f'{knob.name}={_brief(number)}: expected {_expected(knob)}')
 
 def _member(value, options):
     if value in options: return value

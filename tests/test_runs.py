@@ -153,10 +153,10 @@ def here(text, tmp_path, monkeypatch, capsys):
     from nanogpt_lit.config import nanogpt_train
     monkeypatch.chdir(tmp_path)
     small = ['--n_layer', '1', '--n_head', '2', '--n_embd', '16', '--block_size', '16', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',
-             '--tokenizer', 'char', '--log_interval', '5', '--eval_interval', '20', '--eval_iters', '2', '--input', str(text)]
-    def go(*words, out='run', new=True):
+             '--tokenizer', 'char', '--log_interval', '5', '--eval_interval', '20', '--eval_iters', '2']
+    def go(*words, out='run', new=True, source=text):
         capsys.readouterr()
-        code = nanogpt_train([*(small if new else []), '--out_dir', out, *map(str, words)])
+        code = nanogpt_train([*([*small, '--input', str(source)] if new else []), '--out_dir', out, *map(str, words)])
         said = capsys.readouterr()
         return code, said.out + said.err, tmp_path/out
     return go
@@ -249,12 +249,12 @@ def test_a_finished_run_stays_as_it_is(here):
 
 def test_an_interruption_does_not_reset_the_overfitting_watch(here, text):
     Path('few.txt').write_text(text.read_text(encoding='utf-8')[:3000], encoding='utf-8')
-    words = ['--input', 'few.txt', '--n_embd', 64, '--block_size', 32, '--batch_size', 8, '--learning_rate', 3e-3, '--log_interval', 10, '--eval_interval', 10,
+    words = ['--n_embd', 64, '--block_size', 32, '--batch_size', 8, '--learning_rate', 3e-3, '--log_interval', 10, '--eval_interval', 10,
              '--eval_iters', 20, '--val_fraction', .3, '--dropout', 0, '--stop_on_overfit', 3, '--lr_decay_steps', 400]
-    _, said, whole = here(*words, '--max_steps', 400, out='whole')
+    _, said, whole = here(*words, '--max_steps', 400, out='whole', source='few.txt')
     end = rows(whole)[-1]['step']
     assert 'done early (overfitting: 3 evaluations above' in said and 40 < end < 400, said
-    _, _, parts = here(*words, '--max_steps', end - 10, out='parts')     # two of the three are counted when it stops
+    _, _, parts = here(*words, '--max_steps', end - 10, out='parts', source='few.txt')     # two of the three are counted when it stops
     _, said, _ = here('--auto_resume', '--max_steps', 400, out='parts', new=False)
     assert 'done early (overfitting' in said and [r.get('loss') for r in rows(parts)] == [r.get('loss') for r in rows(whole)], said
 
