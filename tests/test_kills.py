@@ -1,60 +1,77 @@
-"""A real training, killed at random moments again and again, ends like one that was left alone: bit for bit.
+"""A real training or tuning, killed at random moments again and again, ends like one that was left alone: bit for bit.
 
-Every attempt is `nanogpt-train … --auto_resume` in a process of its own, forked from one that has the imports done (so that fifty
-attempts are a minute and not five). Some kills come after a random time, others in the middle of a save. The short form
-runs always; all of it (at least fifty each of SIGKILL, SIGTERM and Ctrl-C):
+Every attempt is `nanogpt-train … --auto_resume` (or `nanogpt-finetune`) in a process of its own, or in two that train together, forked from
+one that has the imports done (so that fifty attempts are a minute and not five). Some kills come after a random time, others in the middle
+of a save. The short form runs always; the long one with as many SIGKILLs as you like, and fifty each of SIGTERM and Ctrl-C:
 
-    NANOGPT_LIT_SLOW=1 python -m pytest -q -s tests/test_kills.py
+    NANOGPT_LIT_KILLS=500 python -m pytest -q -s tests/test_kills.py
 """
-import argparse, json, os, random, signal, subprocess, sys, time
+import argparse, json, os, random, signal, socket, subprocess, sys, time
 from pathlib import Path
 import pytest
 
-SLOW = bool(os.environ.get('NANOGPT_LIT_SLOW'))
-KILLS = {s: (50 if SLOW else n) for s, n in ((signal.SIGKILL, 10), (signal.SIGTERM, 3), (signal.SIGINT, 3))}
+MANY = int(os.environ.get('NANOGPT_LIT_KILLS') or 50*bool(os.environ.get('NANOGPT_LIT_SLOW')))
+KILLS = {signal.SIGKILL: MANY or 12, signal.SIGTERM: min(50, MANY) or 3, signal.SIGINT: min(50, MANY) or 3}
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
 BASE = ('--n_layer 2 --n_head 2 --n_embd 128 --block_size 32 --batch_size 4 --max_steps 40 --lr_decay_steps 40 --device cpu --num_threads 1 '
-        '--tokenizer char --log_interval 1 --eval_interval 5 --dropout 0.1 --workers 1 --auto_resume')
-SETTINGS = [ # what a run may be like; each has a reference of its own
-    '--checkpoint_interval 3',
-    '--checkpoint_interval 4 --keep_last_n_checkpoints 1 --optimizer muon --grad_accum_steps 2 --eval_iters 3',
-    '--checkpoint_interval 2 --strip_checkpoints --sampling random --dataloader_workers 1 --schedule wsd --final_name final_model.pt',
-    '--checkpoint_interval 7 --keep_last_n_checkpoints 2 --pos rotary --norm rmsnorm --act swiglu --generate_interval 10 --dtype bfloat16']
+        '--tokenizer char --log_interval 1 --eval_interval 5 --dropout 0.1 --workers 1 --auto_resume --input text.txt --out_dir run')
+TUNE = ('--pretrained_checkpoint base --input chats.jsonl --batch_size 4 --max_steps 40 --learning_rate 1e-3 --eval_interval 5 --eval_iters 2 --device cpu '
+        '--num_threads 1 --log_interval 1 --generate_interval 0 --max_new_tokens 2 --auto_resume --out_dir run')
+SETTINGS = [ # (command, processes, flags); each has a reference of its own
+    ('train', 1, f'{BASE} --checkpoint_interval 3'),
+    ('train', 1, f'{BASE} --checkpoint_interval 4 --keep_last_n_checkpoints 1 --optimizer muon --grad_accum_steps 2 --eval_iters 3'),
+    ('finetune', 1, f'{TUNE} --lora_rank 2 --checkpoint_interval 3'),
+    ('train', 2, f'{BASE} --checkpoint_interval 3 --optimizer muon --dist_timeout 20'),
+    ('train', 1, f'{BASE} --checkpoint_interval 2 --strip_checkpoints --sampling random --dataloader_workers 1 --schedule wsd --final_name final_model.pt'),
+    ('train', 1, f'{BASE} --checkpoint_interval 7 --keep_last_n_checkpoints 2 --pos rotary --norm rmsnorm --act swiglu --generate_interval 10 --dtype bfloat16'),
+    ('finetune', 1, f'{TUNE} --checkpoint_interval 2 --keep_last_n_checkpoints 1')]
 
 NURSERY = '''
 import json, os, sys
-from nanogpt_lit.config import nanogpt_train
-import matplotlib.figure, nanogpt_lit.pretrain
+import matplotlib.figure, nanogpt_lit.pretrain, nanogpt_lit.finetune
+from nanogpt_lit.config import nanogpt_finetune, nanogpt_train
 from nanogpt_lit.monitor import PlotLoss
 PlotLoss.draw = lambda *args, **kw: None      # or nearly all kills would come while a picture is drawn
+def child(command, words, folder, env):
+    os.environ.update(env)
+    os.chdir(folder)
+    log = os.open('log.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for fd in (1, 2): os.dup2(log, fd)
+    code = 99
+    try: code = dict(train=nanogpt_train, finetune=nanogpt_finetune)[command](words)
+    except SystemExit as e: code = e.code or 0
+    except KeyboardInterrupt: code = 130                  # outside of the command itself
+    finally:
+        sys.stdout.flush(); sys.stderr.flush()
+        os._exit(code)
 for line in sys.stdin:
-    words, folder = json.loads(line)
-    if not (pid := os.fork()):
-        os.chdir(folder)
-        log = os.open('log.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for fd in (1, 2): os.dup2(log, fd)
-        code = 99
-        try: code = nanogpt_train(words)
-        except SystemExit as e: code = e.code or 0
-        except KeyboardInterrupt: code = 130                  # outside of the command itself
-        finally:
-            sys.stdout.flush(); sys.stderr.flush()
-            os._exit(code)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    command, words, folder, envs = json.loads(line)
+    pids = []
+    for env in envs:
+        if not (pid := os.fork()): child(command, words, folder, env)
+        pids.append(pid)
+    print(json.dumps(pids), flush=True)
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
 '''
+
+def free_port():
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
 
 class Nursery:
     "Starts trainings quickly: one process with the imports done, which forks"
     def __init__(self):
         self.p = subprocess.Popen([sys.executable, '-c', NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
                                   env=os.environ | {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'})
-    def start(self, words, folder):
-        print(json.dumps([words, str(folder)]), file=self.p.stdin, flush=True)
-        return int(self.p.stdout.readline())
-    def wait(self): return int(self.p.stdout.readline())
-    def run(self, words, folder): self.start(words, folder); return self.wait()
+    def start(self, setting, folder):
+        "The processes of a training"
+        command, n, flags = setting
+        port = str(free_port()) if n > 1 else ''
+        envs = [dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) for r in range(n)]
+        print(json.dumps([command, flags.split(), str(folder), envs if n > 1 else [{}]]), file=self.p.stdin, flush=True)
+        return json.loads(self.p.stdout.readline())
+    def wait(self): return json.loads(self.p.stdout.readline())
+    def run(self, setting, folder): self.start(setting, folder); return self.wait()
 
 @pytest.fixture(scope='module')
 def nursery():
@@ -63,21 +80,36 @@ def nursery():
     n.p.stdin.close()
     n.p.wait(60)
 
-def words_for(setting): return ['--input', 'text.txt', '--out_dir', 'run', *BASE.split(), *setting.split()]
+@pytest.fixture(scope='module')
+def base(nursery, tmp_path_factory):
+    "A folder with a text, some chats, and a model to tune"
+    home = tmp_path_factory.mktemp('base')/'home'
+    home.mkdir()
+    text = Path(argparse.__file__).read_text(encoding='utf-8')
+    (home/'text.txt').write_text(text[:20_000], encoding='utf-8')
+    lines = [o.strip() for o in text.splitlines() if 20 < len(o.strip()) < 60][:120]
+    chats = [dict(instruction=a, output=b) for a, b in zip(lines[::2], lines[1::2])]
+    (home/'chats.jsonl').write_text(''.join(json.dumps(o) + '\n' for o in chats), encoding='utf-8')
+    flags = ('--n_layer 2 --n_head 2 --n_embd 32 --block_size 128 --batch_size 4 --max_steps 5 --device cpu --num_threads 1 --tokenizer bpe --tokenizer_vocab_size 300 '
+             '--eval_interval 0 --workers 1 --input text.txt --out_dir base')
+    assert nursery.run(('train', 1, flags), home) == [0], (home/'log.txt').read_text()[-3000:]
+    (home/'log.txt').unlink()
+    return home
 
-def new_folder(path):
+def new_folder(path, base):
+    "A folder like `base`, whose files are only read"
     path.mkdir()
-    (path/'text.txt').write_text(Path(argparse.__file__).read_text(encoding='utf-8')[:20_000], encoding='utf-8')
+    for p in base.iterdir(): (path/p.name).symlink_to(p)
     return path
 
 @pytest.fixture(scope='module')
-def references(nursery, tmp_path_factory):
+def references(nursery, base, tmp_path_factory):
     "`setting -> (folder, seconds)` of a run that nobody disturbed"
     done = {}
     def get(setting):
         if setting not in done:
-            folder, begin = new_folder(tmp_path_factory.mktemp('left_alone')/'run'), time.monotonic()
-            assert nursery.run(words_for(setting), folder) == 0, (folder/'log.txt').read_text()[-3000:]
+            folder, begin = new_folder(tmp_path_factory.mktemp('left_alone')/'run', base), time.monotonic()
+            assert {*nursery.run(setting, folder)} == {0}, (folder/'log.txt').read_text()[-3000:]
             done[setting] = folder, time.monotonic() - begin
         return done[setting]
     return get
@@ -89,11 +121,12 @@ def outcome(folder):
     last = load_checkpoint(checkpoints(folder/'run')[-1])
     state = {k: checksum({'': v}) for k, v in last.items() if k not in ('checksum', 'elapsed_s')}
     rows = [json.loads(line) for line in (folder/'run'/'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
-    return dict(state=state, best=checksum(load_checkpoint(folder/'run'/'best.pt')['model']),
+    best = folder/'run'/'best.pt'
+    return dict(state=state, best=best.exists() and checksum(load_checkpoint(best)['model']),
                 metrics=[{k: v for k, v in r.items() if k not in TIMINGS} for r in rows],
                 files=sorted(p.name for p in (folder/'run').glob('*.pt')))
 
-def kill_during(folder, pid, how, rng, span):
+def kill_during(folder, pids, how, rng, span):
     "Send `how` at a random moment of a training, or, one time in three, as soon as a save has begun. Was there still somebody?"
     run = folder/'run'
     saving = lambda: next(run.glob('.*.pt.*.part'), None)
@@ -102,32 +135,41 @@ def kill_during(folder, pid, how, rng, span):
     if rng.random() < 1/3:
         end = time.monotonic() + 1
         while time.monotonic() < end and not saving(): pass
-    try: os.kill(pid, how)
-    except ProcessLookupError: return False                   # it had finished
-    return True
+    there = 0
+    for pid in rng.sample(pids, len(pids)):
+        try: os.kill(pid, how); there += 1
+        except ProcessLookupError: pass                       # it had finished
+        if len(pids) > 1: time.sleep(rng.choice([0, .002, .02]))
+    return there == len(pids)
 
 @pytest.mark.parametrize('how', KILLS, ids=lambda s: s.name)
-def test_killed_at_random_moments(how, nursery, references, tmp_path):
-    rng, kills, in_saves, attempts, runs, codes = random.Random(how), 0, 0, 0, 0, set()
-    while kills < KILLS[how] or SLOW and runs < len(SETTINGS):
+def test_killed_at_random_moments(how, nursery, base, references, tmp_path):
+    rng, kills, in_saves, attempts, runs, seen, by_setting = random.Random(how), 0, 0, 0, 0, set(), {}
+    while kills < KILLS[how] or MANY and runs < len(SETTINGS):
         setting = SETTINGS[runs % len(SETTINGS)]
         reference, seconds = references(setting)
-        folder, code, mine = new_folder(tmp_path/f'run{runs}'), None, 0
-        while code != 0:
-            pid = nursery.start(words_for(setting), folder)
+        folder, codes, mine = new_folder(tmp_path/f'run{runs}', base), None, 0
+        while codes is None or {*codes} != {0}:
+            pids = nursery.start(setting, folder)
             attempts += 1
-            hit = mine < 12 and kills < KILLS[how] and kill_during(folder, pid, how, rng, seconds)
-            code = nursery.wait()
-            allowed = {0, -how, 128 + how} if how != signal.SIGKILL else {0, -how}  # −n: before the training had begun to listen
-            assert code in allowed, (code, (folder/'log.txt').read_text()[-3000:])
-            if hit and code != 0: kills += 1; mine += 1; in_saves += any((folder/'run').glob('.*.pt.*.part')); codes.add(code)
+            hit = mine < (12 if MANY else 3) and kills < KILLS[how] and kill_during(folder, pids, how, rng, seconds)
+            codes = nursery.wait()
+            # −n: before the training had begun to listen; 1 and 75: of two processes one has lost the other
+            allowed = {0, -how} | ({128 + how} if how != signal.SIGKILL else set()) | ({1, 75} if len(pids) > 1 else set())
+            assert {*codes} <= allowed, (codes, (folder/'log.txt').read_text()[-3000:])
+            if hit and {*codes} != {0}:
+                kills, mine, seen = kills + 1, mine + 1, seen | {*codes}
+                in_saves += any((folder/'run').glob('.*.pt.*.part'))
+                by_setting[setting] = by_setting.get(setting, 0) + 1
         got, want = outcome(folder), outcome(reference)
         logged = [r['step'] for r in got['metrics'] if 'loss' in r]
         assert logged == [*range(1, 41)], f'a step is missing or double: {logged}'
         if how != signal.SIGKILL: del got['files'], want['files']      # the steps at which it was asked to stop were saved too
-        assert got == want, {k: 'differs' for k in want if got[k] != want[k]}
-        assert 'Traceback' not in (folder/'log.txt').read_text(), (folder/'log.txt').read_text()[-3000:]
+        assert got == want, (setting, {k: 'differs' for k in want if got[k] != want[k]})
+        said = (folder/'log.txt').read_text()
+        assert 'Traceback' not in said and 'fault of nanogpt_lit' not in said, said[-3000:]
         runs += 1
-    print(f'\n{how.name}: {kills} kills ({in_saves} left half a checkpoint) over {runs} runs and {attempts} processes, exit codes {sorted(codes)}')
+    print(f'\n{how.name}: {kills} kills ({in_saves} left half a checkpoint) over {runs} runs and {attempts} processes, exit codes {sorted(seen)}')
+    for (command, n, flags), count in by_setting.items(): print(f'  {count:4} {command}, {n} process{"es"*(n > 1)}: {flags.partition("--auto_resume")[2]}')
     if how == signal.SIGKILL: assert in_saves >= KILLS[how]//10, 'hardly a kill was in a save: they should be'
     else: assert not in_saves, 'a polite stop left half a file'
