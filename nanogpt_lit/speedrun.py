@@ -18,13 +18,15 @@ from pathlib import Path
 import numpy as np
 import psutil, torch
 from fastcore.basics import patch
-from .core import UserError, human, new_ax, pick_device, pick_dtype, read_bytes, read_text, resolve
+from .core import ANY, COUNT, FLAG, NUMBER, TEXT, UserError, human, misfit, new_ax, one_of, or_none
+from .core import pick_device, pick_dtype, read_bytes, read_text, resolve
 from .core import seed_everything, set_threads
 from .config import PRESETS, BenchConfig, RunConfig
 from .sizing import flops_per_token, measured_flops
 from .loader import BatchPlan, TokenData
 from .optim import Muon, make_optimizers
 from .trainer import Callback, Trainer
+from .monitor import save_figure
 from .evaluate import evaluate_loss
 from .pretrain import pretrain
 from .model import GPT
@@ -340,16 +342,19 @@ class Log:
         return row
 
 # %% ../nbs/17_speedrun.ipynb #f0916a16
+_HEAD = dict(log=one_of('nanogpt-bench'), data=TEXT, seeds=[COUNT], machine={...: ANY})
+_JOB = dict(who=TEXT, what=TEXT, seed=COUNT, flags={...: ANY}, dtype=TEXT, device=TEXT, threads=COUNT, isa=or_none(TEXT), budget=FLAG)
+_POINT = dict(step=COUNT, wall_s=NUMBER, cpu_s=NUMBER, loss=NUMBER)
+_ROW = dict(job=_JOB, steps=COUNT, wall_s=NUMBER, cpu_s=NUMBER, first_s=NUMBER, memory_mb=NUMBER, loss=NUMBER, params=COUNT, points=[_POINT])
+
 def _rows_of(path):
     "Head and rows of a log; `UserError` if it is none"
     whole = read_text(path)
     lines = whole[:whole.rfind('\n') + 1].splitlines()
-    try:
-        head, *rows = map(json.loads, lines)
-        good = all(isinstance(o['job'], dict) and math.isfinite(o['loss']) for o in rows)
-        good = good and head['log'] == 'nanogpt-bench'
-    except (ValueError, KeyError, TypeError): good = False
-    if not good: raise UserError(f'{path} is not a log of nanogpt-bench: give another --output')
+    try: head, *rows = map(json.loads, lines)
+    except (ValueError, RecursionError): raise UserError(f'{path} is not a log of nanogpt-bench: give another --output') from None
+    if flaw := misfit(head, _HEAD) or misfit(rows, [_ROW], 'rows'):
+        raise UserError(f'{path} is not a log of nanogpt-bench ({flaw}): give another --output')
     return head, rows, len(''.join(o + '\n' for o in lines).encode())
 
 @patch
@@ -736,7 +741,7 @@ def bench_command(cfg, origin):
     if cfg.profile: _profile(cfg); return
     log = Log(cfg.show) if cfg.show else race(cfg, lambda line: print(line, flush=True))
     show_log(log, goal)
-    if cfg.plot: plot_race(log.rows, goal).figure.savefig(cfg.plot)
+    if cfg.plot: save_figure(plot_race(log.rows, goal).figure, cfg.plot)
 
 def _profile(cfg):
     "`--profile`: a step of the preset, as it would be trained on this device"
