@@ -709,7 +709,10 @@ def _take(flag, text, queue):
 
 def _foreign(where, name, value, knobs):
     "What a setting that isn't ours means here, as a dict; `UserError` with the nearest name if it means nothing"
-    if name in TRANSLATE and value is not None: return {k: v for k, v in TRANSLATE[name](value).items() if k in knobs}
+    if name in TRANSLATE and value is not None:
+        try: meant = TRANSLATE[name](value)
+        except UserError as e: raise UserError(f'{where}: {e}') from None
+        return {k: v for k, v in meant.items() if k in knobs}
     if name in NO_EFFECT: print(f'note: {where} has no effect here ({NO_EFFECT[name]})'); return {}
     names = [*knobs, *(a for a, c in ALIASES.items() if c in knobs)]
     near = difflib.get_close_matches(name, names, 1, .5)
@@ -766,7 +769,7 @@ def read_py_config(
     "The settings in a nanoGPT-style configuration file, which is parsed and never executed"
     values = {}
     try: body = ast.parse(read_text(path)).body
-    except SyntaxError as e: raise UserError(f'{path} line {e.lineno} is not Python: {e.msg}') from None
+    except SyntaxError as e: raise UserError(f'{path} line {e.lineno or 1} is not Python: {e.msg}') from None
     except (ValueError, RecursionError, MemoryError): raise UserError(f'{path} is not Python, or is nested too deeply') from None
     for node in body:
         if isinstance(node, (ast.Import, ast.ImportFrom)) or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant): continue
@@ -790,7 +793,7 @@ def read_config(
     else:
         try: raw = tomllib.loads(read_text(path))
         except (ValueError, RecursionError) as e:
-            why = 'it is nested too deeply' if isinstance(e, RecursionError) else e
+            why = 'it is nested too deeply' if isinstance(e, RecursionError) else f'{e}'[:100]
             raise UserError(f'{path} is not valid TOML: {why}') from None
     out = {}
     for k, v in _flatten(raw):
@@ -987,7 +990,7 @@ def run_command(
 def _said(cmd, argv, debug):
     "The exit code of a command, after its error in one line"
     try:
-        os.getcwd()                                      # a folder that has been removed fails here
+        _check_here()
         code = _dispatch(cmd, argv) or 0
         sys.stdout.flush()
         return code
@@ -998,6 +1001,10 @@ def _said(cmd, argv, debug):
         if not hasattr(e, 'agreed'): _after_you()
         print(f'error: {in_words(e) or _our_fault(e)}', file=sys.stderr)
         return 1
+
+def _check_here():
+    try: os.getcwd()
+    except OSError: raise UserError('the folder in which this was started has been removed: change to another one') from None
 
 def _last_words():
     "Write out what was printed; where that fails, make sure that Python doesn't try again"

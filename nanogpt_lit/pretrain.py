@@ -406,6 +406,9 @@ def make_trainer(
 def _plan(cfg, train, device):
     "Which windows each step sees, read ahead if that was asked for"
     c, d, n = cfg.train, cfg.data, cfg.train.batch_size*cfg.train.grad_accum_steps
+    need = 2*8*c.batch_size*cfg.model.block_size + 8*n           # inputs and targets as int64, and where each sequence begins
+    if need > free_memory('cpu'):
+        raise UserError(f'a step of {n:,} sequences needs {size(need)} for its token ids alone: give a smaller --batch_size')
     plan = make_plan(train, n, cfg.model.block_size, seed=c.seed, sampling=d.sampling)
     if isinstance(plan, DocumentPlan):
         print(f'{plan.n_windows:,} windows of whole documents, {plan.padding:.1%} padding')
