@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FORMAT', 'TABLE', 'MOST_VALUES', 'DEEPEST', 'TENSOR', 'FIGURE', 'SETTING', 'RNG', 'CONTENT', 'SETTINGS', 'MAY_DIFFER',
            'TO_RESUME', 'ONLY_TO_RESUME', 'RUN_FILES', 'NEEDED', 'rng_state', 'set_rng_state', 'plain', 'checksum',
-           'trainer_state', 'save_checkpoint', 'n_bytes', 'survey', 'tame', 'read_tamely', 'why_unread',
-           'load_checkpoint', 'peek', 'verified', 'effective', 'differing', 'check_fit', 'fit_weights', 'bare_name',
-           'built', 'restore', 'check_averages', 'step_of', 'checkpoints', 'newest_good', 'latest_checkpoint',
-           'strip_checkpoint', 'set_aside', 'is_sharded', 'CheckpointCallback']
+           'trainer_state', 'save_checkpoint', 'n_bytes', 'survey', 'survey_pickle', 'tame', 'read_tamely',
+           'why_unread', 'load_checkpoint', 'peek', 'verified', 'effective', 'differing', 'check_fit', 'fit_weights',
+           'bare_name', 'built', 'restore', 'check_averages', 'step_of', 'checkpoints', 'newest_good',
+           'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'is_sharded', 'remove_sharded', 'CheckpointCallback']
 
 # %% ../nbs/11_checkpoint.ipynb #49eeb109
 import hashlib, os, pickle, platform, random, re, secrets, shutil, struct, time, tomllib, warnings, zipfile
@@ -198,7 +198,7 @@ def _check_small(value):
     for _ in range(6):
         inside = [o for o in layer if isinstance(o, (tuple, list, dict))]
         if not inside: return
-        if sum(map(len, inside)) > 100_000: break
+        if sum(map(len, inside)) > 3_000_000: break
         layer = [o for c in inside for o in (c.values() if isinstance(c, dict) else c)]
     raise ValueError('it has a key or an argument that is nested too deeply')
 
@@ -238,7 +238,7 @@ def _careful(before, looks):
 
 def _top(stack): return stack[-1:]
 
-_LOOKS = {pickle.REDUCE: _top, pickle.NEWOBJ: _top, pickle.BINPERSID: _top, pickle.SETITEM: lambda stack: stack[-2:-1],
+_LOOKS = {pickle.REDUCE: _top, pickle.NEWOBJ: _top, pickle.BUILD: _top, pickle.BINPERSID: _top, pickle.SETITEM: lambda stack: stack[-2:-1],
           pickle.SETITEMS: lambda stack: stack[::2], pickle.ADDITEMS: list, pickle.FROZENSET: list}
 _Survey.dispatch = pickle._Unpickler.dispatch | {
     k[0]: _careful(pickle._Unpickler.dispatch[k[0]], looks) for k, looks in _LOOKS.items()}
@@ -249,8 +249,21 @@ def survey(
     "Look over a checkpoint before torch reads it. Raises `ValueError`, or what a pickle raises, if it is odd"
     size = f.seek(0, 2)
     stream = _table_of(f)
+    _Survey(stream, size).load()
+    if isinstance(stream, BytesIO): return
     # the old format: a magic number, its version, the machine, the content, the names of its storages
-    for _ in range(1 if isinstance(stream, BytesIO) else 5): _Survey(stream, size).load()
+    with suppress(EOFError):
+        for _ in range(4): _Survey(stream, size).load()
+
+def survey_pickle(
+    f,            # an open file
+    longest=TABLE # bytes that may be read
+):
+    "Look over a bare pickle"
+    reader = _Survey(f, f.seek(0, 2))
+    f.seek(0)
+    reader.left = longest
+    reader.load()
 
 # %% ../nbs/11_checkpoint.ipynb #9e596054
 MOST_VALUES, DEEPEST = 3_000_000, 100
@@ -528,13 +541,13 @@ def step_of(
     return int(found[1]) if found else None
 
 # %% ../nbs/11_checkpoint.ipynb #aa1470e4
-def _numbered(folder): return [p for p in Path(folder).glob('*.pt') if step_of(p) is not None]
+def _numbered(folder): return [p for p in Path(folder).glob('*.pt') if step_of(p) is not None and p.is_file()]
 
 def checkpoints(
     run_dir, # a run folder
 ) -> list[Path]:
     "The checkpoints of a run, oldest first; two names of one file count once"
-    found = sorted((p for p in _numbered(run_dir) if p.is_file()), key=step_of)
+    found = sorted(_numbered(run_dir), key=step_of)
     return sorted({(s.st_dev, s.st_ino or p): p for p in found for s in [p.stat()]}.values(), key=step_of)
 
 # %% ../nbs/11_checkpoint.ipynb #c2b7bbba
@@ -624,6 +637,15 @@ def is_sharded(
     names = [p.name for p in path.iterdir()]
     return bool(names) and all(_SHARD.fullmatch(o) for o in names)
 
+def remove_sharded(
+    path, # folder of a sharded checkpoint
+):
+    "Delete a sharded checkpoint. `UserError` if the folder holds anything else"
+    path = Path(path)
+    if not is_sharded(path): raise UserError(f'{path} is in the way and is no checkpoint of nanogpt_lit: move it')
+    for p in sorted(path.iterdir(), key=lambda p: p.name != 'state.pt'): p.unlink()
+    path.rmdir()
+
 def _sharded(folder):
     return [p for p in Path(folder).glob('*.dcp') if step_of(p.with_suffix('.pt')) is not None and is_sharded(p)]
 
@@ -698,6 +720,8 @@ def _look_around(self: CheckpointCallback, t):
     if not t.strategy.is_main: return
     check_writable(self.out_dir)
     for p in leftovers(self.out_dir): p.unlink(missing_ok=True)
+    for p in self.out_dir.glob('.*.dcp.*.part'):
+        if re.fullmatch(r'\..+\.[0-9a-f]{12}\.part', p.name) and is_sharded(p): remove_sharded(p)
     if moved := set_aside(self.out_dir, after=t.step):
         t.say(f'what is later than step {t.step} was moved to {moved.name} in the run folder')
     if kept := checkpoints(self.out_dir): t.last_checkpoint, self.saved_step = kept[-1], step_of(kept[-1])

@@ -11,7 +11,7 @@ __all__ = ['PARTS', 'SPARE', 'PEAK_TFLOPS', 'TOKENS_PER_PARAMETER', 'FITS', 'par
            'planned_vocabulary', 'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
 
 # %% ../nbs/04a_sizing.ipynb #6b8f9484
-import json, math, time, weakref
+import json, math, re, time, weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,12 +224,9 @@ def parse_bytes(
     text: str, # such as 24GB, 16GiB, 800M
 ) -> int:
     "A number of bytes from text; `UserError` if it is none"
-    word = text.strip().removesuffix('B').removesuffix('b')
-    number = word.rstrip('KkMmGgTti ')
-    unit = word[len(number):].strip()
-    try: n = float(number)*_UNITS[unit[:1].upper() + unit[1:].lower()]
-    except (ValueError, KeyError): n = math.nan
-    if not 1 <= n < math.inf: raise UserError(f'memory={text!r}: expected a size such as 24GB, 800MB or 16GiB')
+    found = re.fullmatch(r'([0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[0-9]{1,2})?) ?(?:([kmgt])(i?))?b?', text.strip().lower())
+    n = float(found[1])*_UNITS[(found[2] or '').upper() + (found[3] or '')] if found else 0
+    if not 1 <= n < 2**63: raise UserError(f'memory={text[:60]!r}: expected a size such as 24GB, 800MB or 16GiB')
     return int(n)
 
 # %% ../nbs/04a_sizing.ipynb #5ba67c27
