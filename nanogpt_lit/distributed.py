@@ -57,9 +57,10 @@ def world(
     for k, v in _VARIABLES.items():
         if told[k] is not None and not re.fullmatch('[0-9]{1,6}', told[k]): raise _odd_world(v, env, 'a whole number')
     w = World(**{k: int(v) for k, v in told.items() if v is not None})
+    for k in ('world_size', 'local_world_size'):
+        if getattr(w, k) < 1: raise _odd_world(_VARIABLES[k], env, 'at least 1')
     for k, n in dict(rank=w.world_size, local_rank=told['local_world_size'] and w.local_world_size).items():
         if n is not None and getattr(w, k) >= n: raise _odd_world(_VARIABLES[k], env, f'a number below {n}, the number of processes')
-    if told['local_world_size'] is not None and w.local_world_size < 1: raise _odd_world('LOCAL_WORLD_SIZE', env, 'at least 1')
     return w
 
 def _odd_world(name, env, wanted):

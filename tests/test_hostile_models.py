@@ -121,8 +121,8 @@ def test_pickles_that_keep_a_reader_busy(tmp_path):
         for f in (peek, read_pickle): assert path.name in refused(f, path)
 
 def test_files_that_unfold(tmp_path):
-    bomb = by_hand(tmp_path/'bomb.pt', b'\x80\x02}.', {'data/0': bytes(400_000_000)}, zipfile.ZIP_DEFLATED)
-    text = b'\x80\x02}X\x01\x00\x00\x00aX' + (200_000_000).to_bytes(4, 'little') + b'a'*200_000_000 + b's.'
+    bomb = by_hand(tmp_path/'bomb.pt', b'\x80\x02}.', {'data/0': bytes(100_000_000)}, zipfile.ZIP_DEFLATED)
+    text = b'\x80\x02}X\x01\x00\x00\x00aX' + (50_000_000).to_bytes(4, 'little') + b'a'*50_000_000 + b's.'
     packed = by_hand(tmp_path/'packed.pt', text, (), zipfile.ZIP_DEFLATED)
     stored = by_hand(tmp_path/'stored.pt', text)
     lying = tmp_path/'lying.pt'
@@ -497,7 +497,7 @@ def test_plans_of_the_impossible():
         start = time.perf_counter()
         code, err = said(commands.nanogpt_plan, '--no-measure', '--device', 'cpu', *words)
         assert 'fault' not in err and 'Traceback' not in err, (words, err)
-        assert time.perf_counter() - start < 4, (words, time.perf_counter() - start)
+        assert time.perf_counter() - start < 8, (words, time.perf_counter() - start)
 
 def test_a_checkpoint_is_saved_though_nobody_listens(tmp_path):
     "What wants to be said waits until the state is on the disk"
@@ -604,6 +604,7 @@ def test_consolidating_nonsense(tmp_path):
         folder = tmp_path/f'model_{i:05d}.dcp'
         folder.mkdir()
         (folder/'.metadata').write_bytes(rng.randbytes(200))
-        save_checkpoint(folder/'state.pt', mutate(rng, content(files={'.metadata': [200, 'x']}, tied={}, param_groups=[], order=[], numbers={})) if i % 2 else content())
+        state = mutate(rng, content(files={'.metadata': [200, 'x']}, tied={}, param_groups=[], order=[], numbers={})) if i % 2 else content()
+        cautiously_signed(folder/'state.pt', state)
         code, err = said(commands.nanogpt_consolidate, folder)
         assert code == 1 and 'fault' not in err, err
