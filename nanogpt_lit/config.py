@@ -364,11 +364,13 @@ class TrainConfig(SaveKnobs, WatchKnobs, MachineKnobs, LengthKnobs):
 # %% ../nbs/00a_config.ipynb #c2b8e46e
 def _check_names(cfg):
     "`UserError` for file names of a `TrainConfig` that couldn't be found again"
-    if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d+d)?\}\.pt', cfg.checkpoint_name):
+    if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d{1,2}d)?\}\.pt', cfg.checkpoint_name):
         raise UserError(f'checkpoint_name={cfg.checkpoint_name!r}: '
                         f'expected a name such as model_{{step:05d}}.pt, with {{step}} right before .pt')
-    if not re.fullmatch(r'([\w.-]|\{(step|index)(:0\d+d)?\})*', cfg.final_name):
+    part = r'\{(step|index)(:0\d{1,2}d)?\}'
+    if cfg.final_name and not re.fullmatch(rf'(\w|{part})([\w.-]|{part})*\.pt', cfg.final_name):
         raise UserError(f'final_name={cfg.final_name!r}: expected a file name such as final_model.pt')
+    if cfg.final_name == 'best.pt': raise UserError('final_name=best.pt is the name of the best weights: give another')
 
 # %% ../nbs/00a_config.ipynb #9ebaae12
 def _check_numbers(cfg):

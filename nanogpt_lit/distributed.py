@@ -50,7 +50,21 @@ def world(
 ) -> World:
     "What torchrun wrote into the environment; the only process if nobody did"
     env = os.environ if env is None else env
-    return World(**{k: int(env[v]) for k, v in _VARIABLES.items() if v in env}) if 'RANK' in env else World()
+    if 'RANK' not in env: return World()
+    told = {k: env.get(v) for k, v in _VARIABLES.items()}
+    needed = [v for k, v in _VARIABLES.items() if told[k] is None and k in ('world_size', 'local_rank')]
+    if needed: raise UserError(f'the environment says RANK={env["RANK"]!r:.40} and no {needed[0]}: start with torchrun or nanogpt-launch, or unset RANK')
+    for k, v in _VARIABLES.items():
+        if told[k] is not None and not re.fullmatch('[0-9]{1,6}', told[k]): raise _odd_world(v, env, 'a whole number')
+    w = World(**{k: int(v) for k, v in told.items() if v is not None})
+    for k in ('world_size', 'local_world_size'):
+        if getattr(w, k) < 1: raise _odd_world(_VARIABLES[k], env, 'at least 1')
+    for k, n in dict(rank=w.world_size, local_rank=told['local_world_size'] and w.local_world_size).items():
+        if n is not None and getattr(w, k) >= n: raise _odd_world(_VARIABLES[k], env, f'a number below {n}, the number of processes')
+    return w
+
+def _odd_world(name, env, wanted):
+    return UserError(f'the environment says {name}={env[name]!r:.40}: expected {wanted}; start with torchrun or nanogpt-launch, or unset RANK')
 
 # %% ../nbs/13_distributed.ipynb #4805e56e
 def device_of(
@@ -452,10 +466,10 @@ def restarted(
     note = Path(folder)/'.launch'
     if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0':
         # of an earlier launch, which may have had the same name
-        if _launch(): note.unlink(missing_ok=True)
+        if _launch() and note.is_file(): note.unlink()
         return False
-    try: return note.read_text() == _launch()
-    except OSError: return False
+    try: return note.is_file() and note.read_text() == _launch()
+    except (OSError, ValueError): return False
 
 def _launch():
     if 'TORCHELASTIC_RUN_ID' not in os.environ: return None
@@ -466,6 +480,7 @@ def torchrun_words(
     c: LaunchConfig, # how many, where
 ) -> list[str]:
     "The torchrun command line for `c`"
+    _check_launch(c)
     n = c.nproc or torch.cuda.device_count() or 1
     words = ['torchrun', '--standalone'] if c.nnodes == 1 else ['torchrun', f'--nnodes={c.nnodes}']
     if c.nnodes > 1 and c.node_rank is not None:
@@ -478,6 +493,15 @@ def torchrun_words(
     if '--shutdown-timeout' in get_args_parser()._option_string_actions:              # newer torch
         words.append(f'--shutdown-timeout={c.shutdown_timeout}')
     return words + _target(c)
+
+def _check_launch(c):
+    "`UserError` for numbers and addresses that torchrun would stumble over"
+    if c.node_rank is not None and not 0 <= c.node_rank < c.nnodes:
+        raise UserError(f'node_rank={c.node_rank}: expected 0 to {c.nnodes - 1}, as there are {c.nnodes} machines')
+    for k in ('max_restarts', 'shutdown_timeout'):
+        if getattr(c, k) < 0: raise UserError(f'{k}={getattr(c, k)}: expected 0 or more')
+    if c.master_addr and not re.fullmatch(r'[\w.:-]+', c.master_addr):
+        raise UserError(f'master_addr={c.master_addr!r}: expected the name or address of a machine')
 
 def _target(c):
     if not c.command:

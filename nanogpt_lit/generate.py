@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['next_token_probs', 'penalise', 'draw', 'sample_next', 'row_seeds', 'darts', 'window_start', 'DecodeStep', 'is_plain',
-           'Predictor', 'Stopper', 'Step', 'steps', 'stream', 'Generated', 'generate', 'prompt_ids', 'stream_text',
-           'Playground', 'playground']
+           'Predictor', 'Stopper', 'Step', 'steps', 'stream', 'Generated', 'generate', 'prompt_ids', 'first_prompt',
+           'stream_text', 'Playground', 'playground']
 
 # %% ../nbs/05_generate.ipynb #b060051f
 import codecs, html, math
@@ -504,6 +504,17 @@ def prompt_ids(
 def _held_back(text, stops):
     "How many characters at the end of `text` may be the beginning of a stop text"
     return max((n for s in stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
+
+# %% ../nbs/05_generate.ipynb #68ab49ea
+def first_prompt(
+    tokenizer, # of the model
+) -> str:
+    "What to begin with where nobody says: a newline if the vocabulary has one, else the first of its tokens that is a text"
+    for text in ('\n', *(tokenizer.decode([i]) for i in range(min(tokenizer.vocab_size, 1000)))):
+        try:
+            if text and tokenizer.encode(text): return text
+        except UserError: pass
+    return ''
 
 # %% ../nbs/05_generate.ipynb #e079352d
 @delegates(steps)

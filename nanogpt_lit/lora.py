@@ -7,7 +7,7 @@ __all__ = ['TARGETS', 'LoRALinear', 'LoRAConfig', 'add_lora', 'adapters', 'grow_
            'lora_off', 'base_checksum', 'save_adapter', 'load_adapter']
 
 # %% ../nbs/15b_lora.ipynb #935e41ba
-import json, math, os
+import json, math
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from .core import UserError, atomic_write, check_writable, read_text
+from safetensors.torch import load_file
+from .core import COUNT, DIGEST, NUMBER, TEXT, UserError, atomic_write, check_writable, or_none, read_json
 from .checkpoint import checksum
-from .interop import folded
+from .interop import folded, save_safe
 
 # %% ../nbs/15b_lora.ipynb #bee7d96d
 class LoRALinear(nn.Linear):
@@ -55,7 +55,7 @@ class LoRAConfig:
     new_ids: tuple = ()              # token ids that are new: their rows of the tables learn as well
 
     def __post_init__(self):
-        if self.rank < 1: raise UserError(f'rank={self.rank}: expected at least 1')
+        if not 1 <= self.rank <= 2**16: raise UserError(f'rank={self.rank}: expected 1 to {2**16}')
         if not 0 <= self.dropout < 1: raise UserError(f'dropout={self.dropout}: expected a probability below 1')
         self.alpha = 2.*self.rank if self.alpha is None else float(self.alpha)
         if not 0 < self.alpha < math.inf: raise UserError(f'alpha={self.alpha}: expected a positive number')
@@ -183,33 +183,48 @@ def save_adapter(
     "Write the adapters alone. `UserError` if there are none"
     if not adapters(model): raise UserError('the model has no adapters: add_lora(model) first')
     folder = check_writable(folder)
-    part = folder/'.adapter.part'
-    save_file({k: v.detach().cpu().clone() for k, v in model.state_dict().items() if _is_adapter(k)}, part)
-    os.replace(part, folder/'adapter.safetensors')
+    save_safe({k: v.detach().cpu().clone() for k, v in model.state_dict().items() if _is_adapter(k)}, folder/'adapter.safetensors')
     atomic_write(folder/'adapter.json', json.dumps(asdict(model.lora) | dict(base=base_checksum(model)), indent=1))
     return folder
 
 # %% ../nbs/15b_lora.ipynb #653834ad
+_SETTINGS = {'rank': COUNT, 'alpha': NUMBER, 'dropout': NUMBER, 'targets': [TEXT], 'new_ids': [COUNT], 'base': DIGEST}
+
 def load_adapter(
     model,  # the base, changed in place
     folder, # from `save_adapter`
 ):
     "Put saved adapters on a model. Returns it. `UserError` if they are damaged or made for another base"
     folder = Path(folder)
-    try: told = json.loads(read_text(folder/'adapter.json')); base, cfg = told.pop('base'), LoRAConfig(**told)
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f'{folder}/adapter.json is damaged: copy the folder again') from None
+    told = read_json(folder/'adapter.json', _SETTINGS, 'copy the folder again')
+    base, weights = told.pop('base'), _adapter_weights(folder/'adapter.safetensors')
+    try: cfg = LoRAConfig(**told)
+    except (UserError, TypeError, OverflowError) as e:
+        raise UserError(f'{folder}/adapter.json is damaged ({str(e)[:200]}): copy the folder again') from None
     if adapters(model): raise UserError('the model has adapters already: merge_lora(model) first')
-    if cfg.new_ids and cfg.new_ids[-1] < model.cfg.vocab_size + 10_000:
-        grow_vocab(model, cfg.new_ids[-1] + 1, cfg.new_ids[0])
+    other = UserError(f'{folder}/adapter.safetensors does not fit its adapter.json: copy the folder again')
+    if any(v.shape[:1] != (cfg.rank,) for k, v in weights.items() if k.endswith('lora_A')): raise other
+    if any(v.shape[:1] != (len(cfg.new_ids),) for k, v in weights.items() if k.endswith('lora_rows')): raise other
+    _grown_for(model, cfg.new_ids, folder)
     if base != base_checksum(model):
         raise UserError(f'{folder} was trained on another base model: use the one that it was made with')
-    try: weights = load_file(folder/'adapter.safetensors')
-    except (SafetensorError, OSError) as e:
-        raise UserError(f'{folder}/adapter.safetensors is missing or torn ({e}): copy the folder again') from None
     add_lora(model, **asdict(cfg))
     want = {k: v.shape for k, v in model.state_dict().items() if _is_adapter(k)}
-    if want != {k: v.shape for k, v in weights.items()}:
-        raise UserError(f'{folder}/adapter.safetensors does not fit its adapter.json: copy the folder again')
+    if want != {k: v.shape for k, v in weights.items()}: raise other
     model.load_state_dict(weights, strict=False)
     return model
+
+# %% ../nbs/15b_lora.ipynb #b6cf2008
+def _adapter_weights(path):
+    try:
+        if not path.is_file(): raise OSError('it is no file')
+        return load_file(path)
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, LookupError) as e:
+        raise UserError(f'{path} is missing or torn ({str(e)[:200]}): copy the folder again') from None
+
+def _grown_for(model, ids, folder):
+    "Give the model the new ids of an adapter"
+    if not ids: return
+    if [*ids] != [*range(ids[0], ids[0] + len(ids))] or not 0 < ids[0] <= model.cfg.vocab_size or len(ids) > 10_000:
+        raise UserError(f'{folder}/adapter.json names new ids that do not follow those of the model: copy the folder again')
+    grow_vocab(model, ids[-1] + 1, ids[0])
