@@ -218,6 +218,17 @@ def save(self: Tokenizer,
     "Save in Hugging Face's format. Raises `UserError` if the folder can't be written"
     return _save(self, folder)
 
+# %% ../nbs/02_tokenizer.ipynb #c0a7e202
+def _old_template(folder):
+    "A chat template that `save` has written there, and that goes with its tokenizer, or None. `UserError` if it is another's"
+    file, config = folder/'chat_template.jinja', folder/'tokenizer_config.json'
+    if not os.path.lexists(file): return None
+    try: ours = file.is_file() and config.is_file() and json.loads(read_text(config))['chat_template'] == read_text(file)
+    except (UserError, ValueError, LookupError, TypeError, RecursionError): ours = False
+    if ours: return file
+    raise UserError(f'{file} is of another tokenizer, and would be taken for this one\'s: '
+                    'move it away, or choose another folder')
+
 # %% ../nbs/02_tokenizer.ipynb #dea42ed3
 @contextmanager
 def _reading(path):
@@ -727,15 +738,6 @@ def _template_beside(path):
     if not isinstance(told, str): return None
     with _reading(config): told.encode()                         # it will have to be written again
     return told
-
-def _old_template(folder):
-    "A chat template that `save` has written there, and that must go with its tokenizer, or None. `UserError` if it is another's"
-    file = folder/'chat_template.jinja'
-    if not file.exists(): return None
-    try: ours = _load_json(folder/'tokenizer_config.json').get('chat_template') == read_text(_checked(file))
-    except UserError: ours = False
-    if not ours: raise UserError(f'{file} is of another tokenizer, and would be taken for this one\'s: move it away, or choose another folder')
-    return file
 
 # %% ../nbs/02_tokenizer.ipynb #ed8b680e
 _PAIRS = {'vocab.json': 'merges.txt', 'tokenizer.vocab': 'tokenizer.merges', 'encoder.json': 'vocab.bpe'}
