@@ -11,6 +11,7 @@ __all__ = ['FIGURE', 'FIGURES', 'X_AXES', 'PANELS', 'LOGARITHMIC', 'scan_metrics
 # %% ../nbs/10_monitor.ipynb #83bc31dd
 import io, json, os, sys, time, unicodedata, warnings
 from collections import deque
+from numbers import Real
 from types import SimpleNamespace
 from pathlib import Path
 import torch
@@ -21,7 +22,7 @@ from .core import read_json, warn
 from .trainer import Callback
 
 # %% ../nbs/10_monitor.ipynb #70795294
-FIGURE = Kind(lambda v: type(v) in (int, float) and abs(v) < 1e100, 'a number')
+FIGURE = Kind(lambda v: isinstance(v, Real) and not isinstance(v, bool) and abs(v) < 1e100, 'a number')
 FIGURES = ('loss', 'val_loss', 'bits_per_byte', 'lr', 'grad_norm', 'update_ratio', 'dt_ms', 'data_ms', 'tokens_per_s',
            'eta_s', 'mfu', 'tokens', 'elapsed_s', 'memory_gb')     # what the trainer measures
 

@@ -18,7 +18,7 @@ import psutil, torch
 from fastcore.basics import patch
 from . import __version__
 from .config import MonitorConfig
-from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, misfit, one_of, or_none, printable
+from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, misfit, one_of, or_none
 from .monitor import FIGURE, left_out, one_line, run_json, scan_metrics, series, smooth
 from .trainer import Callback
 
