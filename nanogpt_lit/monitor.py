@@ -105,13 +105,15 @@ def run_json(
 def small_file(
     path,       # of a run folder
     most=2**24, # bytes
+    cure='restore it, or remove it', # what to do if it isn't one
 ) -> Path:
     "The path of a file that can be read at once. `UserError` if it isn't one"
     path = Path(path)
     if not path.is_file():
-        raise UserError(f'{path} {"is not a file" if os.path.lexists(path) else "does not exist"}: restore it, or remove it')
-    if path.stat().st_size > most:
-        raise UserError(f'{path} has {path.stat().st_size:,} bytes, and is read up to {most:,} only: restore it, or remove it')
+        what = 'is not a file' if os.path.lexists(path) else 'does not exist'
+        raise UserError(f'{path} {what}: {cure}')
+    size = path.stat().st_size
+    if size > most: raise UserError(f'{path} has {size:,} bytes, and is read up to {most:,} only: {cure}')
     return path
 
 # %% ../nbs/10_monitor.ipynb #bfb52ae7

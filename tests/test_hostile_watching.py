@@ -1,5 +1,5 @@
 "Run folders that are damaged, or were made to do harm: report, plot, monitor and eval say in a sentence what is wrong, show what is left, and obey nothing that a file says."
-import json, os, random, re, shutil, subprocess, sys, time
+import argparse, json, os, random, re, shutil, subprocess, sys, time
 from html.parser import HTMLParser
 from pathlib import Path
 import pytest
@@ -11,13 +11,13 @@ from nanogpt_lit.watch import STATUS, Heartbeat, alive, clip, gpu_busy, headline
 posix = pytest.mark.skipif(os.name != 'posix', reason='pipes with a name, pseudo-terminals')
 WORDS = ['tiny', '--n_layer', '1', '--n_head', '2', '--n_embd', '16', '--block_size', '32', '--batch_size', '4', '--max_steps', '20', '--eval_interval', '5', '--eval_iters', '1',
          '--tokenizer_vocab_size', '300', '--device', 'cpu', '--num_threads', '1', '--generate_interval', '10']
-STEER = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]')
+STEER = re.compile('[\x00-\x08\x0e-\x1f\x7f-\x9f]|\r(?!\n)')
 EVIL = '<script>alert("1")</script>\x1b]0;x\x07\x9b2J'
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     home = tmp_path_factory.mktemp('run')
-    (home/'text.txt').write_text('the cat sat on the mat and looked at the rat. '*200)
+    (home/'text.txt').write_text(Path(argparse.__file__).read_text(encoding='utf-8')[:20_000], encoding='utf-8')
     assert nanogpt_train([*WORDS, '--input', str(home/'text.txt'), '--out_dir', str(home/'a')]) == 0
     ask = [dict(ctx=f'the {a} sat on', endings=[' the mat', ' a hat', ' it'], label=i % 3) for i, a in enumerate(('cat', 'dog', 'rat')*2)]
     (home/'ask.jsonl').write_text('\n'.join(map(json.dumps, ask)))
@@ -122,7 +122,7 @@ def test_damaged_lines_are_left_out_and_counted(run, say):
     path.write_text('\n'.join([*ODD_LINES[:9], *good, *ODD_LINES[9:-1], '']) + '\xff\n'.encode('latin-1').decode('latin-1'))
     with open(path, 'ab') as f: f.write(b'\xff\xfe\n')
     records, damaged = scan_metrics(run)
-    assert [r['step'] for r in records] == [1, 5, 10, 15, 20] and damaged == len(ODD_LINES) - 1 + 2
+    assert [r['step'] for r in records] == [json.loads(o)['step'] for o in good] and damaged == len(ODD_LINES) - 1 + 2
     with open(path, 'a') as f: f.write('{"step": 21, "lo')             # being written
     assert scan_metrics(run)[1] == damaged
     for words in (['plot', 'a', '--panels', '--output', 'x.svg'], ['plot', 'a', '--x', 'tokens', '--output', 'x.svg']):
@@ -144,10 +144,10 @@ def test_values_of_every_kind(tmp_path, monkeypatch, say):
     odd = [None, True, 'text', [1, [2]], {'a': 1}, 10**300, -10**300, 10**4000, '1.5', -0.0, 1e99, -5]
     keys = ['loss', 'val_loss', 'lr', 'grad_norm', 'update_ratio', 'tokens_per_s', 'tokens', 'elapsed_s', 'mfu', 'dt_ms', 'bits_per_byte', 'mine']
     rng = random.Random(0)
-    for n in range(30):
+    for n in range(6):
         lines = [{'step': s} | {k: rng.choice(odd) if rng.random() < .4 else s/7 for k in keys if rng.random() < .8} for s in rng.choices(range(40), k=30)]
         Path('m/metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)).replace('1e+99', 'NaN' if n % 2 else '1e400') + '\n')
-        for axis in ('step', 'tokens', 'time'): assert say('plot', 'm', '--panels', '--x', axis, '--output', 'x.svg')[0] == 0
+        assert say('plot', 'm', '--panels', '--x', ('step', 'tokens', 'time')[n % 3], '--output', 'x.svg')[0] == 0
         assert say('monitor', 'm', '--once')[0] == 0 and say('report', 'm')[0] == 0
         check_page('m/report.html')
         records = read_metrics('m')
@@ -180,7 +180,7 @@ ODD_FILES = [b'', b'null', b'7', b'[]', b'{}', b'[[]]', b'"x"', b'\xff\xfe\x00',
 def test_each_file_replaced_by_each_odd_one(run, name, say):
     path = run/name
     def look(damaged=True):
-        for words in (['report', 'a'], ['monitor', 'a', '--once'], ['plot', 'a', '--output', 'x.svg']):
+        for words in (['report', 'a'], ['monitor', 'a', '--once'], *[['plot', 'a', '--output', 'x.svg']]*(name == 'metrics.jsonl')):
             code, out, err = say(*words)
             assert code == 0 or words[0] == 'plot' and name == 'metrics.jsonl', (words, err)
             if words[0] == 'report': page = check_page(run/'report.html')
@@ -208,14 +208,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, monkeypatch, say):
     Path('empty').mkdir()
     Path('file').write_text('x')
     for name in ('report', 'plot', 'monitor', 'eval'):
-        for where in ('empty', 'nowhere', 'file', 'file/x', '/dev/null', 'x'*5000, '~nobody/x'):
+        for where in ('empty', 'nowhere', 'file', 'file/x', '/dev/null', 'x'*300, '~nobody/x'):
             assert say(name, where, *(['--once'] if name == 'monitor' else []))[0] == 1, (name, where)
 
 @posix
 def test_a_device_stays_a_device(run, say):
     for name in ('report', 'plot'):
-        for target in ('/dev/null', '/dev/stdout', 'pipe'):
-            if name == 'plot' and target == '/dev/stdout': continue
+        for target in ('/dev/null', 'pipe'):
             link = Path(f'{name}.svg')
             if target == 'pipe': os.mkfifo(link); reader = os.open(link, os.O_RDONLY | os.O_NONBLOCK)
             else: link.symlink_to(target)
@@ -305,7 +304,7 @@ PROGRAM = [sys.executable, '-c', 'from nanogpt_lit.config import nanogpt_monitor
 def test_monitor_without_a_terminal_worth_the_name(run):
     "No standard input, a closed one, a terminal of no kind: the page is printed once"
     def shown(before, **env): return subprocess.run(['sh', '-c', f'exec "$@" {before}', 'sh', *PROGRAM, 'a'], capture_output=True, text=True, timeout=60, env={**os.environ, 'PYTHONIOENCODING': 'utf-8', **env})
-    for r in (shown('<&-'), shown('</dev/null'), shown('<&- 2>&-'), shown('</dev/zero'), shown('', COLUMNS='1', LINES='1'), shown('', COLUMNS='-5', LINES='x')):
+    for r in (shown('<&-'), shown('<&- 2>&-'), shown('</dev/zero', COLUMNS='-5', LINES='x')):
         assert r.returncode == 0 and '\x1b' not in r.stdout and (r.stderr == '' or r.stderr is None), r
 
 @posix
@@ -341,3 +340,96 @@ def test_the_newest_of_runs_some_of_which_are_none(run):
         Path('runs/two').mkdir()
         Path('runs/two/status.json').symlink_to('nowhere')
     assert newest_run() == Path('runs/one')
+
+# ---- eval
+
+QUESTIONS = ['', '7', '[]', 'null', '{}', '{"ctx": 1, "endings": ["a", "b"], "label": 0}', '{"ctx": "a", "endings": "ab", "label": 0}', '{"ctx": "a", "endings": ["a"], "label": 0}', '{"ctx": "a", "endings": ["a", ""], "label": 0}',
+             '{"ctx": "a", "endings": ["a", ["b"]], "label": 0}', '{"ctx": "a", "endings": {"a": 1}, "label": 0}', '{"ctx": "a", "endings": ["a", "b"]}', '{"ctx": "a", "label": 1}', '["ctx", "endings", "label"]', '["ctx"' + ']'*9,
+             *('{"ctx": "a", "endings": ["a", "b"], "label": %s}' % o for o in ('2', '-1', '"x"', '1.0', 'null', '[0]', '{}', 'true', '9'*400, '9'*5000, '1e400', '"' + '9'*4000 + '"', '"' + 'x'*9000 + '"')),
+             '{"a":'*100_000, '{"' + 'k'*9000 + '": 1}', '{"\\u001b[2J\\n": 1}', '\x00']
+
+def test_questions_that_are_none(run, say):
+    for odd in QUESTIONS:
+        Path('odd.jsonl').write_text(odd)
+        for words in (['--tasks', 'odd.jsonl'], ['--tasks', 'hellaswag', '--hellaswag', 'odd.jsonl'])[:2 if odd in QUESTIONS[:3] else 1]:
+            code, out, err = say('eval', 'a', '--device', 'cpu', *words)
+            assert code == 1 and 'odd.jsonl' in err and err.count('\n') == 1, (odd[:60], err)
+    Path('odd.jsonl').write_bytes(b'\xff\xfe')
+    assert say('eval', 'a', '--tasks', 'odd.jsonl')[0] == 1
+    for odd in ('{"ctx": "\\ud800", "endings": ["\\ud800", "b"], "label": "1"}', '{"ctx": "", "endings": ["a", "\\u0000"], "label": 0}', json.dumps(dict(ctx='a '*9000, endings=['b '*9000, 'c'], label=0))):
+        Path('odd.jsonl').write_text(odd)
+        assert say('eval', 'a', '--device', 'cpu', '--tasks', 'odd.jsonl')[0] == 0
+    Path('odd.jsonl').unlink()
+    for make in (lambda p: p.mkdir(), lambda p: os.mkfifo(p), lambda p: p.symlink_to(p), lambda p: p.symlink_to('/dev/zero')) if os.name == 'posix' else ():
+        make(Path('odd.jsonl'))
+        for words in (['--tasks', 'odd.jsonl'], ['--data', 'odd.jsonl', '--tasks', 'loss']): assert say('eval', 'a', '--device', 'cpu', *words)[0] == 1, words
+        Path('odd.jsonl').rmdir() if Path('odd.jsonl').is_dir() else Path('odd.jsonl').unlink()
+
+def test_a_question_without_a_context_for_a_tokenizer_without_an_end(trained):
+    from nanogpt_lit.evaluate import Choice, choice_ids
+    from nanogpt_lit.tokenizer import CharTokenizer
+    with pytest.raises(UserError, match='no context'): choice_ids(Choice('', ['a', 'b'], 0), CharTokenizer('ab'), 8)
+    assert choice_ids(Choice('', ['ab', 'ba'], 0), CharTokenizer('ab'), 8) == [([0, 1], 1), ([1, 0], 1)]
+
+def test_answers_that_are_none(run, say):
+    "Of the right key and the wrong shape, of another exam, torn, no file: what can't be an answer is asked again"
+    def ask(): return say('eval', 'a', '--device', 'cpu', '--tasks', 'ask.jsonl', 'loss', '--out_dir', 'e')
+    assert ask()[0] == 0
+    whole, good = json.loads(Path('e/results.json').read_text())['results'], {k: Path(f'e/{k}.0.jsonl').read_text().split('\n') for k in ('ask', 'loss')}
+    odd = ['{"index": 0}', '{"index": -1}', '{"index": 9999999}', '{"index": ' + '9'*300 + '}', '{"index": [0]}', '{"index": 1, "nats": "a", "tokens": 3}', '{"index": 1, "nats": 1, "tokens": 0}', '[]', '{"a":'*50_000, '{"index": 1e400}',
+           '{"index": 0, "label": 0, "logprob": [], "tokens": [], "characters": [], "cut": ""}', '{"index": 0, "label": 0, "logprob": [1, 2, 3], "tokens": [0, 0, 0], "characters": [1, 1, 1], "cut": ""}',
+           '{"index": 0, "label": 7, "logprob": [1, 2, 3], "tokens": [1, 1, 1], "characters": [1, 1, 1], "cut": ""}', '\x00', '{"index": 0, "label": 0, "logprob": 1, "tokens": 1, "characters": 1}']
+    for name, lines in good.items():
+        Path(f'e/{name}.0.jsonl').write_text('\n'.join([lines[0], *odd, *lines[3:], *odd, '']))
+        assert ask()[0] == 0 and json.loads(Path('e/results.json').read_text())['results'] == whole
+    for head in ('{"key": 7}', '[]', '{"a":'*50_000, '', '"key"', '\x00', '{"key": ["x"]}'):
+        for name, lines in good.items(): Path(f'e/{name}.0.jsonl').write_text('\n'.join([head, *odd]))
+        assert ask()[0] == 0 and json.loads(Path('e/results.json').read_text())['results'] == whole
+    Path('e/ask.0.jsonl').write_bytes(b'\xff\xfe\n\xff')
+    Path('e/ask.1.jsonl').mkdir()
+    if os.name == 'posix': os.mkfifo('e/ask.2.jsonl'); Path('e/ask.3.jsonl').symlink_to('nowhere')
+    assert ask()[0] == 0 and json.loads(Path('e/results.json').read_text())['results'] == whole
+    Path('e/ask.0.jsonl').unlink()
+    for make in (lambda p: p.mkdir(), lambda p: os.mkfifo(p)) if os.name == 'posix' else ():
+        make(Path('e/ask.0.jsonl'))
+        assert ask()[0] == 1
+        Path('e/ask.0.jsonl').rmdir() if Path('e/ask.0.jsonl').is_dir() else Path('e/ask.0.jsonl').unlink()
+
+def test_words_of_eval_that_make_no_sense(run, say, monkeypatch):
+    for words in (['--limit', '-1'], ['--limit', '1e400'], ['--include_path', 'nowhere'], ['--include_path', 'ask.jsonl'], ['--data', 'nowhere'], ['--data', '/dev/null'], ['--data', 'a/samples'], ['--data', 'x'*300], ['--tasks', 'x'*300 + '.jsonl'],
+                  ['--tasks', '.jsonl'], ['--tasks', ''], ['--tasks', '/'], ['--out_dir', '/dev/null'], ['--out_dir', 'ask.jsonl/x'], ['--split', '../x'], ['--tokenizer', 'nowhere'], ['--dtype', 'float8'], ['--batch_size', '0']):
+        assert say('eval', 'a', '--device', 'cpu', *words)[0] == 1, words
+    for rank, world in (('x', '1'), ('-1', '2'), ('2', '2'), ('0', '0'), ('9'*5000, '1'), ('', '')):
+        monkeypatch.setenv('RANK', rank); monkeypatch.setenv('WORLD_SIZE', world)
+        assert say('eval', 'a', '--device', 'cpu', '--tasks', 'ask.jsonl')[0] == 1
+
+def test_settings_that_are_damaged_for_eval(run, say):
+    Path('a/data').rename('elsewhere')
+    for odd in ODD_FILES:
+        Path('a/config.toml').write_bytes(odd)
+        assert say('eval', 'a', '--device', 'cpu', '--tasks', 'loss')[0] == 1
+
+# ---- a little of everything
+
+def mutated(data, rng):
+    bad, i, n = bytearray(data), rng.randrange(max(1, len(data))), rng.choice([1, 1, 4, 40])
+    match rng.randrange(6):
+        case 0: del bad[i:]
+        case 1: bad[i:i + n] = rng.randbytes(n)
+        case 2: bad[i:i] = bad[i:i + n]*rng.choice([1, 3, 200])
+        case 3: del bad[i:i + n]
+        case 4: bad = re.sub(rb'-?\d+(\.\d+)?', lambda m: rng.choice([b'-1', b'1e400', b'1e99', b'9'*5000, b'null', b'[[]]', b'"<b>"', b'NaN', b'true', b'0']) if rng.random() < .1 else m[0], bytes(bad))
+        case 5: bad = re.sub(rb'"[^"\n]{1,30}"', lambda m: rng.choice([b'"<b a=\\"x>"', b'"\\u001b]0;"', b'{}', b'7', b'[]', b'"$"']) if rng.random() < .1 else m[0], bytes(bad))
+    return bytes(bad)
+
+def test_damaged_run_folders(run, say):
+    rng, names = random.Random(0), ['config.toml', 'status.json', 'metrics.jsonl', 'baselines.json', 'data/meta.json', 'samples/step_00010.txt', 'tokenizer/tokenizer.json']
+    (run/'baselines.json').write_text(json.dumps({k: dict(nats_per_token=i/3, bits_per_byte=i/5) for i, k in enumerate(('GPT', 'uniform', 'gzip'))}))
+    good = {k: (run/k).read_bytes() for k in names}
+    for n in range(60):
+        for k in rng.sample(names, rng.choice([1, 2, 4])): (run/k).write_bytes(mutated(good[k], rng))
+        assert say('report', 'a')[0] == 0 and say('monitor', 'a', '--once')[0] == 0
+        check_page(run/'report.html')
+        if n % 10 == 0: say('plot', 'a', '--panels', '--output', 'x.svg')
+        if n % 10 == 5: say('eval', 'a', '--device', 'cpu', '--tasks', 'loss', '--out_dir', f'e{n}')
+        for k in names: (run/k).write_bytes(good[k])
