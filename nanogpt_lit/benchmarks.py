@@ -9,20 +9,21 @@ __all__ = ['cloze_questions', 'read_windows', 'text_scores', 'tokens_of', 'docum
            'cut_notes']
 
 # %% ../nbs/14b_benchmarks.ipynb #94ea9325
-import glob, hashlib, json, math, os, tomllib
+import glob, hashlib, json, math, os, re, tomllib
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from .core import UserError, atomic_write, check_writable, human, pick_device, pick_dtype
-from .core import read_text, set_threads, warn
+from .core import COUNT, TEXT, Kind, UserError, atomic_write, check_writable, human, misfit, pick_device, pick_dtype
+from .core import ANY, read_text, set_threads, warn
 from .config import EvalConfig
 from .generate import generate
 from .data import pystdlib_documents
 from .loader import TokenData
 from .trainer import Callback, SingleDevice, cut_back
+from .monitor import run_json, small_file
 from .checkpoint import checksum
 from .interop import load_run
 from .evaluate import RULES, Choice, accuracies, answer, ask, bits_per_byte, hub_hellaswag
@@ -109,7 +110,7 @@ def text_scores(
     m, n = float(s.sum()/c.sum()), len(s)
     se = math.sqrt(n/(n - 1)*np.square(s - m*c).sum())/int(c.sum()) if n > 1 else None
     out = dict(n=n, tokens=int(c.sum()), loss=m, loss_stderr=se)
-    out |= dict(perplexity=math.exp(m), perplexity_stderr=se and math.exp(m)*se)
+    if m < 700: out |= dict(perplexity=math.exp(m), perplexity_stderr=se and math.exp(m)*se) # more is no number any more
     if not n_bytes: return out
     per = bits_per_byte(1., n_tokens or int(c.sum()) + 1, n_bytes)
     return out | dict(bits_per_byte=m*per, bits_per_byte_stderr=se and se*per)
@@ -154,7 +155,7 @@ def open_text(
     "What to evaluate on, in the model's own tokens. `UserError` if nothing is there, or it can't be the model's"
     path = Path(path)
     if not path.is_dir() and path.suffix not in ('.bin', '.npy'):
-        return tokens_of([read_text(path)], tokenizer, path.name)
+        return tokens_of([read_text(small_file(path, 2**36, 'give a prepared folder, a token file or a text file'))], tokenizer, path.name)
     data = TokenData(path, split)
     if data.tokenizer_hash not in (None, tokenizer.hash):
         return tokens_of(documents_of(data), tokenizer, path.name)
@@ -166,15 +167,22 @@ def trained_on(
     folder, # run folder
 ) -> tuple[Path|None, str]: # the data, if they are at hand; what the settings call them
     "What a run was trained on, as far as its settings tell"
-    path = Path(folder)/'config.toml'
-    try: told = tomllib.loads(read_text(path)).get('data', {}) if path.exists() else {}
-    except ValueError as e:
-        raise UserError(f'{path} is no TOML file ({e}): restore it, or name the data with --data') from None
-    name = told.get('dataset')
-    places = [Path(folder)/'data', told.get('val_data'), name, name and f'data/{name}']
-    there = [Path(o) for o in places if o and (Path(o).is_file() or (Path(o)/'meta.json').exists())]
-    called = told.get('input') or name or told.get('train_data') or ''
-    return next(iter(there), None), ' '.join(called) if isinstance(called, list) else str(called)
+    told = _told(Path(folder)/'config.toml')
+    name = told.get('dataset', '')
+    places = [Path(folder)/'data', *filter(None, (told.get('val_data'), name, name and f'data/{name}'))]
+    there = [Path(o) for o in places if os.path.isfile(o) or os.path.exists(Path(o)/'meta.json')]
+    return next(iter(there), None), told.get('input') or name or told.get('train_data', '')
+
+def _told(path):
+    "The texts among the settings on data, by name; none if there is no file"
+    if not os.path.lexists(path): return {}
+    cure = 'restore it, or name the data with --data'
+    try: told = tomllib.loads(read_text(small_file(path, 2**20, cure))).get('data', {})
+    except (ValueError, RecursionError) as e:
+        why = 'it is nested too deeply' if isinstance(e, RecursionError) else f'{e}'.split('\n')[0][:80]
+        raise UserError(f'{path} is no TOML file ({why}): {cure}') from None
+    if misfit(told, {...: ANY}): return {}
+    return {k: ' '.join(v) if isinstance(v, list) else v for k, v in told.items() if not misfit(v, [TEXT]) or TEXT.test(v)}
 
 def data_of_run(folder) -> Path|None:
     "The prepared data that a run was trained on, if they are still there"
@@ -188,7 +196,7 @@ def whole_records(
     out = []
     for line in lines:
         try: r = json.loads(line)
-        except ValueError: continue
+        except (ValueError, RecursionError): continue
         if isinstance(r, dict): out.append(r)
     return out
 
@@ -200,31 +208,32 @@ class Logbook:
         name: str,         # of the task
         key: str,          # what is asked of whom: answers under another key don't count
         rank: int=0,       # this process
+        fits=None,         # whether a record is an answer; None = every record with an index is
     ):
-        self.folder, self.name, self.key = check_writable(folder), name, key
+        self.folder, self.name, self.key, self.fits = check_writable(folder), name, key, fits or (lambda r: True)
         self.path, self.known = self.folder/f'{name}.{rank}.jsonl', {}
-        for p in sorted(self._all()): self.known |= {r['index']: r for r in _lines(p, key)}
-        own = [json.dumps(r) for r in _lines(self.path, key)]
+        if os.path.lexists(self.path): small_file(self.path, 2**36, 'move it away, or choose another --out_dir')
+        self.refresh()
+        own = [json.dumps(r) for r in self._answers(self.path)]
         # written anew, without a line that a crash tore
         atomic_write(self.path, '\n'.join([json.dumps(dict(key=key)), *own]) + '\n')
 
-    def _all(self): return self.folder.glob(f'{glob.escape(self.name)}.*.jsonl')
+    def _all(self): return sorted(self.folder.glob(f'{glob.escape(self.name)}.*.jsonl'))
+    def _answers(self, path): return [r for r in _lines(path, self.key) if COUNT.test(r.get('index')) and self.fits(r)]
     def write(self, record):
         self.known[record['index']] = record
         with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(record) + '\n')
 
     def refresh(self):
         "Read what the other processes have written since"
-        for p in self._all(): self.known |= {r['index']: r for r in _lines(p, self.key)}
+        for p in self._all(): self.known |= {r['index']: r for r in self._answers(p)}
         return self
 
 def _lines(path, key):
-    "The records in a file, if it has this key; a torn line counts as none"
-    if not path.exists(): return []
-    head, *lines = path.read_text(encoding='utf-8').split('\n')
-    try:
-        if json.loads(head)['key'] != key: return []
-    except (ValueError, KeyError, TypeError): return []
+    "The records in a file, if it has this key; a torn line counts as none, and what isn't a file has none"
+    if not path.is_file(): return []
+    head, *lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
+    if [r.get('key') for r in whole_records([head])] != [key]: return []
     return whole_records(lines)
 
 # %% ../nbs/14b_benchmarks.ipynb #b79d0cc9
@@ -241,6 +250,20 @@ def exam_key(
     return h.hexdigest()
 
 # %% ../nbs/14b_benchmarks.ipynb #668c6257
+_NATS = Kind(lambda v: type(v) in (int, float), 'a number')         # of a damaged model perhaps not a finite one
+_ANSWER = {'index': COUNT, 'label': COUNT, 'logprob': [_NATS], 'tokens': [COUNT], 'characters': [COUNT], 'cut?': TEXT}
+_WINDOW = {'index': COUNT, 'nats': _NATS, 'tokens': COUNT}
+
+def _fits(what, n):
+    "Whether a record is an answer in this exam: a file may hold anything under the right key"
+    def window(r): return not misfit(r, _WINDOW) and r['index'] < n and r['tokens'] > 0
+    def choice(r): return not misfit(r, _ANSWER) and r['index'] < n and _same_question(r, what[r['index']])
+    return window if isinstance(what, TokenData) else choice
+
+def _same_question(r, question):
+    sizes = {len(r[k]) for k in ('logprob', 'tokens', 'characters')}
+    return r['label'] == question.label and sizes == {len(question.endings)} and all([*r['tokens'], *r['characters']])
+
 def examine(
     model, tokenizer,     # who is asked
     what,                 # list of `Choice`, or `TokenData`
@@ -251,9 +274,9 @@ def examine(
     rank: int=0, world_size: int=1, # this process, of how many
 ) -> list[dict]|None:
     "All records of an exam; None as long as other processes have some left to answer"
-    book = Logbook(folder, name, exam_key(model, tokenizer, what, dtype), rank)
     text = isinstance(what, TokenData)
     n = -(-(len(what) - 1)//model.cfg.block_size) if text else len(what)
+    book = Logbook(folder, name, exam_key(model, tokenizer, what, dtype), rank, _fits(what, n))
     if book.known: print(f'{name}: {len(book.known):,} of {n:,} were answered before')
     kw = dict(dtype=dtype, rank=rank, world_size=world_size, skip={*book.known})
     if text: answers = read_windows(model, what, 4*batch_size, **kw)
@@ -411,7 +434,7 @@ def questions_for(
 def _loss_text(cfg, run):
     data, called = (cfg.data, '') if cfg.data else trained_on(run.folder)
     if data: return open_text(data, run.tokenizer, cfg.split)
-    known = f'was trained on {called}, which is not at hand here'
+    known = f'was trained on {called[:200]}, which is not at hand here'
     if not called: known = 'does not say what text it was trained on'
     raise UserError(f'{cfg.run} {known}: name one with --data FOLDER or --data FILE.txt')
 
@@ -437,6 +460,8 @@ def _loaded(cfg):
     "The model to examine, with a tokenizer"
     if not cfg.run:
         raise UserError('no model: give a run folder, a checkpoint, or a Hugging Face folder or name')
+    if cfg.include_path and not Path(cfg.include_path).is_dir():
+        raise UserError(f'--include_path {cfg.include_path}: expected a folder of task files')
     run = load_run(cfg.run, cfg.device, cfg.tokenizer)
     run.need_tokenizer(cfg.run)
     return run
@@ -452,8 +477,6 @@ def harness_results(
     lm = harness_lm(run.model, run.tokenizer, 4*cfg.batch_size, dtype)
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
-    if cfg.include_path and not Path(cfg.include_path).is_dir():
-        raise UserError(f'--include_path {cfg.include_path}: expected a folder of task files')
     kw = dict(task_manager=TaskManager(include_path=cfg.include_path)) if cfg.include_path else {}
     try: found = simple_evaluate(model=lm, tasks=tasks, limit=cfg.limit or None, random_seed=cfg.seed, **kw)
     except KeyError as e:
@@ -472,10 +495,18 @@ def _harness_figures(found):
     return {f'harness:{task}': figures(r) | count(task) for task, r in found['results'].items()}
 
 # %% ../nbs/14b_benchmarks.ipynb #5a55e031
+def _share():
+    "This process and how many there are, as torchrun says it"
+    said = [os.environ.get(k, d) for k, d in (('RANK', '0'), ('WORLD_SIZE', '1'))]
+    if all(re.fullmatch('[0-9]{1,6}', o) for o in said):
+        rank, world = map(int, said)
+        if rank < world: return rank, world
+    raise UserError(f'RANK={said[0][:20]!r}, WORLD_SIZE={said[1][:20]!r}: expected what torchrun sets, a number from 0 and a larger one')
+
 def eval_command(cfg: EvalConfig):
     "Target of `nanogpt-eval`; several processes (torchrun) share the questions"
     set_threads(cfg.num_threads)
-    rank, world = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('WORLD_SIZE', 1)))
+    rank, world = _share()
     run, dtype = _loaded(cfg), pick_dtype(pick_device(cfg.device), cfg.dtype)
     out, todo = check_writable(cfg.out_dir or run.folder/'eval'), _own_tasks(cfg, run)
     theirs = _harness_share(cfg, run, out/'harness.json', dtype, rank)
@@ -511,8 +542,9 @@ def _harness_share(cfg, run, path, dtype, rank):
     if not tasks: return {}
     key = [exam_key(run.model, run.tokenizer, [], dtype), tasks, cfg.limit, cfg.seed, cfg.include_path]
     if rank == 0: atomic_write(path, json.dumps(dict(key=key, results=harness_results(run, tasks, cfg))))
-    told = json.loads(read_text(path)) if path.exists() else {} # perhaps of an earlier exam
-    return told['results'] if told.get('key') == key else None
+    try: told = run_json(path, {'key': ANY, 'results': {...: {...: ANY}}})
+    except UserError: return None                                # not there yet
+    return told['results'] if told['key'] == key else None       # or of an earlier exam
 
 # %% ../nbs/14b_benchmarks.ipynb #85bbc252
 def cut_notes(

@@ -17,6 +17,7 @@ from .core import UserError, new_ax, read_text
 from .corpus import hub_dataset
 from .loader import TokenData
 from .trainer import SingleDevice, mean_loss
+from .monitor import one_line, plot_label, small_file
 
 # %% ../nbs/14_evaluate.ipynb #7f7d0777
 def bits_per_byte(
@@ -36,7 +37,7 @@ class Evaluation:
     tokens: int                # targets in the text
     tokens_per_byte: float|None = None # of the text; None where its size is unknown
     @property
-    def perplexity(self): return math.exp(self.nats_per_token)
+    def perplexity(self): return math.exp(self.nats_per_token) if self.nats_per_token < 700 else math.inf
     @property
     def bits_per_byte(self):
         if self.tokens_per_byte is None: return None
@@ -129,7 +130,7 @@ def plot_baselines(
     ax = new_ax('Validation text, compressed', 'bits per byte', size=(6, .4*len(rows) + .9))
     names = sorted(rows, key=lambda k: -rows[k]['bits_per_byte'])
     colours = ['C3' if k == highlight else 'C0' for k in names]
-    bars = ax.barh(names, [rows[k]['bits_per_byte'] for k in names], color=colours)
+    bars = ax.barh([*map(plot_label, names)], [rows[k]['bits_per_byte'] for k in names], color=colours)
     ax.bar_label(bars, fmt='%.2f', padding=3)
     ax.grid(False)
     ax.set_xlim(0, 1.1*max(o['bits_per_byte'] for o in rows.values()))
@@ -161,9 +162,12 @@ class Choice:
         if isinstance(self.label, (bool, float)):
             raise ValueError(f'label is {self.label!r}, which numbers no ending')
         try: self.label = int(self.label)
-        except (ValueError, TypeError): raise ValueError(f'label is {self.label!r}') from None
+        except (ValueError, TypeError):
+            what = repr(self.label[:40]) if isinstance(self.label, str) else f'a {type(self.label).__name__}'
+            raise ValueError(f'label is {what}, which numbers no ending') from None
         if not 0 <= self.label < len(self.endings):
-            raise ValueError(f'label {self.label} is not the number of an ending')
+            shown = self.label if abs(self.label) < 10**20 else 'of many digits'
+            raise ValueError(f'label {shown} is not the number of an ending')
 
 # %% ../nbs/14_evaluate.ipynb #faaee1e1
 def read_choices(
@@ -171,7 +175,7 @@ def read_choices(
     limit: int=0, # read at most so many; 0 = all
 ) -> list[Choice]:
     "The questions in a file. `UserError` names the line that isn't one"
-    out = []
+    out, path = [], small_file(path, 2**31, 'expected a file of questions, with ctx, endings, label on each line')
     for n, line in enumerate(read_text(path).split('\n'), 1):
         if limit and len(out) == limit: break
         if not line.strip(): continue
@@ -188,7 +192,7 @@ def _choice(line):
     except (ValueError, RecursionError): raise ValueError('is not JSON: one question per line') from None
     if not isinstance(record, dict): raise ValueError('is no record')
     if lacks := [k for k in ('ctx', 'endings', 'label') if k not in record]:
-        raise ValueError(f'has no field {lacks[0]!r}; found {", ".join(record) or "none"}')
+        raise ValueError(f'has no field {lacks[0]!r}; found {one_line(", ".join(record))[:80] or "none"}')
     try: return Choice(record['ctx'], record['endings'], record['label'])
     except ValueError as e: raise ValueError(f'is no question: {e}') from None
 
@@ -212,6 +216,8 @@ def choice_ids(
 ) -> list: # for each ending: (ids, how many of them belong to the ending)
     "The token ids of the context followed by each ending; of what is too long, the end"
     rows = [(ids[-(block_size + 1):], n) for ids, n in _whole_rows(question, tokenizer)]
+    if any(len(ids) < 2 for ids, _ in rows):
+        raise UserError('a question has no context, and this tokenizer has no end-of-text token to stand for one: give it a ctx')
     return [(ids, min(n, len(ids) - 1)) for ids, n in rows]
 
 def lost(

@@ -7,14 +7,15 @@ __all__ = ['CALLS', 'W', 'H', 'LEFT', 'BOTTOM', 'CHARTS', 'changed_values', 'com
            'data_folder', 'data_rows', 'table', 'read_run', 'write_report', 'ReportFailure', 'report_command']
 
 # %% ../nbs/14a_report.ipynb #159f4755
-import html, json, math, shlex
+import html, math, os, shlex
 from pathlib import Path
-from .core import (UserError, atomic_write, build, duration, flat_fields, flat_values, human,
-                              read_config, read_text, warn)
+from .core import (ANY, COUNT, TEXT, UserError, atomic_write, build, duration, flat_fields, flat_values,
+                              human, in_words, or_none, printable, read_config, warn)
 from .config import ReportConfig, RunConfig
 from .trainer import Callback
-from .monitor import loss_stats, read_metrics, series, smooth
-from .watch import environment, headline, read_status
+from .monitor import (FIGURE, left_out, loss_stats, one_line, run_json, scan_metrics, series, small_file,
+                                 smooth)
+from .watch import STATUS, environment, headline, read_status, sample_files, sample_text
 
 # %% ../nbs/14a_report.ipynb #886b4ef5
 CALLS = ('auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint')
@@ -58,6 +59,7 @@ def ticks(
     "Round numbers between `low` and `high`"
     if not high > low: return [low]
     rough = (high - low)/n
+    if rough < 1e-300: return [low]                              # nothing to tell them apart by
     unit = 10**math.floor(math.log10(rough))
     step = next(m*unit for m in (1, 2, 5, 10) if m*unit >= rough*.999)
     return [round(i*step, 12) for i in range(math.ceil(low/step - 1e-9), math.floor(high/step + 1e-9) + 1)]
@@ -86,14 +88,19 @@ def _axes(x0, x1, y0, y1, px, py):
             for v in ticks(x0, x1)]
     return f'<g class="axes">{"".join(rows + cols)}</g>'
 
+# %% ../nbs/14a_report.ipynb #c0a7e501
+def _safe(text):
+    "Text from anywhere as HTML: no tags, no way out of an attribute, no control characters, no half characters"
+    return html.escape(printable(str(text)).encode('utf-8', 'replace').decode())
+
 # %% ../nbs/14a_report.ipynb #01b6e804
 def _finite(xs, ys):
-    kept = [(x, y) for x, y in zip(xs, ys) if math.isfinite(y)]
+    kept = [(x, y) for x, y in zip(xs, ys) if FIGURE.test(y)]
     return [x for x, _ in kept], [y for _, y in kept]
 
 def _figure(title, key, about, drawing):
     "A drawing with its heading above and its numbers below"
-    title, about = html.escape(title), html.escape(about)
+    title, about = _safe(title), _safe(about)
     return (f'<figure><figcaption>{title} {key}</figcaption>'
             f'<svg viewBox="0 0 {W} {H}" role="img"><title>{title}</title><desc>{about}</desc>{drawing}</svg>'
             f'<p class="stats">{about}</p></figure>')
@@ -110,15 +117,17 @@ def svg_chart(
     if not curves: return ''
     x0, x1 = min(min(c[1]) for c in curves), max(max(c[1]) for c in curves)
     y0, y1 = min(min(c[2]) for c in curves), max(max(c[2]) for c in curves)
-    if y1 == y0: y0, y1 = y0 - .5, y1 + .5
+    if y1 == y0: y0, y1 = y0 - max(.5, abs(y0)/10), y1 + max(.5, abs(y1)/10)
     def px(x): return LEFT + (x - x0)/max(x1 - x0, 1e-12)*(W - LEFT - 12)
     def py(y): return H - BOTTOM - (y - y0)/(y1 - y0)*(H - BOTTOM - 12)
     lines = [_curve(xs, ys, k, px, py) for _, xs, ys, k in curves]
-    keys = [f'<span class="key {k}">{html.escape(n)}</span>' for n, *_, k in curves]
+    keys = [f'<span class="key {_safe(k)}">{_safe(n)}</span>' for n, *_, k in curves]
     key = ''.join(keys) if len(keys) > 1 else ''
     return _figure(title, key, about, _axes(x0, x1, y0, y1, px, py) + ''.join(lines))
 
 # %% ../nbs/14a_report.ipynb #fe8a16bd
+def _loss(v): return f'{v:.4f}' if abs(v) < 1e6 else f'{v:.4g}'
+
 def _loss_charts(records, last):
     "Loss of the whole run, and of the `last` steps if there were more"
     (steps, losses), (vsteps, vals) = series(records, 'loss'), series(records, 'val_loss')
@@ -127,7 +136,7 @@ def _loss_charts(records, last):
     if steps and steps[-1] - last > steps[0]: views.append((steps[-1] - last, f'Loss, last {last:,} steps'))
     for since, title in views:
         i, j = (next((n for n, s in enumerate(o) if s > since), len(o)) for o in (steps, vsteps))
-        stats = ', '.join(f'{k} {v:.4f}' for k, v in loss_stats(losses[i:]).items())
+        stats = ', '.join(f'{k} {_loss(v)}' for k, v in loss_stats(losses[i:]).items())
         out.append(svg_chart([('single batches', steps[i:], losses[i:], 'raw'),
                               ('train, smoothed', steps[i:], line[i:], 'train'),
                               ('validation', vsteps[j:], vals[j:], 'val')], title, stats))
@@ -157,14 +166,21 @@ def data_folder(
     "Where the manifest of a run's data is, or None"
     name = cfg.data.dataset
     homes = [Path(run)/'data'] if cfg.data.input else [Path(name), Path('data')/name] if name else []
-    return next((p for p in homes if (p/'meta.json').exists()), None)
+    return next((p for p in homes if os.path.exists(p/'meta.json')), None)
 
 # %% ../nbs/14a_report.ipynb #d2db1fff
+_SPLIT = {'tokens': COUNT, 'documents?': COUNT, 'characters?': COUNT, 'bytes?': COUNT}
+_MANIFEST = {'splits': {...: _SPLIT}, 'tokenizer': {'kind?': TEXT, 'hash': TEXT}, 'vocab_size': COUNT}
+
 def _sources(sources):
     "The first few of them"
-    def name(o): return str(o.get('name') or o.get('path') or o) if isinstance(o, dict) else str(o)
-    names = [name(o) for o in (sources if isinstance(sources, list) else [sources])]
-    return ', '.join(names[:12]) + (f' and {len(names) - 12:,} more' if len(names) > 12 else '')
+    sources = sources if isinstance(sources, list) else [sources]
+    names = [one_line(_source_name(o)) for o in sources[:12]]
+    return ', '.join(names) + (f' and {len(sources) - 12:,} more' if len(sources) > 12 else '')
+
+def _source_name(source):
+    if isinstance(source, dict): source = source.get('name') or source.get('path')
+    return source if isinstance(source, str) else 'one without a name'
 
 def _size_of(split):
     "`1,200 tokens, 3 documents, …` from a manifest's entry"
@@ -174,22 +190,28 @@ def _size_of(split):
 
 # %% ../nbs/14a_report.ipynb #275e6d1f
 def data_rows(
-    cfg, # a `RunConfig`
-    run, # its folder
+    cfg,         # a `RunConfig`
+    run,         # its folder
+    unread=None, # a list for sentences on what could not be read
 ) -> list[tuple]:
     "`(what, value)` rows on the data of a run"
     d, folder = cfg.data, data_folder(cfg, run)
     named = {k: getattr(d, k) for k in ('input', 'dataset', 'mix', 'train_data', 'val_data')}
     rows = [(k, ' '.join(map(str, v)) if isinstance(v, list) else v) for k, v in named.items() if v]
-    try: m = json.loads(read_text(folder/'meta.json')) if folder else {}
-    except (UserError, ValueError): m = {}
-    rows += [(split, _size_of(s)) for split, s in m.get('splits', {}).items()]
-    if m:
-        t, ids = m['tokenizer'], f'{m["vocab_size"]:,} ids'
-        rows += [('tokenizer', f'{t.get("kind", "")}, {ids}, hash {str(t["hash"])[:12]}')]
+    m = _tried(lambda: run_json(folder/'meta.json', _MANIFEST, 2**26), unread) if folder else None
+    if not m: return rows
+    rows += [(split, _size_of(s)) for split, s in m['splits'].items()]
+    t, ids = m['tokenizer'], f'{m["vocab_size"]:,} ids'
+    rows.append(('tokenizer', f'{t.get("kind", "")}, {ids}, hash {t["hash"][:12]}'))
     sources = m.get('sources') or m.get('source')
-    if sources: rows.append(('sources', _sources(sources)))
-    return rows
+    return rows + [('sources', _sources(sources))] if sources else rows
+
+def _tried(read, unread):
+    "What `read` returns; None if it can't, and why not is noted"
+    try: return read()
+    except (UserError, OSError) as e:
+        if unread is not None: unread.append(in_words(e))
+        return None
 
 # %% ../nbs/14a_report.ipynb #d60aed2d
 _COLOURS = '''
@@ -258,8 +280,8 @@ _PAGE = '''<!doctype html><html lang="en"><head><meta charset="utf-8">
 # %% ../nbs/14a_report.ipynb #62054c52
 def _cell(o):
     "A value of a table"
-    if isinstance(o, float): return f'<td class="n">{o:.4f}</td>'
-    return f'<td{" class=n" if isinstance(o, int) else ""}>{html.escape(str(o))}</td>'
+    if isinstance(o, float): return f'<td class="n">{_loss(o)}</td>'
+    return f'<td{" class=n" if isinstance(o, int) else ""}>{_safe(o)}</td>'
 
 def table(
     rows,           # of values; numbers stand at the right
@@ -267,7 +289,7 @@ def table(
     marked=(),      # first values of rows to mark
 ) -> str:
     "An HTML table"
-    heads = ''.join(f'<th scope="col">{html.escape(o)}</th>' for o in head)
+    heads = ''.join(f'<th scope="col">{_safe(o)}</th>' for o in head)
     top = f'<thead><tr>{heads}</tr></thead>' if head else ''
     lines = ''.join(f'<tr{" class=you" if r[0] in marked else ""}>{"".join(map(_cell, r))}</tr>'
                     for r in rows)
@@ -281,12 +303,12 @@ def _facts(note, last, vals, evaluation):
              'time': duration(note.get('elapsed_s', last.get('elapsed_s', 0)))}
     if note.get('parameters'): facts = {'parameters': human(note['parameters'])} | facts
     if evaluation:
-        facts['validation loss (whole split)'] = f'{evaluation["nats_per_token"]:.4f}'
+        facts['validation loss (whole split)'] = _loss(evaluation['nats_per_token'])
         if evaluation.get('bits_per_byte'): facts['bits per byte'] = f'{evaluation["bits_per_byte"]:.4f}'
-    elif vals[1]: facts['validation loss'] = f'{vals[1][-1]:.4f}'
+    elif vals[1]: facts['validation loss'] = _loss(vals[1][-1])
     if vals[1]:
         best = min(range(len(vals[1])), key=vals[1].__getitem__)
-        facts['best'] = f'{vals[1][best]:.4f} at step {vals[0][best]:,}'
+        facts['best'] = f'{_loss(vals[1][best])} at step {vals[0][best]:,}'
     return facts
 
 # %% ../nbs/14a_report.ipynb #46470e8e
@@ -294,9 +316,9 @@ def _summary(note, records, state, why, evaluation):
     "State and the figures that one looks for first"
     last = records[-1] if records else {}
     facts = _facts(note, last, series(records, 'val_loss'), evaluation)
-    cells = ''.join(f'<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>'
+    cells = ''.join(f'<div><dt>{_safe(k)}</dt><dd>{_safe(v)}</dd></div>'
                     for k, v in facts.items())
-    return f'<p><span class="state {state}">{state}</span> {html.escape(why)}</p><dl>{cells}</dl>'
+    return f'<p><span class="state {_safe(state)}">{_safe(state)}</span> {_safe(why)}</p><dl>{cells}</dl>'
 
 # %% ../nbs/14a_report.ipynb #6a52830b
 def _settings(cfg):
@@ -306,7 +328,7 @@ def _settings(cfg):
     sections = {}
     for k in flat_fields(RunConfig).values():
         sections.setdefault(k.section, []).append((k.name, str(rows[k.name]), k.help))
-    folded = ''.join(f'<h3>{html.escape(s)}</h3>{table(o, ("setting", "value", "meaning"), marked)}'
+    folded = ''.join(f'<h3>{_safe(s)}</h3>{table(o, ("setting", "value", "meaning"), marked)}'
                      for s, o in sections.items())
     return (f'<p>What differs from the defaults:</p>{table(shown, ("setting", "value"))}'
             f'<details><summary>All settings (changed ones are marked)</summary>{folded}</details>')
@@ -314,12 +336,11 @@ def _settings(cfg):
 # %% ../nbs/14a_report.ipynb #c973b837
 def _samples(run, texts):
     "What it wrote at the end, and before that"
-    files = sorted((p for p in Path(run, 'samples').glob('step_*.txt')), key=lambda p: p.name)
+    files = sorted(sample_files(run, 'step_*.txt'), key=lambda p: p.name)
     kept = files if len(files) <= 12 else [files[i*(len(files) - 1)//11] for i in range(12)]
-    older = ''.join(f'<details><summary>{html.escape(p.stem.replace("_", " "))}</summary>'
-                    f'<pre>{html.escape(p.read_text(encoding="utf-8", errors="replace"))}</pre></details>'
-                    for p in kept)
-    final = ''.join(f'<pre>{html.escape(o)}</pre>' for o in texts)
+    older = ''.join(f'<details><summary>{_safe(one_line(p.stem.replace("_", " ")))}</summary>'
+                    f'<pre>{_safe(sample_text(p))}</pre></details>' for p in kept)
+    final = ''.join(f'<pre>{_safe(o)}</pre>' for o in texts)
     return final + (f'<p>On the way:</p>{older}' if older else '')
 
 # %% ../nbs/14a_report.ipynb #538240e6
@@ -333,7 +354,7 @@ def _commands(cfg, run, note, state):
            'On from where it ended': f'nanogpt-train --auto_resume --out_dir {folder}{onwards}',
            'More text': f'nanogpt-sample {folder}',
            'Its curves as a picture': f'nanogpt-plot {folder} --panels'}
-    return ''.join(f'<h3>{k}</h3><pre>{html.escape(v)}</pre>' for k, v in how.items())
+    return ''.join(f'<h3>{_safe(k)}</h3><pre>{_safe(v)}</pre>' for k, v in how.items())
 
 # %% ../nbs/14a_report.ipynb #d2cf51b7
 def read_run(
@@ -341,19 +362,22 @@ def read_run(
 ) -> RunConfig:
     "The configuration in a run folder. `UserError` if there is none"
     path = Path(run)/'config.toml'
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f'{path} does not exist: expected a run folder, made by nanogpt-train')
-    return build(RunConfig, read_config(path, flat_fields(RunConfig)))
+    return build(RunConfig, read_config(small_file(path, 2**20), flat_fields(RunConfig)))
 
 # %% ../nbs/14a_report.ipynb #dcb6e781
-def _kept(path):
-    try: return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError): return None
+_LADDER = {...: {'nats_per_token': FIGURE, 'bits_per_byte': or_none(FIGURE)}}
+
+def _kept(folder, unread):
+    "The figures of baselines in a run folder, if there are some"
+    path = folder/'baselines.json'
+    return _tried(lambda: run_json(path, _LADDER), unread) if os.path.lexists(path) else None
 
 def _baselines(rows):
     if not rows: return ''
-    best_last = sorted(rows.items(), key=lambda o: -o[1]['bits_per_byte'])
-    lines = [(k, v['nats_per_token'], v['bits_per_byte']) for k, v in best_last]
+    best_last = sorted(rows.items(), key=lambda o: -(o[1]['bits_per_byte'] or math.inf))
+    lines = [(k, v['nats_per_token'], '–' if v['bits_per_byte'] is None else v['bits_per_byte']) for k, v in best_last]
     return table(lines, ('', 'nats per token', 'bits per byte'), ['GPT'])
 
 # %% ../nbs/14a_report.ipynb #71ef6be9
@@ -364,29 +388,51 @@ def write_report(
     samples=(),      # texts that it wrote
     path=None,       # file to write; None = report.html in the run folder
 ) -> Path: # where it is
-    "Describe a run in one HTML file without links to anything"
-    folder = Path(getattr(run, 'folder', run))
-    cfg, note = getattr(run, 'cfg', None) or read_run(folder), read_status(folder)
-    evaluation, rows = getattr(run, 'evaluation', None), rows or _kept(folder/'baselines.json')
-    parts = _parts(folder, cfg, note, evaluation and vars(evaluation), rows, samples)
-    body = '\n'.join((f'<h2>{k}</h2>' if k else '') + v for k, v in parts.items() if v)
-    page = _PAGE.format(title=html.escape(f'Run {folder.name}'), style=_COLOURS + _LAYOUT + _DRAWING,
-                        body=body)
+    "Describe a run in one HTML file without links to anything. `UserError` if the folder holds no run"
+    folder, unread = Path(getattr(run, 'folder', run)), []
+    cfg = getattr(run, 'cfg', None) or _settings_of(folder, unread)
+    evaluation, rows = getattr(run, 'evaluation', None), rows or _kept(folder, unread)
+    parts = _parts(folder, cfg, evaluation and _measured(evaluation), rows, samples, unread)
+    body = '\n'.join((f'<h2>{_safe(k)}</h2>' if k else '') + v for k, v in parts.items() if v)
+    name = os.path.basename(os.path.abspath(folder))
+    page = _PAGE.format(title=_safe(one_line(f'Run {name}')), style=_COLOURS + _LAYOUT + _DRAWING, body=body)
     path = Path(path or folder/'report.html')
     atomic_write(path, page)
     return path
 
-def _parts(folder, cfg, note, evaluation, rows, samples):
+def _settings_of(folder, unread):
+    "The configuration of a run that may be damaged; None if it can't be read"
+    there = [o for o in ('metrics.jsonl', 'status.json', 'config.toml') if os.path.lexists(folder/o)]
+    return _tried(lambda: read_run(folder), unread) if there else read_run(folder)
+
+def _measured(evaluation): return vars(evaluation) | dict(bits_per_byte=getattr(evaluation, 'bits_per_byte', None))
+
+# %% ../nbs/14a_report.ipynb #c0a7e503
+def _parts(folder, cfg, evaluation, rows, samples, unread):
     "The page's parts by their headings; empty where there is nothing to say"
-    try: records = read_metrics(folder)
-    except UserError: records = []
+    note, records = _note(folder, unread), _curves(folder, unread)
     state, why = headline(folder, note)
     curves = f'<div class="charts">{"".join(charts(records))}</div>' if len(records) > 1 else ''
-    return {None: _summary(note, records, state, why, evaluation), 'Curves': curves,
-            'Beside baselines': _baselines(rows), 'What it writes': _samples(folder, samples),
-            'Data': table(data_rows(cfg, folder)), 'How to go on': _commands(cfg, folder, note, state),
-            'Settings': _settings(cfg),
-            'Environment': table((note.get('environment') or environment()).items())}
+    parts = {None: _summary(note, records, state, why, evaluation), 'Curves': curves,
+             'Beside baselines': _baselines(rows), 'What it writes': _samples(folder, samples)}
+    if cfg: parts |= {'Data': table(data_rows(cfg, folder, unread)), 'How to go on': _commands(cfg, folder, note, state),
+                      'Settings': _settings(cfg)}
+    parts['Environment'] = table((note.get('environment') or environment()).items())
+    parts['What could not be read'] = ''.join(f'<p>{_safe(one_line(o))}</p>' for o in unread)
+    return parts
+
+def _note(folder, unread):
+    "The note of a run; what is wrong with it is noted"
+    path = folder/'status.json'
+    if os.path.lexists(path): _tried(lambda: run_json(path, STATUS), unread)
+    return read_status(folder)
+
+def _curves(folder, unread):
+    "The metrics of a run; none if there is no file"
+    path = folder/'metrics.jsonl'
+    records, damaged = _tried(lambda: scan_metrics(path), unread) or ([], 0) if os.path.lexists(path) else ([], 0)
+    if damaged: unread.append(f'{path}: {left_out(damaged)}')
+    return records
 
 # %% ../nbs/14a_report.ipynb #13d3ad40
 class ReportFailure(Callback):
