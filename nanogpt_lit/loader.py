@@ -65,10 +65,10 @@ def _llmc(path, size):
     magic, version, n = np.fromfile(path, '<i4', 3).tolist() if size >= 1024 else (0, 0, 0)
     if magic not in _LLMC: return None
     known, dtype, *vocabulary = _LLMC[magic]
-    have = (size - 1024)//np.dtype(dtype).itemsize
+    have, rest = divmod(size - 1024, np.dtype(dtype).itemsize)
     if version != known:
         raise UserError(f'{path} is an llm.c file of version {version}: expected version {known}')
-    if n != have:
+    if n != have or rest:
         raise UserError(f'{path} holds {have:,} tokens, but its header says {n:,}: '
                         'it was cut short or is still being written')
     return dtype, *vocabulary

