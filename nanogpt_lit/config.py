@@ -496,6 +496,7 @@ class TokenizerConfig:
     min_chars: int = 0               # leave out documents of fewer characters
     dedup: bool = False              # leave out documents whose text has occurred before
     out_dir: str = 'tokenizer'       # folder to write tokenizer.json to
+    overwrite: bool = False          # replace a vocabulary that is already in out_dir
     kind: Literal['bpe', 'char'] = 'bpe' # byte-level BPE, or one id per character
     vocab_size: int = 4096           # ids in all, special tokens included (bpe)
     special_tokens: list[str] = field(default_factory=lambda: ['<|endoftext|>']) # texts that are always one
@@ -518,6 +519,7 @@ class AddConfig:
     merges_path: str|None = None     # and its merges.txt
     special_tokens: list[str] = field(default_factory=list) # texts that get the next ids; none = only convert
     out_dir: str|None = None         # folder to write tokenizer.json to
+    overwrite: bool = False          # replace a vocabulary that is already in out_dir
 
 # %% ../nbs/00a_config.ipynb #255df622
 @dataclass

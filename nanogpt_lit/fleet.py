@@ -8,15 +8,17 @@ __all__ = ['PARTS', 'divide', 'prepare_parts', 'join_parts', 'who_am_i', 'prepar
 
 # %% ../nbs/13b_fleet.ipynb #f7326ecb
 import hashlib, json, os, random, shutil, sys, time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 import fsspec
 import numpy as np
 from fastcore.basics import patch
-from .core import UserError, atomic_write, run_command, sha256_file, warn
+from .core import UserError, alone_in, atomic_write, human, leftovers, plain_name, run_command, warn
 from .config import COMMANDS, PrepareConfig
 from .corpus import open_corpus
-from .data import COUNTED, describe, expand_sources, load_manifest, prepare, reading_of
+from .data import COUNTED, MOST_JSON, cache_home, check_shard, claim, describe, discard, expand_sources, finished
+from .data import load_manifest, own_tokenizer, parse_manifest, prepare, reading_of, workshop
 from .data import prepare_command as prepare_alone
 from .loader import NoSplit, TokenData
 
@@ -68,23 +70,24 @@ def join_parts(
     home,    # folder with part_00000 …
     out_dir, # folder to make
     name='', # what to call the data set; '' = the folder's name
+    overwrite: bool=False, # replace a data set that is there
 ) -> dict:
     "One data set from prepared parts; returns its manifest. `UserError` if one is unfinished or doesn't fit"
-    out, parts = Path(out_dir), Path(home).glob('part_*')
-    folders = sorted(p for p in parts if p.is_dir() and p.name[5:].isdigit())
+    out, folders = Path(os.path.realpath(out_dir)), _parts(home)
     if not folders: raise UserError(f'{home} holds no parts (part_00000, …): prepare them first')
     manifests = [load_manifest(p) for p in folders]
     _check_parts(folders, manifests)
-    part = Path(f'{out}.joining')
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(folders[0]/'tokenizer', part/'tokenizer')
-    splits = {}
-    for folder, m in zip(folders, manifests): _append(splits, m, folder, part)
-    joined = _sum_up(manifests, splits) | dict(name=name or out.name)
-    atomic_write(part/'meta.json', json.dumps(joined, indent=1))
-    if out.exists(): raise UserError(f'{out} exists: choose another --out_dir, or remove it')
-    os.replace(part, out)
+    if out.exists() and not overwrite: raise UserError(f'{out} exists: choose another --out_dir, or remove it')
+    with workshop(out, dict(parts=[m['job'] for m in manifests])) as (part, _):
+        own_tokenizer(folders[0], manifests[0]).save(part/'tokenizer')
+        splits = {}
+        for folder, m in zip(folders, manifests): _append(splits, m, folder, part)
+        joined = _sum_up(manifests, splits) | dict(name=name or out.name)
+        atomic_write(part/'meta.json', json.dumps(joined, indent=1))
+        finished(part, out)
     return joined
+
+def _parts(home): return sorted(p for p in Path(home).glob('part_*') if p.is_dir() and p.name[5:].isdecimal())
 
 # %% ../nbs/13b_fleet.ipynb #82214dba
 def _check_parts(folders, manifests):
@@ -109,11 +112,11 @@ def _append(splits, m, folder, part):
 def _sum_up(manifests, splits):
     first, skipped, noted = manifests[0], {}, {}
     for m in manifests:
-        for mine, theirs in ((skipped, m['skipped']), (noted, m['noted'])):
+        for mine, theirs in ((skipped, m['skipped']), (noted, m.get('noted', {}))):
             for k, v in theirs.items():
-                mine[k] = mine[k] + v if isinstance(v, (int, float)) and k in mine else v
-    text = hashlib.sha256(''.join(m['job']['text'] for m in manifests).encode()).hexdigest()
-    examples, sources = ([o for m in manifests for o in m[k]] for k in ('skipped_examples', 'sources'))
+                mine[k] = mine.get(k, 0) + v
+    text = hashlib.sha256(''.join(m['job'].get('text', '') for m in manifests).encode()).hexdigest()
+    examples, sources = ([o for m in manifests for o in m.get(k, ())] for k in ('skipped_examples', 'sources'))
     return first | dict(splits=splits, skipped=skipped, noted=noted, skipped_examples=examples[:10],
                         sources=sources, job=first['job'] | dict(text=text, parts=len(manifests)))
 
@@ -123,12 +126,20 @@ def who_am_i(
 ) -> tuple[int, int]:
     "`(number, how many)` of this worker: from torchrun, a SLURM array or srun; (0, 1) if nobody says"
     env = os.environ if env is None else env
-    for me, all_ in (('RANK', 'WORLD_SIZE'), ('SLURM_ARRAY_TASK_ID', 'SLURM_ARRAY_TASK_COUNT'),
-                     ('SLURM_PROCID', 'SLURM_NTASKS')):
-        if me not in env or int(env.get(all_, 1)) < 2: continue
-        first = int(env.get('SLURM_ARRAY_TASK_MIN', 0)) if me == 'SLURM_ARRAY_TASK_ID' else 0
-        return int(env[me]) - first, int(env[all_])
+    for me, all_, least in (('RANK', 'WORLD_SIZE', ''), ('SLURM_ARRAY_TASK_ID', 'SLURM_ARRAY_TASK_COUNT', 'SLURM_ARRAY_TASK_MIN'),
+                            ('SLURM_PROCID', 'SLURM_NTASKS', '')):
+        if me not in env or (n := _number(env, all_, 1)) < 2: continue
+        number = _number(env, me) - _number(env, least, 0)
+        if not 0 <= number < n: raise UserError(f'{me}={env[me]} of {all_}={n}: expected a number below that; unset both to prepare alone')
+        return number, n
     return 0, 1
+
+def _number(env, name, otherwise=None):
+    "The whole number in an environment variable"
+    if name not in env and otherwise is not None: return otherwise
+    text = env[name]
+    if text.isdecimal() and len(text) < 10: return int(text)
+    raise UserError(f'{name}={text[:40]!r} in the environment: expected a whole number; unset it to prepare alone')
 
 # %% ../nbs/13b_fleet.ipynb #a8a751cb
 PARTS = 64   # more than workers, few enough for every shard to be worth a file
@@ -141,7 +152,7 @@ def prepare_command(
     worker, n = who_am_i()
     if n == 1 or cfg.inspect: return prepare_alone(cfg, origin)
     files = _local_files(cfg)
-    out = Path(cfg.out_dir or Path('data')/Path(cfg.input[0]).stem)
+    out = Path(os.path.realpath(cfg.out_dir or Path('data')/Path(cfg.input[0]).stem))
     if (out/'meta.json').exists() and not cfg.overwrite:
         if worker: raise SystemExit(1)                     # worker 0 says it
         raise UserError(f'{out} exists: give --overwrite, or another --out_dir')
@@ -155,12 +166,16 @@ def prepare_command(
     if worker: return
     n_parts = len(divide(files, PARTS))
     for k in range(n_parts): _wait_for(home/f'part_{k:05d}'/'meta.json', limit_s, f'part {k}')
-    if cfg.overwrite: shutil.rmtree(out, ignore_errors=True)
-    join_parts(home, out)
-    shutil.rmtree(home)
+    join_parts(home, out, overwrite=cfg.overwrite)
+    _clear_away(home)
     print(describe(out))
     print(f'held out for validation: {cfg.val_fraction:.0%} of each of {n_parts} parts, '
           'whatever the number of workers (nanogpt-prepare alone would choose other documents)')
+
+# %% ../nbs/13b_fleet.ipynb #60b9dfc5
+def _clear_away(home):
+    "Remove the parts that have been joined, and what was made for them; what else is there stays"
+    for folder in (*_parts(home), home): discard(folder)
 
 # %% ../nbs/13b_fleet.ipynb #55f2a82b
 def _local_files(cfg):
@@ -175,13 +190,17 @@ def _shared_tokenizer(cfg, home, worker, limit_s):
     "The tokenizer that worker 0 learns for all"
     folder = home/'tokenizer'
     if worker == 0 and not folder.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        argv = [*cfg.input, '--kind', cfg.tokenizer, '--vocab_size', str(cfg.tokenizer_vocab_size),
-                '--tokenizer_samples', str(cfg.tokenizer_samples), '--out_dir', str(home/'learning')]
-        if run_command(replace(COMMANDS['nanogpt-tokenizer']['train']), argv): raise SystemExit(1)
-        os.replace(home/'learning', folder)
+        if not claim(home): raise UserError(f'{home} holds other files: move it away, or choose another --out_dir')
+        _learn(cfg, home, folder)
     _wait_for(folder, limit_s, 'the vocabulary')
     return folder
+
+def _learn(cfg, home, folder):
+    with alone_in(home, doing='learning'):
+        argv = [*cfg.input, '--kind', cfg.tokenizer, '--vocab_size', str(cfg.tokenizer_vocab_size),
+                '--tokenizer_samples', str(cfg.tokenizer_samples), '--out_dir', str(home/'learning'), '--overwrite']
+        if run_command(replace(COMMANDS['nanogpt-tokenizer']['train']), argv): raise SystemExit(1)
+        os.rename(home/'learning', folder)
 
 def _main(argv=None):
     return run_command(replace(COMMANDS['nanogpt-prepare'], target='nanogpt_lit.fleet:prepare_command'), argv)
@@ -219,38 +238,58 @@ class Store:
         limit: int|None=None, # bytes of shards to keep; None = all
     ):
         try: self.fs, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as e:
+        except Exception as e:    # each protocol has its own
             raise UserError(f'{url} cannot be opened ({e}): install what its protocol needs, '
                             'such as s3fs for s3://') from None
-        home = Path(cache or os.environ.get('NANOGPT_LIT_CACHE') or Path.home()/'.cache'/'nanogpt_lit')
+        home = Path(cache or cache_home())
         self.url, self.limit, self.local = url, limit, home/hashlib.sha256(url.encode()).hexdigest()[:16]
         self.local.mkdir(parents=True, exist_ok=True)
+        for p in leftovers(self.local):
+            if p.stat().st_mtime < time.time() - 86400: p.unlink(missing_ok=True)  # of a process that died
 
-    def read(self, name):
-        try: return retrying(lambda: self.fs.cat_file(f'{self.root}/{name}'))
+    def ask(self, f, name, **kw):
+        "What a method of the file system says about a file; failures of any kind are tried again"
+        try: return retrying(lambda: _as_network(f, f'{self.root}/{name}', **kw))
         except FileNotFoundError:
             raise UserError(f'{self.url}/{name} does not exist: '
                             'expected a folder made by nanogpt-prepare') from None
 
-    def fetch(self,
-        name: str,        # of a file in the folder
-        sha256: str=None, # what it must be
-        again: bool=False,# even if it is there
-    ) -> Path:
-        "The file on the local disk"
-        path = self.local/name
-        if path.exists() and not again: os.utime(path); return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return retrying(lambda: self._fetch_once(name, sha256, path))
+    def read(self, name):
+        "The content of a small file"
+        size = self.ask(self.fs.info, name).get('size') or 0
+        if size > MOST_JSON: raise UserError(f'{self.url}/{name} has {human(size)}B, far too many for a list of shards: copy the folder there again')
+        return self.ask(self.fs.cat_file, name)
+
+def _as_network(f, *args, **kw):
+    try: return f(*args, **kw)
+    except (OSError, EOFError): raise
+    except Exception as e: raise OSError(f'{type(e).__name__}: {e}') from None  # stores have errors of their own
 
 # %% ../nbs/13b_fleet.ipynb #e8623d4e
 @patch
-def _fetch_once(self:Store, name, sha256, path):
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+def fetch(self:Store,
+    name: str,        # of a file in the folder, or in its tokenizer/
+    good=None,        # called with its path: `UserError` if it isn't what it must be
+) -> Path:
+    "The file on the local disk"
+    if not all(map(plain_name, name.split('/'))): raise UserError(f'{self.url} names a file {name[:80]!r}: expected a plain name')
+    path = self.local/name
+    if path.exists():
+        with suppress(UserError):
+            if good: good(path)
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # used just now, and not changed
+            return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return retrying(lambda: self._fetch_once(name, good, path))
+
+@patch
+def _fetch_once(self:Store, name, good, path):
+    part = path.with_name(f'.{path.name}.{os.urandom(6).hex()}.part')
     try:
-        self.fs.get_file(f'{self.root}/{name}', str(part))
-        if sha256 and sha256_file(part) != sha256: raise OSError(f'{name} arrived damaged')
+        _as_network(self.fs.get_file, f'{self.root}/{name}', str(part))
+        if good: good(part)
         os.replace(part, path)
+    except UserError as e: raise OSError(f'{name} arrived damaged') from e
     except FileNotFoundError:
         raise UserError(f'{self.url}/{name} does not exist, though the manifest names it') from None
     finally: part.unlink(missing_ok=True)
@@ -260,7 +299,7 @@ def _fetch_once(self:Store, name, sha256, path):
 @patch
 def _make_room(self:Store, newest):
     if self.limit is None: return
-    kept = sorted((p for p in self.local.glob('*.bin') if p != newest), key=lambda p: p.stat().st_mtime)
+    kept = sorted((p for p in self.local.glob('*.bin') if p != newest), key=lambda p: p.stat().st_atime_ns)
     room = self.limit - newest.stat().st_size
     for p in reversed(kept):
         room -= p.stat().st_size
@@ -269,8 +308,8 @@ def _make_room(self:Store, newest):
 # %% ../nbs/13b_fleet.ipynb #aab1cea6
 class RemoteShard:
     "A shard that is fetched at first use"
-    def __init__(self, store, entry, dtype):
-        self.store, self.entry, self._ids, self.dtype = store, entry, None, np.dtype(dtype).newbyteorder('<')
+    def __init__(self, store, entry, manifest):
+        self.store, self.entry, self.manifest, self._ids = store, entry, manifest, None
     def __len__(self): return self.entry['tokens']
     def __getitem__(self, key): return self.ids()[key]
     def __array__(self, dtype=None, copy=None): return np.asarray(self.ids(), dtype)
@@ -278,9 +317,10 @@ class RemoteShard:
         "The ids as a memory map"
         forgotten = self.store.limit is not None and not (self.store.local/self.entry['name']).exists()
         if self._ids is None or forgotten:
-            file = self.store.fetch(self.entry['name'], self.entry['sha256'])
-            self._ids = np.memmap(file, self.dtype, 'r').view(np.ndarray)
+            file = self.store.fetch(self.entry['name'], self._check)
+            self._ids = np.memmap(file, np.dtype(self.manifest['dtype']).newbyteorder('<'), 'r').view(np.ndarray)
         return self._ids
+    def _check(self, path): check_shard(path, self.entry, self.manifest)
 
 # %% ../nbs/13b_fleet.ipynb #134679b0
 class RemoteTokens(TokenData):
@@ -293,24 +333,41 @@ class RemoteTokens(TokenData):
         if split not in m['splits']:
             raise NoSplit(f'{url} has no split {split!r}: expected one of {", ".join(m["splits"])}')
         self.vocab_size, self.eot_id = m['vocab_size'], m['eot_id']
-        self._join([RemoteShard(self.store, o, m['dtype']) for o in m['splits'][split]['files']])
+        self._join([RemoteShard(self.store, o, m) for o in m['splits'][split]['files']])
         if vocab_size and self.vocab_size > vocab_size: self.check_ids(vocab_size)
 
     def _manifest(self):
-        "The manifest, and the tokenizer in the cache"
-        raw = self.store.read('meta.json')
-        try:
-            m = json.loads(raw)
-            m['splits'], m['dtype'], m['tokenizer']['hash'], m['vocab_size'], m['eot_id']
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f'{self.store.url}/meta.json is damaged: copy the folder there again') from None
-        kept = self.store.local/'meta.json'
-        stale = not kept.exists() or kept.read_bytes() != raw
-        if stale: shutil.rmtree(self.store.local); self.store.local.mkdir(parents=True)
-        for name in retrying(lambda: self.store.fs.ls(f'{self.store.root}/tokenizer', detail=False)):
-            self.store.fetch(f'tokenizer/{Path(name).name}')
-        if stale: atomic_write(kept, raw)
-        return m
+        "The manifest, which is kept in the cache"
+        store, kept = self.store, self.store.local/'meta.json'
+        raw = store.read('meta.json')
+        manifest = parse_manifest(raw, store.url)
+        before = kept.read_bytes() if kept.exists() else None
+        if before is not None and before != raw: self._forget(before)
+        if before != raw: atomic_write(kept, raw)
+        self._fetch_tokenizer(before == raw)
+        return manifest
+
+    def _forget(self, raw):
+        "Remove the shards of a manifest that isn't there any more"
+        with suppress(UserError):
+            for s in parse_manifest(raw, self.store.local)['splits'].values():
+                for o in s['files']: (self.store.local/o['name']).unlink(missing_ok=True)
+
+    def _fetch_tokenizer(self, known):
+        "The files of the tokenizer, those of the right size from the cache"
+        for o in self.store.ask(self.store.fs.ls, 'tokenizer', detail=True):
+            name, size = Path(o['name']).name, o.get('size')
+            if o.get('type') != 'file' or not plain_name(name): continue
+            if (size or 0) > 2**30: raise UserError(f'{self.store.url}/tokenizer/{name} has {human(size)}B: expected a tokenizer')
+            path = self.store.local/'tokenizer'/name
+            if not known or path.exists() and size not in (None, path.stat().st_size): path.unlink(missing_ok=True)
+            self.store.fetch(f'tokenizer/{name}')
+
+    def tokenizer(self):
+        "The tokenizer that belongs to the ids; fetched again if what is in the cache isn't that"
+        try: return own_tokenizer(self.path, self.manifest)
+        except UserError: self._fetch_tokenizer(known=False)
+        return own_tokenizer(self.path, self.manifest)
 
 # %% ../nbs/13b_fleet.ipynb #ce5be347
 def tokens_at(

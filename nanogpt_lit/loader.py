@@ -17,7 +17,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from fastcore.basics import patch
 from .core import UserError
-from .data import load_manifest, mix64
+from .data import ID_TYPES, check_shards, load_manifest, mix64, own_tokenizer
 from .tokenizer import load_tokenizer
 
 # %% ../nbs/07_loader.ipynb #45fbad3b
@@ -31,6 +31,7 @@ def open_tokens(
 ) -> np.ndarray:
     "The ids in a file as a read-only, memory-mapped 1-D array, whatever its header and integer type"
     path = Path(path)
+    if dtype: dtype = _id_type(dtype)
     try: size = path.stat().st_size
     except OSError:
         raise UserError(f'{path} does not exist: expected a token file (.bin, .npy) '
@@ -51,26 +52,36 @@ def open_tokens(
 def _mapped(path, dtype, offset=0):
     return np.memmap(path, np.dtype(dtype).newbyteorder('<'), 'r', offset).view(np.ndarray)
 
+def _id_type(dtype):
+    "A type that ids come in, as numpy's; `UserError` for any other"
+    try: known = np.dtype(dtype).newbyteorder('<')
+    except (TypeError, ValueError, SyntaxError): known = None
+    if known is None or known.name not in ID_TYPES:
+        raise UserError(f'{str(dtype)[:40]!r} is no type of token ids: expected {", ".join(ID_TYPES)}')
+    return known
+
 def _llmc(path, size):
     "`(type, vocabulary, separator)` of an llm.c file, None for any other; `UserError` if the size is wrong"
     magic, version, n = np.fromfile(path, '<i4', 3).tolist() if size >= 1024 else (0, 0, 0)
     if magic not in _LLMC: return None
     known, dtype, *vocabulary = _LLMC[magic]
-    have = (size - 1024)//np.dtype(dtype).itemsize
+    have, rest = divmod(size - 1024, np.dtype(dtype).itemsize)
     if version != known:
         raise UserError(f'{path} is an llm.c file of version {version}: expected version {known}')
-    if n != have:
+    if n != have or rest:
         raise UserError(f'{path} holds {have:,} tokens, but its header says {n:,}: '
                         'it was cut short or is still being written')
     return dtype, *vocabulary
 
 def _npy(path):
     try: a = np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError):
-        raise UserError(f'{path} is not a numpy array file, or it is damaged') from None
-    if a.ndim != 1 or a.dtype.kind not in 'iu':
-        raise UserError(f'{path} has shape {a.shape} and type {a.dtype}: expected one row of integers')
+    except Exception: a = None      # a header is Python's own notation, and can be wrong in as many ways
+    if not isinstance(a, np.memmap): raise UserError(f'{path} is not a numpy array file, or it is damaged')
+    if a.ndim != 1 or a.dtype.name not in ID_TYPES:
+        raise UserError(f'{path} has shape {a.shape} and type {a.dtype}: expected one row of integers ({", ".join(ID_TYPES)})')
     if not len(a): raise UserError(f'{path} is empty: expected token ids')
+    if (size := path.stat().st_size) != a.offset + a.nbytes:
+        raise UserError(f'{path} has {size:,} bytes, but its header says {a.offset + a.nbytes:,}: it is damaged, or still being written')
     return a.view(np.ndarray)
 
 # %% ../nbs/07_loader.ipynb #f57701fe
@@ -103,6 +114,7 @@ class TokenData:
             dtype, self.vocab_size, self.eot_id = (self.manifest[k]
                 for k in ('dtype', 'vocab_size', 'eot_id'))
         else: self.vocab_size, self.eot_id = _made_for(files[0]) # an llm.c header says so
+        if self.manifest: check_shards(self.path, self.manifest, [split])
         self._join([_mapped(f, dtype) if self.manifest else open_tokens(f, dtype) for f in files])
         if vocab_size and not (self.manifest and self.vocab_size <= vocab_size): self.check_ids(vocab_size)
         self.vocab_size = vocab_size or self.vocab_size
@@ -179,6 +191,7 @@ def find_tokenizer(
 @patch
 def tokenizer(self:TokenData):
     "The tokenizer that belongs to the ids, or None where nobody left it"
+    if self.manifest: return own_tokenizer(self.path, self.manifest)
     return find_tokenizer(self.path if self.path.is_dir() else self.path.parent)
 
 # %% ../nbs/07_loader.ipynb #c4e2b694

@@ -53,7 +53,7 @@ def byte_blocks(
 
 def _read(f, size, path):
     try: return f.read(size)
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as e:
+    except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as e:
         if getattr(e, 'errno', None):
             raise UserError(f'{path} cannot be read ({e.strerror}): check the disk') from None
         raise BadFile(path, f'is damaged or cut short ({e})', GET_AGAIN) from None
@@ -127,6 +127,7 @@ _SIGNATURES = {
     b'\xff\xfe': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8', b'\xfe\xff': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8'}
 
 def _not_text(path):
+    if not Path(path).is_file(): return '' # a pipe can't be read again
     with open_file(path) as f: head = _read(f, 8, path)
     return next((what for mark, what in _SIGNATURES.items() if head.startswith(mark)), '')
 
@@ -183,9 +184,14 @@ def record_text(
     if not isinstance(value, (str, list)) or value == []:
         raise ValueError(f'field {found or name!r} is not a text')
     blocks = value if isinstance(value, list) else [value]
-    if any('\ud800' <= c <= '\udfff' for o in blocks if not o.isascii() for c in o):
-        raise ValueError('half a surrogate pair')
+    if not all(map(_is_whole, blocks)): raise ValueError('half a surrogate pair')
     return blocks
+
+def _is_whole(text):
+    "Can it be written in UTF-8? Half a surrogate pair can't"
+    try: text.encode()
+    except UnicodeEncodeError: return False
+    return True
 
 # %% ../nbs/00b_reading.ipynb #163db103
 _ROLES = dict(human='user', gpt='assistant', chatgpt='assistant', bot='assistant')
