@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human,
-                              keep_memory, pick_device, seed_everything, set_threads, sha256_file,
+from .core import (UserError, alone_in, atomic_write, build, check_writable, duration, flat_values, human,
+                              keep_memory, new_folder, pick_device, seed_everything, set_threads, sha256_file,
                               show_config, to_toml, warn)
 from .config import PRESETS, GPTConfig, QuickstartConfig, RunConfig, nanogpt_train
 from .tokens import tokenizer_of
@@ -322,15 +322,14 @@ class Run:
 # %% ../nbs/15_pretrain.ipynb #c2b6ef89
 @contextmanager
 def run_folder(
-    path, # folder of the run, made if need be
+    path,             # folder of the run, made if need be
+    doing='training', # one word, for whoever comes second
+    alone=True,       # may nobody else work there meanwhile? False: a process that only helps
 ):
-    "The folder; if it was made here and the block ends in a `UserError`, it is removed again"
-    path = Path(path)
-    made = next((p for p in reversed([path, *path.parents]) if not p.exists()), None)
-    try: yield check_writable(path)
-    except UserError:
-        if made: shutil.rmtree(made, ignore_errors=True)
-        raise
+    "The folder of a run, for the whole of it. If the block fails, what was made here is removed again while it is empty"
+    with new_folder(path) as folder:
+        if not alone: yield folder; return
+        with alone_in(folder, doing): yield folder
 
 # %% ../nbs/15_pretrain.ipynb #d5255961
 def auto_batch(
