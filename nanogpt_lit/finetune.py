@@ -333,15 +333,15 @@ def set_dropout(
 # %% ../nbs/16_finetune.ipynb #f144e35d
 def _old_text(cfg, base_folder, tokenizer):
     "`(where the pretraining data is, its validation split)`; `(None, None)` if unknown"
-    where = cfg.replay_data or (data_of_run(base_folder) if base_folder else None)
-    if where is None and cfg.replay:
+    try:
+        where = cfg.replay_data or (data_of_run(base_folder) if base_folder else None)
+        if where is not None: return str(where), open_text(where, _own_tokenizer(where, tokenizer) or tokenizer)
+    except (UserError, RecursionError):
+        if cfg.replay or cfg.replay_data: raise
+    if cfg.replay:
         raise UserError(f'--replay needs the pretraining data, and {cfg.pretrained_checkpoint} does not say where it is: '
                         'name a prepared folder with --replay_data')
-    if where is None: return None, None
-    try: return str(where), open_text(where, _own_tokenizer(where, tokenizer) or tokenizer)
-    except UserError:
-        if cfg.replay or cfg.replay_data: raise
-        return None, None
+    return None, None
 
 # %% ../nbs/16_finetune.ipynb #e2133b1d
 def _own_tokenizer(where, tokenizer):
