@@ -235,7 +235,8 @@ def _save(self, rest, replace=False):
     path = _file_named('save', rest)
     if not self.turns: raise UserError('/save: nothing was said yet')
     if path.is_file() and not replace and not _is_conversation(path):
-        raise UserError(f'{path} is there already and is no saved conversation: give another name, or replace it with /save! {path}')
+        raise UserError(f'{path} is there already and is no saved conversation: give another name, '
+                        f'or replace it with /save! {path}')
     atomic_write(path, json.dumps(dict(messages=self.head + self.turns), ensure_ascii=False) + '\n')
     return f'saved to {path}'
 
@@ -261,7 +262,8 @@ def _file_named(command, rest):
     if not str(rest): raise UserError(f'/{command} needs a file name')
     if '\0' in str(rest): raise UserError(f'/{command}: the name holds a NUL character: leave it out')
     path = Path(rest).expanduser()
-    if path.exists() and not path.is_file(): raise UserError(f'{path} is a folder, a pipe or a device: give the name of a file')
+    if path.exists() and not path.is_file():
+        raise UserError(f'{path} is a folder, a pipe or a device: give the name of a file')
     return path
 
 def _is_conversation(path):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOUD', 'UNTRAINED', 'STRATEGIES', 'STEADY', 'PER_CALL', 'Base', 'open_base', 'strategy_steps', 'response_loss',
            'answer_text', 'continue_text', 'Answers', 'TuneCheckpoint', 'open_examples', 'find_tuned', 'tuned_config',
-           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'write_tuning_report',
+           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'check_place', 'write_tuning_report',
            'tuning_command', 'finetune_command', 'in_figures']
 
 # %% ../nbs/16_finetune.ipynb #0f9b6fd0
@@ -407,13 +407,15 @@ def _begun(cfg, ckpt, path):
     "`(base, template)` as a fine-tuning checkpoint left them"
     shape, tok = build(GPTConfig, ckpt['config']), load_tokenizer(path.parent/'tokenizer')
     if ckpt['tokenizer_hash'] != tok.hash:
-        raise UserError(f'{path.parent/"tokenizer"} is not the tokenizer that {path.name} was trained with: restore the original folder')
+        raise UserError(f'{path.parent/"tokenizer"} is not the tokenizer that {path.name} was trained with: '
+                        'restore the original folder')
     with torch.device('meta'): empty = GPT(shape)
     check_fit(empty, {k: w for k, w in ckpt['model'].items() if '.lora_' not in k}, path, ckpt['config'])
     ids = ckpt['model'].get('wte.lora_ids', torch.empty(0, dtype=torch.long))
     if ids.dtype != torch.long or ids.ndim != 1 or any(not 0 <= i < shape.vocab_size for i in ids.tolist()):
         raise UserError(f'{path} is damaged (its new ids are none): use an earlier one')
-    if template_of(tok) is None: raise UserError(f'{path.parent/"tokenizer"} carries no chat template: restore the original folder')
+    if template_of(tok) is None:
+        raise UserError(f'{path.parent/"tokenizer"} carries no chat template: restore the original folder')
     where = Path(cfg.pretrained_checkpoint)
     return Base(GPT(shape), tok, where if where.is_dir() else where.parent, new_ids=ids.tolist()), template_of(tok)
 
@@ -428,7 +430,7 @@ def finetune(
     origin = dict.fromkeys(flat_values(cfg), 'flag') if origin is None else origin
     s = strategy_for(loop_configs(cfg)[1])
     with run_folder(cfg.out_dir, 'tuning', s.is_main) as folder:
-        if s.is_main: _check_place(folder)
+        if s.is_main: check_place(folder)
         return _tuned(cfg, folder, origin, callbacks, quiet, s)
 
 def _tuned(cfg, folder, origin, callbacks, quiet, s):
@@ -437,6 +439,7 @@ def _tuned(cfg, folder, origin, callbacks, quiet, s):
     ckpt, path, cfg, changed = _found(cfg, origin, s)
     s.check_batch(cfg.batch_size, cfg.grad_accum_steps)
     base, template = _begin(cfg, ckpt, path)
+    _check_adapters(cfg, base.model)
     train, val, held_out = open_examples(cfg, base.tokenizer, template, base.model.cfg.block_size)
     cfg, batches, val_plan, old_val = _plans(cfg, base, train, val, origin)
     s.check_agree('set of examples', _fingerprint(train), 'give all machines the same files')
@@ -453,7 +456,9 @@ def _tuned(cfg, folder, origin, callbacks, quiet, s):
 # %% ../nbs/16_finetune.ipynb #235e19e1
 _SIGNS = ('metrics.jsonl', 'before.json', 'status.json')  # one of them is in every folder that a run has begun in
 
-def _check_place(folder):
+def check_place(
+    folder, # that a run is to write to
+):
     "`UserError` if files are in the way that no run has written"
     if any((folder/name).is_file() for name in _SIGNS): return
     if any(_readable(p) for p in [*checkpoints(folder), folder/'best.pt']): return
@@ -472,13 +477,23 @@ def _found(cfg, origin, s):
     "`(checkpoint, path, settings to go on with, what differs)`"
     if all(origin.get(k) == 'flag' and getattr(cfg, k) for k in ('input', 'data_dir')):
         raise UserError('--input and --data_dir both name the examples: give one of them (--input takes several)')
-    if cfg.lora_rank: LoRAConfig(cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout, cfg.lora_targets)  # says what can't be
     if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
+    for k in ('eval_interval', 'checkpoint_interval', 'keep_last_n_checkpoints'):
+        if getattr(cfg, k) < -1: raise UserError(f'{k}={getattr(cfg, k)}: expected -1 or more')
     check_free(cfg.out_dir)
     ckpt, path = find_tuned(cfg)
     s.check_agree('checkpoint', f'step {ckpt["step"]}, {str(ckpt.get("checksum"))[:12]}' if ckpt else 'none',
                   'put the run folder on a disk that all machines see, or copy it to each of them')
     return (ckpt, path, *(tuned_config(cfg, ckpt['config'], origin) if ckpt else (cfg, {})))
+
+def _check_adapters(cfg, model):
+    "`UserError` for adapters that can't be, while nothing has been written yet"
+    if not cfg.lora_rank: return
+    LoRAConfig(cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout, cfg.lora_targets)
+    layers = {name.rpartition('.')[2] for name, m in model.blocks.named_modules() if isinstance(m, nn.Linear)}
+    if layers.isdisjoint(cfg.lora_targets):
+        raise UserError(f'lora_targets={" ".join(cfg.lora_targets)}: the model has none of these layers: '
+                        f'expected some of {", ".join(sorted(layers))}')
 
 def _plans(cfg, base, train, val, origin):
     "`(settings, rows to train on, rows to validate on, old text to validate on)`"
@@ -510,8 +525,8 @@ def _before(folder, ckpt, base, template, asked, old_val, val_plan, cfg, s):
     model = base.model.to(s.device)
     def go_on(m, q): return continue_text(m, base.tokenizer, q, cfg.max_new_tokens, **STEADY)
     texts = s.spread(prompts, go_on, model)
-    response = _real(response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters))
-    out = dict(response=response, pretraining=_real(forgetting_loss(model, old_val, s)), texts=texts, random=base.random, prompts=prompts)
+    response, pretraining = response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters), forgetting_loss(model, old_val, s)
+    out = dict(response=_real(response), pretraining=_real(pretraining), texts=texts, random=base.random, prompts=prompts)
     if s.is_main: atomic_write(file, json.dumps(out, indent=1))
     return out
 
@@ -584,7 +599,9 @@ def write_tuning_report(
              f'from {esc(str(run.cfg.pretrained_checkpoint))}. The figures and answers are those of step {step:,}, '
              'the best by validation loss.</p>',
              f'<p style="background:#fdd;padding:.6em"><b>{UNTRAINED}</b></p>'*run.random, *_both_losses(run.figures)]
-    if len(run.metrics) > 1: parts += ['<h2>Loss</h2>', _picture(plot_losses(run.folder))]
+    file = run.folder/'metrics.jsonl'                        # empty if a finished run was continued somewhere else
+    if file.exists() and file.stat().st_size and len(run.metrics) > 1:
+        parts += ['<h2>Loss</h2>', _picture(plot_losses(run.folder))]
     parts += ['<h2>Before and after</h2>', *(_side_by_side(*o) for o in run.samples)]
     for title, text in (('Again', tuning_command(run.cfg)), ('Settings', show_config(run.cfg, {})),
                         ('Environment', json.dumps(environment(), indent=1))):

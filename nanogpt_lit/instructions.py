@@ -108,7 +108,8 @@ def check_turns(
 ) -> list[dict]: # the same
     "`ValueError` unless the roles are in order and no turn is empty"
     roles = [t['role'] for t in turns]
-    if odd := [r for r in roles if r not in EMPTY]: raise ValueError(f'unknown role {odd[0][:20]!r}' + '…'*(len(odd[0]) > 20))
+    if odd := [r for r in roles if r not in EMPTY]:
+        raise ValueError(f'unknown role {odd[0][:20]!r}' + '…'*(len(odd[0]) > 20))
     spoken = roles[1:] if roles[0] == 'system' else roles
     in_turn = ['user', 'assistant']*len(spoken)
     if spoken != in_turn[:len(spoken)]: raise ValueError('roles out of order')
@@ -550,7 +551,8 @@ _UNKNOWN = '0'*64                # a checksum that was never taken
 
 def _of_today(meta):
     "A manifest of the first kind in today's shape"
-    def files(o): return {k: dict(name=f'{o.get("name")}.{k}', sha256=o.get('sha256') if k == 'bin' else _UNKNOWN) for k in ('bin', 'mask', 'ends')}
+    def file(o, kind): return dict(name=f'{o.get("name")}.{kind}', sha256=o.get('sha256') if kind == 'bin' else _UNKNOWN)
+    def files(o): return {kind: file(o, kind) for kind in ('bin', 'mask', 'ends')}
     def shard(o): return dict(tokens=o.get('tokens'), examples=o.get('examples'), files=files(o))
     splits = {name: [shard(o) for o in shards] for name, shards in meta['splits'].items()}
     return meta | dict(format=_FORMAT, splits=splits)
@@ -566,14 +568,16 @@ def may_replace(folder) -> set: # names of the files that are ours
     folder = Path(folder)
     if folder.is_symlink(): raise UserError(f'{folder} is a link: name the folder itself')
     if not folder.exists(): return set()
-    if folder.is_file(): raise UserError(f'{folder} is a file, so it holds something else than prepared instructions: name a folder')
+    if not folder.is_dir():
+        raise UserError(f'{folder} is a file, so it holds something else than prepared instructions: name a folder')
     inside = [folder/'meta.json', folder/'tokenizer', *(folder/'tokenizer').glob('*')]
-    if links := [p for p in inside if p.is_symlink()]: raise UserError(f'{links[0]} is a link, so it is not replaced: name another folder')
+    if links := [p for p in inside if p.is_symlink()]:
+        raise UserError(f'{links[0]} is a link, so it is not replaced: name another folder')
     if is_prepared(folder): return {*_named(_manifest(folder))} | _unfinished(folder)
     ours = _unfinished(folder)
     if foreign := sorted(p.name for p in folder.iterdir() if p.name not in {*ours, '.lock'}):
-        raise UserError(f'{folder} is there already and holds something else than prepared instructions ({", ".join(foreign[:3])}): '
-                        'name a folder that does not exist yet')
+        raise UserError(f'{folder} is there already and holds something else than prepared instructions '
+                        f'({", ".join(foreign[:3])}): name a folder that does not exist yet')
     return ours
 
 # %% ../nbs/15a_instructions.ipynb #7a8f8e70
@@ -607,9 +611,11 @@ def load_examples(
     if tokenizer is not None and tokenizer.hash != meta['tokenizer']:
         raise UserError(f'{folder} was prepared with another tokenizer than the model\'s: prepare it again')
     if template is not None and template.name != meta['template']:
-        raise UserError(f'{folder} was prepared with the template {meta["template"]}, and the model\'s is {template.name}: prepare it again')
+        raise UserError(f'{folder} was prepared with the template {meta["template"]}, and the model\'s is {template.name}: '
+                        'prepare it again')
     known = tokenizer.vocab_size if tokenizer else 2**32
-    return {name: _join([_shard(folder, meta['dtype'], o, known) for o in shards]) for name, shards in meta['splits'].items() if shards}
+    def opened(shards): return _join([_shard(folder, meta['dtype'], o, known) for o in shards])
+    return {name: opened(shards) for name, shards in meta['splits'].items() if shards}
 
 # %% ../nbs/15a_instructions.ipynb #b5c48596
 def _shard(folder, dtype, info, known):

@@ -43,7 +43,8 @@ def read_pairs(
     for where, record in records_of(path):
         try: out.append(_pair(record))
         except ValueError as e: bad.drop(str(e) if record is not None else 'not valid JSON', where)
-    if bad.dropped: raise UserError(f'{path} has {"; ".join(bad.report())}: expected prompt, chosen and rejected, each a text that is not empty')
+    if bad.dropped:
+        raise UserError(f'{path} has {"; ".join(bad.report())}: expected prompt, chosen and rejected, each a text that is not empty')
     if not out: raise UserError(f'{path} holds no pairs: expected records with prompt, chosen and rejected')
     return out
 

@@ -12,19 +12,22 @@ from .core import UserError, duration
 from .config import FinetuneConfig, QuickstartConfig
 from .pretrain import exit_code, quickstart_report
 from .instructions import as_function
-from .finetune import Tuned, finetune, in_figures, write_tuning_report
+from .finetune import Tuned, check_place, finetune, in_figures, write_tuning_report
 
 # %% ../nbs/16c_quickstart.ipynb #9318d5dc
 def chat_folder(
     out_dir: str, # of the pretraining run
 ) -> Path:
-    "The folder beside it for the tuned model. `UserError` if that can't be"
+    "The folder beside it for the tuned model. `UserError` if that can't be, or if it holds something else"
     run = Path(out_dir)
     if run.name in ('', '..'): run = run.resolve()              # the current folder, or the one above
     folder = run.with_name(f'{run.name}-chat')
-    if folder.exists() and not folder.is_dir(): raise UserError(f'{folder} is a file, and the tuned model would go there: choose another --out_dir')
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'{folder} is a file, and the tuned model would go there: choose another --out_dir')
+    check_place(folder)
     return folder
 
+# %% ../nbs/16c_quickstart.ipynb #3a230b16
 def tuning_config(
     q: QuickstartConfig, # the user's wishes
     run,                 # the pretraining `Run`
