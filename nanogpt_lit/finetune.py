@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['LOUD', 'UNTRAINED', 'STRATEGIES', 'STEADY', 'PER_CALL', 'Base', 'open_base', 'strategy_steps', 'response_loss',
            'answer_text', 'continue_text', 'Answers', 'TuneCheckpoint', 'open_examples', 'find_tuned', 'tuned_config',
-           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'write_tuning_report',
-           'tuning_command', 'finetune_command']
+           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'check_place', 'write_tuning_report',
+           'tuning_command', 'finetune_command', 'in_figures']
 
 # %% ../nbs/16_finetune.ipynb #0f9b6fd0
-import hashlib, html, io, json, shlex
+import hashlib, html, io, json, math, shlex, tomllib
 from base64 import b64encode
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from .core import (UserError, atomic_write, build, check_writable, duration, flat_values, human, read_text,
-                              seed_everything, set_threads, show_config, to_toml, warn)
+from .core import (ANY, COUNT, DIGEST, FLAG, NUMBER, TEXT, Kind, UserError, atomic_write, build, check_writable, duration,
+                              flat_fields, flat_values, human, misfit, or_none, parse_value, read_json, read_text, seed_everything,
+                              set_threads, show_config, to_toml, warn)
 from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig
 from .tokenizer import Tokenizer, load_tokenizer
 from .tokens import html_page
@@ -30,7 +31,8 @@ from .loader import TokenData
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, SingleDevice, Trainer
 from .monitor import NanWatch, OverfitWatch, PlotLoss, plot_losses, read_metrics
-from .checkpoint import CheckpointCallback, newest_good, restore, save_checkpoint, set_aside
+from .checkpoint import (RUN_FILES, CheckpointCallback, check_fit, checkpoints, newest_good, peek, restore, save_checkpoint,
+                                    set_aside)
 from .distributed import as_one
 from .sharded import strategy_for
 from .evaluate import evaluate_loss
@@ -41,7 +43,7 @@ from .pretrain import auto_threads, check_free, exit_code, kept_end, own_or_name
 from .instructions import (TEMPLATES, ChatPlan, Examples, encode_examples, encode_turns, is_prepared, load_examples, may_replace,
                                       read_instructions, save_examples, split_examples, template_of, with_replay, with_template)
 from .interop import folded, load_run
-from .lora import adapters, add_lora, grow_vocab, merge_lora, save_adapter
+from .lora import LoRAConfig, adapters, add_lora, grow_vocab, merge_lora, save_adapter
 
 # %% ../nbs/16_finetune.ipynb #032f7fa1
 @dataclass
@@ -76,9 +78,11 @@ def _loads(path):
 # %% ../nbs/16_finetune.ipynb #a04f96fc
 def _learning_rate(folder):
     "The peak learning rate of AdamW that a run was trained with, if its settings tell"
-    import tomllib
-    try: return tomllib.loads(read_text(folder/'config.toml')).get('optim', {}).get('learning_rate')
-    except (UserError, tomllib.TOMLDecodeError): return None
+    try: told = tomllib.loads(read_text(folder/'config.toml'))
+    except (UserError, OSError, ValueError, RecursionError): return None
+    if misfit(told, {'optim': {'learning_rate': NUMBER}}): return None
+    rate = told['optim']['learning_rate']
+    return rate if 0 < rate <= 1 else None
 
 # %% ../nbs/16_finetune.ipynb #9c777274
 LOUD = '!'*70
@@ -214,7 +218,9 @@ def open_examples(
     "The examples to train on and to judge by. What is left out is said"
     sources = _sources(cfg)
     if len(sources) == 1 and is_prepared(sources[0]):
-        splits = load_examples(sources[0], tokenizer)
+        splits = load_examples(sources[0], tokenizer, template)
+        if lacks := [o for o in ('train', 'val') if o not in splits]:
+            raise UserError(f'{sources[0]} has no split {lacks[0]!r}: prepare it again with nanogpt-finetune --prepare')
         longest = max(int(e.lengths.max()) for e in splits.values())
         if longest > block_size + 1:
             raise UserError(f'{sources[0]} holds examples of {longest} tokens, the model sees {block_size}: '
@@ -263,10 +269,16 @@ def find_tuned(
         warn(f'cannot resume: {e}. Beginning again from the pretrained model {cfg.pretrained_checkpoint}')
         return None, None
     if ckpt is None: return None, None
-    if 'optimizer' not in ckpt or 'strategy' not in ckpt['config'] or 'lora_rank' not in ckpt['config']:
-        raise UserError(f'{path} is not a fine-tuning checkpoint, or holds weights only: '
+    if flaw := misfit(ckpt, _TUNING):
+        raise UserError(f'{path} is not a fine-tuning checkpoint, or holds weights only ({flaw}): '
                         'to begin from it, name it with --pretrained_checkpoint')
+    for name, knob in flat_fields(FinetuneConfig).items():
+        if name in ckpt['config']: parse_value(knob, ckpt['config'][name])
     return ckpt, path
+
+_TENSOR = Kind(lambda v: isinstance(v, torch.Tensor), 'a tensor')
+_TUNING = dict(step=COUNT, model={...: _TENSOR}, optimizer=ANY, tokenizer_hash=DIGEST,
+               config={'strategy': TEXT, 'lora_rank': COUNT, ...: ANY})
 
 # %% ../nbs/16_finetune.ipynb #dcad20c6
 def tuned_config(cfg: FinetuneConfig, saved: dict, origin: dict) -> tuple[FinetuneConfig, dict]:
@@ -321,15 +333,15 @@ def set_dropout(
 # %% ../nbs/16_finetune.ipynb #f144e35d
 def _old_text(cfg, base_folder, tokenizer):
     "`(where the pretraining data is, its validation split)`; `(None, None)` if unknown"
-    where = cfg.replay_data or (data_of_run(base_folder) if base_folder else None)
-    if where is None and cfg.replay:
+    try:
+        where = cfg.replay_data or (data_of_run(base_folder) if base_folder else None)
+        if where is not None: return str(where), open_text(where, _own_tokenizer(where, tokenizer) or tokenizer)
+    except (UserError, RecursionError):
+        if cfg.replay or cfg.replay_data: raise
+    if cfg.replay:
         raise UserError(f'--replay needs the pretraining data, and {cfg.pretrained_checkpoint} does not say where it is: '
                         'name a prepared folder with --replay_data')
-    if where is None: return None, None
-    try: return str(where), open_text(where, _own_tokenizer(where, tokenizer) or tokenizer)
-    except UserError:
-        if cfg.replay or cfg.replay_data: raise
-        return None, None
+    return None, None
 
 # %% ../nbs/16_finetune.ipynb #e2133b1d
 def _own_tokenizer(where, tokenizer):
@@ -376,14 +388,7 @@ class Tuned:
 # %% ../nbs/16_finetune.ipynb #25a834a2
 def _begin(cfg, ckpt, path):
     "`(base, template)`, from the checkpoint or from the pretrained model"
-    if ckpt:
-        model, tok = GPT(build(GPTConfig, ckpt['config'])), load_tokenizer(path.parent/'tokenizer')
-        if ckpt.get('tokenizer_hash') != tok.hash:
-            raise UserError(f'{path.parent/"tokenizer"} is not the tokenizer that {path.name} was trained with: '
-                            'restore the original folder')
-        where, ids = Path(cfg.pretrained_checkpoint), ckpt['model'].get('wte.lora_ids', torch.empty(0))
-        where = where if where.is_dir() else where.parent
-        return Base(model, tok, where, new_ids=ids.tolist()), template_of(tok)
+    if ckpt: return _begun(cfg, ckpt, path)
     base = open_base(cfg)
     named = cfg.template or (t.name if (t := template_of(base.tokenizer)) else 'chatml')
     known, base.tokenizer = base.tokenizer.vocab_size, with_template(base.tokenizer, named)
@@ -397,6 +402,23 @@ def _questions(cfg, held_out):
         if any('\ud800' <= c <= '\udfff' for c in p): raise UserError(f'the prompt {p!r} is not valid UTF-8')
     return [(p, '') for p in cfg.prompts] or held_out or [('What can you do?', '')]
 
+# %% ../nbs/16_finetune.ipynb #66637438
+def _begun(cfg, ckpt, path):
+    "`(base, template)` as a fine-tuning checkpoint left them"
+    shape, tok = build(GPTConfig, ckpt['config']), load_tokenizer(path.parent/'tokenizer')
+    if ckpt['tokenizer_hash'] != tok.hash:
+        raise UserError(f'{path.parent/"tokenizer"} is not the tokenizer that {path.name} was trained with: '
+                        'restore the original folder')
+    with torch.device('meta'): empty = GPT(shape)
+    check_fit(empty, {k: w for k, w in ckpt['model'].items() if '.lora_' not in k}, path, ckpt['config'])
+    ids = ckpt['model'].get('wte.lora_ids', torch.empty(0, dtype=torch.long))
+    if ids.dtype != torch.long or ids.ndim != 1 or any(not 0 <= i < shape.vocab_size for i in ids.tolist()):
+        raise UserError(f'{path} is damaged (its new ids are none): use an earlier one')
+    if template_of(tok) is None:
+        raise UserError(f'{path.parent/"tokenizer"} carries no chat template: restore the original folder')
+    where = Path(cfg.pretrained_checkpoint)
+    return Base(GPT(shape), tok, where if where.is_dir() else where.parent, new_ids=ids.tolist()), template_of(tok)
+
 # %% ../nbs/16_finetune.ipynb #41b86bc0
 def finetune(
     cfg: FinetuneConfig, # all settings
@@ -407,34 +429,71 @@ def finetune(
     "Tune a model on instructions as `cfg` says. `UserError` for what the user can mend, if possible before anything is written"
     origin = dict.fromkeys(flat_values(cfg), 'flag') if origin is None else origin
     s = strategy_for(loop_configs(cfg)[1])
+    with run_folder(cfg.out_dir, 'tuning', s.is_main) as folder:
+        if s.is_main: check_place(folder)
+        return _tuned(cfg, folder, origin, callbacks, quiet, s)
+
+def _tuned(cfg, folder, origin, callbacks, quiet, s):
+    "All of `finetune`, once nobody else is at work in the folder"
     s.check_same(flat_values(cfg))
     ckpt, path, cfg, changed = _found(cfg, origin, s)
     s.check_batch(cfg.batch_size, cfg.grad_accum_steps)
     base, template = _begin(cfg, ckpt, path)
+    _check_adapters(cfg, base.model)
     train, val, held_out = open_examples(cfg, base.tokenizer, template, base.model.cfg.block_size)
     cfg, batches, val_plan, old_val = _plans(cfg, base, train, val, origin)
     s.check_agree('set of examples', _fingerprint(train), 'give all machines the same files')
     asked = _questions(cfg, held_out)
-    with run_folder(cfg.out_dir) as folder:
-        if not ckpt and s.is_main and (old := set_aside(folder)):
-            print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
-        before = _before(folder, ckpt, base, template, asked, old_val, val_plan, cfg, s)
-        t = _trainer(cfg, base, template, batches, val_plan, folder, asked, callbacks, quiet, s)
+    if not ckpt and s.is_main and (old := set_aside(folder)):
+        print(f'an earlier run in {folder} was moved to {old} (add --auto_resume to continue one instead)')
+    before = _before(folder, ckpt, base, template, asked, old_val, val_plan, cfg, s)
+    t = _trainer(cfg, base, template, batches, val_plan, folder, asked, callbacks, quiet, s)
     if s.is_main: _write_down(cfg, folder, base.tokenizer, origin, quiet)
     if ckpt: _continue(t, ckpt, path, changed, train)
     with explain_memory(RunConfig(model=base.model.cfg, train=t.cfg), s.device): t.fit()
     return _after(cfg, folder, t, base.tokenizer, template, asked, old_val, val_plan, before, s)
+
+# %% ../nbs/16_finetune.ipynb #235e19e1
+_SIGNS = ('metrics.jsonl', 'before.json', 'status.json')  # one of them is in every folder that a run has begun in
+
+def check_place(
+    folder, # that a run is to write to
+):
+    "`UserError` if files are in the way that no run has written"
+    if any((folder/name).is_file() for name in _SIGNS): return
+    if any(_readable(p) for p in [*checkpoints(folder), folder/'best.pt']): return
+    names = {p.name for pattern in (*RUN_FILES, 'tokenizer') for p in folder.glob(pattern)}
+    if names:
+        raise UserError(f'{folder} holds {", ".join(sorted(names)[:3])}, and no run was ever begun there: '
+                        'choose another --out_dir, so that nothing of yours is replaced')
+
+def _readable(path):
+    "Is this a checkpoint of ours?"
+    try: return bool(peek(path, mmap=True))
+    except (UserError, OSError): return False
 
 # %% ../nbs/16_finetune.ipynb #aa2b22c8
 def _found(cfg, origin, s):
     "`(checkpoint, path, settings to go on with, what differs)`"
     if all(origin.get(k) == 'flag' and getattr(cfg, k) for k in ('input', 'data_dir')):
         raise UserError('--input and --data_dir both name the examples: give one of them (--input takes several)')
+    if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
+    for k in ('eval_interval', 'checkpoint_interval', 'keep_last_n_checkpoints'):
+        if getattr(cfg, k) < -1: raise UserError(f'{k}={getattr(cfg, k)}: expected -1 or more')
     check_free(cfg.out_dir)
     ckpt, path = find_tuned(cfg)
     s.check_agree('checkpoint', f'step {ckpt["step"]}, {str(ckpt.get("checksum"))[:12]}' if ckpt else 'none',
                   'put the run folder on a disk that all machines see, or copy it to each of them')
     return (ckpt, path, *(tuned_config(cfg, ckpt['config'], origin) if ckpt else (cfg, {})))
+
+def _check_adapters(cfg, model):
+    "`UserError` for adapters that can't be, while nothing has been written yet"
+    if not cfg.lora_rank: return
+    LoRAConfig(cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout, cfg.lora_targets)
+    layers = {name.rpartition('.')[2] for name, m in model.blocks.named_modules() if isinstance(m, nn.Linear)}
+    if layers.isdisjoint(cfg.lora_targets):
+        raise UserError(f'lora_targets={" ".join(cfg.lora_targets)}: the model has none of these layers: '
+                        f'expected some of {", ".join(sorted(layers))}')
 
 def _plans(cfg, base, train, val, origin):
     "`(settings, rows to train on, rows to validate on, old text to validate on)`"
@@ -450,15 +509,24 @@ def _plans(cfg, base, train, val, origin):
     return cfg, mixed, ChatPlan(val, cfg.batch_size, T, cfg.seed, cfg.packing), old_val
 
 # %% ../nbs/16_finetune.ipynb #c613d96c
+_BEFORE = {'response': or_none(NUMBER), 'pretraining': or_none(NUMBER), 'texts': [TEXT], 'random?': FLAG, 'prompts?': [TEXT]}
+
+def _real(loss):
+    "A loss that JSON can hold: None if it is no number"
+    return loss if loss is not None and math.isfinite(loss) else None
+
 def _before(folder, ckpt, base, template, asked, old_val, val_plan, cfg, s):
     "Losses and texts of the base"
-    file = folder/'before.json'
-    if ckpt and all(s.gather(file.exists())): return json.loads(read_text(file))
+    file, prompts = folder/'before.json', [q for q, _ in asked]
+    if ckpt and all(s.gather(file.exists())):
+        told = read_json(file, _BEFORE, 'remove it, and the answers are compared with those of the checkpoint')
+        known = dict(zip(told.get('prompts', prompts), told['texts']))
+        return told | dict(texts=[known.get(q, '') for q in prompts])      # other questions were not asked then
     model = base.model.to(s.device)
     def go_on(m, q): return continue_text(m, base.tokenizer, q, cfg.max_new_tokens, **STEADY)
-    texts = s.spread([q for q, _ in asked], go_on, model)
-    out = dict(response=response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters),
-               pretraining=forgetting_loss(model, old_val, s), texts=texts, random=base.random)
+    texts = s.spread(prompts, go_on, model)
+    response, pretraining = response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters), forgetting_loss(model, old_val, s)
+    out = dict(response=_real(response), pretraining=_real(pretraining), texts=texts, random=base.random, prompts=prompts)
     if s.is_main: atomic_write(file, json.dumps(out, indent=1))
     return out
 
@@ -508,10 +576,11 @@ def _after(cfg, folder, t, tok, template, asked, old_val, val_plan, before, s):
         model = merge_lora(deepcopy(model))
     if t.step and not best: warn(_why_not_best(t))
     after = response_loss(model, val_plan, cfg.batch_size, s, cfg.eval_iters)
-    figures = dict(step=t.best_step if best else t.step, response_before=before['response'], response_after=after,
-                   pretraining_before=before['pretraining'], pretraining_after=forgetting_loss(model, old_val, s))
+    figures = dict(step=t.best_step if best else t.step, response_before=before['response'], response_after=_real(after),
+                   pretraining_before=before['pretraining'], pretraining_after=_real(forgetting_loss(model, old_val, s)))
     texts = Answers(folder, tok, template, [q for q, _ in asked], cfg.max_new_tokens).answer(model.eval(), s)
     samples = [(q, ref, b, a) for (q, ref), b, a in zip(asked, before['texts'], texts)]
+    if s.is_main: atomic_write(folder/'tuning.json', json.dumps(dict(figures=figures, samples=samples), indent=1))
     return Tuned(folder, cfg, model, tok, t, figures, samples, before.get('random', False))
 
 def _why_not_best(t):
@@ -530,7 +599,9 @@ def write_tuning_report(
              f'from {esc(str(run.cfg.pretrained_checkpoint))}. The figures and answers are those of step {step:,}, '
              'the best by validation loss.</p>',
              f'<p style="background:#fdd;padding:.6em"><b>{UNTRAINED}</b></p>'*run.random, *_both_losses(run.figures)]
-    if len(run.metrics) > 1: parts += ['<h2>Loss</h2>', _picture(plot_losses(run.folder))]
+    file = run.folder/'metrics.jsonl'                        # empty if a finished run was continued somewhere else
+    if file.exists() and file.stat().st_size and len(run.metrics) > 1:
+        parts += ['<h2>Loss</h2>', _picture(plot_losses(run.folder))]
     parts += ['<h2>Before and after</h2>', *(_side_by_side(*o) for o in run.samples)]
     for title, text in (('Again', tuning_command(run.cfg)), ('Settings', show_config(run.cfg, {})),
                         ('Environment', json.dumps(environment(), indent=1))):
@@ -568,20 +639,27 @@ def tuning_command(cfg: FinetuneConfig) -> str:
 # %% ../nbs/16_finetune.ipynb #6ea0c370
 def finetune_command(cfg, origin):
     "Target of `nanogpt-finetune`"
-    with as_one(): code = _prepare_only(cfg) if cfg.prepare else _finetune(cfg, origin)
+    with as_one(): code = _prepare_only(cfg) if cfg.prepare is not None else _finetune(cfg, origin)
     if code: raise SystemExit(code)
+
+def in_figures(
+    figures: dict, # of a `Tuned`
+    of: str,       # 'response' or 'pretraining'
+    change: str='', # what to call the difference
+) -> str:
+    "A loss before and after, in words"
+    a, b = figures[f'{of}_before'], figures[f'{of}_after']
+    said = ' -> '.join('not a number' if o is None else f'{o:.4f}' for o in (a, b))
+    return said if not change or None in (a, b) else f'{said} ({change}: {b - a:+.4f})'
 
 def _finetune(cfg, origin):
     run = finetune(cfg, origin)
     if not run.trainer.strategy.is_main: return exit_code(run.trainer.stop_reason)
     f = run.figures
     if run.random: warn(f'{LOUD}\n{UNTRAINED}\n{LOUD}')
-    a, b = f['response_before'], f['response_after']
-    print(f'loss on held-out answers: {a:.4f} -> {b:.4f} (step {f["step"]})')
-    a, b = f['pretraining_before'], f['pretraining_after']
-    if a is not None: print(f'loss on pretraining text: {a:.4f} -> {b:.4f} (forgotten: {b - a:+.4f})')
+    print(f'loss on held-out answers: {in_figures(f, "response")} (step {f["step"]})')
+    if f['pretraining_before'] is not None: print(f'loss on pretraining text: {in_figures(f, "pretraining", "forgotten")}')
     for q, _, *texts in run.samples[:1]: print('--- asked ---\n{}\n--- before ---\n{}\n--- after ---\n{}'.format(q, *texts))
-    atomic_write(run.folder/'tuning.json', json.dumps(dict(figures=f, samples=run.samples), indent=1))
     print(f'report: {write_tuning_report(run)}\ntalk to it: nanogpt-chat {shlex.quote(str(run.folder))}')
     return exit_code(run.trainer.stop_reason)
 

@@ -6,16 +6,16 @@
 __all__ = ['dpo_loss', 'Pair', 'read_pairs', 'pair_rows', 'answer_logprobs', 'dpo_tune']
 
 # %% ../nbs/16a_preference.ipynb #a42ac4e4
-import json
+import math
 from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from .core import UserError, read_text
+from .core import UserError
 from .config import OptimConfig
 from .optim import clip_grad_norm, lr_factor, make_optimizers, set_lr
 from .data import mix64
-from .instructions import check_turns, encode_turns
+from .instructions import Conversations, check_turns, encode_turns, records_of, texts_of
 
 # %% ../nbs/16a_preference.ipynb #06f18dea
 def dpo_loss(
@@ -36,25 +36,23 @@ class Pair:
     rejected: str
 
 def read_pairs(
-    path, # JSON lines, or a JSON list, of `{prompt, chosen, rejected}`
+    path, # a file of records `{prompt, chosen, rejected}`, of any kind that `records_of` reads
 ) -> list[Pair]:
-    "The pairs in a file. `UserError` names the first record that isn't one"
-    text = read_text(path)
-    try: records = json.loads(text) if text.lstrip()[:1] == '[' else [json.loads(o) for o in text.split('\n') if o.strip()]
-    except (ValueError, RecursionError) as e:
-        raise UserError(f'{path} is not valid JSON ({e}): expected a record per line') from None
-    out = []
-    for n, r in enumerate(records, 1):
-        values = [r.get(k) if isinstance(r, dict) else None for k in ('prompt', 'chosen', 'rejected')]
-        if not all(isinstance(v, str) and v.strip() for v in values):
-            found = ', '.join(map(repr, r)) if isinstance(r, dict) else type(r).__name__
-            raise UserError(f'{path} record {n}: expected prompt, chosen and rejected, each a text that is not empty; '
-                            f'found {found}')
-        if values[1].strip() == values[2].strip():
-            raise UserError(f'{path} record {n}: chosen and rejected are the same, so there is nothing to prefer')
-        out.append(Pair(*(v.strip() for v in values)))
-    if not out: raise UserError(f'{path} holds no pairs')
+    "The pairs in a file. `UserError` counts the records that are none, by reason and place"
+    out, bad = [], Conversations()
+    for where, record in records_of(path):
+        try: out.append(_pair(record))
+        except ValueError as e: bad.drop(str(e) if record is not None else 'not valid JSON', where)
+    if bad.dropped:
+        raise UserError(f'{path} has {"; ".join(bad.report())}: expected prompt, chosen and rejected, each a text that is not empty')
+    if not out: raise UserError(f'{path} holds no pairs: expected records with prompt, chosen and rejected')
     return out
+
+def _pair(record):
+    "A record as a pair. `ValueError` says in a few words what is wrong with it"
+    prompt, chosen, rejected = texts_of(record, 'prompt', 'chosen', 'rejected')
+    if chosen == rejected: raise ValueError('chosen and rejected are the same, so there is nothing to prefer')
+    return Pair(prompt, chosen, rejected)
 
 # %% ../nbs/16a_preference.ipynb #047c7a4d
 def pair_rows(
@@ -101,6 +99,9 @@ def dpo_tune(
     seed: int=1337,      # of the order of the pairs
 ) -> list[dict]: # a record per step
     "Teach a model to prefer, by AdamW. Returns loss, share of pairs in the right order, and mean margin of each step"
+    for name, value in dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, beta=beta).items():
+        if not 0 < value < math.inf: raise UserError(f'{name}={value}: expected a number above 0')
+    if not pairs: raise UserError('there are no pairs: expected at least one')
     rows = pair_rows(pairs, tokenizer, template, model.cfg.block_size)
     parts = [rows[k:k + 2*batch_size] for k in range(0, len(rows), 2*batch_size)]
     with torch.no_grad(): ref = torch.cat([answer_logprobs(model.eval(), o) for o in parts]).view(-1, 2)
