@@ -26,6 +26,7 @@ from .tokens import tokenizer_of
 from .model import GPT
 from .sizing import (available_memory, check_weights_fit, explain_memory, fit_batch_size,
                                 free_memory, param_table, plan, size)
+from .generate import first_prompt
 from .data import RECIPES, expand_sources, left_out, load_manifest, prepare, reading_of
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .optim import make_optimizers
@@ -370,14 +371,11 @@ def _callbacks(cfg, folder, tok, sharded, quiet):
            ReportFailure(folder)]
     if not quiet: cbs += [LiveCurve(run=folder), LogLines()]
     elif not sys.stderr.isatty(): cbs.append(EvalLines())
-    if tok: cbs.append(Samples(tok, folder, prompt=_first_prompt(tok)))
+    if tok: cbs.append(Samples(tok, folder, prompt=first_prompt(tok)))
     return cbs
 
 # %% ../nbs/15_pretrain.ipynb #f1d3faaa
-def _first_prompt(tok):
-    "A newline where the vocabulary has one, else its first token"
-    try: tok.encode('\n'); return '\n'
-    except UserError: return tok.decode([0])
+#| export
 
 # %% ../nbs/15_pretrain.ipynb #6f55dc8e
 def make_trainer(
@@ -613,7 +611,7 @@ def _train(cfg, origin):
     run = pretrain(cfg, origin)
     t, tok, samples = run.trainer, run.tokenizer, []
     if run.evaluation: print(f'loss on the whole validation split: {_in_words(run.evaluation)}')
-    if tok and run.finished: samples = samples_of(t, tok, _first_prompt(tok), 400)
+    if tok and run.finished: samples = samples_of(t, tok, first_prompt(tok), 400)
     if not t.strategy.is_main: return run
     print(f'report: {write_report(run, samples=samples)}')
     if tok: print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
