@@ -126,11 +126,13 @@ def who_am_i(
 ) -> tuple[int, int]:
     "`(number, how many)` of this worker: from torchrun, a SLURM array or srun; (0, 1) if nobody says"
     env = os.environ if env is None else env
-    for me, all_, least in (('RANK', 'WORLD_SIZE', ''), ('SLURM_ARRAY_TASK_ID', 'SLURM_ARRAY_TASK_COUNT', 'SLURM_ARRAY_TASK_MIN'),
-                            ('SLURM_PROCID', 'SLURM_NTASKS', '')):
+    for me, all_, least in (('RANK', 'WORLD_SIZE', ''), ('SLURM_PROCID', 'SLURM_NTASKS', ''),
+                            ('SLURM_ARRAY_TASK_ID', 'SLURM_ARRAY_TASK_COUNT', 'SLURM_ARRAY_TASK_MIN')):
         if me not in env or (n := _number(env, all_, 1)) < 2: continue
         number = _number(env, me) - _number(env, least, 0)
-        if not 0 <= number < n: raise UserError(f'{me}={env[me]} of {all_}={n}: expected a number below that; unset both to prepare alone')
+        if not 0 <= number < n:
+            raise UserError(f'{me}={env[me]} of {all_}={n}: expected a number below that; '
+                            'unset both to prepare alone')
         return number, n
     return 0, 1
 
@@ -181,7 +183,8 @@ def _clear_away(home):
 def _local_files(cfg):
     corpus = open_corpus(expand_sources(cfg.input), max_documents=cfg.max_data_size, **reading_of(cfg))
     files = [p for s in corpus.sources for _, p in s.parts if isinstance(p, Path)]
-    if corpus.remote or len(files) < 2 or cfg.max_data_size or cfg.val_input or cfg.dedup:
+    pipes = any(s.keeps for s in corpus.sources)
+    if corpus.remote or pipes or len(files) < 2 or cfg.max_data_size or cfg.val_input or cfg.dedup:
         raise UserError('several workers share local files, at least two of them, without --max_data_size, '
                         '--val_input and --dedup: prepare this one with nanogpt-prepare alone')
     return files
@@ -257,13 +260,15 @@ class Store:
     def read(self, name):
         "The content of a small file"
         size = self.ask(self.fs.info, name).get('size') or 0
-        if size > MOST_JSON: raise UserError(f'{self.url}/{name} has {human(size)}B, far too many for a list of shards: copy the folder there again')
+        if size > MOST_JSON:
+            raise UserError(f'{self.url}/{name} has {human(size)}B, far too many for a list of shards: '
+                            'copy the folder there again')
         return self.ask(self.fs.cat_file, name)
 
 def _as_network(f, *args, **kw):
     try: return f(*args, **kw)
     except (OSError, EOFError): raise
-    except Exception as e: raise OSError(f'{type(e).__name__}: {e}') from None  # stores have errors of their own
+    except Exception as e: raise OSError(f'{type(e).__name__}: {e}') from None # stores have errors of their own
 
 # %% ../nbs/13b_fleet.ipynb #e8623d4e
 @patch
@@ -272,7 +277,8 @@ def fetch(self:Store,
     good=None,        # called with its path: `UserError` if it isn't what it must be
 ) -> Path:
     "The file on the local disk"
-    if not all(map(plain_name, name.split('/'))): raise UserError(f'{self.url} names a file {name[:80]!r}: expected a plain name')
+    if not all(map(plain_name, name.split('/'))):
+        raise UserError(f'{self.url} names a file {name[:80]!r}: expected a plain name')
     path = self.local/name
     if path.exists():
         with suppress(UserError):
@@ -318,7 +324,8 @@ class RemoteShard:
         forgotten = self.store.limit is not None and not (self.store.local/self.entry['name']).exists()
         if self._ids is None or forgotten:
             file = self.store.fetch(self.entry['name'], self._check)
-            self._ids = np.memmap(file, np.dtype(self.manifest['dtype']).newbyteorder('<'), 'r').view(np.ndarray)
+            dtype = np.dtype(self.manifest['dtype']).newbyteorder('<')
+            self._ids = np.memmap(file, dtype, 'r').view(np.ndarray)
         return self._ids
     def _check(self, path): check_shard(path, self.entry, self.manifest)
 
@@ -358,9 +365,11 @@ class RemoteTokens(TokenData):
         for o in self.store.ask(self.store.fs.ls, 'tokenizer', detail=True):
             name, size = Path(o['name']).name, o.get('size')
             if o.get('type') != 'file' or not plain_name(name): continue
-            if (size or 0) > 2**30: raise UserError(f'{self.store.url}/tokenizer/{name} has {human(size)}B: expected a tokenizer')
+            if (size or 0) > 2**30:
+                raise UserError(f'{self.store.url}/tokenizer/{name} has {human(size)}B: expected a tokenizer')
             path = self.store.local/'tokenizer'/name
-            if not known or path.exists() and size not in (None, path.stat().st_size): path.unlink(missing_ok=True)
+            fits = known and path.exists() and size in (None, path.stat().st_size)
+            if not fits: path.unlink(missing_ok=True)
             self.store.fetch(f'tokenizer/{name}')
 
     def tokenizer(self):

@@ -78,10 +78,12 @@ def _npy(path):
     except Exception: a = None      # a header is Python's own notation, and can be wrong in as many ways
     if not isinstance(a, np.memmap): raise UserError(f'{path} is not a numpy array file, or it is damaged')
     if a.ndim != 1 or a.dtype.name not in ID_TYPES:
-        raise UserError(f'{path} has shape {a.shape} and type {a.dtype}: expected one row of integers ({", ".join(ID_TYPES)})')
+        raise UserError(f'{path} has shape {a.shape} and type {a.dtype}: '
+                        f'expected one row of integers ({", ".join(ID_TYPES)})')
     if not len(a): raise UserError(f'{path} is empty: expected token ids')
     if (size := path.stat().st_size) != a.offset + a.nbytes:
-        raise UserError(f'{path} has {size:,} bytes, but its header says {a.offset + a.nbytes:,}: it is damaged, or still being written')
+        raise UserError(f'{path} has {size:,} bytes, but its header says {a.offset + a.nbytes:,}: '
+                        'it is damaged, or still being written')
     return a.view(np.ndarray)
 
 # %% ../nbs/07_loader.ipynb #f57701fe

@@ -2,7 +2,7 @@
 
 Everything is refused in one sentence, or counted; nothing that isn't ours is removed; nothing wrong is trained on.
 """
-import contextlib, gzip, io, json, multiprocessing, os, random, re, subprocess, sys, threading, time
+import contextlib, gzip, io, json, os, random, re, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, pytest
 from nanogpt_lit import corpus as corpora, data as preparing, fleet, loader
@@ -520,6 +520,11 @@ def test_no_more_workers_than_work(monkeypatch):
     monkeypatch.setattr(preparing.Tokenizer, 'train', lambda *a, workers=None, **kw: asked.append(workers) or CharTokenizer('a'))
     said(nanogpt_tokenizer, 'train', '--input', 'x.txt', '--workers', 300, '--out_dir', 'tok')
     assert asked == [1]
+
+def test_no_more_shards_than_a_manifest_can_name(monkeypatch):
+    monkeypatch.setattr(preparing, 'MOST_SHARDS', 3)
+    refuses(lambda: made(shard_size=1), '--shard_size')
+    assert not Path('p').exists()
 
 @pytest.mark.parametrize('words', [['x.txt=nan'], ['x.txt=inf'], ['x.txt=-1'], ['x.txt=1e400'], ['x.txt=1e-300'], ['x.txt', '--val_fraction', 'nan'], ['x.txt', '--val_fraction', 'inf'],
                                    ['x.txt', '--workers', '-1'], ['x.txt', '--shard_size', '0'], ['x.jsonl', '--text_field', ''], ['x.jsonl', '--text_field', '.'],
