@@ -111,9 +111,10 @@ def test_metrics_of_other_programs(line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path/'m').mkdir()
     (tmp_path/'m'/'metrics.jsonl').write_text(line + '\n' + '{"step": 2, "loss": 1.5}\n')
+    told = 'm/metrics.jsonl: 1 damaged line left out\n' if line and not line.startswith('{"step": 1,') else ''
     for axis in ('step', 'time'):
         code, said = nanogpt_plot(['m', '--panels', '--x', axis, '--output', 'm.svg']), capsys.readouterr()
-        assert (code, said.err) == (0, '') or code == 1 and said.err.count('\n') == 1, said.err
+        assert (code, said.err) == (0, told), said.err
     assert nanogpt_monitor(['m', '--once']) == 0
 
 @pytest.mark.parametrize('note', ['{"state": 5, "step": "x"}', '{"state": "running", "updated": "x", "host": "elsewhere"}', '{"state": "running", "host": "elsewhere", "updated": null}', '[]', 'x',
