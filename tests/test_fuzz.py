@@ -109,10 +109,14 @@ TOML = ["'"*3, '9'*4000, '['*3000, '["text.txt", "no"]', '{a = 1}', *r'''-1 0 2 
     "../x" "a\nb" "\u0000" [] [[1]] 1979-05-27 07:32:00 "prepared" ['''.split()]
 SAYS = ['/save talk.jsonl', '/save ../x', '/save run', '/load run', '/temperature nan', '/max 9e9', '/seed -1',
         '/system \x1b[2J', '/top_p x', 'ü'*2000, '\0', '"'*3, *'hi /help /load /undo /retry /x / /history /reset'.split()]
+FOREIGN = ['.x.part', 'mine.pt', 'notes.txt', 'model_mine.safetensors']
 UNKNOWN = ['no_such', 'help', 'x=y', '\udcff', '', 'max_iters', 'wandb_log', 'init_from']
 KINDS = ['flags', 'flags', 'word', 'files', 'files', 'files', 'around', 'flags files', 'word files around', 'flags word files']
 
-def home_files(home): return sorted(str(p.relative_to(home)) for p in home.rglob('*'))
+def home_files(home):
+    "What there is to damage: all but somebody else's"
+    def theirs(p): return p.name in FOREIGN or p.suffix in ('.old', '.partial') and p.name != 'half.partial'
+    return sorted(str(p.relative_to(home)) for p in home.rglob('*') if not theirs(p))
 
 def word_for(rng, knob, files):
     "A value for this setting: of its kind or of another"
@@ -321,7 +325,7 @@ def fill_home():
     assert config.nanogpt_prepare(half) == 130 and Path('half.partial/journal.json').exists()
     for name, to in dict(dangling='nowhere/x', loop='loop', linked='run').items(): Path(name).symlink_to(to)
     for folder in ('.', 'run', 'tuned', 'hf', 'tok', 'instructions', 'sharded'):          # what belongs to somebody else
-        for name in ('.x.part', 'mine.pt', 'notes.txt', 'model_mine.safetensors'): Path(folder, name).write_text('not yours')
+        for name in FOREIGN: Path(folder, name).write_text('not yours')
     for name in ('new', 'newtok', 'newhf', 'run', 'prepared', 'instructions', 'newinstructions', 'hf'):
         for end in ('old', 'partial'): Path(f'{name}.{end}').mkdir(); Path(f'{name}.{end}/notes.txt').write_text('not yours')
     return 0
@@ -344,7 +348,7 @@ def child(call):
     "Be the process of one call: streams, surroundings and limits as it says, then its command. Returns the exit code"
     import faulthandler, io, resource, tempfile
     os.setsid()
-    for what, most in dict(AS=6 << 30, FSIZE=200 << 20, CPU=120, CORE=0).items():
+    for what, most in dict(AS=4 << 30, FSIZE=200 << 20, CPU=120, CORE=0).items():
         resource.setrlimit(getattr(resource, f'RLIMIT_{what}'), (most, most))
     world = Path(call['world'])
     faulthandler.dump_traceback_later(call['limit'] - .5, file=open(world/'where', 'w'))
@@ -445,7 +449,7 @@ class World:
         call['damage'] = [(name, seed, damage(world/'home', name, seed, self.files)) for name, seed in call['damage']
                           if os.path.lexists(world/'home'/name)]
         for word in {*call['argv'], *(o.partition('=')[2] for o in call['argv'])} & {*NODES}: make_node(world/'home'/word)
-        waits = any(re.search('fifo|zero|full', o) for o in call['argv']) or any(o[2] == 'fifo' for o in call['damage'])
+        waits = any('fifo' in o for o in call['argv']) or any(o[2] == 'fifo' for o in call['damage'])
         call |= dict(world=str(world), limit=call.get('limit') or (10 if waits else 25))
         before = snapshot(world)
         ended, code = self.ask(call)
