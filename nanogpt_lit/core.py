@@ -39,14 +39,21 @@ def warn(
 def read_bytes(
     path, # file to read
 ) -> bytes:
-    "The bytes of the file `path`. Raises `UserError` if it is missing, a folder, unreadable or empty"
+    "The bytes of the file `path`. Raises `UserError` if it is missing, a folder, a pipe or device, unreadable or empty"
     p = Path(path)
-    if p.is_dir(): raise UserError(f'{p} is a folder, not a file: give the path of one file')
-    try: data = p.read_bytes()
+    try:
+        _check_readable(p, os.stat(p).st_mode)
+        data = p.read_bytes()
     except FileNotFoundError: raise UserError(f'{p} does not exist: check the path (looked from {_here()})') from None
     except OSError as e: raise UserError(f'{p} cannot be read ({e.strerror}): check its permissions') from None
     if not data: raise UserError(f'{p} is empty: expected some content')
     return data
+
+def _check_readable(p, mode):
+    "A pipe that nobody writes to never ends, and neither does /dev/zero; what the shell connects (/dev/stdin, <(…)) is all right"
+    if stat.S_ISDIR(mode): raise UserError(f'{p} is a folder, not a file: give the path of one file')
+    if stat.S_ISREG(mode) or str(p).startswith(('/dev/stdin', '/dev/fd/', '/proc/')): return
+    raise UserError(f'{p} is a pipe or a device, not a file: give the path of a file')
 
 def _here(): return f'the folder {Path.cwd().name!r}'
 
