@@ -110,7 +110,8 @@ def text_scores(
     m, n = float(s.sum()/c.sum()), len(s)
     se = math.sqrt(n/(n - 1)*np.square(s - m*c).sum())/int(c.sum()) if n > 1 else None
     out = dict(n=n, tokens=int(c.sum()), loss=m, loss_stderr=se)
-    if m < 700: out |= dict(perplexity=math.exp(m), perplexity_stderr=se and math.exp(m)*se) # more is no number any more
+    if m < 700: # beyond, it is no number any more
+        out |= dict(perplexity=math.exp(m), perplexity_stderr=se and math.exp(m)*se)
     if not n_bytes: return out
     per = bits_per_byte(1., n_tokens or int(c.sum()) + 1, n_bytes)
     return out | dict(bits_per_byte=m*per, bits_per_byte_stderr=se and se*per)
@@ -155,7 +156,8 @@ def open_text(
     "What to evaluate on, in the model's own tokens. `UserError` if nothing is there, or it can't be the model's"
     path = Path(path)
     if not path.is_dir() and path.suffix not in ('.bin', '.npy'):
-        return tokens_of([read_text(small_file(path, 2**36, 'give a prepared folder, a token file or a text file'))], tokenizer, path.name)
+        cure = 'give a prepared folder, a token file or a text file'
+        return tokens_of([read_text(small_file(path, 2**36, cure))], tokenizer, path.name)
     data = TokenData(path, split)
     if data.tokenizer_hash not in (None, tokenizer.hash):
         return tokens_of(documents_of(data), tokenizer, path.name)
@@ -182,7 +184,8 @@ def _told(path):
         why = 'it is nested too deeply' if isinstance(e, RecursionError) else f'{e}'.split('\n')[0][:80]
         raise UserError(f'{path} is no TOML file ({why}): {cure}') from None
     if misfit(told, {...: ANY}): return {}
-    return {k: ' '.join(v) if isinstance(v, list) else v for k, v in told.items() if not misfit(v, [TEXT]) or TEXT.test(v)}
+    texts = {k: v for k, v in told.items() if TEXT.test(v) or not misfit(v, [TEXT])}
+    return {k: ' '.join(v) if isinstance(v, list) else v for k, v in texts.items()}
 
 def data_of_run(folder) -> Path|None:
     "The prepared data that a run was trained on, if they are still there"
@@ -219,7 +222,9 @@ class Logbook:
         atomic_write(self.path, '\n'.join([json.dumps(dict(key=key)), *own]) + '\n')
 
     def _all(self): return sorted(self.folder.glob(f'{glob.escape(self.name)}.*.jsonl'))
-    def _answers(self, path): return [r for r in _lines(path, self.key) if COUNT.test(r.get('index')) and self.fits(r)]
+    def _answers(self, path):
+        return [r for r in _lines(path, self.key) if COUNT.test(r.get('index')) and self.fits(r)]
+
     def write(self, record):
         self.known[record['index']] = record
         with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(record) + '\n')
@@ -501,7 +506,8 @@ def _share():
     if all(re.fullmatch('[0-9]{1,6}', o) for o in said):
         rank, world = map(int, said)
         if rank < world: return rank, world
-    raise UserError(f'RANK={said[0][:20]!r}, WORLD_SIZE={said[1][:20]!r}: expected what torchrun sets, a number from 0 and a larger one')
+    raise UserError(f'RANK={said[0][:20]!r}, WORLD_SIZE={said[1][:20]!r}: expected what torchrun sets, '
+                    'a number from 0 and a larger one')
 
 def eval_command(cfg: EvalConfig):
     "Target of `nanogpt-eval`; several processes (torchrun) share the questions"

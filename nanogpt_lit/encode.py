@@ -324,7 +324,8 @@ def check_pattern(
     "The same pattern. `UserError` if it is none, is far too large, or doesn't come to an end on a short text"
     size = len(pattern)*math.prod(max(1, int(n[:9])) for n in re.findall(r'\{(\d+)', pattern))
     shown = f'split pattern {pattern[:60]!r}'
-    if size > 10**5: raise UserError(f'{shown} is too large: it stands for {size:.0e} characters, expected at most 100,000')
+    if size > 10**5:
+        raise UserError(f'{shown} is too large: it stands for more than 100,000 characters')
     if re.search(r'\(\?(?:R|[-+]?\d|&|P>)', pattern): raise UserError(f'{shown} calls itself: not supported')
     letters = sorted({c for c in pattern if c.isalnum()})[:50]
     sample = ''.join(c*40 + '!' for c in ['a', ' ', '1', '\n', '.', 'é', '猫', *letters])

@@ -217,7 +217,8 @@ def choice_ids(
     "The token ids of the context followed by each ending; of what is too long, the end"
     rows = [(ids[-(block_size + 1):], n) for ids, n in _whole_rows(question, tokenizer)]
     if any(len(ids) < 2 for ids, _ in rows):
-        raise UserError('a question has no context, and this tokenizer has no end-of-text token to stand for one: give it a ctx')
+        raise UserError('a question has no context, and this tokenizer has no end-of-text token to stand for one: '
+                        'give it a ctx')
     return [(ids, min(n, len(ids) - 1)) for ids, n in rows]
 
 def lost(

@@ -224,8 +224,8 @@ def save_figure(
     if kind == 'pgf' or kind not in fig.canvas.get_supported_filetypes():   # pgf asks for a program, LaTeX
         raise UserError(f'{path}: unknown kind of picture; use .png, .svg or .pdf')
     check_writable(Path(path).parent)
-    with atomic_open(path) as f, warnings.catch_warnings(action='ignore', category=UserWarning): # of signs that the font lacks
-        fig.savefig(f, format=kind, dpi=110)
+    quiet = warnings.catch_warnings(action='ignore', category=UserWarning)   # of signs that the font lacks
+    with atomic_open(path) as f, quiet: fig.savefig(f, format=kind, dpi=110)
 
 # %% ../nbs/10_monitor.ipynb #527fc3a7
 def _draw(ax, records, recent, n_smooth, colour, name, x_axis='step'):
@@ -238,11 +238,12 @@ def _draw(ax, records, recent, n_smooth, colour, name, x_axis='step'):
         x, shown, line = ([o[i] for i in keep] for o in (_along(records, steps, x_axis), losses, curve))
         if not name: ax.plot(x, shown, color='0.75', lw=.7, label='train, single batches')
         ax.plot(x, line, color=colour, lw=1.5, label=f'{plot_label(name)} train' if name else 'train, smoothed')
-        stats = ', '.join(f'{k} {v:.3f}' if abs(v) < 1e6 else f'{k} {v:.3g}' for k, v in loss_stats(shown).items())
+        stats = ', '.join(f'{k} {v:.{"3f" if abs(v) < 1e6 else "3g"}}' for k, v in loss_stats(shown).items())
         if not name: ax.set_title(f'{ax.get_title()}: {stats}', fontsize=9)
     points = [(at, v) for at, s, v in zip(_along(records, vsteps, x_axis), vsteps, vals) if s > cut]
-    look = dict(ls='--', color=colour) if name else dict(color='C1')
-    if points: ax.plot(*zip(*points), marker='o', ms=3, lw=.8, label=f'{plot_label(name)} validation' if name else 'validation', **look)
+    look = dict(label='validation', color='C1')
+    if name: look = dict(label=f'{plot_label(name)} validation', ls='--', color=colour)
+    if points: ax.plot(*zip(*points), marker='o', ms=3, lw=.8, **look)
 
 # %% ../nbs/10_monitor.ipynb #6bf07890
 def plot_command(
@@ -269,7 +270,8 @@ def run_table(
         best = min(range(len(vals)), key=vals.__getitem__) if vals else None
         rates = series(records, 'tokens_per_s')[1]
         best_columns = ('–', '–') if best is None else (f'{vals[best]:.4f}', f'{steps[best]:,}')
-        rows.append((one_line(name), f'{last["step"]:,}', f'{last["loss"]:.4f}' if FIGURE.test(last.get('loss')) else '–',
+        loss = f'{last["loss"]:.4f}' if FIGURE.test(last.get('loss')) else '–'
+        rows.append((one_line(name), f'{last["step"]:,}', loss,
                      *best_columns, human(round(sorted(rates)[len(rates)//2])) if rates else '–',
                      f'{last.get("elapsed_s", 0)/60:.1f}'))
     widths = [max(map(len, col)) for col in zip(*rows)]

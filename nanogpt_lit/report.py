@@ -377,7 +377,8 @@ def _kept(folder, unread):
 def _baselines(rows):
     if not rows: return ''
     best_last = sorted(rows.items(), key=lambda o: -(o[1]['bits_per_byte'] or math.inf))
-    lines = [(k, v['nats_per_token'], '–' if v['bits_per_byte'] is None else v['bits_per_byte']) for k, v in best_last]
+    def bits(v): return '–' if v['bits_per_byte'] is None else v['bits_per_byte']
+    lines = [(k, v['nats_per_token'], bits(v)) for k, v in best_last]
     return table(lines, ('', 'nats per token', 'bits per byte'), ['GPT'])
 
 # %% ../nbs/14a_report.ipynb #71ef6be9
@@ -405,7 +406,8 @@ def _settings_of(folder, unread):
     there = [o for o in ('metrics.jsonl', 'status.json', 'config.toml') if os.path.lexists(folder/o)]
     return _tried(lambda: read_run(folder), unread) if there else read_run(folder)
 
-def _measured(evaluation): return vars(evaluation) | dict(bits_per_byte=getattr(evaluation, 'bits_per_byte', None))
+def _measured(evaluation):
+    return vars(evaluation) | dict(bits_per_byte=getattr(evaluation, 'bits_per_byte', None))
 
 # %% ../nbs/14a_report.ipynb #c0a7e503
 def _parts(folder, cfg, evaluation, rows, samples, unread):
@@ -415,8 +417,10 @@ def _parts(folder, cfg, evaluation, rows, samples, unread):
     curves = f'<div class="charts">{"".join(charts(records))}</div>' if len(records) > 1 else ''
     parts = {None: _summary(note, records, state, why, evaluation), 'Curves': curves,
              'Beside baselines': _baselines(rows), 'What it writes': _samples(folder, samples)}
-    if cfg: parts |= {'Data': table(data_rows(cfg, folder, unread)), 'How to go on': _commands(cfg, folder, note, state),
-                      'Settings': _settings(cfg)}
+    if cfg:
+        parts['Data'] = table(data_rows(cfg, folder, unread))
+        parts['How to go on'] = _commands(cfg, folder, note, state)
+        parts['Settings'] = _settings(cfg)
     parts['Environment'] = table((note.get('environment') or environment()).items())
     parts['What could not be read'] = ''.join(f'<p>{_safe(one_line(o))}</p>' for o in unread)
     return parts
@@ -430,7 +434,8 @@ def _note(folder, unread):
 def _curves(folder, unread):
     "The metrics of a run; none if there is no file"
     path = folder/'metrics.jsonl'
-    records, damaged = _tried(lambda: scan_metrics(path), unread) or ([], 0) if os.path.lexists(path) else ([], 0)
+    if not os.path.lexists(path): return []
+    records, damaged = _tried(lambda: scan_metrics(path), unread) or ([], 0)
     if damaged: unread.append(f'{path}: {left_out(damaged)}')
     return records
 

@@ -220,12 +220,13 @@ def save(self: Tokenizer,
 
 # %% ../nbs/02_tokenizer.ipynb #c0a7e202
 def _old_template(folder):
-    "A chat template that `save` has written there, and that goes with its tokenizer, or None. `UserError` if it is another's"
+    "A chat template that `save` has written there, and that goes now, or None. `UserError` if it is another's"
     file, config = folder/'chat_template.jinja', folder/'tokenizer_config.json'
     if not os.path.lexists(file): return None
-    try: ours = file.is_file() and config.is_file() and json.loads(read_text(config))['chat_template'] == read_text(file)
-    except (UserError, ValueError, LookupError, TypeError, RecursionError): ours = False
-    if ours: return file
+    try:
+        if not (file.is_file() and config.is_file()): raise ValueError('a pipe or nothing')
+        if json.loads(read_text(config))['chat_template'] == read_text(file): return file
+    except (UserError, ValueError, LookupError, TypeError, RecursionError): pass        # then it isn't ours
     raise UserError(f'{file} is of another tokenizer, and would be taken for this one\'s: '
                     'move it away, or choose another folder')
 
@@ -291,7 +292,8 @@ def _check_depth(value, most=50):
     "What is carried along to be written again must not be nested deeper than a writer can follow"
     level = [value]
     for _ in range(most):
-        level = [o for v in level for o in (v.values() if isinstance(v, dict) else v) if isinstance(o, (dict, list))]
+        inner = [o for v in level for o in (v.values() if isinstance(v, dict) else v)]
+        level = [o for o in inner if isinstance(o, (dict, list))]
         if not level: return
     raise UserError('a part of it is nested too deeply: the file is damaged')
 

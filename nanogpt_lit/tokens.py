@@ -389,7 +389,8 @@ def inspect_command(cfg: InspectConfig):
 def _print_tokens(tok, text, cfg, title=''):
     shown = tokens_ansi(tok, text[:cfg.show], wants_color(cfg.color))
     dots = ' …' if len(text) > cfg.show else ''
-    print(f'\n{_line(title)}{shown}{dots}', file=as_it_is(sys.stdout))  # its signs are shown by name; the colours are ours
+    # every sign is shown by name, and the colours are ours
+    print(f'\n{_line(title)}{shown}{dots}', file=as_it_is(sys.stdout))
 
 def _line(title):
     "A name on a line of its own, or nothing"
@@ -446,7 +447,8 @@ def check_ids_path(
     _check_suffix(path)
     if path.is_dir(): raise UserError(f'{path} is a folder: expected a file')
     if path.suffix == '.npy' and path.exists() and not path.is_file():
-        raise UserError(f'{path} is a pipe or a device, and the head of a .npy is written last: give a file, or a name that ends in .bin')
+        raise UserError(f'{path} is a pipe or a device, and the head of a .npy is written last: '
+                        'give a file, or a name that ends in .bin')
     if not path.parent.is_dir():
         raise UserError(f'{path} cannot be written: the folder {path.parent} does not exist')
 
@@ -492,7 +494,8 @@ def read_ids(
     if not path.stat().st_size: raise UserError(f'{path} is empty: expected ids')
     bare = ids_dtype(tok, dtype).newbyteorder('<')
     try: ids = _mapped(path) if path.suffix == '.npy' else np.memmap(path, bare, 'r')
-    except Exception as e: raise UserError(f'{path} is not a file of ids: {_why(e)}') from None   # a damaged header may raise anything
+    except Exception as e:                                        # a damaged header may raise anything
+        raise UserError(f'{path} is not a file of ids: {_why(e)}') from None
     if ids.ndim == 1 and ids.dtype.kind in 'iu': return ids
     raise UserError(f'{path} holds {ids.dtype} of shape {ids.shape}: expected one row of whole numbers')
 
@@ -534,7 +537,8 @@ def _check_unoccupied(folder, overwrite):
     "`UserError` if a tokenizer in `folder` would be replaced unasked"
     there = [folder/o for o in ('tokenizer.json', 'tokenizer_config.json') if os.path.lexists(folder/o)]
     if there and not overwrite:
-        raise UserError(f'{there[0]} is there already, and belongs to another tokenizer: choose another --out_dir, or say --overwrite')
+        raise UserError(f'{there[0]} is there already, and belongs to another tokenizer: '
+                        'choose another --out_dir, or say --overwrite')
 
 def add_command(cfg: AddConfig):
     "Target of `nanogpt-tokenizer add`"

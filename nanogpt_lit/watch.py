@@ -99,7 +99,7 @@ def write(self: Heartbeat, t, state, reason=None):
                tokens=t.tokens_seen, device=t.strategy.device, dtype=t.strategy.dtype,
                world_size=t.strategy.world_size, checkpoint=str(t.last_checkpoint or '') or None,
                pause_s=getattr(t, 'pause_s', 0.), **resources(t.strategy.device))
-    with suppress(OSError): self._replace(json.dumps(self.note | now))       # those who can't do without the disk report it
+    with suppress(OSError): self._replace(json.dumps(self.note | now)) # who can't do without the disk reports it
 
 @patch
 def _replace(self: Heartbeat, text):
@@ -339,7 +339,9 @@ def screen(
     note, (records, flaw) = read_status(run), _records(run)
     state, why = headline(run, note)
     lines = [_head(run, state, width, colour), *textwrap.wrap(one_line(why), width)[:3]]
-    if not records: return '\n'.join([*lines, *(textwrap.wrap(one_line(flaw), width) if state != 'waiting' else [])][:height])
+    if not records:
+        said = textwrap.wrap(one_line(flaw), width) if state != 'waiting' else []
+        return '\n'.join([*lines, *said][:height])
     note = note and note | {'state': state}
     body = [_progress_line(note, records[-1], width, plain), *_figures(records), _resource_line(note), flaw]
     lines += [clip(one_line(o), width) for o in body if o]
