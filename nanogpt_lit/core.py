@@ -253,7 +253,7 @@ ANY = Kind(lambda v: True, 'anything')
 TEXT = Kind(lambda v: isinstance(v, str), 'text')
 FLAG = Kind(lambda v: isinstance(v, bool), 'true or false')
 COUNT = Kind(lambda v: type(v) is int and 0 <= v < 2**53, 'a whole number from 0')
-NUMBER = Kind(lambda v: type(v) in (int, float) and abs(v) < float('inf'), 'a number')
+NUMBER = Kind(lambda v: type(v) in (int, float) and abs(v) < 1e300, 'a number')
 NAME = Kind(plain_name, 'the plain name of a file beside it')
 DIGEST = Kind(lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{16,128}', v) is not None, 'a checksum in hexadecimal')
 
@@ -342,7 +342,8 @@ def pick_device(
     there = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
     if device == 'auto': return next(o for o in ('cuda', 'mps', 'cpu') if there[o])
     kind, _, index = device.partition(':')
-    if kind not in there: raise UserError(f'device={device!r} is unknown: use auto, cpu, cuda, cuda:N or mps')
+    if kind not in there or index and not re.fullmatch('[0-9]{1,4}', index):
+        raise UserError(f'device={device!r} is unknown: use auto, cpu, cuda, cuda:N or mps')
     if not there[kind]: raise UserError(f'device={device!r} is not available here: use --device cpu or --device auto')
     if kind == 'cuda' and index and int(index) >= torch.cuda.device_count():
         raise UserError(f'device={device!r}: this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0')

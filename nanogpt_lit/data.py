@@ -36,7 +36,7 @@ from .corpus import RECIPES, Corpus, Source, open_corpus, source_of
 from .corpus import pystdlib_documents, pystdlib_files # for those who look for them here
 from .reading import CHAT_TOKENS, Marker
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
-from .tokens import check_ids_path, ids_dtype, tokenizer_of, write_ids
+from .tokens import check_ids_path, check_unoccupied, ids_dtype, tokenizer_of, write_ids
 
 # %% ../nbs/06_data.ipynb #8938fdd4
 @dataclass
@@ -1279,7 +1279,7 @@ def tokenizer_command(
     cfg: TokenizerConfig, # the flags
 ):
     "Target of `nanogpt-tokenizer train`"
-    _check_vocabulary(Path(cfg.out_dir), cfg.overwrite)
+    check_unoccupied(cfg.out_dir, cfg.overwrite)
     corpus = _corpus_of(cfg.input, cfg)
     if corpus.remote and cfg.tokenizer_samples:
         corpus.max_documents = min(filter(None, (cfg.max_data_size, cfg.tokenizer_samples)))
@@ -1291,22 +1291,6 @@ def tokenizer_command(
     if 0 < cfg.tokenizer_samples < n and cfg.kind == 'bpe': n, of = cfg.tokenizer_samples, f' of {n:,}'
     print(f'{tok}\nlearned from {n:,}{of} document{"s"*(n != 1 or bool(of))}, written to {cfg.out_dir}')
     for o in left_out(corpus.skipped, corpus.examples): warn(f'left out or mended: {o}')
-
-# %% ../nbs/06_data.ipynb #2bbd6e9d
-def _check_vocabulary(folder, overwrite):
-    "`UserError` if a vocabulary would be replaced unasked, or one that isn't ours"
-    there = [o for o in _TOKENIZER if (folder/o).exists()]
-    if not there: return
-    if not overwrite:
-        raise UserError(f'{folder} holds a tokenizer already ({there[0]}): choose another --out_dir, '
-                        'or replace it with --overwrite')
-    config = folder/'tokenizer_config.json'
-    try:
-        load_tokenizer(folder/'tokenizer.json')
-        _parsed(_bounded(config), {'model_max_length': one_of(10**30)}, config)   # what `save` writes there
-    except (OSError, UserError):
-        raise UserError(f'{", ".join(there)} in {folder} are not a tokenizer that nanogpt_lit wrote: '
-                        'move them away, or choose another --out_dir') from None
 
 # %% ../nbs/06_data.ipynb #be7285d4
 def _bytes_of(corpus):

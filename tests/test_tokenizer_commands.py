@@ -58,6 +58,7 @@ def test_a_reader_that_leaves_early_is_no_error_message(work):
     ('inspect cover.png', 'not UTF-8'), ('compare tokenizer', 'two'), ('add tokenizer', '--out_dir'), ('add damaged.json --out_dir z', 'not valid JSON'),
 ], ids=lambda o: o)
 def test_a_mistake_is_one_line_and_leaves_nothing(work, line, hint):
+    if line.startswith('train') and '--out_dir' not in line: line += ' --out_dir new'       # `work` has a tokenizer already
     before = sorted(p.name for p in work.rglob('*'))
     code, out, err = run(*line.split(), cwd=work)
     assert code == 1 and err.startswith('error: ') and err.count('\n') == 1 and hint in err, err
