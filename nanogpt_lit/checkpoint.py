@@ -193,11 +193,13 @@ class _StandIn:
     def append(self, item): pass
     def extend(self, items): pass
 
+_NESTS = {tuple, list, dict}
+
 def _check_small(value):
     "`ValueError` for containers that are nested more than a few deep"
     layer = [value]
     for _ in range(6):
-        inside = [o for o in layer if isinstance(o, (tuple, list, dict))]
+        inside = [o for o in layer if type(o) in _NESTS]
         if not inside: return
         if sum(map(len, inside)) > 3_000_000: break
         layer = [o for c in inside for o in (c.values() if isinstance(c, dict) else c)]
@@ -206,21 +208,20 @@ def _check_small(value):
 # %% ../nbs/11_checkpoint.ipynb #c904562f
 class _Survey(pickle._Unpickler):
     "Runs through a pickle without importing or calling anything"
-    def __init__(self, file, size):
-        super().__init__(self)
-        self.file, self.size, self.left = file, size, TABLE
-        self._file_read, self._file_readline = self.sip, self.line
+    def __init__(self, file, size, longest=None):
+        super().__init__(file)
+        self.file, self.size, self.left = file, size, longest
+        # a table in memory has been measured
+        if longest is not None: self._file_read, self._file_readline = self.sip, self.line
 
     def sip(self, n):
         self.left -= n
-        if self.left < 0: raise ValueError(f'its table, or a text in it, is longer than {human(TABLE)}B')
+        if self.left < 0: raise ValueError(f'a text in it is longer than {human(TABLE)}B')
         return self.file.read(n)
     def line(self):
         text = self.file.readline(1000)
         self.left -= len(text)
         return text
-    def readline(self): return self.line()
-    def read(self, n): return self.sip(n)
 
     def find_class(self, module, name): return _StandIn
     def persistent_load(self, claim):
@@ -233,7 +234,8 @@ class _Survey(pickle._Unpickler):
 def _careful(before, looks):
     "An instruction that looks at the stack before it does its work"
     def instruction(self):
-        for o in looks(self.stack): _check_small(o)
+        for o in looks(self.stack):
+            if type(o) in _NESTS: _check_small(o)
         before(self)
     return instruction
 
@@ -250,21 +252,20 @@ def survey(
     "Look over a checkpoint before torch reads it. Raises `ValueError`, or what a pickle raises, if it is odd"
     size = f.seek(0, 2)
     stream = _table_of(f)
-    _Survey(stream, size).load()
-    if isinstance(stream, BytesIO): return
+    if stream is not f: return _Survey(stream, size).load()
     # the old format: a magic number, its version, the machine, the content, the names of its storages
+    _Survey(f, size, TABLE).load()
     with suppress(EOFError):
-        for _ in range(4): _Survey(stream, size).load()
+        for _ in range(4): _Survey(f, size, TABLE).load()
 
 def survey_pickle(
     f,            # an open file
     longest=TABLE # bytes that may be read
 ):
     "Look over a bare pickle"
-    reader = _Survey(f, f.seek(0, 2))
+    size = f.seek(0, 2)
     f.seek(0)
-    reader.left = longest
-    reader.load()
+    _Survey(f, size, longest).load()
 
 # %% ../nbs/11_checkpoint.ipynb #9e596054
 MOST_VALUES, MOST_CONTAINERS, DEEPEST = 3_000_000, 200_000, 100
