@@ -11,7 +11,7 @@ __all__ = ['PARTS', 'DEEP', 'SPARE', 'PEAK_TFLOPS', 'TOKENS_PER_PARAMETER', 'FIT
            'optimal_tokens', 'planned_vocabulary', 'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
 
 # %% ../nbs/04a_sizing.ipynb #6b8f9484
-import json, math, re, time, weakref
+import math, re, time, weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from fastcore.basics import patch
 from .attention import KVCache
 from .config import GPTConfig, RunConfig
-from .core import UserError, duration, human, pick_device, pick_dtype
+from .core import COUNT, UserError, duration, human, pick_device, pick_dtype, read_json
 from .model import GPT, ShapesOnly
 
 # %% ../nbs/04a_sizing.ipynb #826fbb99
@@ -525,7 +525,10 @@ def planned_vocabulary(
     d = cfg.data
     metas = [m for m in (Path(d.dataset or '')/'meta.json', Path('data')/(d.dataset or '')/'meta.json') if d.dataset and m.exists()]
     if 'vocab_size' in origin: return f'as {origin["vocab_size"]} says'
-    if metas: cfg.model.vocab_size = json.loads(metas[0].read_text(encoding='utf-8'))['vocab_size']; return f'of {metas[0].parent}'
+    if metas:
+        manifest = read_json(metas[0], {'vocab_size': COUNT}, 'prepare it again')
+        cfg.model = replace(cfg.model, vocab_size=manifest['vocab_size'])       # which checks it
+        return f'of {metas[0].parent}'
     if d.tokenizer == 'gpt2': cfg.model.vocab_size = 50257; return 'of GPT-2'
     if d.tokenizer == 'char': cfg.model.vocab_size = 100; return 'a guess for characters: give --vocab_size'
     cfg.model.vocab_size = d.tokenizer_vocab_size
