@@ -412,7 +412,9 @@ def nursery():
             except SystemExit as e: leave(e.code if isinstance(e.code, int) else int(e.code is not None))
             except BaseException: traceback.print_exc()
             finally: os._exit(99)
-        ended = bool(select.select([os.pidfd_open(pid)], [], [], call['limit'])[0])
+        watch = os.pidfd_open(pid)
+        ended = bool(select.select([watch], [], [], call['limit'])[0])
+        os.close(watch)
         with suppress(ProcessLookupError): os.killpg(pid, signal.SIGKILL)
         print(json.dumps([ended, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]), flush=True)
     return 0
@@ -449,8 +451,9 @@ class World:
         call['damage'] = [(name, seed, damage(world/'home', name, seed, self.files)) for name, seed in call['damage']
                           if os.path.lexists(world/'home'/name)]
         for word in {*call['argv'], *(o.partition('=')[2] for o in call['argv'])} & {*NODES}: make_node(world/'home'/word)
-        waits = any('fifo' in o for o in call['argv']) or any(o[2] == 'fifo' for o in call['damage'])
-        call |= dict(world=str(world), limit=call.get('limit') or (10 if waits else 25))
+        pipes = ['fifo', *(o[0] for o in call['damage'] if o[2] == 'fifo')]
+        waits = any(name in o for name in pipes for o in call['argv'])              # for somebody who writes; all others end, sooner or later
+        call |= dict(world=str(world), limit=call.get('limit') or (12 if waits else 90))
         before = snapshot(world)
         ended, code = self.ask(call)
         output = [p.read_bytes() if (p := world/name).exists() else b'' for name in ('stdout', 'stderr')]
@@ -545,7 +548,7 @@ FAULTS = dict(raises='Traceback', dies='SIGSEGV', hangs='no end', escapes='escap
 
 @pytest.mark.parametrize('kind', FAULTS)
 def test_a_fault_is_found(kind, world):
-    call, said = USUAL | dict(program='FAULTY', argv=[kind], limit=3), FAULTS[kind]
+    call, said = USUAL | dict(program='FAULTY', argv=[kind], limit=6), FAULTS[kind]
     code, output, found = world.run(call)
     assert found if said else not found, output
     assert not said or any(said in o for o in found), (found, output)
