@@ -80,7 +80,7 @@ def leftovers(
     pattern='*',    # names of the files it wrote
 ) -> list[Path]:
     "Files that `atomic_open` began in `folder` and didn't finish. Links, folders and other people's files are none"
-    found = [p for p in Path(folder).glob(f'.{pattern}.part') if re.fullmatch(r'\..+\.[0-9a-f]{12}\.part', p.name)]
+    found = [p for p in Path(folder).glob(f'.{pattern}.*.part') if re.fullmatch(r'\..+\.[0-9a-f]{12}\.part', p.name)]
     return [p for p in found if stat.S_ISREG(p.lstat().st_mode)]
 
 # %% ../nbs/00_core.ipynb #876319a7
