@@ -11,7 +11,7 @@ __all__ = ['HARMLESS', 'HUB_NAME', 'Record', 'read_pickle', 'write_pieces', 'sav
 # %% ../nbs/12_interop.ipynb #3d2f6147
 import json, math, os, pickle, re, secrets, stat, sys
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 import torch
@@ -307,20 +307,44 @@ def to_hf(
         raise UserError(f'dtype={dtype!r}: expected float32, bfloat16 or float16')
     eot = tok.eot_id if tok else None
     config, family = hf_config(model.cfg, eot, dtype), family_of(model.cfg)
+    ends = _own_ends(tok) | getattr(run, 'ends', {})
+    config |= {k: v for k, v in ends.items() if k in config}
     folder = check_writable(folder)
     weights = to_theirs(_spelled_out(model, family), model.cfg, FAMILIES[family].layout)
     weights = {k: w.to(getattr(torch, dtype)) for k, w in weights.items()}
     pieces = write_pieces(weights, folder, max_bytes)
     (folder/'config.json').unlink(missing_ok=True)
     _put_in_place(pieces, weights, folder)
-    ends = {} if eot is None else dict(bos_token_id=eot, eos_token_id=eot, pad_token_id=eot)
-    turn = tok.special_tokens.get('<|im_end|>') if getattr(tok, 'chat_template', None) else None
-    if turn is not None:
-        ends['eos_token_id'] = turn if eot is None else [eot, turn] # a chat model ends its turn, not the text
-    atomic_write(folder/'generation_config.json', json.dumps(ends, indent=1))
+    atomic_write(folder/'generation_config.json', json.dumps(_with_turn(ends, tok), indent=1))
     if tok: _save_tokenizer(tok, folder, model.cfg.block_size)
     atomic_write(folder/'config.json', json.dumps(config, indent=1)) # last: without it the folder is nothing
     return folder
+
+# %% ../nbs/12_interop.ipynb #b309f741
+_ENDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')
+
+def _own_ends(tok):
+    "The ids of the tokens that begin, end and pad a text, as the tokenizer names them"
+    names = getattr(tok, 'token_names', {})
+    return {f'{k}_id': tok.special_tokens[v] for k, v in names.items() if f'{k}_id' in _ENDS}
+
+def _told_ends(folder, size):
+    "The same as the files of a folder tell it; of a chat model several tokens may end an answer"
+    ends = {}
+    for file in (folder/'config.json', folder/'generation_config.json'):
+        said = read_json(file) if file.is_file() else {}
+        for k in _ENDS:
+            ids = said[k] if isinstance(said.get(k), list) else [said.get(k)]
+            if ids and all(COUNT.test(i) and i < size for i in ids): ends[k] = said[k]
+    return ends
+
+def _with_turn(ends, tok):
+    "A chat model ends its turn as well as the text"
+    turn = tok.special_tokens.get('<|im_end|>') if getattr(tok, 'chat_template', None) else None
+    every = ends.get('eos_token_id', [])
+    every = [*every] if isinstance(every, list) else [every]
+    if turn is None or turn in every: return ends
+    return ends | dict(eos_token_id=[*every, turn] if every else turn)
 
 # %% ../nbs/12_interop.ipynb #8c147770
 def _save_tokenizer(tok, folder, longest):
@@ -434,6 +458,7 @@ class LoadedRun:
     step: int           # optimizer steps behind it
     val_loss: float|None # validation loss in nats per token, when it was saved
     note: str = ''      # why there is no tokenizer
+    ends: dict = field(default_factory=dict) # ids that begin, end and pad a text, where its files tell them
 
     @property
     def folder(self): return self.path if self.path.is_dir() else self.path.parent
@@ -462,6 +487,7 @@ def load_run(
         run = LoadedRun(model, None, where, step, _number(ckpt.get('best_val_loss', ckpt.get('val_loss'))))
         if tokenizer is None: _look_for_tokenizer(run, ckpt)
     if tokenizer: run.tokenizer = load_tokenizer(tokenizer)
+    if where.is_dir() or 'checksum' in ckpt: run.ends = _told_ends(run.folder, run.model.cfg.vocab_size)
     run.model.to(pick_device(device))
     return run
 
@@ -497,6 +523,8 @@ def _shown(tokenizer, prompt, new, stop):
     eot = tokenizer.eot_id
     data = tokenizer.decode_bytes(new[:new.index(eot)] if eot in new else new)
     end = min((at for s in stop if (at := data.find(s.encode())) >= 0), default=len(data))
+    begin = getattr(tokenizer, 'bos_ids', [])
+    if begin and prompt[:len(begin)] == begin: prompt = prompt[len(begin):]   # put there by us, not by the user
     return ((b'' if prompt == [eot] else tokenizer.decode_bytes(prompt)) + data[:end]).decode('utf-8', 'replace')
 
 def _samples(model, tokenizer, prompts, num_samples, max_new_tokens, seed, dtype, stop, kw):
@@ -603,7 +631,7 @@ def import_command(cfg: ImportConfig):
         raise UserError(f'{cfg.tokenizer} has {tok.vocab_size} ids, the model {have}: not its tokenizer')
     crop_vocab(run.model, keep := cfg.vocab_size or (tok.vocab_size if tok else have))
     if old and (moved := _make_room(folder)): print(f'the run in {folder} was moved to {moved}')
-    path = write_run(run.model, tok, check_writable(folder), run.step, run.val_loss)
+    path = write_run(run.model, tok, check_writable(folder), run.step, run.val_loss, run.ends)
     cut = f', vocabulary cut from {have} to {keep} ids' if keep != have else ''
     print(f'{path}: {human(run.model.num_params())} parameters, step {run.step}{cut}')
     if tok: print(f'tokenizer: {tok}')
@@ -617,12 +645,15 @@ def write_run(
     folder: Path,        # run folder
     step: int=0,         # optimizer steps behind it
     val_loss: float=None, # validation loss, if known
+    ends: dict=None,      # ids that begin, end and pad a text, if its files told them
 ) -> Path: # the checkpoint
     "Write a model as a run folder: settings, tokenizer, one checkpoint of weights"
     given = flat_values(model.cfg) | dict(out_dir=str(folder),
                                           tokenizer=str(folder/'tokenizer') if tokenizer else None)
     atomic_write(folder/'config.toml', to_toml(build(RunConfig, given)))
     if tokenizer: tokenizer.save(folder/'tokenizer')
+    (folder/'generation_config.json').unlink(missing_ok=True)             # an earlier import's
+    if ends: atomic_write(folder/'generation_config.json', json.dumps(ends, indent=1))
     state = dict(model=model.state_dict(), config=flat_values(model.cfg), step=step, val_loss=val_loss)
     path = save_checkpoint(folder/f'model_{step:05d}.pt',
                            state | dict(tokenizer_hash=tokenizer.hash if tokenizer else None))
