@@ -9,7 +9,7 @@ __all__ = ['HARMLESS', 'HUB_NAME', 'Record', 'read_pickle', 'write_pieces', 'sav
            'export_command']
 
 # %% ../nbs/12_interop.ipynb #3d2f6147
-import json, math, os, pickle, re, secrets, stat, sys
+import json, math, os, pickle, re, secrets, shlex, stat, sys
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from .core import (ANY, COUNT, NAME, UserError, atomic_write, build, check_writa
                               human, misfit, pick_device, pick_dtype, plain_name, read_json,
                               read_text, set_threads, to_toml, warn)
 from .config import ExportConfig, ImportConfig, RunConfig, SampleConfig
-from .tokenizer import load_tokenizer
+from .tokenizer import load_tokenizer, marked_template
 from .model import GPT, GPTConfig
 from .generate import first_prompt, generate, prompt_ids, row_seeds, stream_text
 from .checkpoint import (TENSOR, bare_name, built, fit_weights, latest_checkpoint, read_tamely,
@@ -64,7 +64,8 @@ def read_pickle(
     asks = _asked_for(path)
     if bad := sorted(o for o in asks if not HARMLESS.fullmatch(o)):
         raise UserError(f'{path} is refused: it asks for {", ".join(bad[:3])[:200]}, and weights need no such '
-                        'thing. Nothing was executed')
+                        'thing. Nothing was executed. If it is yours, save model.state_dict() alone: '
+                        'torch.save({"model": model.state_dict()}, FILE)')
     try: return read_tamely(path, stand_ins=[(Record, o) for o in asks])
     except pickle.UnpicklingError as e:
         told = [o for o in str(e).splitlines() if re.search('Unsupported|GLOBAL|Trying to|not an allowed', o)]
@@ -206,8 +207,10 @@ def foreign_model(
     kw = _shape_of(weights, layout, _told(ckpt, Path(path), layout) | given)
     need = ('n_head', 'block_size') if layout is CS336 else ('n_head',)
     if missing := [k for k in need if not isinstance(kw.get(k), int)]:
-        raise UserError(f'{path} does not say {" and ".join(missing)}: give '
-                        f'{" ".join(f"--{k} N" for k in missing)}')
+        flags = ' '.join(f'--{k} {"T" if k == "block_size" else "N"}' for k in missing)
+        theta = ' (and --rope_theta, if it is not 10000)' if layout is CS336 and 'rope_theta' not in kw else ''
+        raise UserError(f'{path} does not say {" and ".join(missing)}: give {flags}{theta} to nanogpt-import: '
+                        f'nanogpt-import {shlex.quote(str(path))} {flags}')
     cfg = tidy(GPTConfig(**kw))
     return built(cfg, to_ours(weights, cfg, layout), path).eval()
 
@@ -348,11 +351,13 @@ def _with_turn(ends, tok):
 
 # %% ../nbs/12_interop.ipynb #8c147770
 def _save_tokenizer(tok, folder, longest):
-    "The tokenizer's files, with the length of the context in its settings"
+    "The tokenizer's files, with the length of the context in its settings, and marks in its chat template"
     tok.save(folder)
-    settings = folder/'tokenizer_config.json'
-    if settings.is_file():
-        atomic_write(settings, json.dumps(read_json(settings) | dict(model_max_length=longest), indent=1))
+    settings, more = folder/'tokenizer_config.json', dict(model_max_length=longest)
+    if template := getattr(tok, 'chat_template', None):
+        more['chat_template'] = marked_template(template)
+        atomic_write(folder/'chat_template.jinja', more['chat_template'])
+    if settings.is_file(): atomic_write(settings, json.dumps(read_json(settings) | more, indent=1))
 
 # %% ../nbs/12_interop.ipynb #35df2db4
 def find_checkpoint(
@@ -382,7 +387,7 @@ def find_tokenizer(
     "The tokenizer that belongs to a model of another code base, or None"
     home, config = path if path.is_dir() else path.parent, ckpt.get('config')
     dataset = config.get('dataset') if isinstance(config, dict) else None
-    places = [home/'tokenizer', home/'tokenizer.json', home/'vocab.json', home/'meta.pkl']
+    places = [home/'tokenizer', home/'tokenizer.json', home/'vocab.json', home/'tokenizer.vocab', home/'meta.pkl']
     if plain_name(dataset): places += [base/'data'/str(dataset)/'meta.pkl' for base in (Path(), home.parent)]
     for place in places:
         if place.exists(): return load_tokenizer(place)
@@ -672,4 +677,8 @@ def export_command(cfg: ExportConfig):
     what = read_json(out/'config.json')['architectures'][0]
     size = sum(p.stat().st_size for p in out.glob('model*.safetensors') if _PIECE.fullmatch(p.name))
     print(f'{out}: {what}, {human(run.model.num_params())} parameters, {human(size)}B as {cfg.dtype}')
+    if getattr(run.tokenizer, 'chat_template', None):
+        print('note: a chat that is rendered to a text can be faked by a user who writes the name of a special token, '
+              'such as <|im_end|>: encode what users say with split_special_tokens=True, or with nanogpt_lit, '
+              'which never takes text for a special token')
     if run.tokenizer is None: print('note: no tokenizer was found, so none was written')

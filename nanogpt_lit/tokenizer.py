@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_BYTES', 'as_document', 'source_list', 'training_texts', 'numbered', 'rank_order', 'CharTokenizer',
-           'read_meta_pkl', 'load_tokenizer', 'merges_beside', 'tokenizer_in']
+           'read_meta_pkl', 'load_tokenizer', 'marked_template', 'plain_template', 'merges_beside', 'tokenizer_in']
 
 # %% ../nbs/02_tokenizer.ipynb #65a56976
 import ast, base64, binascii, hashlib, io, json, os, pickle, pickletools, re, stat
@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from .bpe import (GPT2_PATTERN, GPT4_PATTERN, PATTERNS, chunks, count_pretokens, file_blocks,
                              train_bpe)
 from .encode import Rules, Tokenizer, _ENGINE_PATTERN, _id_list, _reduce, byte_alphabet
-from .encode import check_pattern, check_special, from_printable, split_pattern, split_text, to_printable
+from .encode import check_pattern, check_special, from_printable, said_exactly, split_pattern, split_text, to_printable
 from .core import UserError, atomic_write, check_writable, read_bytes, read_text, warn
 from .reading import CHAT_TOKENS, Marker, parse_line, read_lines, record_text
 
@@ -323,7 +323,7 @@ def _steps(spec):
 
 def _split_step(spec):
     (kind, pattern), = spec['pattern'].items()
-    pattern = pattern if kind == 'Regex' else regex.escape(pattern, special_only=True)
+    pattern = said_exactly(pattern, 'onig') if kind == 'Regex' else regex.escape(pattern, special_only=True)
     behavior, invert = spec['behavior'], spec.get('invert', False)
     if re.search(r'(?<!\\)\[\^?\[(?!:)|&&', pattern):
         raise UserError(f'the split {pattern[:60]!r} has sets within sets: not supported')
@@ -925,15 +925,36 @@ def load_tokenizer(
     tok.chat_template, tok.named = _template_beside(path), _names_beside(path)
     return tok
 
+# %% ../nbs/02_tokenizer.ipynb #3e21c617
+_SAID = {"'\\n' + m['content'] | trim + '<|im_end|>\\n' }}": ("'\\n' }}", "{{ m['content'] | trim + '<|im_end|>' }}", "{{ '\\n' }}"),
+         "':\\n' + m['content'] | trim }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}":
+             ("':\\n' }}", "{{ m['content'] | trim }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}", '')}
+_MARKED = {plain: f"{head}{{% if m['role'] == 'assistant' %}}{{% generation %}}{said}{{% endgeneration %}}{{% else %}}{said}{{% endif %}}{tail}"
+           for plain, (head, said, tail) in _SAID.items()}
+
+def marked_template(
+    template: str, # a chat template
+) -> str:
+    "A template of ours with `{% generation %}` around what the model learns; any other as it is"
+    for plain, marked in _MARKED.items(): template = template.replace(plain, marked)
+    return template
+
+def plain_template(
+    template: str, # a chat template
+) -> str:
+    "The inverse of `marked_template`"
+    for plain, marked in _MARKED.items(): template = template.replace(marked, plain)
+    return template
+
 # %% ../nbs/02_tokenizer.ipynb #482453c5
 def _template_beside(path):
     "The chat template that lies beside a tokenizer.json, or None"
     file, config = path.parent/'chat_template.jinja', path.parent/'tokenizer_config.json'
-    if file.exists(): return read_text(_checked(file))
+    if file.exists(): return plain_template(read_text(_checked(file)))
     told = _load_json(config).get('chat_template') if config.exists() else None
     if not isinstance(told, str): return None
     with _reading(config): told.encode()                         # it will have to be written again
-    return told
+    return plain_template(told)
 
 def _names_beside(path):
     "What the tokenizer_config.json beside a tokenizer.json calls its special tokens"

@@ -201,3 +201,83 @@ def test_names_of_tokens_come_back(marked, tmp_path):
     model = GPT(GPTConfig(vocab_size=chat.vocab_size, block_size=32, n_layer=1, n_head=2, n_embd=8)).eval()
     said = GenerationConfig.from_pretrained(to_hf(LoadedRun(model, chat, tmp_path, 0, None), tmp_path/'chat'))
     assert said.eos_token_id == [e, chat.special_tokens['<|im_end|>']] and said.pad_token_id == pad
+
+# what a pattern means
+
+ODD = '²³¹¼½¾\u200c\u200d_\u0301\u203f٣ⅷ①ªµ·\u2028\u00a0\u3000\ufeffñ猫🐈€'
+
+@pytest.mark.parametrize('pattern', [r'\w+|\W+', r"[\w']+|\s+|[^\w\s]+", r' ?\w+|\d|[^\w]', r'\b\w', r'\B.', r'[\w-]+', r'^.|x$', r'[[:alpha:]]+|[[:digit:]]+|.',
+                                     r'[[:alnum:]]+|[^[:space:]]|.', r'[[:upper:]]|[[:lower:]]+'])
+def test_patterns_mean_the_same_here(tok, tmp_path, pattern):
+    "Ids of a foreign file equal its own program's on the characters that engines class differently"
+    import random
+    from tokenizers import Tokenizer as Theirs
+    split = dict(type='Split', pattern=dict(Regex=pattern), behavior='Isolated', invert=False)
+    data = tok.to_json() | dict(pre_tokenizer=dict(type='Sequence', pretokenizers=[split, dict(type='ByteLevel', add_prefix_space=False, trim_offsets=True, use_regex=False)]))
+    (tmp_path/'tokenizer.json').write_text(json.dumps(data), encoding='utf-8')
+    ours, theirs, rng = load_tokenizer(tmp_path), Theirs.from_file(str(tmp_path/'tokenizer.json')), random.Random(1)
+    texts = [''.join(rng.choices(ODD + "theen n  1'\n-Ax", k=40)) for _ in range(60)]
+    pieces = lambda text: theirs.pre_tokenizer.pre_tokenize_str(text)
+    for text in texts:
+        assert [p.decode('utf-8') for p in ours._pieces(text)] == [text[a:b] for _, (a, b) in pieces(text)], (pattern, text)
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
+    back = load_tokenizer(ours.save(tmp_path/'back'))
+    again = Theirs.from_file(str(tmp_path/'back'/'tokenizer.json'))
+    assert back.hash == ours.hash and [again.encode(t).ids for t in texts] == [ours.encode(t) for t in texts]
+
+def test_own_patterns_are_saved_exactly(tmp_path):
+    "A pattern with a word class gives the same ids here, after loading, and in tokenizers"
+    from tokenizers import Tokenizer as Theirs
+    text = 'the² the\u200dend ½the '
+    own = Tokenizer.train([text*50], 265, pattern=r'\w+|\W+', progress=False)
+    back, theirs = load_tokenizer(own.save(tmp_path)), Theirs.from_file(str(tmp_path/'tokenizer.json'))
+    assert back.hash == own.hash and own.encode(text) == back.encode(text) == theirs.encode(text).ids
+    for pattern in (r'\R', r'[\W_]+', r'\h+'):
+        with pytest.raises(UserError, match='means different things'): Tokenizer.train([text*50], 280, pattern=pattern, progress=False)
+
+# what leaves for other programs
+
+def tiny(**kw):
+    from nanogpt_lit.model import GPT, GPTConfig
+    return GPT(GPTConfig(**dict(vocab_size=300, block_size=32, n_layer=1, n_head=2, n_embd=8) | kw)).eval()
+
+@pytest.mark.parametrize('name', ['chatml', 'plain'])
+def test_exported_templates_mark_what_is_learned(tok, tmp_path, capsys, name):
+    "Assistant-only masks of transformers equal ours, ids are unchanged, and the template is known when it comes back"
+    from transformers import AutoTokenizer
+    from nanogpt_lit.config import ExportConfig
+    from nanogpt_lit.instructions import TEMPLATES, encode_turns, template_of, with_template
+    from nanogpt_lit.interop import export_command, write_run
+    chat = with_template(tok, name)
+    write_run(tiny(vocab_size=chat.vocab_size), chat, tmp_path)
+    export_command(ExportConfig(str(tmp_path), out_dir=str(tmp_path/'hf')))
+    said = capsys.readouterr().out
+    assert 'split_special_tokens=True' in said and '<|im_end|>' in said
+    turns = [dict(role='user', content=' the end? '), dict(role='assistant', content='the end'), dict(role='user', content='three'), dict(role='assistant', content='naïve ')]
+    auto = AutoTokenizer.from_pretrained(tmp_path/'hf')
+    out = auto.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
+    ids, mask = encode_turns(turns, chat, TEMPLATES[name])
+    assert out['input_ids'] == ids and [bool(o) for o in out['assistant_masks']] == [bool(o) for o in mask] and any(mask)
+    assert template_of(load_tokenizer(tmp_path/'hf')) is TEMPLATES[name]
+    load_tokenizer(tmp_path/'hf').save(tmp_path/'hf')                        # what was written is ours to replace
+
+def test_gpt2_exports_have_n_ctx(tmp_path):
+    from nanogpt_lit.interop import to_hf
+    assert json.loads((to_hf(tiny(), tmp_path/'a b')/'config.json').read_text())['n_ctx'] == 32
+
+def test_course_checkpoints_say_what_to_give(tok, tmp_path):
+    "Which flags, with a command that a shell understands; its files of a tokenizer are found; a class is refused with a way out"
+    import torch
+    from nanogpt_lit.interop import load_run
+    from nanogpt_lit.translate import CS336, to_theirs
+    model = tiny(pos='rotary', norm='rmsnorm', act='swiglu', bias=False, tie_embeddings=False)
+    home = tmp_path/'my [run]'
+    v, m, end, _ = forms(tok.vocab, tok.merges)['literals']
+    write(home, v, m, end)
+    torch.save(dict(model=to_theirs(model.state_dict(), model.cfg, CS336), optimizer={}, iteration=7), home/'c.pt')
+    with pytest.raises(UserError) as e: load_run(home/'c.pt')
+    assert '--n_head N --block_size T' in str(e.value) and '--rope_theta' in str(e.value) and f"nanogpt-import '{home}/c.pt'" in str(e.value)
+    run = load_run(home/'c.pt', n_head=2, block_size=32)
+    assert run.step == 7 and run.tokenizer.encode('the end') == tok.encode('the end')
+    torch.save(dict(model=shlex.shlex), home/'class.pt')
+    with pytest.raises(UserError, match='state_dict'): load_run(home/'class.pt')
