@@ -57,7 +57,8 @@ def _meanings(engine):
     "What signs outside of a set mean to an engine, in terms that are the same to all"
     word = f'[{_WORDS[engine]}]'
     out = {r'\w': word, r'\W': f'[^{_WORDS[engine]}]', r'\z': _STOP, '^': _START, '$': _STOP}
-    out |= {r'\b': f'(?:(?<={word})(?!{word})|(?<!{word})(?={word}))', r'\B': f'(?:(?<={word})(?={word})|(?<!{word})(?!{word}))'}
+    out |= {r'\b': f'(?:(?<={word})(?!{word})|(?<!{word})(?={word}))',
+            r'\B': f'(?:(?<={word})(?={word})|(?<!{word})(?!{word}))'}
     return out | ({'^': rf'(?:{_START}|(?<=\n))', '$': rf'(?=\n|{_STOP})'} if engine == 'onig' else {})
 
 def said_exactly(

@@ -482,7 +482,8 @@ def from_json(cls: Tokenizer,
             raise UserError('the pre_tokenizer has no ByteLevel: it is not a byte-level BPE')
         pattern = _pattern_of(steps)
         rest = {k: v for k, v in data.items() if k not in ('model', 'added_tokens')}
-        kept = dict(rest=rest, begins=_begins(data.get('post_processor')), model={k: v for k, v in model.items() if k not in ('vocab', 'merges')},
+        kept = dict(rest=rest, begins=_begins(data.get('post_processor')),
+                    model={k: v for k, v in model.items() if k not in ('vocab', 'merges')},
                     named=[s for s in special if s in model['vocab']])
         rules = Rules(_forms(data.get('normalizer')), None if pattern else steps,
                       {o['content']: o for o in added},
@@ -558,7 +559,8 @@ def _content(path):
     "`(container, content)` of a vocabulary or of merges"
     if read_bytes(_checked(path))[:1] == b'\x80': return 'a pickle', _unpickled(path, _PairUnpickler)
     text = read_text(path).replace('\r\n', '\n')
-    if Path(path).suffix == '.json' or re.match(r'\s*(\{\s*("|\}|$)|\[\s*("|\d|\]|\[\s*["\d\[]))', text): return 'JSON', _json_in(text, path)
+    json_like = r'\s*(\{\s*("|\}|$)|\[\s*("|\d|\]|\[\s*["\d\[]))'
+    if Path(path).suffix == '.json' or re.match(json_like, text): return 'JSON', _json_in(text, path)
     return 'lines', text
 
 def _vocab_in(path):
@@ -929,7 +931,8 @@ def load_tokenizer(
 _SAID = {"'\\n' + m['content'] | trim + '<|im_end|>\\n' }}": ("'\\n' }}", "{{ m['content'] | trim + '<|im_end|>' }}", "{{ '\\n' }}"),
          "':\\n' + m['content'] | trim }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}":
              ("':\\n' }}", "{{ m['content'] | trim }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}", '')}
-_MARKED = {plain: f"{head}{{% if m['role'] == 'assistant' %}}{{% generation %}}{said}{{% endgeneration %}}{{% else %}}{said}{{% endif %}}{tail}"
+_MARKED = {plain: f"{head}{{% if m['role'] == 'assistant' %}}{{% generation %}}{said}{{% endgeneration %}}"
+                  f"{{% else %}}{said}{{% endif %}}{tail}"
            for plain, (head, said, tail) in _SAID.items()}
 
 def marked_template(
