@@ -537,8 +537,8 @@ class EncodeConfig:
     min_chars: int = 0               # leave out documents of fewer characters
     dedup: bool = False              # leave out documents whose text has occurred before
     output: str|None = None          # .npy or .bin file for the ids; None = print them
-    dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of the ids in the file;
-                                     # auto = the smallest that holds the vocabulary
+    dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of the ids in the file; auto = the smallest
+                                     # that holds the vocabulary, with --vocab_path int32, as CS336 writes
     method: Literal['auto', 'streaming', 'memory'] = 'auto' # piece by piece in constant memory,
                                      # or all at once; the ids are the same
     allow_special: bool|None = None  # let text such as <|endoftext|> become its special token;

@@ -8,8 +8,7 @@ __all__ = ['MANY', 'MOST_SHARDS', 'MOST_JSON', 'COUNTED', 'READING', 'ID_TYPES',
            'routed', 'batches', 'Encoder', 'in_order', 'ShardWriter', 'claim', 'workshop', 'finished', 'discard',
            'parse_manifest', 'load_manifest', 'cache_home', 'check_shards', 'check_shard', 'verify', 'own_tokenizer',
            'card', 'spread', 'prepare', 'document_lengths', 'packed_size', 'describe', 'left_out', 'draw',
-           'expand_sources', 'reading_of', 'prepare_command', 'tokenizer_command', 'split_pattern', 'encoded',
-           'encode_command']
+           'expand_sources', 'reading_of', 'prepare_command', 'tokenizer_command', 'encoded', 'encode_command']
 
 # %% ../nbs/06_data.ipynb #3edb0663
 import errno, hashlib, json, lzma, multiprocessing, os, re
@@ -36,7 +35,8 @@ from .corpus import RECIPES, Corpus, Source, open_corpus, source_of
 from .corpus import pystdlib_documents, pystdlib_files # for those who look for them here
 from .reading import CHAT_TOKENS, Marker
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
-from .tokens import check_ids_path, check_unoccupied, ids_dtype, tokenizer_of, write_ids
+from .encode import split_pattern
+from .tokens import asked_dtype, check_ids_path, check_unoccupied, ids_dtype, tokenizer_of, write_ids
 
 # %% ../nbs/06_data.ipynb #8938fdd4
 @dataclass
@@ -1312,16 +1312,6 @@ def _bpe_tokenizer(corpus, cfg):
                            progress=sys.stderr.isatty(), workers=workers)
 
 # %% ../nbs/06_data.ipynb #6f5efcac
-def split_pattern(
-    name: str, # one of `PATTERNS`, or a regular expression
-) -> str:
-    "The regular expression that `name` stands for"
-    if name in PATTERNS: return PATTERNS[name]
-    if re.fullmatch(r'[\w-]*', name):
-        raise UserError(f'unknown split pattern {name!r}: expected {", ".join(PATTERNS)}, '
-                        'or a regular expression')
-    return name
-
 def _covered(texts, pattern):
     "The same texts; `UserError` if `pattern` leaves out a part of the first"
     for n, text in enumerate(texts):
@@ -1363,7 +1353,7 @@ def encode_command(
     "Target of `nanogpt-tokenizer encode`"
     if bool(cfg.text) == bool(cfg.input): raise UserError('give either a text or --input FILE')
     tok = tokenizer_of(cfg)
-    dtype = ids_dtype(tok, cfg.dtype)
+    dtype = ids_dtype(tok, asked_dtype(cfg))
     if cfg.output: check_ids_path(cfg.output)
     if cfg.text: corpus = Corpus('the text', [('text', ' '.join(cfg.text))])
     else: corpus = _corpus_of(cfg.input, cfg, once=cfg.errors != 'skip')

@@ -493,13 +493,14 @@ def prompt_ids(
     tokenizer,   # that the model was trained with
     prompt: str, # text; the name of the end-of-text token alone, or nothing at all, begins a document
 ) -> list[int]:
-    "The ids of a prompt. Raises `UserError` where there are none"
-    eot = tokenizer.eot_id
+    "The ids of a prompt, and before them what the tokenizer's file puts there. `UserError` where there are none"
+    eot, begin = tokenizer.eot_id, getattr(tokenizer, 'bos_ids', [])
+    if not prompt and begin: return begin
     if eot is not None and prompt in ('', tokenizer.decode([eot])): return [eot]
     if not prompt:
         raise UserError('the prompt is empty, and this tokenizer has no token that begins a document: '
                         'give at least one character')
-    return tokenizer.encode(prompt)
+    return begin + tokenizer.encode(prompt)
 
 def _held_back(text, stops):
     "How many characters at the end of `text` may be the beginning of a stop text"

@@ -9,9 +9,9 @@ __all__ = ['HARMLESS', 'HUB_NAME', 'Record', 'read_pickle', 'write_pieces', 'sav
            'export_command']
 
 # %% ../nbs/12_interop.ipynb #3d2f6147
-import json, math, os, pickle, re, secrets, stat, sys
+import json, math, os, pickle, re, secrets, shlex, stat, sys
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 import torch
@@ -23,7 +23,7 @@ from .core import (ANY, COUNT, NAME, UserError, atomic_write, build, check_writa
                               human, misfit, pick_device, pick_dtype, plain_name, read_json,
                               read_text, set_threads, to_toml, warn)
 from .config import ExportConfig, ImportConfig, RunConfig, SampleConfig
-from .tokenizer import load_tokenizer
+from .tokenizer import load_tokenizer, marked_template
 from .model import GPT, GPTConfig
 from .generate import first_prompt, generate, prompt_ids, row_seeds, stream_text
 from .checkpoint import (TENSOR, bare_name, built, fit_weights, latest_checkpoint, read_tamely,
@@ -64,7 +64,8 @@ def read_pickle(
     asks = _asked_for(path)
     if bad := sorted(o for o in asks if not HARMLESS.fullmatch(o)):
         raise UserError(f'{path} is refused: it asks for {", ".join(bad[:3])[:200]}, and weights need no such '
-                        'thing. Nothing was executed')
+                        'thing. Nothing was executed. If it is yours, save model.state_dict() alone: '
+                        'torch.save({"model": model.state_dict()}, FILE)')
     try: return read_tamely(path, stand_ins=[(Record, o) for o in asks])
     except pickle.UnpicklingError as e:
         told = [o for o in str(e).splitlines() if re.search('Unsupported|GLOBAL|Trying to|not an allowed', o)]
@@ -206,8 +207,10 @@ def foreign_model(
     kw = _shape_of(weights, layout, _told(ckpt, Path(path), layout) | given)
     need = ('n_head', 'block_size') if layout is CS336 else ('n_head',)
     if missing := [k for k in need if not isinstance(kw.get(k), int)]:
-        raise UserError(f'{path} does not say {" and ".join(missing)}: give '
-                        f'{" ".join(f"--{k} N" for k in missing)}')
+        flags = ' '.join(f'--{k} {"T" if k == "block_size" else "N"}' for k in missing)
+        theta = ' (and --rope_theta, if it is not 10000)' if layout is CS336 and 'rope_theta' not in kw else ''
+        raise UserError(f'{path} does not say {" and ".join(missing)}: give {flags}{theta} to nanogpt-import: '
+                        f'nanogpt-import {shlex.quote(str(path))} {flags}')
     cfg = tidy(GPTConfig(**kw))
     return built(cfg, to_ours(weights, cfg, layout), path).eval()
 
@@ -307,28 +310,54 @@ def to_hf(
         raise UserError(f'dtype={dtype!r}: expected float32, bfloat16 or float16')
     eot = tok.eot_id if tok else None
     config, family = hf_config(model.cfg, eot, dtype), family_of(model.cfg)
+    ends = _own_ends(tok) | getattr(run, 'ends', {})
+    config |= {k: v for k, v in ends.items() if k in config}
     folder = check_writable(folder)
     weights = to_theirs(_spelled_out(model, family), model.cfg, FAMILIES[family].layout)
     weights = {k: w.to(getattr(torch, dtype)) for k, w in weights.items()}
     pieces = write_pieces(weights, folder, max_bytes)
     (folder/'config.json').unlink(missing_ok=True)
     _put_in_place(pieces, weights, folder)
-    ends = {} if eot is None else dict(bos_token_id=eot, eos_token_id=eot, pad_token_id=eot)
-    turn = tok.special_tokens.get('<|im_end|>') if getattr(tok, 'chat_template', None) else None
-    if turn is not None:
-        ends['eos_token_id'] = turn if eot is None else [eot, turn] # a chat model ends its turn, not the text
-    atomic_write(folder/'generation_config.json', json.dumps(ends, indent=1))
+    atomic_write(folder/'generation_config.json', json.dumps(_with_turn(ends, tok), indent=1))
     if tok: _save_tokenizer(tok, folder, model.cfg.block_size)
     atomic_write(folder/'config.json', json.dumps(config, indent=1)) # last: without it the folder is nothing
     return folder
 
+# %% ../nbs/12_interop.ipynb #b309f741
+_ENDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')
+
+def _own_ends(tok):
+    "The ids of the tokens that begin, end and pad a text, as the tokenizer names them"
+    names = getattr(tok, 'token_names', {})
+    return {f'{k}_id': tok.special_tokens[v] for k, v in names.items() if f'{k}_id' in _ENDS}
+
+def _told_ends(folder, size):
+    "The same as the files of a folder tell it; of a chat model several tokens may end an answer"
+    ends = {}
+    for file in (folder/'config.json', folder/'generation_config.json'):
+        said = read_json(file) if file.is_file() else {}
+        for k in _ENDS:
+            ids = said[k] if isinstance(said.get(k), list) else [said.get(k)]
+            if ids and all(COUNT.test(i) and i < size for i in ids): ends[k] = said[k]
+    return ends
+
+def _with_turn(ends, tok):
+    "A chat model ends its turn as well as the text"
+    turn = tok.special_tokens.get('<|im_end|>') if getattr(tok, 'chat_template', None) else None
+    every = ends.get('eos_token_id', [])
+    every = [*every] if isinstance(every, list) else [every]
+    if turn is None or turn in every: return ends
+    return ends | dict(eos_token_id=[*every, turn] if every else turn)
+
 # %% ../nbs/12_interop.ipynb #8c147770
 def _save_tokenizer(tok, folder, longest):
-    "The tokenizer's files, with the length of the context in its settings"
+    "The tokenizer's files, with the length of the context in its settings, and marks in its chat template"
     tok.save(folder)
-    settings = folder/'tokenizer_config.json'
-    if settings.is_file():
-        atomic_write(settings, json.dumps(read_json(settings) | dict(model_max_length=longest), indent=1))
+    settings, more = folder/'tokenizer_config.json', dict(model_max_length=longest)
+    if template := getattr(tok, 'chat_template', None):
+        more['chat_template'] = marked_template(template)
+        atomic_write(folder/'chat_template.jinja', more['chat_template'])
+    if settings.is_file(): atomic_write(settings, json.dumps(read_json(settings) | more, indent=1))
 
 # %% ../nbs/12_interop.ipynb #35df2db4
 def find_checkpoint(
@@ -358,7 +387,7 @@ def find_tokenizer(
     "The tokenizer that belongs to a model of another code base, or None"
     home, config = path if path.is_dir() else path.parent, ckpt.get('config')
     dataset = config.get('dataset') if isinstance(config, dict) else None
-    places = [home/'tokenizer', home/'tokenizer.json', home/'vocab.json', home/'meta.pkl']
+    places = [home/'tokenizer', home/'tokenizer.json', home/'vocab.json', home/'tokenizer.vocab', home/'meta.pkl']
     if plain_name(dataset): places += [base/'data'/str(dataset)/'meta.pkl' for base in (Path(), home.parent)]
     for place in places:
         if place.exists(): return load_tokenizer(place)
@@ -434,6 +463,7 @@ class LoadedRun:
     step: int           # optimizer steps behind it
     val_loss: float|None # validation loss in nats per token, when it was saved
     note: str = ''      # why there is no tokenizer
+    ends: dict = field(default_factory=dict) # ids that begin, end and pad a text, where its files tell them
 
     @property
     def folder(self): return self.path if self.path.is_dir() else self.path.parent
@@ -462,6 +492,7 @@ def load_run(
         run = LoadedRun(model, None, where, step, _number(ckpt.get('best_val_loss', ckpt.get('val_loss'))))
         if tokenizer is None: _look_for_tokenizer(run, ckpt)
     if tokenizer: run.tokenizer = load_tokenizer(tokenizer)
+    if where.is_dir() or 'checksum' in ckpt: run.ends = _told_ends(run.folder, run.model.cfg.vocab_size)
     run.model.to(pick_device(device))
     return run
 
@@ -497,6 +528,8 @@ def _shown(tokenizer, prompt, new, stop):
     eot = tokenizer.eot_id
     data = tokenizer.decode_bytes(new[:new.index(eot)] if eot in new else new)
     end = min((at for s in stop if (at := data.find(s.encode())) >= 0), default=len(data))
+    begin = getattr(tokenizer, 'bos_ids', [])
+    if begin and prompt[:len(begin)] == begin: prompt = prompt[len(begin):]   # put there by us, not by the user
     return ((b'' if prompt == [eot] else tokenizer.decode_bytes(prompt)) + data[:end]).decode('utf-8', 'replace')
 
 def _samples(model, tokenizer, prompts, num_samples, max_new_tokens, seed, dtype, stop, kw):
@@ -603,7 +636,7 @@ def import_command(cfg: ImportConfig):
         raise UserError(f'{cfg.tokenizer} has {tok.vocab_size} ids, the model {have}: not its tokenizer')
     crop_vocab(run.model, keep := cfg.vocab_size or (tok.vocab_size if tok else have))
     if old and (moved := _make_room(folder)): print(f'the run in {folder} was moved to {moved}')
-    path = write_run(run.model, tok, check_writable(folder), run.step, run.val_loss)
+    path = write_run(run.model, tok, check_writable(folder), run.step, run.val_loss, run.ends)
     cut = f', vocabulary cut from {have} to {keep} ids' if keep != have else ''
     print(f'{path}: {human(run.model.num_params())} parameters, step {run.step}{cut}')
     if tok: print(f'tokenizer: {tok}')
@@ -617,12 +650,15 @@ def write_run(
     folder: Path,        # run folder
     step: int=0,         # optimizer steps behind it
     val_loss: float=None, # validation loss, if known
+    ends: dict=None,      # ids that begin, end and pad a text, if its files told them
 ) -> Path: # the checkpoint
     "Write a model as a run folder: settings, tokenizer, one checkpoint of weights"
     given = flat_values(model.cfg) | dict(out_dir=str(folder),
                                           tokenizer=str(folder/'tokenizer') if tokenizer else None)
     atomic_write(folder/'config.toml', to_toml(build(RunConfig, given)))
     if tokenizer: tokenizer.save(folder/'tokenizer')
+    (folder/'generation_config.json').unlink(missing_ok=True)             # an earlier import's
+    if ends: atomic_write(folder/'generation_config.json', json.dumps(ends, indent=1))
     state = dict(model=model.state_dict(), config=flat_values(model.cfg), step=step, val_loss=val_loss)
     path = save_checkpoint(folder/f'model_{step:05d}.pt',
                            state | dict(tokenizer_hash=tokenizer.hash if tokenizer else None))
@@ -641,4 +677,8 @@ def export_command(cfg: ExportConfig):
     what = read_json(out/'config.json')['architectures'][0]
     size = sum(p.stat().st_size for p in out.glob('model*.safetensors') if _PIECE.fullmatch(p.name))
     print(f'{out}: {what}, {human(run.model.num_params())} parameters, {human(size)}B as {cfg.dtype}')
+    if getattr(run.tokenizer, 'chat_template', None):
+        print('note: a chat that is rendered to a text can be faked by a user who writes the name of a special token, '
+              'such as <|im_end|>: encode what users say with split_special_tokens=True, or with nanogpt_lit, '
+              'which never takes text for a special token')
     if run.tokenizer is None: print('note: no tokenizer was found, so none was written')

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MOST_BYTES', 'as_document', 'source_list', 'training_texts', 'numbered', 'rank_order', 'CharTokenizer',
-           'read_meta_pkl', 'load_tokenizer']
+           'read_meta_pkl', 'load_tokenizer', 'marked_template', 'plain_template', 'merges_beside', 'tokenizer_in']
 
 # %% ../nbs/02_tokenizer.ipynb #65a56976
-import base64, binascii, hashlib, io, json, os, pickle, pickletools, re, stat
+import ast, base64, binascii, hashlib, io, json, os, pickle, pickletools, re, stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from .bpe import (GPT2_PATTERN, GPT4_PATTERN, PATTERNS, chunks, count_pretokens, file_blocks,
                              train_bpe)
 from .encode import Rules, Tokenizer, _ENGINE_PATTERN, _id_list, _reduce, byte_alphabet
-from .encode import check_pattern, check_special, from_printable, split_text, to_printable
+from .encode import check_pattern, check_special, from_printable, said_exactly, split_pattern, split_text, to_printable
 from .core import UserError, atomic_write, check_writable, read_bytes, read_text, warn
 from .reading import CHAT_TOKENS, Marker, parse_line, read_lines, record_text
 
@@ -30,7 +30,7 @@ def train(cls: Tokenizer,
     sources,                       # a path, or an iterable of texts (str), paths (Path) and records (dict)
     vocab_size: int,               # ids in all: 256 bytes, the merges, the special tokens
     special_tokens: list=('<|endoftext|>',), # texts that get the last ids and are never merged with anything
-    pattern: str=GPT2_PATTERN,     # how text is split before merging
+    pattern: str=GPT2_PATTERN,     # how text is split before merging: a name in `PATTERNS` or an expression
     progress: bool=True,           # show progress bars
     workers: int|None=None,        # processes for counting; None = one per CPU, if there is much to do
     text_field: str='text',        # field of a record, or of a line of JSONL, that holds the text
@@ -40,7 +40,7 @@ def train(cls: Tokenizer,
 ):
     "Learn a vocabulary. Raises `UserError` if the text is too small for it. Ties: see `train_bpe`"
     special, n_merges = check_special(special_tokens), vocab_size - 256 - len(special_tokens)
-    check_pattern(pattern)
+    pattern = check_pattern(split_pattern(pattern))
     if n_merges < 0:
         raise UserError(f'vocab_size={vocab_size} is too small: 256 bytes and {len(special)} special tokens '
                         f'need at least {vocab_size - n_merges}')
@@ -105,13 +105,13 @@ def training_texts(
     text_field: str='text',     # field that holds the text
     max_documents: int=0,       # so many documents; 0 = all
     errors: str='strict',       # 'strict', 'replace' or 'skip'
-    pattern: str=GPT2_PATTERN,  # split pattern: long files are cut where it does no harm
+    pattern: str=GPT2_PATTERN,  # split pattern, or its name: long files are cut where it does no harm
     special_tokens=(),          # texts that are never cut
 ) -> Iterator[str]:
     "All documents, long ones in parts. Warns of what was skipped"
     if errors not in ('strict', 'replace', 'skip'):
         raise UserError(f'errors={errors!r}: expected strict, replace or skip')
-    skipped, docs = [], _documents(sources, text_field, errors)
+    skipped, docs, pattern = [], _documents(sources, text_field, errors), split_pattern(pattern)
     for doc in islice(docs, max_documents or None):
         try:
             if errors == 'skip':
@@ -208,8 +208,13 @@ def _as_json(data):
 
 @patch(as_prop=True)
 def token_names(self: Tokenizer):
-    if self.eot_id is None: return {}
-    return dict.fromkeys(('bos_token', 'eos_token'), self.vocab[self.eot_id].decode())
+    "`bos_token` and so on: those of the folder it came from; of ours all are the end-of-text token"
+    end = None if self.eot_id is None else self.vocab[self.eot_id].decode()
+    theirs = {k: v for k, v in self.named.items() if v in self.special_tokens}
+    if {*theirs.values()} - {end}: return theirs
+    return theirs if end is None else dict.fromkeys(('bos_token', 'eos_token', 'pad_token'), end) | theirs
+
+Tokenizer.named = {}             # what the settings beside a file call its special tokens
 
 @patch
 def save(self: Tokenizer,
@@ -232,16 +237,17 @@ def _old_template(folder):
 
 # %% ../nbs/02_tokenizer.ipynb #dea42ed3
 @contextmanager
-def _reading(path):
-    "Whatever goes wrong inside is a `UserError` that names the file"
+def _reading(path, read_as=''):
+    "Whatever goes wrong inside is a `UserError` that names the file, and the format that it was read as"
+    told = f'{path} (read as {read_as})' if read_as else path
     try: yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
             regex.error) as e:
         why = f'{type(e).__name__}: {_brief(e, 100)}'
-        raise UserError(f'{path} is damaged, or not a tokenizer that can be read here ({why})') from None
+        raise UserError(f'{told} is damaged, or not a tokenizer that can be read here ({why})') from None
     except UserError as e:
         if str(path) in str(e): raise
-        raise UserError(f'{path}: {_brief(e, 300)}') from None
+        raise UserError(f'{told}: {_brief(e, 300)}') from None
 
 def _brief(e, most):
     "One line of a message: a file may put anything into it, of any length"
@@ -268,14 +274,16 @@ def _once(pairs):
 
 def _no_constant(name): raise ValueError(f'{name} is not a number')
 
+def _json_in(text, path):
+    try: return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except json.JSONDecodeError as e:
+        why = f'line {e.lineno}: {e.msg}'
+        raise UserError(f'{path} is not valid JSON ({why}): the file is damaged or cut off') from None
+
 def _load_json(path):
     "The content of a JSON file that must be an object"
     with _reading(path):
-        text = read_text(_checked(path))
-        try: data = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-        except json.JSONDecodeError as e:
-            why = f'line {e.lineno}: {e.msg}'
-            raise UserError(f'{path} is not valid JSON ({why}): the file is damaged or cut off') from None
+        data = _json_in(read_text(_checked(path)), path)
         if not isinstance(data, dict):
             raise UserError(f'{path} holds a JSON {type(data).__name__}: expected an object')
     return data
@@ -315,7 +323,7 @@ def _steps(spec):
 
 def _split_step(spec):
     (kind, pattern), = spec['pattern'].items()
-    pattern = pattern if kind == 'Regex' else regex.escape(pattern, special_only=True)
+    pattern = said_exactly(pattern, 'onig') if kind == 'Regex' else regex.escape(pattern, special_only=True)
     behavior, invert = spec['behavior'], spec.get('invert', False)
     if re.search(r'(?<!\\)\[\^?\[(?!:)|&&', pattern):
         raise UserError(f'the split {pattern[:60]!r} has sets within sets: not supported')
@@ -402,6 +410,35 @@ def _pair(merge):
     if len(parts) != 2: raise UserError(f'a merge has {len(parts)} parts: expected 2; the file is damaged')
     return from_printable(parts[0]), from_printable(parts[1])
 
+# %% ../nbs/02_tokenizer.ipynb #cb8f5083
+def _begins(spec):
+    "The ids that a `post_processor` entry puts before a text"
+    if not spec or spec['type'] in ('ByteLevel', 'ByteFallback'): return []
+    if spec['type'] == 'Sequence':
+        adding = [ids for o in spec['processors'] if (ids := _begins(o))]
+        if len(adding) > 1: raise UserError('two steps of the post_processor add tokens: not supported')
+        return [i for ids in adding for i in ids]
+    if spec['type'] in ('RobertaProcessing', 'BertProcessing'): ids = [spec['cls'][1]]
+    elif spec['type'] == 'TemplateProcessing':
+        names = [o.get('SpecialToken', {}).get('id') for o in spec['single']]
+        ids = [i for s in names[:names.index(None)] for i in spec['special_tokens'][s]['ids']]
+    else: raise UserError(f'the post_processor {str(spec["type"])[:40]} is not supported')
+    if odd := [i for i in ids if type(i) is not int]: raise UserError(f'the post_processor has the id {odd[0]!r:.40}')
+    return ids
+
+@patch(as_prop=True)
+def bos_ids(self: Tokenizer) -> list[int]:
+    "What the file of this tokenizer puts at the beginning of every text; mostly nothing"
+    return [i for i in self.rules.file.get('begins', ()) if i in self.vocab]
+
+@patch
+def encode_prompt(self: Tokenizer,
+    text: str,          # the beginning of a text
+    allowed_special=(), # as in `encode`
+) -> list[int]:
+    "The ids of a text that a model is to go on with: `bos_ids`, and those of `encode`"
+    return self.bos_ids + self.encode(text, allowed_special)
+
 # %% ../nbs/02_tokenizer.ipynb #b1398b72
 def _ranked(rules, merges, ids, others):
     "`rules` with the order of ranks, or with ranks of pairs, where ids alone don't give the right one"
@@ -445,7 +482,8 @@ def from_json(cls: Tokenizer,
             raise UserError('the pre_tokenizer has no ByteLevel: it is not a byte-level BPE')
         pattern = _pattern_of(steps)
         rest = {k: v for k, v in data.items() if k not in ('model', 'added_tokens')}
-        kept = dict(rest=rest, model={k: v for k, v in model.items() if k not in ('vocab', 'merges')},
+        kept = dict(rest=rest, begins=_begins(data.get('post_processor')),
+                    model={k: v for k, v in model.items() if k not in ('vocab', 'merges')},
                     named=[s for s in special if s in model['vocab']])
         rules = Rules(_forms(data.get('normalizer')), None if pattern else steps,
                       {o['content']: o for o in added},
@@ -453,26 +491,168 @@ def from_json(cls: Tokenizer,
         return cls._from_parts(model['vocab'], model['merges'], special, pattern or GPT2_PATTERN, rules,
                                guess=False)
 
+# %% ../nbs/02_tokenizer.ipynb #63d73786
+_LITERAL = r"""b'(?:[ -&(-\[\]-~]|\\(?:[\\'"tnr]|x[0-9a-f]{2}))*'|b"(?:[ !#-\[\]-~]|\\(?:[\\'"tnr]|x[0-9a-f]{2}))*\""""
+
+def _from_literal(text):
+    "The bytes that Python prints as `text`; the expression allows nothing else to be read by `literal_eval`"
+    if not re.fullmatch(_LITERAL, text): raise ValueError('no bytes literal')
+    return ast.literal_eval(text)
+
+def _from_hex(text):
+    if not re.fullmatch('(?:[0-9a-fA-F]{2})+', text): raise ValueError('not hexadecimal')
+    return bytes.fromhex(text)
+
+_SPELLINGS = {"GPT-2's printable alphabet": from_printable, 'bytes literals': _from_literal,
+              'hexadecimal': _from_hex, 'base64': lambda text: base64.b64decode(text, validate=True),
+              'latin-1': lambda text: text.encode('latin-1')}
+
+def _bytes_of(raw, spelled):
+    "The bytes of a token as it stands in a file, or None"
+    if isinstance(raw, bytes): return raw
+    try: return bytes(raw) if isinstance(raw, list) else spelled(raw)
+    except (LookupError, ValueError, TypeError): return None
+
+def _spelling(tokens):
+    "The name of the spelling under which most of the 256 bytes are among `tokens`"
+    short = [t for t in tokens if isinstance(t, str) and len(t) < 8]             # b'\x00' is the longest of one byte
+    def covers(name): return len({b for t in short if (b := _bytes_of(t, _SPELLINGS[name])) and len(b) == 1})
+    return max(_SPELLINGS, key=covers)
+
+# %% ../nbs/02_tokenizer.ipynb #fc9169c0
+def _vocab_lines(text):
+    "`(id, token)` of each line such as `257 b' t'` or `257 2074`"
+    literals = re.search(rf'(?m)^[ \t]*\d{{1,10}}[ \t:,]+(?:{_LITERAL}),?[ \t]*$', text)
+    token = _LITERAL if literals else r'\S+?'
+    row = rf'\s*(\d{{1,10}})[\s:,]+({token}),?\s*'
+    for n, line in enumerate(text.split('\n'), 1):
+        if not line.strip(): continue
+        m = re.fullmatch(row, line)
+        if not m:
+            what = 'bytes literal, such as' if literals else 'token, such as'
+            raise UserError(f"line {n}: expected an id and a {what} 257 b' t', got {line[:60]!r}")
+        yield int(m[1]), _from_literal(m[2]) if literals else m[2]
+
+def _merge_lines(text):
+    "`(number, pair of bytes)` of each line such as `b' ' b't'`, or the line as it is"
+    pair = rf'[ \t]*\(?({_LITERAL}),?[ \t]+({_LITERAL})\)?,?[ \t]*'
+    literals = re.search(rf'(?m)^{pair}$', text)
+    for n, line in enumerate(text.split('\n'), 1):
+        if not line or n == 1 and line.startswith('#version:'): continue
+        m = literals and line.strip() and re.fullmatch(pair, line)
+        if literals and line.strip() and not m:
+            raise UserError(f"line {n}: expected two bytes literals, such as b' ' b't', got {line[:60]!r}")
+        yield n, [*map(_from_literal, m.groups())] if m else line
+
+# %% ../nbs/02_tokenizer.ipynb #100fe5fb
+def _entries(data):
+    "`(id, token)` of a vocabulary that was read as a dict or a list"
+    if isinstance(data, list): return [*enumerate(data)]
+    if not isinstance(data, dict) or not data: raise UserError('expected a table of tokens and ids')
+    if all(type(v) is int for v in data.values()): return [(i, t) for t, i in data.items()]
+    if not all(re.fullmatch(r'\d{1,10}', k) if isinstance(k, str) else type(k) is int for k in data):
+        bad = next(v for v in data.values() if type(v) is not int)
+        raise UserError(f'expected ids as whole numbers, got a {type(bad).__name__}')
+    return [(int(i), t) for i, t in data.items()]
+
+def _content(path):
+    "`(container, content)` of a vocabulary or of merges"
+    if read_bytes(_checked(path))[:1] == b'\x80': return 'a pickle', _unpickled(path, _PairUnpickler)
+    text = read_text(path).replace('\r\n', '\n')
+    json_like = r'\s*(\{\s*("|\}|$)|\[\s*("|\d|\]|\[\s*["\d\[]))'
+    if Path(path).suffix == '.json' or re.match(json_like, text): return 'JSON', _json_in(text, path)
+    return 'lines', text
+
+def _vocab_in(path):
+    "`(container, [(id, token)])` of a vocabulary"
+    kind, data = _content(path)
+    entries = [*_vocab_lines(data)] if kind == 'lines' else _entries(data)
+    _check_ids([i for i, _ in entries], 'the vocabulary')
+    if odd := next((t for _, t in entries if not isinstance(t, (str, bytes, list))), None):
+        raise UserError(f'a token is a {type(odd).__name__}: expected a text, bytes or a list of numbers')
+    return kind, entries
+
+def _merges_in(path):
+    "`(container, [(place, pair)])` of a file of merges"
+    kind, data = _content(path)
+    if kind == 'lines': return kind, [*_merge_lines(data)]
+    if not isinstance(data, list): raise UserError(f'holds a {type(data).__name__}: expected a list of pairs')
+    return kind, [(n, o.split(' ') if isinstance(o, str) else [*o] if isinstance(o, (list, tuple)) else [])
+                  for n, o in enumerate(data, 1)]
+
+# %% ../nbs/02_tokenizer.ipynb #26b0cbb8
+def _cut_in_two(line, known, spelled):
+    "The one way to cut a line of two tokens that may hold spaces"
+    ways = [[line[:k], line[k+1:]] for k, c in enumerate(line) if c == ' ']
+    def fits(way):
+        a, b = [_bytes_of(o, spelled) for o in way]
+        return a and b and {a, b, a + b} <= known
+    ways = [o for o in ways if fits(o)]
+    return ways[0] if len(ways) == 1 else [line]
+
+def _printable_merges(merges, known, spelled, what):
+    "Merges in GPT-2's alphabet; `what` they are is for messages"
+    for n, pair in merges:
+        if isinstance(pair, str):
+            spaced = spelled is _SPELLINGS['latin-1']
+            pair = _cut_in_two(pair, known, spelled) if spaced else pair.split()
+            if not pair: continue
+        if len(pair) != 2: raise UserError(f'{what} {n}: a merge has {len(pair)} parts: expected 2')
+        tokens = [_bytes_of(o, spelled) for o in pair]
+        if not all(tokens): raise UserError(f'{what} {n}: a part is not spelled as the vocabulary is')
+        yield [*map(to_printable, tokens)]
+
+def _printable_vocab(entries, made, spelled):
+    "`{token in GPT-2's alphabet, or name of a special one: id}`"
+    vocab = {}
+    for i, raw in entries:
+        token = _bytes_of(raw, spelled)
+        if token in made: name = to_printable(token)
+        elif isinstance(raw, str) and spelled in (from_printable, None) or token is None: name = raw
+        else: name = token.decode()
+        if not isinstance(name, str): raise UserError(f'id {i}: expected numbers from 0 to 255')
+        if name in vocab: raise UserError(f'ids {vocab[name]} and {i} are the same token {name[:40]!r}')
+        vocab[name] = i
+    return vocab
+
 # %% ../nbs/02_tokenizer.ipynb #a7cfc6c8
 @patch(cls_method=True)
 def from_files(cls: Tokenizer,
-    vocab_path,                # vocab.json: printable tokens with their ids, or ids with their tokens
-    merges_path,               # merges.txt: one pair per line, in order
+    vocab_path,                # vocab.json, or a vocabulary in any of the forms above
+    merges_path,               # merges.txt, or merges in any of them, in order
     special_tokens=(),         # special tokens; those that the vocabulary lacks get new ids at the end
-    pattern: str=GPT2_PATTERN, # how text is split before merging
+    pattern: str=GPT2_PATTERN, # how text is split before merging, or its name
 ):
-    "Read GPT-2's `vocab.json` and `merges.txt`. `UserError` if they are damaged or don't belong together"
-    vocab, names = _load_json(vocab_path), check_special(special_tokens)
-    with _reading(vocab_path):
-        if vocab and all(isinstance(t, str) for t in vocab.values()):
-            vocab = _once([(t, int(i)) for i, t in vocab.items()])
-        _check_ids([*vocab.values()], 'the vocabulary')
-    with _reading(merges_path):
-        lines = [line.split() for line in read_text(_checked(merges_path)).split('\n')]
-        merges = [line for line in lines[lines[0][:1] == ['#version:']:] if line]
-        new = {s: max(vocab.values()) + 1 + i for i, s in enumerate(s for s in names if s not in vocab)}
+    "Read a vocabulary and its merges. `UserError` if they are damaged or don't belong together"
+    names = check_special(special_tokens)
+    with _reading(vocab_path): kind, entries = _vocab_in(vocab_path)
+    with _reading(merges_path): merges_kind, merges = _merges_in(merges_path)
+    form, read_as = _form(kind, merges_kind, entries, merges)
+    spelled = _SPELLINGS[form]
+    with _reading(merges_path, read_as):
+        known = {_bytes_of(t, spelled) for _, t in entries}
+        merges = [*_printable_merges(merges, known, spelled, 'line' if merges_kind == 'lines' else 'merge')]
+        made = {from_printable(a + b) for a, b in merges} | {bytes([b]) for b in range(256)}
+    with _reading(vocab_path, read_as): vocab = _printable_vocab(entries, made, spelled)
+    with _reading(merges_path, read_as):
+        new = {s: max(vocab.values(), default=-1) + 1 + i for i, s in enumerate(s for s in names if s not in vocab)}
         special = {s: vocab[s] if s in vocab else new[s] for s in names}
-        return cls._from_parts(vocab, merges, special, pattern, Rules())
+        tok = cls._from_parts(vocab, merges, special, split_pattern(pattern), Rules())
+    tok.read_as = read_as
+    return tok
+
+def _form(kind, merges_kind, entries, merges):
+    "The spelling of a pair's tokens, and what to call the pair; '' for GPT-2's own form"
+    texts = [t for _, t in entries if not isinstance(t, bytes)]
+    form = _spelling(texts)
+    if (kind, merges_kind, form) == ('JSON', 'lines', _GPT2_FORM) and all(isinstance(t, str) for t in texts):
+        return form, ''
+    raw = isinstance(entries[0][1], bytes) if entries else False
+    lists = any(isinstance(t, list) for t in texts)
+    name = 'bytes literals' if raw and kind == 'lines' else 'bytes' if raw else 'numbers' if lists else form
+    return form, f'{name} in {kind}, merges in {merges_kind}'
+
+_GPT2_FORM = "GPT-2's printable alphabet"
 
 # %% ../nbs/02_tokenizer.ipynb #433c7026
 @patch(cls_method=True)
@@ -545,7 +725,7 @@ def add_special(self: Tokenizer,
     if self.vocab_size + len(new) > 2**31: raise UserError('there is no id left for another special token')
     special = self.special_tokens | {s: self.vocab_size + i for i, s in enumerate(new)}
     out = Tokenizer(self._ordinary, special, self.pattern, self.kind, self.__dict__.get('merges'), self.rules)
-    out.chat_template = getattr(self, 'chat_template', None)
+    out.chat_template, out.named = getattr(self, 'chat_template', None), self.named
     return out
 
 # %% ../nbs/02_tokenizer.ipynb #d21474ee
@@ -694,15 +874,32 @@ class _PlainUnpickler(pickle._Unpickler):
                        if o.name in _PLAIN})
     def find_class(self, module, name): raise pickle.UnpicklingError(f'it asks for {module}.{name}')
 
+def _two_bytes(reader):
+    "A pair of two byte strings; no other tuple"
+    pair = tuple(reader.stack[-2:])
+    if len(pair) != 2 or not all(isinstance(o, bytes) for o in pair):
+        raise pickle.UnpicklingError('it holds a pair that is not one of two byte strings')
+    reader.stack[-2:] = [pair]
+
+class _PairUnpickler(_PlainUnpickler):
+    "For a vocabulary or merges: bytes too, and pairs of them"
+    dispatch = _Known(_PlainUnpickler.dispatch | {ord(o.code): _counted(pickle._Unpickler.dispatch[ord(o.code)])
+        for o in pickletools.opcodes if o.name in ('BINBYTES', 'SHORT_BINBYTES')}
+        | {ord(pickle.TUPLE2): _counted(_two_bytes)})
+
+def _unpickled(path, reader):
+    "What a pickle of plain data holds; nothing in it is executed"
+    try: return reader(io.BytesIO(read_bytes(_checked(path, 2**24)))).load()
+    except UserError: raise
+    except Exception as e:
+        raise UserError(f'{path} is refused: {_brief(e, 200)}; expected a pickle of plain dictionaries, lists, '
+                        'texts and numbers: save an object of a class as JSON instead') from None
+
 def read_meta_pkl(
     path, # nanoGPT's meta.pkl
 ) -> CharTokenizer:
     "The character tokenizer in a nanoGPT `meta.pkl`; nothing in the file is executed"
-    try: meta = _PlainUnpickler(io.BytesIO(read_bytes(_checked(path, 2**24)))).load()
-    except UserError: raise
-    except Exception as e:
-        raise UserError(f'{path} is refused: {_brief(e, 200)}; expected a pickle of plain dictionaries, '
-                        'texts and numbers, as nanoGPT writes it') from None
+    meta = _unpickled(path, _PlainUnpickler)
     itos = meta.get('itos') if isinstance(meta, dict) else None
     if not isinstance(itos, dict) or {*itos} != {*range(len(itos))}:
         raise UserError(f'{path} holds no itos table with the ids 0, 1, …: expected nanoGPT\'s meta.pkl')
@@ -711,7 +908,7 @@ def read_meta_pkl(
 # %% ../nbs/02_tokenizer.ipynb #7a81ae49
 def load_tokenizer(
     source, # a name such as 'gpt2', a folder, or a file: tokenizer.json, *.tiktoken,
-            # vocab.json beside merges.txt, meta.pkl
+            # vocab.json beside merges.txt or a like pair, meta.pkl
 ):
     "Any tokenizer. Raises `UserError` if there is none, or it is damaged"
     path = Path(source)
@@ -721,32 +918,84 @@ def load_tokenizer(
         raise UserError('a character tokenizer is made from a text: CharTokenizer(text), '
                         'or nanogpt-tokenizer train --kind char')
     if path.is_dir(): path = _file_in(path)
+    if merges := merges_beside(path): return Tokenizer.from_files(path, merges)
     if path.suffix == '.pkl': return read_meta_pkl(path)
     if path.suffix == '.tiktoken': return Tokenizer.from_ranks(path)
-    merges = path.parent/_PAIRS.get(path.name, '')
-    if path.name in _PAIRS and merges.exists(): return Tokenizer.from_files(path, merges)
     model = _load_json(path).get('model')
     char = isinstance(model, dict) and model.get('type') == 'WordLevel'
     tok = (CharTokenizer if char else Tokenizer).from_json(path)
-    tok.chat_template = _template_beside(path)
+    tok.chat_template, tok.named = _template_beside(path), _names_beside(path)
     return tok
+
+# %% ../nbs/02_tokenizer.ipynb #3e21c617
+_SAID = {"'\\n' + m['content'] | trim + '<|im_end|>\\n' }}": ("'\\n' }}", "{{ m['content'] | trim + '<|im_end|>' }}", "{{ '\\n' }}"),
+         "':\\n' + m['content'] | trim }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}":
+             ("':\\n' }}", "{{ m['content'] | trim }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}", '')}
+_MARKED = {plain: f"{head}{{% if m['role'] == 'assistant' %}}{{% generation %}}{said}{{% endgeneration %}}"
+                  f"{{% else %}}{said}{{% endif %}}{tail}"
+           for plain, (head, said, tail) in _SAID.items()}
+
+def marked_template(
+    template: str, # a chat template
+) -> str:
+    "A template of ours with `{% generation %}` around what the model learns; any other as it is"
+    for plain, marked in _MARKED.items(): template = template.replace(plain, marked)
+    return template
+
+def plain_template(
+    template: str, # a chat template
+) -> str:
+    "The inverse of `marked_template`"
+    for plain, marked in _MARKED.items(): template = template.replace(marked, plain)
+    return template
 
 # %% ../nbs/02_tokenizer.ipynb #482453c5
 def _template_beside(path):
     "The chat template that lies beside a tokenizer.json, or None"
     file, config = path.parent/'chat_template.jinja', path.parent/'tokenizer_config.json'
-    if file.exists(): return read_text(_checked(file))
+    if file.exists(): return plain_template(read_text(_checked(file)))
     told = _load_json(config).get('chat_template') if config.exists() else None
     if not isinstance(told, str): return None
     with _reading(config): told.encode()                         # it will have to be written again
-    return told
+    return plain_template(told)
+
+def _names_beside(path):
+    "What the tokenizer_config.json beside a tokenizer.json calls its special tokens"
+    config = path.parent/'tokenizer_config.json'
+    told = _load_json(config) if config.exists() else {}
+    names = {k: told.get(k) for k in ('bos_token', 'eos_token', 'pad_token', 'unk_token')}
+    names = {k: v.get('content') if isinstance(v, dict) else v for k, v in names.items()}
+    return {k: v for k, v in names.items() if isinstance(v, str)}
 
 # %% ../nbs/02_tokenizer.ipynb #ed8b680e
+# a vocabulary, and the merges beside it
 _PAIRS = {'vocab.json': 'merges.txt', 'tokenizer.vocab': 'tokenizer.merges', 'encoder.json': 'vocab.bpe'}
 
-def _file_in(folder):
+def merges_beside(
+    path: Path, # perhaps a vocabulary
+) -> Path|None: # the file of merges that belongs to it, or None
+    "`merges.txt` of `vocab.json`, and so on: the same name with `merges` for `vocab`"
+    names, end = [_PAIRS.get(path.name, '')], path.suffix
+    if 'vocab' in end: names.append(path.stem + end.replace('vocab', 'merges'))
+    if 'vocab' in path.stem:
+        stem = path.stem.replace('vocab', 'merges')
+        names += [stem + o for o in (end, '.txt', '.json', '.pkl', '.pickle', '')]
+    return next((path.parent/o for o in names if o and o != path.name and (path.parent/o).exists()), None)
+
+def tokenizer_in(
+    folder: Path, # any folder
+) -> Path|None:
+    "The file of the tokenizer in a folder, or None. `UserError` if there are several pairs of files"
     for name in ('tokenizer.json', *_PAIRS, 'meta.pkl'):
         if (folder/name).exists(): return folder/name
     if ranks := sorted(folder.glob('*.tiktoken')): return ranks[0]
+    pairs = sorted(p for p in folder.glob('*vocab*') if merges_beside(p))
+    if len(pairs) > 1:
+        raise UserError(f'the folder {folder} holds several vocabularies ({pairs[0].name}, {pairs[1].name}): '
+                        'give the file that is meant')
+    return pairs[0] if pairs else None
+
+def _file_in(folder):
+    if file := tokenizer_in(folder): return file
     raise UserError(f'the folder {folder} holds no tokenizer: expected tokenizer.json, '
-                    'vocab.json with merges.txt, meta.pkl or a rank file')
+                    'vocab.json with merges.txt, another pair of that kind, meta.pkl or a rank file')

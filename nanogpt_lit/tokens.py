@@ -6,7 +6,8 @@
 __all__ = ['PAGE', 'visible', 'tokens_html', 'show_tokens', 'tokens_ansi', 'wants_color', 'after_merges', 'used_merges',
            'Explorer', 'explore', 'ordinary_tokens', 'shares', 'measure', 'costs_more', 'only_in', 'compared',
            'compare_html', 'html_page', 'tokenizer_of', 'describe', 'inspect_command', 'compare_command', 'ids_dtype',
-           'check_ids_path', 'write_ids', 'read_ids', 'decode_command', 'check_unoccupied', 'add_command']
+           'check_ids_path', 'asked_dtype', 'write_ids', 'read_ids', 'decode_command', 'check_unoccupied',
+           'add_command']
 
 # %% ../nbs/02a_tokens.ipynb #56233881
 import codecs, html, os, re, sys, unicodedata, warnings
@@ -457,6 +458,13 @@ def _check_suffix(path):
     if path.suffix in ('.npy', '.bin'): return
     raise UserError(f'{path}: expected a name that ends in .npy or .bin')
 
+# %% ../nbs/02a_tokens.ipynb #80a98859
+def asked_dtype(
+    cfg, # a configuration with `dtype` and `vocab_path`
+) -> str:
+    "The number type that the flags ask for: `int32` where nothing is said and the tokenizer is CS336's pair of files"
+    return 'int32' if cfg.dtype == 'auto' and cfg.vocab_path else cfg.dtype
+
 # %% ../nbs/02a_tokens.ipynb #ad157637
 def write_ids(
     blocks: Iterable, # ids in blocks: arrays or lists
@@ -515,7 +523,7 @@ def decode_command(cfg: DecodeConfig):
     "Target of `nanogpt-tokenizer decode`"
     if bool(cfg.ids) == bool(cfg.input): raise UserError('give either ids or --input FILE')
     tok = tokenizer_of(cfg)
-    ids = read_ids(cfg.input, tok, cfg.dtype) if cfg.input else _parsed(cfg.ids)
+    ids = read_ids(cfg.input, tok, asked_dtype(cfg)) if cfg.input else _parsed(cfg.ids)
     blocks = (tok.decode_bytes(ids[i:i + 2**16]) for i in range(0, len(ids), 2**16))
     if cfg.output:
         with atomic_open(cfg.output) as f: n = sum(map(f.write, blocks))

@@ -200,7 +200,7 @@ def hf_config(
     out = dict(architectures=[FAMILIES[name].architecture], model_type=name)
     out |= {b: values[a] for a, b in FAMILIES[name].keys.items()}
     if name == 'gpt2':
-        out |= dict(activation_function=ACTS[cfg.act], resid_pdrop=cfg.dropout, embd_pdrop=cfg.dropout, attn_pdrop=cfg.dropout)
+        out |= dict(n_ctx=cfg.block_size, activation_function=ACTS[cfg.act], resid_pdrop=cfg.dropout, embd_pdrop=cfg.dropout, attn_pdrop=cfg.dropout)
     else:
         out |= dict(hidden_act=ACTS[cfg.act], attention_bias=cfg.bias, mlp_bias=cfg.bias, attention_dropout=cfg.dropout,
                     rope_theta=cfg.rope_theta, rope_parameters=dict(rope_type='default', rope_theta=cfg.rope_theta))
