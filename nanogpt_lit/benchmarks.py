@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['cloze_questions', 'read_windows', 'text_scores', 'tokens_of', 'documents_of', 'open_text', 'trained_on',
            'data_of_run', 'whole_records', 'Logbook', 'exam_key', 'examine', 'HellaSwagWatch', 'hellaswag_watch',
-           'HarnessModel', 'harness_lm', 'result_table', 'questions_for', 'grade', 'harness_results', 'eval_command',
-           'cut_notes']
+           'HarnessModel', 'harness_lm', 'harness_text', 'harness_choice', 'harness_hellaswag', 'result_table',
+           'questions_for', 'grade', 'harness_results', 'eval_command', 'cut_notes']
 
 # %% ../nbs/14b_benchmarks.ipynb #94ea9325
 import glob, hashlib, json, math, os, re, tomllib
@@ -20,6 +20,7 @@ from .core import COUNT, TEXT, Kind, UserError, atomic_write, check_writable, hu
 from .core import ANY, read_text, set_threads, warn
 from .config import EvalConfig
 from .generate import generate
+from .corpus import hub_dataset
 from .data import pystdlib_documents
 from .loader import TokenData
 from .trainer import Callback, SingleDevice, cut_back
@@ -383,10 +384,11 @@ def _generate_until(self, requests):
     out = []
     for context, kw in (r.args for r in requests):
         until = [kw['until']] if isinstance(kw.get('until'), str) else [*(kw.get('until') or [])]
-        ids = self.tok.encode(context)[-self.model.cfg.block_size:] or self.first
+        n = kw.get('max_gen_toks', 256)
+        room = max(1, self.model.cfg.block_size - n)              # the harness leaves room for the whole answer
+        ids = self.tok.encode(context)[-room:] or self.first
         stop = [*until, *([] if self.tok.eot_id is None else [self.tok.eot_id])]
         heat = kw.get('temperature', 1.) if kw.get('do_sample') else 0.
-        n = kw.get('max_gen_toks', 256)
         new = generate(self.model, [ids], n, heat, stop=stop, tokenizer=self.tok, seed=0)[0][len(ids):]
         text = self.tok.decode([i for i in new if i != self.tok.eot_id])
         out.append(text[:min([at for u in until if (at := text.find(u)) >= 0], default=len(text))])
@@ -407,6 +409,46 @@ def harness_lm(
         except ImportError:
             raise UserError('the evaluation harness is not installed: pip install lm-eval') from None
     return type('HarnessLM', (HarnessModel, base), {})().setup(model, tokenizer, batch_size, dtype)
+
+# %% ../nbs/14b_benchmarks.ipynb #bb137707
+def harness_text(
+    text: str, # of a HellaSwag question
+) -> str:
+    "The text as the evaluation harness cleans it"
+    text = text.strip().replace(' [title]', '. ')
+    return re.sub(r'\[.*?\]', '', text).replace('  ', ' ')
+
+_QUESTION = {'activity_label': TEXT, 'ctx_a': TEXT, 'ctx_b': TEXT, 'endings': [TEXT], 'label': ANY, ...: ANY}
+
+def harness_choice(
+    record, # of HellaSwag: `activity_label`, `ctx_a`, `ctx_b`, `endings`, `label`
+) -> Choice:
+    "The question that the evaluation harness makes of a record. `ValueError` says what is wrong with it"
+    if flaw := misfit(record, _QUESTION): raise ValueError(flaw)
+    asked = f'{record["activity_label"]}: {record["ctx_a"]} {record["ctx_b"].capitalize()}'
+    return Choice(harness_text(asked), [harness_text(o) for o in record['endings']], record['label'])
+
+def harness_hellaswag(
+    path=None,    # hellaswag_val.jsonl; None = through datasets
+    limit: int=0, # at most so many; 0 = all
+) -> list[Choice]:
+    "HellaSwag's validation questions as the evaluation harness asks them. `UserError` names the line that isn't one"
+    if path is None: hub_hellaswag(1)                                # says what to do where there is no network
+    lines = _hellaswag_lines(path) if path else enumerate(hub_dataset('Rowan/hellaswag', 'validation'), 1)
+    out = []
+    for n, record in lines:
+        if limit and len(out) == limit: break
+        try: out.append(harness_choice(record))
+        except ValueError as e:
+            raise UserError(f'{path or "HellaSwag"} line {n} is no question of HellaSwag ({e}): expected activity_label, '
+                            'ctx_a, ctx_b, endings, label; the task hellaswag takes questions without them') from None
+    return out
+
+def _hellaswag_lines(path):
+    lines = read_text(small_file(path, 2**31, 'expected hellaswag_val.jsonl')).split('\n')
+    records = [(n, whole_records([line])) for n, line in enumerate(lines, 1) if line.strip()]
+    if not records: raise UserError(f'{path} holds no questions: expected those of HellaSwag, one per line')
+    return [(n, found[0] if found else None) for n, found in records]
 
 # %% ../nbs/14b_benchmarks.ipynb #c8c31d0f
 def result_table(
@@ -432,9 +474,10 @@ def questions_for(
     if task == 'cloze': return cloze_questions(_cloze_texts(cfg, run), cfg.limit or 200, seed=cfg.seed)
     if task == 'hellaswag' and not cfg.hellaswag: return hub_hellaswag(cfg.limit)
     if task == 'hellaswag': return read_choices(cfg.hellaswag, cfg.limit)
+    if task == 'hellaswag_harness': return harness_hellaswag(cfg.hellaswag, cfg.limit)
     if Path(task).suffix == '.jsonl': return read_choices(task, cfg.limit)
-    raise UserError(f'unknown task {task!r}: expected loss, cloze, hellaswag, a .jsonl file of questions, '
-                    'or harness:NAME')
+    raise UserError(f'unknown task {task!r}: expected loss, cloze, hellaswag, hellaswag_harness, '
+                    'a .jsonl file of questions, or harness:NAME')
 
 def _loss_text(cfg, run):
     data, called = (cfg.data, '') if cfg.data else trained_on(run.folder)

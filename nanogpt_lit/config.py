@@ -720,7 +720,9 @@ class ExportConfig:
 class ExampleKnobs:
     "What `nanogpt-finetune` starts from, and how its examples are written down"
     input: list[str] = field(default_factory=list) # files or folders of records, prepared folders, or names:
-                                     # dolly, alpaca, pystdlib_instruct; none = the last
+                                     # dolly, alpaca, pystdlib_instruct; none = the last. Records: messages,
+                                     # conversations, conversation, instruction + output or response,
+                                     # prompt + completion or response, question + answer, input + output
     data_dir: str|None = None        # the same for a single one, as build-nanogpt calls it
     pretrained_checkpoint: str = 'runs/quickstart' # the base: run folder, checkpoint, or Hugging Face folder
                                      # or name
@@ -730,6 +732,8 @@ class ExampleKnobs:
     fallback: str = 'quickstart'     # preset that gives such a model its shape
     template: Literal['chatml', 'plain']|None = None # how a chat is written down;
                                      # None = as the tokenizer says, else chatml
+    reasoning: Literal['drop', 'keep'] = 'drop' # the reasoning_content of an answer: leave it out,
+                                     # or put it before the answer, in <think>…</think>
     packing: bool = True             # several examples in a row, kept apart; --no-packing:
                                      # one per row, padded
     truncate: Literal['end', 'start', 'drop'] = 'end' # too long for the context:
@@ -773,6 +777,8 @@ class TuneKnobs:
     dropout: float = 0.              # of the network, while it is tuned
     batch_size: int = 16             # rows per micro-step
     grad_accum_steps: int = 1        # micro-steps per optimizer step
+    tokens_per_step: int = 0         # in its place, as many micro-steps as make so many tokens;
+                                     # 0 = as grad_accum_steps says
 
 # %% ../nbs/00a_config.ipynb #bf86d2ef
 @dataclass
@@ -813,15 +819,15 @@ def _check_tuning(cfg):
     for k in ('batch_size', 'grad_accum_steps', 'log_interval', 'shard_size', 'max_new_tokens'):
         if getattr(cfg, k) < 1: raise UserError(f'{k}={getattr(cfg, k)}: expected at least 1')
     for k in ('lora_rank', 'max_data_size', 'eval_iters', 'generate_interval', 'warmup_steps',
-              'weight_decay', 'grad_clip', 'minutes'):
+              'weight_decay', 'grad_clip', 'minutes', 'tokens_per_step'):
         if getattr(cfg, k) < 0: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
 # %% ../nbs/00a_config.ipynb #e07c4d61
 FINETUNE_PRESETS = {
     'dolly': dict(pretrained_checkpoint='log/model_19072.pt', data_dir='dolly15k', out_dir='logs_finetune',
-                  learning_rate=1e-6, max_steps=3),
+                  learning_rate=1e-6, max_steps=3, tokens_per_step=2**19),
     'guide': dict(pretrained_checkpoint='log/model_19072.pt', data_dir='dolly15k', out_dir='logs_finetune',
-                  learning_rate=6e-5, max_steps=6, checkpoint_interval=2, eval_interval=2)}
+                  learning_rate=6e-5, max_steps=6, checkpoint_interval=2, eval_interval=2, tokens_per_step=2**19)}
 
 # %% ../nbs/00a_config.ipynb #9c1ae5cb
 @dataclass

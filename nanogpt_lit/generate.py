@@ -413,7 +413,7 @@ def steps(
     seed=None,            # an int, or one for each row; see `row_seeds`
     use_cache: bool=True, # keep keys and values; the tokens are the same either way
     slide: int=None,      # see `window_start`
-    repetition_penalty: float=1., # above 1 pushes down what prompt and text already have
+    repetition_penalty: float=1., # above 1 pushes down what prompt and text already have, but for marks and ends
     tokenizer=None,       # needed if `stop` has texts; ids that it doesn't know are never drawn
     logprobs: int=None,   # tell the log-probabilities of the tokens, and of this many of the likeliest
 ):
@@ -425,13 +425,16 @@ def steps(
     stopped, known = Stopper(stop, tokenizer), getattr(tokenizer, 'vocab_size', None)
     rows, done = range(len(texts)), [False]*len(texts)
     predict = Predictor(model, max(map(len, texts)) + max_new_tokens, use_cache, slide)
-    seen_BV = _seen(texts, model.cfg.vocab_size, device) if repetition_penalty != 1 else None
+    seen_BV = None
+    if repetition_penalty != 1:
+        spare_V = _spare(stopped.ids, tokenizer, model.cfg.vocab_size, device)
+        seen_BV = _seen(texts, spare_V)
     for u_B in islice(darts(row_seeds(seed, len(texts)), device), max_new_tokens):
         logits_BV = predict(texts)[:, :known]
         shaped_BV = logits_BV
         if seen_BV is not None: shaped_BV = penalise(logits_BV, seen_BV[:, :known], repetition_penalty)
         ids_B = draw(next_token_probs(shaped_BV, **knobs), u_B) if temperature else shaped_BV.argmax(-1)
-        if seen_BV is not None: seen_BV.scatter_(1, ids_B[:, None], True)
+        if seen_BV is not None: seen_BV.scatter_(1, ids_B[:, None], ~spare_V[ids_B][:, None])
         ids = [texts[i][-1] if done[i] else o for i, o in enumerate(ids_B.tolist())]
         for i in rows: texts[i].append(ids[i])
         done = [done[i] or stopped(i, ids[i]) for i in rows]
@@ -440,10 +443,18 @@ def steps(
         if all(done): return
 
 # %% ../nbs/05_generate.ipynb #bc736877
-def _seen(texts, V, device):
-    seen_BV = torch.zeros(len(texts), V, dtype=torch.bool)
+def _spare(ends, tokenizer, V, device):
+    "bool, True for the ids that no penalty touches: those that end a row, and special tokens"
+    spare_V = torch.zeros(V, dtype=torch.bool)
+    ids = {*ends, *getattr(tokenizer, 'special_tokens', {}).values(), getattr(tokenizer, 'eot_id', None)} - {None}
+    spare_V[[i for i in ids if 0 <= i < V]] = True
+    return spare_V.to(device)
+
+def _seen(texts, spare_V):
+    "bool, True for tokens that a row already has, unless they are to be spared"
+    seen_BV = torch.zeros(len(texts), len(spare_V), dtype=torch.bool)
     for row, t in zip(seen_BV, texts): row[t] = True
-    return seen_BV.to(device)
+    return seen_BV.to(spare_V.device) & ~spare_V
 
 # %% ../nbs/05_generate.ipynb #9d50c8d5
 @delegates(steps)

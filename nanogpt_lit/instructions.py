@@ -6,8 +6,8 @@
 __all__ = ['ROLES', 'EMPTY', 'NAMED', 'TEMPLATES', 'detect', 'to_turns', 'texts_of', 'check_turns', 'Conversations', 'records_of',
            'instruction_files', 'read_instructions', 'function_pairs', 'as_function', 'pystdlib_instruct', 'Template',
            'encode_turns', 'mask_html', 'with_template', 'template_of', 'fit_turns', 'Examples', 'encode_examples',
-           'split_examples', 'save_examples', 'is_prepared', 'may_replace', 'load_examples', 'ChatPlan', 'ReplayPlan',
-           'with_replay']
+           'bare_tokens', 'token_examples', 'split_examples', 'save_examples', 'is_prepared', 'may_replace',
+           'load_examples', 'ChatPlan', 'ReplayPlan', 'with_replay']
 
 # %% ../nbs/15a_instructions.ipynb #8f4f5c2b
 import ast, hashlib, html, json, logging, re, textwrap, tokenize
@@ -29,34 +29,68 @@ from .loader import BatchPlan, MixedPlan, _deal, make_plan, pack_lengths
 
 # %% ../nbs/15a_instructions.ipynb #3131b273
 ROLES = dict(human='user', gpt='assistant', chatgpt='assistant', bot='assistant', model='assistant', developer='system')
-_PAIRS = [('Dolly', 'instruction', 'context', 'response'), ('Alpaca', 'instruction', 'input', 'output'),
-          ('prompt and completion', 'prompt', None, 'completion'),
-          ('prompt and response', 'prompt', None, 'response')]
+_LISTS = ('messages', 'conversations', 'conversation')
+_ASKED, _SAID = ('instruction', 'prompt', 'question', 'input'), ('response', 'output', 'completion', 'answer')
+_FAMOUS = {('instruction', 'response'): 'Dolly', ('instruction', 'output'): 'Alpaca'}
+
+def _pair(record):
+    "The names of the fields that ask and answer, if there are such"
+    return next(((asked, said) for asked in _ASKED for said in _SAID if asked in record and said in record), None)
 
 def detect(
     record: dict, # one record
 ) -> str|None:
     "The name of a record's format, by its keys; None if it has none that we know"
-    for key in ('messages', 'conversations', 'conversation'):
-        if key in record: return key
-    return next((name for name, asked, _, said in _PAIRS if asked in record and said in record), None)
+    if found := [key for key in _LISTS if key in record]: return found[0]
+    pair = _pair(record)
+    return pair and _FAMOUS.get(pair, ' and '.join(pair))
 
 # %% ../nbs/15a_instructions.ipynb #1062318a
 def to_turns(
-    record: dict, # one record, of any format
-) -> list[dict]:
+    record: dict,           # one record, of any format
+    reasoning: str='drop',  # of an answer: 'keep' puts it into <think>…</think> before what is said
+    left_out: set=None,     # gets the names of fields that were passed over
+) -> list[dict]: # with `role`, `content`, and `learn=False` where an answer is only to be read
     "The turns of a record. `ValueError` says in a few words what is wrong with it"
     if not isinstance(record, dict): raise ValueError('not a record')
     if isinstance(record, _Twice): raise ValueError('a key twice')
-    name = detect(record)
+    name, rest = detect(record), set() if left_out is None else left_out
     if name is None: raise ValueError('unknown format')
-    if name in record: return check_turns([_turn(o) for o in _as_list(record[name])])
-    _, asked, given, said = next(o for o in _PAIRS if o[0] == name)
-    if all(isinstance(record[k], list) and record[k] for k in (asked, said)): # a prompt and a completion in turns
-        return check_turns([_turn(o) for o in record[asked] + record[said]])
+    def turn(o): return _turn(o, reasoning, rest)
+    if name in record:
+        used, turns = {name}, [turn(o) for o in _as_list(record[name])]
+    else: used, turns = _of_pair(record, turn)
+    turns = _with_system(record, _with_history(record, turns, used), used)
+    rest |= {k for k in record.keys() - used if record[k] not in (None, '', [], {})}
+    return check_turns([t for t in turns if t['role'] != 'system' or t['content']])
+
+# %% ../nbs/15a_instructions.ipynb #084e8801
+def _of_pair(record, turn):
+    "`(fields that were used, turns)` of a record that asks and answers; `turn` reads a turn"
+    asked, said = pair = _pair(record)
+    if all(isinstance(record[k], list) and record[k] for k in pair): # a prompt and a completion in turns
+        return {*pair}, [turn(o) for o in record[asked] + record[said]]
+    given = next((k for k in ('context', 'input') if k != asked and record.get(k)), None)
     question, extra, reply = (_text(record.get(k)) for k in (asked, given, said))
     whole = f'{question}\n\n{extra}' if extra else question
-    return check_turns([dict(role='user', content=whole), dict(role='assistant', content=reply)])
+    return {asked, said, given}, [dict(role='user', content=whole), dict(role='assistant', content=reply)]
+
+def _with_history(record, turns, used):
+    "The turns behind the earlier pairs of question and answer that the record has, if any"
+    history = record.get('history')
+    if not isinstance(history, list) or not all(isinstance(o, list) and len(o) == 2 for o in history): return turns
+    used.add('history')
+    head = turns[:1] if turns[0]['role'] == 'system' else []
+    earlier = [dict(role=role, content=_text(o)) for pair in history for role, o in zip(('user', 'assistant'), pair)]
+    return head + earlier + turns[len(head):]
+
+def _with_system(record, turns, used):
+    "The turns with the system prompt that stands beside them, unless they have one of their own"
+    name = next((k for k in ('system', 'system_prompt') if isinstance(record.get(k), str)), None)
+    if name is None or turns[0]['role'] == 'system' and turns[0]['content']: return turns
+    used.add(name)
+    own = [t for t in turns if t['role'] != 'system' or t['content']]
+    return [dict(role='system', content=_text(record[name])), *own]
 
 # %% ../nbs/15a_instructions.ipynb #209b2ad8
 class _Twice(dict): "A JSON object that had a key twice"
@@ -72,13 +106,22 @@ def _text(value):
     if any('\ud800' <= c <= '\udfff' for c in value): raise ValueError('half a surrogate pair')
     return value.strip()
 
-def _turn(turn):
+_USED = {'role', 'from', 'content', 'value', 'weight'}
+
+def _turn(turn, reasoning, left_out):
     if not isinstance(turn, dict): raise ValueError('a turn is not a record')
     if isinstance(turn, _Twice): raise ValueError('a key twice')
     role = turn.get('role', turn.get('from'))
     if not isinstance(role, str): raise ValueError('a turn without a role')
-    role = role.lower()
-    return dict(role=ROLES.get(role, role), content=_text(_joined(turn.get('content', turn.get('value')))))
+    role = ROLES.get(role.lower(), role.lower())
+    content = _text(_joined(turn.get('content', turn.get('value'))))
+    why = turn.get('reasoning_content') if role == 'assistant' and reasoning == 'keep' else None
+    if isinstance(why, str) and why.strip(): content = f'<think>\n{_text(why)}\n</think>\n\n{content}'
+    used = _USED | {'reasoning_content'} if isinstance(why, str) else _USED
+    left_out |= {k for k in turn.keys() - used if turn[k] not in (None, '', [], {})}
+    weight = turn.get('weight')
+    learn = {} if role != 'assistant' or type(weight) not in (int, float) or weight else dict(learn=False)
+    return dict(role=role, content=content) | learn
 
 # %% ../nbs/15a_instructions.ipynb #43e1d046
 def _joined(value):
@@ -116,6 +159,7 @@ def check_turns(
     if not spoken or spoken[-1] == 'user': raise ValueError('no answer at the end')
     for t in turns:
         if not t['content']: raise ValueError(EMPTY[t['role']])
+    if not any(t.get('learn', True) for t in turns if t['role'] == 'assistant'): raise ValueError('every answer has the weight 0')
     return turns
 
 # %% ../nbs/15a_instructions.ipynb #b56546cb
@@ -125,6 +169,7 @@ class Conversations:
     turns: list = field(default_factory=list)        # one list of turns each
     formats: Counter = field(default_factory=Counter) # format → records
     dropped: dict = field(default_factory=dict)      # reason → places
+    left_out: Counter = field(default_factory=Counter) # field that nobody read → records
     shortened: int = 0                               # conversations cut to the model's window
     places: list = field(default_factory=list)       # where each of `turns` stood
 
@@ -136,7 +181,9 @@ class Conversations:
         commonest = sorted(self.dropped.items(), key=lambda o: -len(o[1]))
         lines, rest = [line(*o) for o in commonest[:10]], sum(len(at) for _, at in commonest[10:])
         if rest: lines.append(f'{rest:,} more left out for {len(commonest) - 10:,} other reasons')
-        return lines + [f'{self.shortened:,} shortened to the context']*(self.shortened > 0)
+        fields = [f'{k}: {n:,} record{"s"*(n > 1)}, left out' for k, n in self.left_out.most_common(10)]
+        if len(self.left_out) > 10: fields.append(f'{len(self.left_out) - 10:,} more fields left out')
+        return lines + fields + [f'{self.shortened:,} shortened to the context']*(self.shortened > 0)
 
 # %% ../nbs/15a_instructions.ipynb #4f0ae27f
 def _once(pairs):
@@ -238,6 +285,7 @@ def instruction_files(
 def read_instructions(
     sources,      # files, folders, or names: dolly, alpaca, pystdlib_instruct
     limit: int=0, # at most so many conversations; 0 = all
+    reasoning: str='drop', # as in `to_turns`
 ) -> Conversations:
     "All usable conversations. `UserError` if a file has none, naming the keys that were found"
     out = Conversations()
@@ -248,24 +296,28 @@ def read_instructions(
             for where, record in NAMED[str(name)]() if named else records_of(name):
                 if limit and len(out) >= limit: return out
                 if isinstance(record, dict): keys |= dict.fromkeys(record)
-                _take(out, where, record)
+                _take(out, where, record, reasoning)
             if len(out) == before: raise UserError(_wrong_file(name, out, [*keys]))
     return out
 
 _OTHER_USES = dict(chosen=' (pairs of answers are for dpo_tune of nanogpt_lit.preference)',
                    text=' (plain text is for nanogpt-train --input)')
 
-def _take(out, where, record):
-    try: out.turns.append(to_turns(record))
+def _take(out, where, record, reasoning):
+    left_out = set()
+    try: out.turns.append(to_turns(record, reasoning, left_out))
     except ValueError as e: out.drop(str(e) if record is not None else 'not valid JSON', where)
-    else: out.formats[detect(record)] += 1; out.places.append(where)
+    else:
+        out.formats[detect(record)] += 1
+        out.places.append(where)
+        out.left_out.update(name if name.isprintable() and len(name) < 40 else ascii(name[:40]) for name in left_out)
 
 def _wrong_file(name, out, keys):
     why = '; '.join(out.report()) or 'it holds no records'
     seen = f'Found the keys {", ".join(map(repr, keys[:8]))}' if keys else 'No record has any keys'
     known = next((o for k, o in _OTHER_USES.items() if k in keys), '')
     return (f'{name} has no usable conversations: {why}. {seen}; expected instruction and response or output, '
-            f'prompt and completion, messages, or conversations{known}')
+            f'prompt and completion, question and answer, messages, or conversations{known}')
 
 # %% ../nbs/15a_instructions.ipynb #d9c6cd0e
 def function_pairs(
@@ -343,12 +395,13 @@ def pieces(self: Template,
     "A conversation in pieces"
     out = []
     for t in turns + [dict(role='assistant', content=None)]*reply:
-        learn, said = t['role'] == 'assistant', t['content']
+        answers, said = t['role'] == 'assistant', t['content']
+        learn = answers and t.get('learn', True)
         if self.name == 'chatml': out += [(Marker('<|im_start|>'), False), (t['role'] + '\n', False)]
         else: out.append((f'### {t["role"].capitalize()}:\n', False))
         if said is None: break
         out.append((said.strip(), learn))
-        if self.name == 'chatml' or learn: out.append((Marker(self.end(tokenizer)), learn))
+        if self.name == 'chatml' or answers: out.append((Marker(self.end(tokenizer)), learn))
         out.append(('\n' if self.name == 'chatml' else '\n\n', False))
     return out
 
@@ -482,6 +535,40 @@ def encode_examples(
                         'use a model with a larger block_size')
     ids, mask = np.concatenate(rows).astype(np.uint32), np.concatenate(masks).astype(bool)
     return Examples(ids, mask, np.cumsum([*map(len, rows)]))
+
+# %% ../nbs/15a_instructions.ipynb #8de94ec1
+def bare_tokens(
+    source, # perhaps a folder with token shards, or one of them
+) -> dict: # split → files; {} if it is something else
+    "The `.npy` files of tokens that a path means, those with `val` in their names apart"
+    path = Path(source)
+    files = sorted(path.glob('*.npy')) if path.is_dir() else [path]*(path.suffix == '.npy' and path.is_file())
+    records = path.is_dir() and any(p.suffix in _SUFFIXES and p.name not in _NOTES for p in path.iterdir())
+    if not files or records: return {}
+    val = [p for p in files if 'val' in p.stem.split('_')]
+    return dict(train=[p for p in files if p not in val], val=val)
+
+def _ids_of(path, vocab_size):
+    try: ids = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError): raise UserError(f'{path} is damaged or no array: make it again') from None
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in 'iu' or not len(ids):
+        raise UserError(f'{path} is no list of token ids: expected a one-dimensional array of whole numbers')
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise UserError(f'{path} has ids from {ids.min()} to {ids.max()}, and the model knows {vocab_size}: '
+                        'it was made with another tokenizer; give the records themselves')
+    return ids.astype(np.uint32)
+
+def token_examples(
+    files: list,     # token shards
+    block_size: int, # the model's window
+    vocab_size: int, # of its tokenizer
+) -> Examples: # of which every token counts
+    "Stretches of `block_size` tokens and the one that follows them. `UserError` if these aren't the model's tokens"
+    ids = np.concatenate([_ids_of(p, vocab_size) for p in files])
+    cuts = np.append(np.arange(0, len(ids) - 1, block_size), len(ids) - 1)   # each begins with the last token of the one before
+    if len(cuts) < 2: raise UserError(f'{files[0]} holds {len(ids)} token: expected a text')
+    parts = [ids[i:j + 1] for i, j in zip(cuts, cuts[1:])]
+    return Examples(np.concatenate(parts), np.ones(sum(map(len, parts)), bool), np.cumsum([*map(len, parts)]))
 
 # %% ../nbs/15a_instructions.ipynb #671a8fe5
 def split_examples(

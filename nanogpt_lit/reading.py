@@ -176,11 +176,11 @@ def record_text(
 ) -> list[str]:
     "The text of a record, with `Marker`s if it is a chat. `ValueError` says in a few words what is wrong with it"
     if not isinstance(record, dict): raise ValueError('not a record')
-    found = next((k for k in (name, 'conversations', 'messages') if k in record), None)
+    found = next((k for k in (name, 'conversations', 'messages', 'conversation') if k in record), None)
     if found is None and '.' in name: value = _nested(record, name)
     elif found is None: value = _instruction(record, name)
     else: value = record[found]
-    if isinstance(value, list) and value: value = render_chat([_turn(o, found or name) for o in value])
+    if isinstance(value, list) and value: value = render_chat(_whole_talk(record, [_turn(o, found or name) for o in value]))
     if not isinstance(value, (str, list)) or value == []:
         raise ValueError(f'field {found or name!r} is not a text')
     blocks = value if isinstance(value, list) else [value]
@@ -205,12 +205,23 @@ def _turn(turn, name):
 
 def _instruction(record, name):
     "The two turns of a record that asks and answers"
-    asked = next((k for k in ('instruction', 'prompt') if isinstance(record.get(k), str)), None)
-    said = next((k for k in ('output', 'response', 'completion') if isinstance(record.get(k), str)), None)
+    asked = next((k for k in ('instruction', 'prompt', 'question', 'input') if isinstance(record.get(k), str)), None)
+    said = next((k for k in ('output', 'response', 'completion', 'answer') if isinstance(record.get(k), str)), None)
     if not asked or not said: raise ValueError(f'no field {name!r}')
-    given = record.get('input') or record.get('context')
+    given = next((record[k] for k in ('input', 'context') if k != asked and record.get(k)), None)
     asks = f'{record[asked]}\n{given}' if isinstance(given, str) else record[asked]
     return [dict(role='user', content=asks), dict(role='assistant', content=record[said])]
+
+def _whole_talk(record, turns):
+    "The turns with the earlier pairs and the system prompt that stand beside them; without an empty system prompt"
+    history, system = record.get('history'), record.get('system') or record.get('system_prompt')
+    own = [t for t in turns[:1] if t['role'] == 'system']
+    turns = turns[len(own):]
+    head = [t for t in own if t['content'].strip()]
+    if not head and isinstance(system, str) and system.strip(): head = [dict(role='system', content=system)]
+    if not isinstance(history, list) or not all(isinstance(o, list) and len(o) == 2 for o in history): history = []
+    earlier = [_turn(dict(role=role, content=o), 'history') for pair in history for role, o in zip(('user', 'assistant'), pair)]
+    return head + earlier + turns
 
 def _nested(record, name):
     for part in name.split('.'):

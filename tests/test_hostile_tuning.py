@@ -440,7 +440,9 @@ def test_checkpoints_with_odd_settings(home, tune, tmp_path, name, value):
     file = tmp_path/'run'/'model_00002.pt'
     state = {k: v for k, v in load_checkpoint(file).items() if k != 'checksum'}
     file.unlink()
-    save_checkpoint(file, state | dict(config=state['config'] | {name: value}))
+    config = state['config'] | {name: value}
+    if name in config['tuning']: config['tuning'] = config['tuning'] | {name: value}
+    save_checkpoint(file, state | dict(config=config))
     given = ['--resume', '--checkpoint_path', file]
     from nanogpt_lit.config import nanogpt_finetune
     with redirect_stdout(io.StringIO()) as said, redirect_stderr(said): code = nanogpt_finetune([str(o) for o in ('--input', 'pairs.jsonl', '--out_dir', tune.out, *given)])
