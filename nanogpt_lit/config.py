@@ -208,6 +208,8 @@ class RateKnobs:
     schedule: Literal['cosine', 'linear', 'wsd', 'constant'] = 'cosine' # shape after the warm-up;
                                      # wsd = warm-up, stable, decay
     warmup_steps: int = 0            # steps of linear warm-up
+    warmup_from: Literal['next', 'zero'] = 'next' # share of the peak at step i of a warm-up of w steps:
+                                     # (i+1)/(w+1), or i/w as in CS336 (the first update does nothing)
     warmup_tokens: int = 0           # the same as a number of tokens; replaces warmup_steps
     warmup_epochs: float = 0.        # the same as a number of passes over the training data;
                                      # replaces warmup_steps
@@ -303,6 +305,7 @@ class WatchKnobs:
                                      # 0 = no limit
     max_memory: float = 0.           # percent of the machine's memory above which the run saves and stops;
                                      # 0 = no limit
+    show_config: bool = False        # print all settings at the start, not only those that were changed
     log_interval: int = 10           # steps between log lines
     eval_interval: int = 250         # steps between validation losses
     eval_iters: int = 0              # batches per validation loss; 0 = the whole validation split
@@ -457,7 +460,7 @@ PRESETS |= {
 _cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
               tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999, grad_clip=1.,
               learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100,
-              checkpoint_interval=5000)
+              checkpoint_interval=5000, schedule='constant', warmup_from='zero')
 
 PRESETS |= {
     'cs336-small': dict(

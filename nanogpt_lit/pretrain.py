@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['PER_CALL', 'LENGTHS', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocabulary', 'all_meant', 'find_resume',
            'own_or_named', 'resumed_config', 'kept_end', 'inexact', 'saved_settings', 'check_tokenizer', 'Samples',
-           'samples_of', 'EvalLines', 'Run', 'run_folder', 'auto_batch', 'safe', 'auto_threads', 'make_trainer',
-           'check_free', 'pretrain', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting',
-           'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_report']
+           'samples_of', 'EvalLines', 'SaveLines', 'first_save', 'Run', 'run_folder', 'auto_batch', 'safe',
+           'auto_threads', 'make_trainer', 'check_free', 'pretrain', 'exit_code', 'train_command', 'plan_command',
+           'step_ms', 'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart',
+           'quickstart_report']
 
 # %% ../nbs/15_pretrain.ipynb #d8550ce8
 import hashlib, json, os, platform, shlex, shutil, signal, sys, time
@@ -20,7 +21,7 @@ import torch
 from fastcore.basics import patch
 from .core import (UserError, alone_in, atomic_write, build, duration, flat_values, human,
                               keep_memory, new_folder, pick_device, seed_everything, set_threads, sha256_file,
-                              show_config, to_toml, warn)
+                              show_changes, show_config, to_toml, warn)
 from .config import PRESETS, GPTConfig, QuickstartConfig, RunConfig, nanogpt_train
 from .tokens import tokenizer_of
 from .model import GPT
@@ -30,7 +31,7 @@ from .generate import first_prompt
 from .data import RECIPES, expand_sources, left_out, load_manifest, prepare, reading_of
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .optim import make_optimizers
-from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_line, outcome
+from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, log_line, on_screen, outcome
 from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .watch import Heartbeat, alive, read_status
 from . import limits as _limits # brings --max_cpu and --max_memory
@@ -82,12 +83,12 @@ def _prepared(sources, home, d):
     return home
 
 # %% ../nbs/15_pretrain.ipynb #c3104ef4
-def _prepared_input(d, home):
-    "`home` with the data of `d.input`, prepared now or, where the text is gone, before"
+def _prepared_input(d, home, again=False):
+    "`home` with the data of `d.input`, prepared now or, for a run that goes on though its text is gone, before"
     files = [f'data/{o}' if not Path(o).exists() and (Path('data')/o).exists() else o for o in d.input]
     try: sources = [*expand_sources(files)]
     except UserError as e:
-        if not (home/'meta.json').exists(): raise
+        if not again or not (home/'meta.json').exists(): raise
         warn(f'{e}: going on with the data that this run prepared before')
         return home
     return _prepared(sources, home, d)
@@ -134,10 +135,11 @@ def _mixture(d):
 def open_data(
     d,            # a `DataConfig`
     folder: Path, # run folder, under which text is prepared
+    again=False,  # does a run go on, for which text that is gone was prepared before?
 ):
     "`(train, val, tokenizer)` for a run; the last two are None where there are none"
     if d.train_data: return _opened(d, d.train_data, d.val_data)
-    if d.input: return _opened(d, _prepared_input(d, folder/'data'))
+    if d.input: return _opened(d, _prepared_input(d, folder/'data', again))
     if d.mix: return _mixture(d)
     if d.dataset: return _opened(d, _prepared_dataset(d))
     raise UserError('nothing to train on: give --input FILE.txt, --dataset FOLDER or --train_data FILE.bin')
@@ -166,7 +168,7 @@ def all_meant(
     return told
 
 # %% ../nbs/15_pretrain.ipynb #50045e72
-PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint')
+PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint', 'show_config')
 
 def find_resume(
     cfg: RunConfig, # what was asked for
@@ -301,7 +303,31 @@ class EvalLines(Callback):
     order = 10
     def on_log(self, t):
         if not t.strategy.is_main or 'val_loss' not in t.record: return
-        t.say(f'{duration(t.elapsed_s)}: {log_line(t.record)}')
+        t.say(f'{duration(t.elapsed_s)}: {log_line(on_screen(t))}')
+
+# %% ../nbs/15_pretrain.ipynb #945ad3f0
+class SaveLines(Callback):
+    "Says when the first checkpoint will come, and then a line for each; those between two log lines are counted"
+    order = 60
+    def __init__(self): self.untold = 0
+    def on_fit_start(self, t):
+        if t.strategy.is_main and not t._finished: t.say(first_save(t))
+    def on_checkpoint(self, t):
+        if not t.strategy.is_main or t.stop_reason: return        # the last line of a stopped run says it
+        logged = t.record is not None and t.record['step'] == t.step
+        if not logged and t.cfg.checkpoint_interval < t.cfg.log_interval: self.untold += 1; return
+        more = f' ({self.untold} before it)' if self.untold else ''
+        t.say(f'saved {t.last_checkpoint.name}{more}')
+        self.untold = 0
+
+def first_save(
+    t, # a `Trainer`
+) -> str:
+    "When the next checkpoint will be written, in words"
+    every = t.cfg.checkpoint_interval
+    coming = (t.step//every + 1)*every if every > 0 else t.cfg.max_steps
+    if every <= 0 or coming >= t.cfg.max_steps: return 'checkpoints: only at the end, on Ctrl-C, and the best weights'
+    return f'first checkpoint at step {coming:,}, then every {every:,} steps, on Ctrl-C and at the end'
 
 # %% ../nbs/15_pretrain.ipynb #3ddc8952
 @dataclass
@@ -369,7 +395,7 @@ def _callbacks(cfg, folder, tok, sharded, quiet):
     cbs = [keeper(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'),
            ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), Heartbeat(folder),
            ReportFailure(folder)]
-    if not quiet: cbs += [LiveCurve(run=folder), LogLines()]
+    if not quiet: cbs += [LiveCurve(run=folder), LogLines(), SaveLines()]
     elif not sys.stderr.isatty(): cbs.append(EvalLines())
     if tok: cbs.append(Samples(tok, folder, prompt=first_prompt(tok)))
     return cbs
@@ -421,6 +447,10 @@ class _Back:
     changed: dict # settings that differ from then: `{name: (old, new)}`
 
 # %% ../nbs/15_pretrain.ipynb #b4e5bbb5
+def _is_own(back, folder):
+    "Does a run go on from a checkpoint of its own folder? Else what is in there belongs to another one"
+    return back is not None and Path(back.path).resolve().parent == Path(folder).resolve()
+
 def _completed(cfg, origin):
     "`(cfg, origin, back)`: what was asked for, completed from the checkpoint to go on from, if any"
     ckpt, path = find_resume(cfg)
@@ -463,11 +493,11 @@ def _take_back(home):
     with suppress(OSError): home.rmdir()
 
 @contextmanager
-def _data_of(cfg, folder):
+def _data_of(cfg, folder, again=False):
     "`(train, val, tokenizer)`; text that was prepared for the run in vain is forgotten again"
     home = folder/'data'
     before = (home/'meta.json').exists()
-    try: yield open_data(cfg.data, folder)
+    try: yield open_data(cfg.data, folder, again)
     except UserError:
         if not before and (home/'meta.json').exists(): _take_back(home)
         raise
@@ -476,7 +506,7 @@ def _data_of(cfg, folder):
 def _made_ready(cfg, folder, origin, back, device, free=None):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
     check_free(folder)
-    with _data_of(cfg, folder) as (train, val, tok):
+    with _data_of(cfg, folder, _is_own(back, folder) and 'input' not in back.changed) as (train, val, tok):
         if cfg.train.patience and (val is None or cfg.train.eval_interval <= 0):
             raise UserError('--patience needs a validation loss to watch: give validation data, '
                             'and an --eval_interval above 0')
@@ -491,10 +521,10 @@ def _made_ready(cfg, folder, origin, back, device, free=None):
 # %% ../nbs/15_pretrain.ipynb #f72e8ed7
 def _move_in(cfg, folder, tok, origin, back, quiet):
     "Make room in the folder, and write down what is about to be trained"
-    ours = back and Path(back.path).resolve().parent == folder.resolve() # else a run in here is another one
-    if not ours and (old := set_aside(folder)):
+    if not _is_own(back, folder) and (old := set_aside(folder)):
         print(f'an earlier run in {folder} was moved to {old}' + ' (add --auto_resume to continue one instead)'*(not cfg.train.auto_resume))
-    if not quiet: print(show_config(cfg, origin))
+    if cfg.train.show_config: print(show_config(cfg, origin))
+    elif not quiet: print(show_changes(cfg, origin))
     if cfg.optim.min_lr > cfg.optim.learning_rate and cfg.optim.schedule != 'constant':
         warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a lower --min_lr')
     atomic_write(folder/'config.toml', to_toml(cfg))
@@ -504,11 +534,13 @@ def _move_in(cfg, folder, tok, origin, back, quiet):
 # %% ../nbs/15_pretrain.ipynb #53740d2c
 def _continue(trainer, back, cfg):
     "Restore a checkpoint and say what is different from then"
-    notes = inexact(back.changed, cfg) + restore_any(trainer, back.ckpt)
+    notes = restore_any(trainer, back.ckpt)
     if not trainer.strategy.is_main: return
     print(f'resuming {back.path} at step {trainer.step}')
     for k, (a, b) in back.changed.items(): print(f'  changed: {k} {a} -> {b}')
-    if notes: print(f'  note: not bit for bit what an undisturbed run would do ({"; ".join(notes)})')
+    if not notes and not inexact(back.changed, cfg): return
+    why = f' ({"; ".join(notes)})' if notes else ''
+    print(f'  note: not bit for bit what an undisturbed run would do{why}')
 
 # %% ../nbs/15_pretrain.ipynb #c48eecb0
 def _fit(cfg, folder, data, back, callbacks, quiet, s):
@@ -614,7 +646,7 @@ def _train(cfg, origin):
     if tok and run.finished: samples = samples_of(t, tok, first_prompt(tok), 400)
     if not t.strategy.is_main: return run
     print(f'report: {write_report(run, samples=samples)}')
-    if tok: print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
+    if tok and t.last_checkpoint: print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
     return run
 
 # %% ../nbs/15_pretrain.ipynb #c2357bde

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EVENTS', 'EXTRAS', 'SAMPLED', 'TIMINGS', 'SIGNALS', 'COMPILE_MODES', 'micro_shares', 'Together', 'SingleDevice',
            'Callback', 'in_steps', 'OneBatch', 'Trainer', 'mean_loss', 'memory_gb', 'try_compile', 'deterministic',
-           'cut_back', 'MetricsFile', 'log_line', 'LogLines', 'outcome', 'ProgressBar', 'EarlyStop', 'batch_floor',
-           'OverfitBatch', 'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
+           'cut_back', 'MetricsFile', 'log_line', 'on_screen', 'LogLines', 'outcome', 'ProgressBar', 'EarlyStop',
+           'batch_floor', 'OverfitBatch', 'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
 
 # %% ../nbs/09_trainer.ipynb #3040fe5a
 import json, math, os, signal, threading, time
@@ -21,7 +21,7 @@ from .config import OptimConfig, TrainConfig
 from .core import (UserError, atomic_write, duration, human, pick_device, pick_dtype,
                               progress as tqdm_bar, set_threads, spoken_through)
 from .loader import eval_batches
-from .optim import clip_grad_norm, lr_factor, set_lr, update_ratios, weights_of
+from .optim import clip_grad_norm, lr_factor, odd_schedule, set_lr, update_ratios, weights_of
 from .sizing import flops_per_token, peak_flops
 
 # %% ../nbs/09_trainer.ipynb #13c5dd77
@@ -362,7 +362,7 @@ def evaluate(self: Trainer) -> float:
 def _bits_per_byte(self: Trainer):
     "The validation loss in units that don't depend on the tokenizer, where the data knows its bytes"
     if self.eval_fn or not (n := self.val_data.n_bytes): return {}
-    return dict(bits_per_byte=self.val_loss/math.log(2)*(len(self.val_data) - 1)/n)
+    return dict(bits_per_byte=self.val_loss/math.log(2)*len(self.val_data)/n) # nobody predicts the first: its bytes don't count
 
 @patch
 def _losses_of_sources(self: Trainer):
@@ -559,6 +559,8 @@ def _prepare(self: Trainer):
         batch = s.put(self.plan.batch(self.step, s.rank, s.world_size, 0, self.n_micro))
         compiled = try_compile(self.raw_model, batch, s, self.say, self.cfg.compile_mode)
         self.model = s.wrap(self.raw_model if s.any(compiled is self.raw_model) else compiled)
+    if not self.cfg.minutes and self.step < self.cfg.max_steps and (odd := odd_schedule(self.optim_cfg, self.cfg.max_steps)):
+        self.say(f'note: {odd}')
     self._flops = flops_per_token(cfg) if cfg is not None else None
     self._peak = peak_flops(s.device, s.dtype) if self._flops else None
     self.stop_reason, self.finish_reason, self._start = None, None, time.perf_counter()
@@ -646,6 +648,12 @@ def log_line(
     if 'mfu' in r: parts.append(f'mfu {r["mfu"]:.1%}')
     return f'iter {r["step"]}: ' + ', '.join(parts)
 
+def on_screen(
+    t: Trainer, # with a record
+) -> dict:
+    "The record of the present step without what says nothing here: how busy a CPU is, of which nobody knows the peak"
+    return {k: v for k, v in t.record.items() if k != 'mfu' or t.strategy.device != 'cpu'}
+
 # %% ../nbs/09_trainer.ipynb #c5f167f6
 class LogLines(Callback):
     "Prints a line per logged step; before the first the size of model and step, after the last the outcome"
@@ -659,6 +667,7 @@ class LogLines(Callback):
         if t.cfg.max_tokens or t.cfg.max_epochs:
             t.say(f'the run has {t.cfg.max_steps:,} steps, '
                   f'{human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
+        self.idle = t.step > 0 and t._finished
         if t.step:
             t.say(f'continuing after step {t.step}' if not t._finished
                   else f'nothing is left to do after step {t.step}: {self.over(t)}')
@@ -666,9 +675,9 @@ class LogLines(Callback):
         unit = next((k for k in ('minutes', 'max_tokens', 'max_epochs') if getattr(t.cfg, k)), 'max_steps')
         return t.finish_reason or f'a larger --{unit} would go on'
     def on_log(self, t):
-        if t.strategy.is_main: t.say(log_line(t.record))
+        if t.strategy.is_main: t.say(log_line(on_screen(t)))
     def on_fit_end(self, t):
-        if t.strategy.is_main: t.say(outcome(t))
+        if t.strategy.is_main and not self.idle: t.say(outcome(t))
 
 # %% ../nbs/09_trainer.ipynb #6b0b2058
 def outcome(
