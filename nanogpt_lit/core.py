@@ -647,9 +647,8 @@ def _switch(v):
     raise UserError(f'{_brief(v)}: expected True or False')
 
 def _init_from(v):
-    known = {'scratch': {}, 'resume': {'auto_resume': True}}
-    if str(v) in known: return known[str(v)]
-    raise UserError(f'init_from={_brief(v)}: expected scratch or resume')
+    known = {'scratch': {}, 'resume': {'auto_resume': True, 'must_resume': True}}
+    return known.get(str(v), {'start_from': str(v), 'pretrained_checkpoint': str(v)})
 
 TRANSLATE = dict(
     decay_lr=lambda v: {} if _switch(v) else {'schedule': 'constant'},
@@ -871,12 +870,19 @@ def resolve(
     if positional: flags |= _by_place(words, [n for n in positional.split() if n not in flags], knobs)
     else: layers = [_layer(w, presets, knobs) for w in words]
     if callable(checkpoint): checkpoint = checkpoint({k: v for _, o in [*layers, ('', flags)] for k, v in o.items()})
+    layers = [_follow(name, layer, flags) for name, layer in layers]
     values, origin = {}, {}
     for name, layer in [*layers, ('checkpoint', checkpoint or {}), ('flag', flags)]:
         layer = {k: parse_value(knobs[k], v) for k, v in layer.items() if k in knobs}
         values |= layer
         origin |= dict.fromkeys(layer, name)
     return build(cls, values), origin
+
+def _follow(name, layer, flags):
+    "A nanoGPT file's checkpoints come at evaluations, also if a flag says when those are"
+    every = flags.get('eval_interval', 0)
+    both = name.endswith('.py') and layer.get('checkpoint_interval') == layer.get('eval_interval')
+    return name, layer | {'checkpoint_interval': every} if both and every > 0 else layer
 
 # %% ../nbs/00_core.ipynb #fbaf0771
 def _by_place(words, names, knobs):
@@ -893,7 +899,7 @@ def _by_place(words, names, knobs):
 def _layer(word, presets, knobs):
     "The settings behind a positional word: a preset's or a file's"
     if word in presets: return f'preset {word}', presets[word]
-    if word.endswith(('.toml', '.py')): return word, _by_file(word, read_config(word, knobs))
+    if word.endswith(('.toml', '.py')): return word, _by_file(word, read_config(word, knobs), knobs)
     if flag := _flag_for(word, knobs): raise UserError(f'{word!r} is neither a preset nor a configuration file: give it with --{flag} {shlex.quote(word)}')
     near = difflib.get_close_matches(word, presets, 1) or [o for o in presets if word in o][:1]
     raise UserError(f'unknown preset {word!r}: ' + (f'did you mean {near[0]}? ' if near else '') +
@@ -910,10 +916,19 @@ def _flag_for(word, knobs):
     flags = next((o for endings, o in _KINDS.items() if path.suffix.lower() in endings.split()), flags)
     return next((o for o in flags if o in knobs), None)
 
-def _by_file(path, values):
+def _nanogpt(values, knobs):
+    "What nanoGPT does without being told: characters, ckpt.pt, a checkpoint and both losses at each evaluation"
+    if 'sampling' not in knobs: return {'final_name': 'ckpt.pt'}           # another command's
+    own = {'final_name': 'ckpt.pt', 'keep_last_n_checkpoints': 2, 'eval_train': True}
+    if values.get('eval_interval', 1) > 0: own['checkpoint_interval'] = values.get('eval_interval', knobs['eval_interval'].default)
+    return own if values.get('dataset') in _SUBWORDS else own | {'tokenizer': 'char'}
+
+_SUBWORDS = ('openwebtext', 'shakespeare')   # what nanoGPT prepares with GPT-2's vocabulary; all else is of characters
+
+def _by_file(path, values, knobs=()):
     "`values` and what the file's kind and place say: nanoGPT's users look for ckpt.pt; the file in a run folder means that folder, wherever it is now"
     folder = Path(path).parent
-    if path.endswith('.py'): return {'final_name': 'ckpt.pt'} | values
+    if path.endswith('.py'): return _nanogpt(values, knobs) | values
     return values | ({'out_dir': str(folder)} if Path(path).name == 'config.toml' and (folder/'metrics.jsonl').exists() else {})
 
 # %% ../nbs/00_core.ipynb #19b49f17

@@ -246,13 +246,18 @@ def _draw(ax, records, recent, n_smooth, colour, name, x_axis='step'):
     if points: ax.plot(*zip(*points), marker='o', ms=3, lw=.8, **look)
 
 # %% ../nbs/10_monitor.ipynb #6bf07890
+def _newest():
+    "The run that wrote something most recently, as the monitor finds it"
+    from nanogpt_lit.watch import newest_run              # which draws with this page
+    try: return str(newest_run())
+    except UserError: raise UserError('no run to plot: name at least one run folder, as in nanogpt-plot runs/quickstart') from None
+
 def plot_command(
     cfg: PlotConfig, # run folders, output
 ):
     "Target of `nanogpt-plot`: write the picture, print where it is and how the runs compare"
     runs = [*cfg.runs, *([cfg.checkpoint_dir] if cfg.checkpoint_dir else [])]
-    if not runs:
-        raise UserError('no run to plot: name at least one run folder, as in nanogpt-plot runs/quickstart')
+    if not runs: runs = [_newest()]
     first = Path(runs[0])
     out = Path(cfg.output or (first if first.is_dir() else first.parent)/'plots'/'loss_curve_latest.png')
     runs = _named(runs)
