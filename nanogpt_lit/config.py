@@ -18,6 +18,7 @@ __all__ = ['PRESETS', 'FINETUNE_PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nan
 import math, re, sys
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Literal, get_type_hints
 from .core import LIMITS, Command, Knob, UserError, canonical, flat_fields, parse_value, run_command
 
@@ -693,6 +694,8 @@ class SampleConfig(ChoiceKnobs):
     num_threads: int|None = None     # CPU threads; None = torch's choice
 
     def __post_init__(self):
+        if re.search(r'\s', self.out_dir) and not Path(self.out_dir).exists():
+            raise UserError(f'there is no run folder {self.out_dir!r}: give a prompt with --start "{self.out_dir}"')
         if self.temperature < 0: raise UserError(f'temperature={self.temperature}: expected 0 or more')
         if self.repetition_penalty <= 0:
             raise UserError(f'repetition_penalty={self.repetition_penalty}: expected more than 0; 1 = none')

@@ -82,7 +82,7 @@ def _prepared(sources, home, d):
     for o in left_out(m['skipped'], m['skipped_examples']): warn(f'left out or mended: {o}')
     return home
 
-# %% ../nbs/15_pretrain.ipynb #c3104ef4
+# %% ../nbs/15_pretrain.ipynb #8ab42540
 PLACES = ('', 'data', 'data/dataset', 'data/dataset/minimind_dataset') # where users of other trainers have their files
 
 def _found(name):
@@ -99,6 +99,7 @@ def _default_data(d):
     if not there: return {}
     return {'dataset': there[0]} if Path(there[0]).is_dir() else {'input': there[:1]}
 
+# %% ../nbs/15_pretrain.ipynb #c3104ef4
 def _prepared_input(d, home, again=False):
     "`home` with the data of `d.input`, prepared now or, for a run that goes on though its text is gone, before"
     names = _all_of_minigpt(d.input) if tuple(d.input) == FULL_DATA else d.input
@@ -112,7 +113,7 @@ def _prepared_input(d, home, again=False):
     if left := [o for o in d.input if o not in names]: warn(f'of all the data, there is no {", ".join(left)}: training on the rest')
     return home
 
-# %% ../nbs/15_pretrain.ipynb #d50042d5
+# %% ../nbs/15_pretrain.ipynb #136bad7c
 def _prepared_home(name):
     "The folder of this name, here or in data/, that holds tokens; None if there is none"
     for home in (Path(name), Path('data')/name):
@@ -125,6 +126,7 @@ def _raw_text(name):
     texts = [home/'input.txt' for home in (Path(name), Path('data')/name)]
     return next((p for p in texts if p.is_file()), None)
 
+# %% ../nbs/15_pretrain.ipynb #d50042d5
 def _prepared_dataset(d):
     "The folder of a dataset that is prepared or known by name; one known by name is prepared at first use"
     if '://' in d.dataset: return d.dataset                # a prepared folder far away, read through a cache
@@ -521,16 +523,7 @@ def check_free(folder):
     if note.get('state') != 'running' or note.get('pid') == os.getpid() or not alive(note): return
     raise UserError(f'process {note["pid"]} is training in {folder} at this moment: stop it, or choose another --out_dir')
 
-# %% ../nbs/15_pretrain.ipynb #f4a189ce
-def _take_back(home):
-    "Remove a prepared folder that this process has just made"
-    manifest = load_manifest(home)
-    shards = [home/o['name'] for split in manifest['splits'].values() for o in split['files']]
-    vocabulary = [home/'tokenizer'/name for name in ('tokenizer.json', 'tokenizer_config.json')]
-    for p in (*shards, *vocabulary, home/'README.md', home/'meta.json'): p.unlink(missing_ok=True)
-    with suppress(OSError): (home/'tokenizer').rmdir()
-    with suppress(OSError): home.rmdir()
-
+# %% ../nbs/15_pretrain.ipynb #f4e00040
 def _opened_with_less(cfg, folder, again, origin):
     "`open_data`; a vocabulary of a size that nobody has asked for shrinks to what the text has"
     try: return open_data(cfg.data, folder, again)
@@ -541,6 +534,16 @@ def _opened_with_less(cfg, folder, again, origin):
     warn(f'the text is too small for a vocabulary of {cfg.data.tokenizer_vocab_size:,} ids: it gets {int(fits[1]):,}')
     cfg.data.tokenizer_vocab_size = int(fits[1])
     return open_data(cfg.data, folder, again)
+
+# %% ../nbs/15_pretrain.ipynb #f4a189ce
+def _take_back(home):
+    "Remove a prepared folder that this process has just made"
+    manifest = load_manifest(home)
+    shards = [home/o['name'] for split in manifest['splits'].values() for o in split['files']]
+    vocabulary = [home/'tokenizer'/name for name in ('tokenizer.json', 'tokenizer_config.json')]
+    for p in (*shards, *vocabulary, home/'README.md', home/'meta.json'): p.unlink(missing_ok=True)
+    with suppress(OSError): (home/'tokenizer').rmdir()
+    with suppress(OSError): home.rmdir()
 
 @contextmanager
 def _data_of(cfg, folder, again=False, origin=()):
@@ -639,31 +642,7 @@ def _same_data(s, **splits):
     for name, data in splits.items():
         s.check_agree(f'{name} split', _in_brief(data), 'give all machines the same files')
 
-# %% ../nbs/15_pretrain.ipynb #5042c772
-def pretrain(
-    cfg: RunConfig,    # all settings; not changed
-    origin: dict=None, # where they came from (from `resolve`); None: as `all_meant` says
-    callbacks=(),      # further ones
-    quiet: bool=False, # no log lines (the progress bar stays)
-) -> Run:
-    "Train a GPT as `cfg` says. `UserError` for what the user can mend, before anything is written if possible"
-    cfg, origin, s = deepcopy(cfg), all_meant(cfg) if origin is None else origin, strategy_for(cfg.train)
-    with ExitStack() as whole:
-        with s.in_turn(): folder = whole.enter_context(run_folder(cfg.train.out_dir, alone=s.is_main))
-        return _pretrain(cfg, origin, s, folder, callbacks, quiet)
-
-def _questions(t, tok, folder, origin):
-    "The callback that asks HellaSwag's questions; where only a preset wants it, and there are none, a warning"
-    by_hand = origin.get('hellaswag_interval') in ('flag', 'checkpoint') or t.hellaswag
-    if not by_hand and t.hellaswag_interval:
-        there = [o for o in ('hellaswag_val.jsonl', 'hellaswag/hellaswag_val.jsonl') if Path(_found(o)).is_file()]
-        if there: t = replace(t, hellaswag=_found(there[0]))
-    try: return hellaswag_watch(t, tok, folder)
-    except UserError as e:
-        if by_hand: raise
-        warn(f'no HellaSwag scores, which this preset asks for every {t.hellaswag_interval} steps: {e}')
-        return []
-
+# %% ../nbs/15_pretrain.ipynb #f70733d4
 def _begun_with(cfg, origin, s):
     "The weights of `start_from`, of which `cfg` and `origin` take over the shape and the vocabulary"
     if isinstance(s, Sharded): raise UserError('--start_from does not work with --strategy fsdp: leave one of them out')
@@ -677,6 +656,7 @@ def _begun_with(cfg, origin, s):
     if 'wpe.weight' in weights: weights['wpe.weight'] = weights['wpe.weight'][:block]
     return weights
 
+# %% ../nbs/15_pretrain.ipynb #7a683fba
 def _only_measured(cfg, folder, data, back, s, weights):
     "The losses of a checkpoint, or of the model to begin with, as a run without a step; nothing is written"
     train, val, tok, batches = data
@@ -689,6 +669,32 @@ def _only_measured(cfg, folder, data, back, s, weights):
     record = dict(step=t.step, train_loss=loss_on(train), val_loss=loss_on(val))
     t.say(eval_line(record))
     return Run(folder, cfg, t.raw_model.eval(), tok, train, val, t)
+
+# %% ../nbs/15_pretrain.ipynb #6a7010fe
+def _questions(t, tok, folder, origin):
+    "The callback that asks HellaSwag's questions; where only a preset wants it, and there are none, a warning"
+    by_hand = origin.get('hellaswag_interval') in ('flag', 'checkpoint') or t.hellaswag
+    if not by_hand and t.hellaswag_interval:
+        there = [o for o in ('hellaswag_val.jsonl', 'hellaswag/hellaswag_val.jsonl') if Path(_found(o)).is_file()]
+        if there: t = replace(t, hellaswag=_found(there[0]))
+    try: return hellaswag_watch(t, tok, folder)
+    except UserError as e:
+        if by_hand: raise
+        warn(f'no HellaSwag scores, which this preset asks for every {t.hellaswag_interval} steps: {e}')
+        return []
+
+# %% ../nbs/15_pretrain.ipynb #5042c772
+def pretrain(
+    cfg: RunConfig,    # all settings; not changed
+    origin: dict=None, # where they came from (from `resolve`); None: as `all_meant` says
+    callbacks=(),      # further ones
+    quiet: bool=False, # no log lines (the progress bar stays)
+) -> Run:
+    "Train a GPT as `cfg` says. `UserError` for what the user can mend, before anything is written if possible"
+    cfg, origin, s = deepcopy(cfg), all_meant(cfg) if origin is None else origin, strategy_for(cfg.train)
+    with ExitStack() as whole:
+        with s.in_turn(): folder = whole.enter_context(run_folder(cfg.train.out_dir, alone=s.is_main))
+        return _pretrain(cfg, origin, s, folder, callbacks, quiet)
 
 def _pretrain(cfg, origin, s, folder, callbacks, quiet):
     "`pretrain` in a folder that is ours"

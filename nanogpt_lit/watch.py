@@ -382,7 +382,9 @@ def newest_run(
     "The run that wrote something most recently. `UserError` if there is none"
     when, runs = {}, Path(folder).glob('*') if folder else [Path(), *(p for o in RUN_PLACES for p in Path().glob(o))]
     for file in (p/n for p in runs for n in ('status.json', 'metrics.jsonl')):
-        with suppress(OSError): when[file.parent] = max(when.get(file.parent, 0.), file.stat().st_mtime)
+        with suppress(OSError):
+            about = file.stat()
+            if about.st_size: when[file.parent] = max(when.get(file.parent, 0.), about.st_mtime)
     if not when:
         raise UserError(f'there is no run in {folder or "runs"}/: name a run folder, '
                         'as in nanogpt-monitor checkpoints/mine')
