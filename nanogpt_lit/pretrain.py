@@ -673,7 +673,7 @@ def _only_measured(cfg, folder, data, back, s, weights):
 # %% ../nbs/15_pretrain.ipynb #6a7010fe
 def _questions(t, tok, folder, origin):
     "The callback that asks HellaSwag's questions; where only a preset wants it, and there are none, a warning"
-    by_hand = origin.get('hellaswag_interval') in ('flag', 'checkpoint') or t.hellaswag
+    by_hand = origin.get('hellaswag_interval') == 'flag' or t.hellaswag
     if not by_hand and t.hellaswag_interval:
         there = [o for o in ('hellaswag_val.jsonl', 'hellaswag/hellaswag_val.jsonl') if Path(_found(o)).is_file()]
         if there: t = replace(t, hellaswag=_found(there[0]))

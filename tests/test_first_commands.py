@@ -13,7 +13,7 @@ from nanogpt_lit.interop import load_run
 from nanogpt_lit.loader import TokenData
 from nanogpt_lit.optim import lr_at, lr_factor
 from nanogpt_lit.pretrain import PLACES
-from nanogpt_lit.watch import newest_run
+from nanogpt_lit.monitor import newest_run
 
 TEXT = 'It was a bright cold day in April, and the clocks were striking thirteen.\n'*40
 SMALL = '--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 2 --device cpu --eval_iters 1 --num_threads 1'
