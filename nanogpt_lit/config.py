@@ -18,6 +18,7 @@ __all__ = ['PRESETS', 'FINETUNE_PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nan
 import math, re, sys
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Literal, get_type_hints
 from .core import LIMITS, Command, Knob, UserError, canonical, flat_fields, parse_value, run_command
 
@@ -147,6 +148,8 @@ class SourceKnobs:
                                      # else no validation
     data_dtype: Literal['auto', 'uint8', 'uint16', 'uint32', 'int32',
                         'int64'] = 'auto' # of ids in .bin files without a header; auto = looked at
+    default_data: list[str] = field(default_factory=list) # files or folders of which the first that is found
+                                     # is taken if nothing else is named
     mix: list[str] = field(default_factory=list) # several datasets with weights: NAME=WEIGHT NAME=WEIGHT …
 
 # %% ../nbs/00a_config.ipynb #dfabcc77
@@ -208,6 +211,8 @@ class RateKnobs:
     schedule: Literal['cosine', 'linear', 'wsd', 'constant'] = 'cosine' # shape after the warm-up;
                                      # wsd = warm-up, stable, decay
     warmup_steps: int = 0            # steps of linear warm-up
+    warmup_from: Literal['next', 'zero'] = 'next' # share of the peak at step i of a warm-up of w steps:
+                                     # (i+1)/(w+1), or i/w as in CS336 (the first update does nothing)
     warmup_tokens: int = 0           # the same as a number of tokens; replaces warmup_steps
     warmup_epochs: float = 0.        # the same as a number of passes over the training data;
                                      # replaces warmup_steps
@@ -303,9 +308,12 @@ class WatchKnobs:
                                      # 0 = no limit
     max_memory: float = 0.           # percent of the machine's memory above which the run saves and stops;
                                      # 0 = no limit
+    show_config: bool = False        # print all settings at the start, not only those that were changed
     log_interval: int = 10           # steps between log lines
     eval_interval: int = 250         # steps between validation losses
     eval_iters: int = 0              # batches per validation loss; 0 = the whole validation split
+    eval_only: bool = False          # measure the losses of what there is, and end without training
+    eval_train: bool = False         # measure the loss on as many batches of the training split too
     patience: int = 0                # stop early after so many evaluations without a better validation loss;
                                      # 0 = never
     min_delta: float = 0.            # by how much a validation loss must be lower to count as better,
@@ -336,6 +344,9 @@ class SaveKnobs:
                                      # such as final_model.pt; {index} = the last step counted from 0
     plot_loss: bool = False          # keep a loss-curve picture at every checkpoint
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
+    start_from: str|None = None      # begin with the weights of another model: gpt2, gpt2-xl, a run folder …
+                                     # (nanoGPT's init_from)
+    must_resume: bool = False        # with auto_resume: an error if there is nothing to continue (nanoGPT's init_from=resume)
     resume: bool = False             # continue from --checkpoint_path
     checkpoint_path: str|None = None # checkpoint for --resume
     load_checkpoint: str|None = None # the same as --resume --checkpoint_path FILE
@@ -445,19 +456,20 @@ PRESETS['speedrun'] = dict(
 PRESETS |= {
     'build-nanogpt': dict(
         act='gelu_tanh', vocab_size=50304, final_name='model_{index:05d}.pt', tokenizer='gpt2',
-        out_dir='runs/build-nanogpt', batch_size=64, grad_accum_steps=8, max_steps=19073, warmup_steps=715,
+        out_dir='log', default_data=['edu_fineweb10B'], hellaswag_interval=250, batch_size=64, grad_accum_steps=8, max_steps=19073, warmup_steps=715,
         learning_rate=6e-4, min_lr=6e-5, weight_decay=.1, eval_interval=250, generate_interval=250,
         checkpoint_interval=5000),
     'chinese-news': dict(
         tokenizer='char', sampling='random', out_dir='runs/chinese-news', final_name='ckpt.pt', n_layer=40,
         n_head=8, n_embd=512, block_size=256, dropout=.4, bias=False, batch_size=32, max_steps=30_000,
-        learning_rate=2e-5, warmup_steps=100, eval_interval=2000, eval_iters=200)}
+        learning_rate=2e-5, warmup_steps=100, eval_interval=2000, eval_iters=200, checkpoint_interval=2000,
+        keep_last_n_checkpoints=2, eval_train=True)}
 
 # %% ../nbs/00a_config.ipynb #aa3e2ff2
 _cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
               tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999, grad_clip=1.,
               learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100,
-              checkpoint_interval=5000)
+              checkpoint_interval=5000, schedule='constant', warmup_from='zero')
 
 PRESETS |= {
     'cs336-small': dict(
@@ -473,14 +485,17 @@ PRESETS |= {
 # %% ../nbs/00a_config.ipynb #4b1ec87a
 _minigpt = dict(checkpoint_name='checkpoint_step_{step}.pt', final_name='final_model.pt', pos='rotary',
                 norm='rmsnorm', norm_eps=1e-6, act='swiglu', bias=False, dropout=.1, block_size=1024,
-                n_kv_head=3, tokenizer='bpe', grad_clip=1., plot_loss=True, checkpoint_interval=400)
+                n_kv_head=3, tokenizer='bpe', tokenizer_vocab_size=15_000, tokenizer_samples=100_000, grad_clip=1.,
+                plot_loss=True, checkpoint_interval=400,
+                default_data=['pretrain_hq.jsonl', 'sft_1024.jsonl', 'sft_512.jsonl', 'r1_mix_1024.jsonl',
+                              'pretrain_200.jsonl', 'sft_mini_512.jsonl'])
 
 PRESETS |= {
     'minigpt-small': dict(
-        **_minigpt, out_dir='runs/minigpt-small', tokenizer_vocab_size=15_000, n_layer=18, n_head=9,
+        **_minigpt, out_dir='runs/minigpt-small', n_layer=18, n_head=9,
         n_embd=288, d_ff=1152, batch_size=8, max_steps=3000, learning_rate=3e-4, warmup_steps=100),
     'minigpt-medium': dict(
-        **_minigpt, out_dir='runs/minigpt-medium', tokenizer_vocab_size=20_000, n_layer=20, n_head=12,
+        **_minigpt, out_dir='runs/minigpt-medium', n_layer=20, n_head=12,
         n_embd=384, d_ff=1536, batch_size=2, max_steps=8000, learning_rate=3e-5, warmup_steps=800)}
 
 # %% ../nbs/00a_config.ipynb #6af64cb1
@@ -679,6 +694,8 @@ class SampleConfig(ChoiceKnobs):
     num_threads: int|None = None     # CPU threads; None = torch's choice
 
     def __post_init__(self):
+        if re.search(r'\s', self.out_dir) and not Path(self.out_dir).exists():
+            raise UserError(f'there is no run folder {self.out_dir!r}: give a prompt with --start "{self.out_dir}"')
         if self.temperature < 0: raise UserError(f'temperature={self.temperature}: expected 0 or more')
         if self.repetition_penalty <= 0:
             raise UserError(f'repetition_penalty={self.repetition_penalty}: expected more than 0; 1 = none')

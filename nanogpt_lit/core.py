@@ -9,12 +9,12 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'LIMITS',
            'one_of', 'misfit', 'read_json', 'human', 'duration', 'seed_everything', 'pick_device', 'pick_dtype',
            'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax',
            'progress', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'canonical', 'parse_argv', 'spoken',
-           'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config', 'Command',
-           'help_text', 'in_words', 'run_command']
+           'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config', 'show_changes',
+           'Command', 'help_text', 'in_words', 'run_command']
 
 # %% ../nbs/00_core.ipynb #5acf5514
-import ast, ctypes, difflib, errno, hashlib, json, linecache, os, random, re, signal, stat, sys, tempfile
-import threading, time, tokenize, tomllib, traceback
+import ast, ctypes, difflib, errno, hashlib, json, linecache, os, random, re, shlex, signal, stat, sys, tempfile
+import textwrap, threading, time, tokenize, tomllib, traceback
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -647,9 +647,8 @@ def _switch(v):
     raise UserError(f'{_brief(v)}: expected True or False')
 
 def _init_from(v):
-    known = {'scratch': {}, 'resume': {'auto_resume': True}}
-    if str(v) in known: return known[str(v)]
-    raise UserError(f'init_from={_brief(v)}: expected scratch or resume')
+    known = {'scratch': {}, 'resume': {'auto_resume': True, 'must_resume': True}}
+    return known.get(str(v), {'start_from': str(v), 'pretrained_checkpoint': str(v)})
 
 TRANSLATE = dict(
     decay_lr=lambda v: {} if _switch(v) else {'schedule': 'constant'},
@@ -728,7 +727,9 @@ def _foreign(where, name, value, knobs):
     raise UserError(f'unknown {"flag" if dashes else "setting"} {where}' + (f': did you mean {dashes}{near[0]}?' if near else ': see --help for all'))
 
 # %% ../nbs/00_core.ipynb #f117a198
-IMPLIED = {'checkpoint_dir': 'cs336-medium'} # a flag that only one system has: the preset with that system's defaults
+# flags by which one system is recognised, and what its users get without naming it: a preset, and its run folder
+IMPLIED = dict.fromkeys(('checkpoint_dir', 'merges_path', 'd_model', 'rope_theta', 'max_grad_norm', 'num_eval_batches'),
+                        ('cs336-medium', 'checkpoints'))
 
 def spoken(
     argv: list[str], # the words after the command's name
@@ -739,12 +740,15 @@ def spoken(
     names = [o.partition('=')[0].lstrip('-').replace('-', '_') if o.startswith('--') else '' for o in words]
     for i in reversed([i for i, o in enumerate(names) if o == 'config' and i + 1 < len(words)]):
         words[i:i + 2] = [w] = [o if (o := words[i + 1]) in presets or o.endswith(('.toml', '.py')) else f'minigpt-{o}']
-    if 'context_length' in names and 'max_seq_len' in names: i = names.index('max_seq_len'); del words[i:i + 2]
     named = any(o in presets or o.endswith(('.toml', '.py')) for o in words if not o.startswith('--'))
-    for flag, preset in IMPLIED.items():
-        if flag in names and preset in presets and not named:
-            print(f'note: --{flag} is a flag of one trainer only, so its defaults come along: preset {preset} (name another to change that)')
-            return [preset, *words]
+    course = any(o in presets and o.startswith('cs336') for o in words)
+    for flag, (preset, folder) in IMPLIED.items():
+        if flag not in names or preset not in presets or named: continue
+        print(f'note: --{flag} is a flag of one trainer, so its defaults come along: preset {preset}, '
+              f'run folder {folder} (name another preset to change that)')
+        words, names, course = [preset, '--out_dir', folder, *words], ['', '', '', *names], True
+        break
+    if 'max_seq_len' in names and (course or 'context_length' in names): i = names.index('max_seq_len'); del words[i:i + 2]
     return words
 
 # %% ../nbs/00_core.ipynb #e64812ca
@@ -866,12 +870,19 @@ def resolve(
     if positional: flags |= _by_place(words, [n for n in positional.split() if n not in flags], knobs)
     else: layers = [_layer(w, presets, knobs) for w in words]
     if callable(checkpoint): checkpoint = checkpoint({k: v for _, o in [*layers, ('', flags)] for k, v in o.items()})
+    layers = [_follow(name, layer, flags) for name, layer in layers]
     values, origin = {}, {}
     for name, layer in [*layers, ('checkpoint', checkpoint or {}), ('flag', flags)]:
         layer = {k: parse_value(knobs[k], v) for k, v in layer.items() if k in knobs}
         values |= layer
         origin |= dict.fromkeys(layer, name)
     return build(cls, values), origin
+
+def _follow(name, layer, flags):
+    "A nanoGPT file's checkpoints come at evaluations, also if a flag says when those are"
+    every = flags.get('eval_interval', 0)
+    both = name.endswith('.py') and layer.get('checkpoint_interval') == layer.get('eval_interval')
+    return name, layer | {'checkpoint_interval': every} if both and every > 0 else layer
 
 # %% ../nbs/00_core.ipynb #fbaf0771
 def _by_place(words, names, knobs):
@@ -888,15 +899,36 @@ def _by_place(words, names, knobs):
 def _layer(word, presets, knobs):
     "The settings behind a positional word: a preset's or a file's"
     if word in presets: return f'preset {word}', presets[word]
-    if word.endswith(('.toml', '.py')): return word, _by_file(word, read_config(word, knobs))
+    if word.endswith(('.toml', '.py')): return word, _by_file(word, read_config(word, knobs), knobs)
+    if flag := _flag_for(word, knobs): raise UserError(f'{word!r} is neither a preset nor a configuration file: give it with --{flag} {shlex.quote(word)}')
     near = difflib.get_close_matches(word, presets, 1) or [o for o in presets if word in o][:1]
     raise UserError(f'unknown preset {word!r}: ' + (f'did you mean {near[0]}? ' if near else '') +
                     f'presets are {", ".join(presets)}; a configuration file ends in .toml or .py')
 
-def _by_file(path, values):
+_KINDS = {'.txt .md .csv .tsv .json .jsonl .parquet .html': ('input',), '.bin .npy': ('train_data',),
+          '.pt .dcp': ('pretrained_checkpoint', 'load_checkpoint')}
+
+def _flag_for(word, knobs):
+    "The flag with which a path should have been given, by its ending, and by what is there; None for what is no path"
+    path, flags = Path(word), ()
+    if os.path.isdir(word): flags = ('pretrained_checkpoint', 'load_checkpoint') if (path/'metrics.jsonl').exists() else ('dataset',)
+    elif os.path.isfile(word): flags = ('input',)
+    flags = next((o for endings, o in _KINDS.items() if path.suffix.lower() in endings.split()), flags)
+    return next((o for o in flags if o in knobs), None)
+
+def _nanogpt(values, knobs):
+    "What nanoGPT does without being told: characters, ckpt.pt, a checkpoint and both losses at each evaluation"
+    if 'sampling' not in knobs: return {'final_name': 'ckpt.pt'}           # another command's
+    own = {'final_name': 'ckpt.pt', 'keep_last_n_checkpoints': 2, 'eval_train': True}
+    if values.get('eval_interval', 1) > 0: own['checkpoint_interval'] = values.get('eval_interval', knobs['eval_interval'].default)
+    return own if values.get('dataset') in _SUBWORDS else own | {'tokenizer': 'char'}
+
+_SUBWORDS = ('openwebtext', 'shakespeare')   # what nanoGPT prepares with GPT-2's vocabulary; all else is of characters
+
+def _by_file(path, values, knobs=()):
     "`values` and what the file's kind and place say: nanoGPT's users look for ckpt.pt; the file in a run folder means that folder, wherever it is now"
     folder = Path(path).parent
-    if path.endswith('.py'): return {'final_name': 'ckpt.pt'} | values
+    if path.endswith('.py'): return _nanogpt(values, knobs) | values
     return values | ({'out_dir': str(folder)} if Path(path).name == 'config.toml' and (folder/'metrics.jsonl').exists() else {})
 
 # %% ../nbs/00_core.ipynb #19b49f17
@@ -912,6 +944,21 @@ def show_config(
         text = str(v) if len(str(v)) < 80 else f'{str(v)[:76]} …'
         lines.append(f'{"*" if changed else " "} {k.name:<22} = {text:<23} {origin.get(k.name, "") if changed else ""}'.rstrip())
     return '\n'.join(lines).strip('\n')
+
+def show_changes(
+    cfg,          # a resolved configuration
+    origin: dict, # where each value came from, from `resolve`
+    width=110,    # characters a line
+) -> str:
+    "What isn't at its default, by where it came from: the table of `show_config` in a few lines"
+    values, told = flat_values(cfg), {}
+    for k in flat_fields(type(cfg)).values():
+        if (v := values[k.name]) == k.default: continue
+        text = str(v) if len(str(v)) < 60 else f'{str(v)[:56]} …'
+        told.setdefault(origin.get(k.name) or 'worked out', []).append(f'{k.name}={text}')
+    lines = [textwrap.fill(f'{where}: {", ".join(words)}', width, subsequent_indent='    ', break_on_hyphens=False, break_long_words=False)
+             for where, words in told.items()]
+    return '\n'.join(lines or ['all settings are at their defaults'])
 
 # %% ../nbs/00_core.ipynb #b88bdf03
 @dataclass

@@ -25,6 +25,8 @@ from .tokenizer import load_tokenizer
 _LLMC = {20240520: (1, '<u2', 50257, 50256),
          20240801: (7, '<u4', 128256, 128000)} # (GPT-2 and Llama 3)
 
+_QUESTIONS = 20240522                             # llm.c's HellaSwag
+
 def open_tokens(
     path,       # .bin or .npy file of token ids
     dtype=None, # of a .bin file without a header, such as 'uint16'; None = look at it
@@ -41,6 +43,9 @@ def open_tokens(
     if path.suffix != '.bin':
         raise UserError(f'{path} is not a token file: expected .bin or .npy (make one from text '
                         'with nanogpt-prepare)')
+    if size >= 1024 and np.fromfile(path, '<i4', 1)[0] == _QUESTIONS:
+        raise UserError(f'{path} holds the HellaSwag questions of llm.c, no text to train on: give token files; '
+                        'for the questions there is --hellaswag hellaswag_val.jsonl')
     if not dtype and (known := _llmc(path, size)): return _mapped(path, known[0], offset=1024)
     dtype = np.dtype(dtype or _guess(path, size))
     if size % dtype.itemsize:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JORDAN', 'split_params', 'newton_schulz', 'muon_dtype', 'best_quintic', 'polar_express', 'coefficients', 'muon_scale',
-           'Unmarked', 'AdamW', 'Muon', 'make_optimizers', 'set_lr', 'lr_factor', 'lr_at', 'clip_grad_norm',
-           'weights_of', 'update_ratios']
+           'Unmarked', 'AdamW', 'Muon', 'make_optimizers', 'set_lr', 'lr_factor', 'lr_at', 'odd_schedule',
+           'clip_grad_norm', 'weights_of', 'update_ratios']
 
 # %% ../nbs/08_optim.ipynb #4961833c
 import math
@@ -198,7 +198,7 @@ def lr_factor(
     progress: float=None,  # share of the run that is over, 0–1; None = step / max_steps
 ) -> float:
     "The share of the peak learning rate to use for the next update"
-    if step < cfg.warmup_steps: return (step + 1)/(cfg.warmup_steps + 1)
+    if step < cfg.warmup_steps: return _warming(step, cfg.warmup_steps, cfg.warmup_from)
     floor = cfg.min_lr/cfg.learning_rate if cfg.learning_rate else 0.
     total = cfg.lr_decay_steps or max_steps
     warm = cfg.warmup_steps/total if progress is None else 0.
@@ -206,8 +206,17 @@ def lr_factor(
     past = (run - warm)/(1 - warm) if warm < 1 else 1.
     if cfg.schedule == 'constant': return 1.
     if cfg.schedule == 'cosine': return floor + (1 - floor)*(1 + math.cos(math.pi*past))/2
-    if cfg.schedule == 'wsd': past = max(0., 1 - (1 - run)/cfg.cooldown_fraction) if cfg.cooldown_fraction else 0.
-    return 1 - (1 - floor)*past
+    if cfg.schedule == 'linear': return 1 - (1 - floor)*past
+    if cfg.schedule == 'wsd':
+        cooled = max(0., 1 - (1 - run)/cfg.cooldown_fraction) if cfg.cooldown_fraction else 0.
+        return 1 - (1 - floor)*cooled
+    raise UserError(f'schedule={cfg.schedule!r} is unknown: expected cosine, linear, wsd or constant')
+
+def _warming(step, n, begins):
+    "The share of the peak in a warm-up of `n` steps"
+    if begins == 'next': return (step + 1)/(n + 1)
+    if begins == 'zero': return step/n
+    raise UserError(f'warmup_from={begins!r} is unknown: expected next or zero')
 
 def lr_at(
     step: int,             # updates already done
@@ -217,6 +226,20 @@ def lr_at(
 ) -> float:
     "AdamW's learning rate for the next update"
     return cfg.learning_rate*lr_factor(step, cfg, max_steps, progress)
+
+def odd_schedule(
+    cfg: OptimConfig, # schedule, warmup_steps, lr_decay_steps
+    max_steps: int,   # length of the run
+) -> str:
+    "What nobody can have meant by such a schedule, in a sentence; empty if there is nothing"
+    w, end = cfg.warmup_steps, cfg.lr_decay_steps
+    if w and w >= max_steps:
+        return (f'the warm-up takes {w:,} steps and the run has {max_steps:,}: the learning rate gets to '
+                f'{lr_factor(max_steps - 1, cfg, max_steps):.1%} of its peak only (--warmup_steps)')
+    if w and end and end <= w and cfg.schedule in ('cosine', 'linear'):
+        return (f'the decay ends at step {end:,}, within the warm-up of {w:,} steps: the learning rate will fall from '
+                'its peak to its end in one step (--lr_decay_steps, --warmup_steps)')
+    return ''
 
 # %% ../nbs/08_optim.ipynb #3e2d2963
 def clip_grad_norm(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EVENTS', 'EXTRAS', 'SAMPLED', 'TIMINGS', 'SIGNALS', 'COMPILE_MODES', 'micro_shares', 'Together', 'SingleDevice',
            'Callback', 'in_steps', 'OneBatch', 'Trainer', 'mean_loss', 'memory_gb', 'try_compile', 'deterministic',
-           'cut_back', 'MetricsFile', 'log_line', 'LogLines', 'outcome', 'ProgressBar', 'EarlyStop', 'batch_floor',
-           'OverfitBatch', 'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
+           'cut_back', 'MetricsFile', 'log_line', 'eval_line', 'without_positions', 'on_screen', 'LogLines', 'outcome',
+           'ProgressBar', 'EarlyStop', 'batch_floor', 'OverfitBatch', 'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
 
 # %% ../nbs/09_trainer.ipynb #3040fe5a
 import json, math, os, signal, threading, time
@@ -21,7 +21,7 @@ from .config import OptimConfig, TrainConfig
 from .core import (UserError, atomic_write, duration, human, pick_device, pick_dtype,
                               progress as tqdm_bar, set_threads, spoken_through)
 from .loader import eval_batches
-from .optim import clip_grad_norm, lr_factor, set_lr, update_ratios, weights_of
+from .optim import clip_grad_norm, lr_factor, odd_schedule, set_lr, update_ratios, weights_of
 from .sizing import flops_per_token, peak_flops
 
 # %% ../nbs/09_trainer.ipynb #13c5dd77
@@ -165,6 +165,7 @@ class Trainer:
         extra = [make(train_cfg) for flag, make in EXTRAS.items() if getattr(train_cfg, flag, None)]
         self.callbacks = sorted([*callbacks, *extra], key=lambda o: o.order)
         self.val_data, self.eval_fn = val_data, eval_fn
+        self.train_data = getattr(plan, 'data', None)         # for its mean loss, if that was asked for
         self.n_micro = self.strategy.micro_steps(train_cfg.batch_size, train_cfg.grad_accum_steps)
         # a progress bar replaces it
         self.say = lambda text: print(text, flush=True) if self.strategy.is_main else None
@@ -362,7 +363,15 @@ def evaluate(self: Trainer) -> float:
 def _bits_per_byte(self: Trainer):
     "The validation loss in units that don't depend on the tokenizer, where the data knows its bytes"
     if self.eval_fn or not (n := self.val_data.n_bytes): return {}
-    return dict(bits_per_byte=self.val_loss/math.log(2)*(len(self.val_data) - 1)/n)
+    return dict(bits_per_byte=self.val_loss/math.log(2)*len(self.val_data)/n) # nobody predicts the first: its bytes don't count
+
+@patch
+def _train_loss(self: Trainer):
+    "The mean loss on the training split, on as many batches as of the other"
+    data, c = self.train_data, self.cfg
+    if data is None or not c.eval_train or self.eval_fn: return {}
+    n = c.eval_iters or -(-len(self.val_data)//(c.batch_size*self.plan.block_size))
+    return dict(train_loss=mean_loss(self.raw_model, data, c.batch_size, self.plan.block_size, n, self.strategy))
 
 @patch
 def _losses_of_sources(self: Trainer):
@@ -543,7 +552,7 @@ def _after_step(self: Trainer, start):
 def _log(self: Trainer, evaluated=True):
     self.record = self.make_record()
     if evaluated:
-        self.record |= dict(val_loss=self.val_loss) | self._bits_per_byte() | self._losses_of_sources()
+        self.record |= self._train_loss() | dict(val_loss=self.val_loss) | self._bits_per_byte() | self._losses_of_sources()
     self._window = [0, 0., 0.]
     self.fire('on_log')
 
@@ -559,6 +568,8 @@ def _prepare(self: Trainer):
         batch = s.put(self.plan.batch(self.step, s.rank, s.world_size, 0, self.n_micro))
         compiled = try_compile(self.raw_model, batch, s, self.say, self.cfg.compile_mode)
         self.model = s.wrap(self.raw_model if s.any(compiled is self.raw_model) else compiled)
+    if not self.cfg.minutes and self.step < self.cfg.max_steps and (odd := odd_schedule(self.optim_cfg, self.cfg.max_steps)):
+        self.say(f'note: {odd}')
     self._flops = flops_per_token(cfg) if cfg is not None else None
     self._peak = peak_flops(s.device, s.dtype) if self._flops else None
     self.stop_reason, self.finish_reason, self._start = None, None, time.perf_counter()
@@ -646,6 +657,25 @@ def log_line(
     if 'mfu' in r: parts.append(f'mfu {r["mfu"]:.1%}')
     return f'iter {r["step"]}: ' + ', '.join(parts)
 
+def eval_line(
+    r: dict, # a record of an evaluation of both splits
+) -> str:
+    "`step 500: train loss 2.5012, val loss 2.5310`, nanoGPT's line"
+    return f'step {r["step"]}: train loss {r["train_loss"]:.4f}, val loss {r["val_loss"]:.4f}'
+
+def without_positions(
+    model, # any module
+) -> str:
+    "How nanoGPT counts the parameters of a model with a table of positions; nothing for one without"
+    if getattr(getattr(model, 'cfg', None), 'pos', None) != 'learned': return ''
+    return f'; {(sum(p.numel() for p in model.parameters()) - model.wpe.weight.numel())/1e6:.2f}M without positions'
+
+def on_screen(
+    t: Trainer, # with a record
+) -> dict:
+    "The record of the present step without what says nothing here: how busy a CPU is, of which nobody knows the peak"
+    return {k: v for k, v in t.record.items() if k != 'mfu' or t.strategy.device != 'cpu'}
+
 # %% ../nbs/09_trainer.ipynb #c5f167f6
 class LogLines(Callback):
     "Prints a line per logged step; before the first the size of model and step, after the last the outcome"
@@ -654,11 +684,12 @@ class LogLines(Callback):
     def on_fit_start(self, t):
         if not t.strategy.is_main: return
         s, n = t.strategy, sum(p.numel() for p in t.raw_model.parameters())
-        t.say(f'number of parameters: {human(n)} ({n:,}); tokens per iteration: {t.tokens_per_step:,}; '
+        t.say(f'number of parameters: {human(n)} ({n:,}{without_positions(t.raw_model)}); tokens per iteration: {t.tokens_per_step:,}; '
               f'device {s.device}, {s.dtype}')
         if t.cfg.max_tokens or t.cfg.max_epochs:
             t.say(f'the run has {t.cfg.max_steps:,} steps, '
                   f'{human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
+        self.idle = t.step > 0 and t._finished
         if t.step:
             t.say(f'continuing after step {t.step}' if not t._finished
                   else f'nothing is left to do after step {t.step}: {self.over(t)}')
@@ -666,9 +697,11 @@ class LogLines(Callback):
         unit = next((k for k in ('minutes', 'max_tokens', 'max_epochs') if getattr(t.cfg, k)), 'max_steps')
         return t.finish_reason or f'a larger --{unit} would go on'
     def on_log(self, t):
-        if t.strategy.is_main: t.say(log_line(t.record))
+        if not t.strategy.is_main: return
+        if 'train_loss' in t.record: t.say(eval_line(t.record))
+        t.say(log_line(on_screen(t)))
     def on_fit_end(self, t):
-        if t.strategy.is_main: t.say(outcome(t))
+        if t.strategy.is_main and not self.idle: t.say(outcome(t))
 
 # %% ../nbs/09_trainer.ipynb #6b0b2058
 def outcome(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STALE_S', 'ENDS', 'STATUS', 'COLOURS', 'myself', 'alive', 'environment', 'resources', 'Heartbeat', 'read_status',
            'run_state', 'braille', 'line_dots', 'text_chart', 'headline', 'bar', 'gpu_busy', 'sample_files',
-           'sample_text', 'last_sample', 'clip', 'screen', 'newest_run', 'monitor_command', 'full_screen', 'watch']
+           'sample_text', 'last_sample', 'clip', 'screen', 'monitor_command', 'full_screen', 'watch']
 
 # %% ../nbs/10a_watch.ipynb #fa55caa2
 import json, os, platform, re, select, shutil, socket, subprocess, sys, textwrap, time, unicodedata
@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from . import __version__
 from .config import MonitorConfig
 from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, misfit, one_of, or_none
-from .monitor import FIGURE, left_out, one_line, run_json, scan_metrics, series, smooth
+from .monitor import FIGURE, left_out, newest_run, one_line, run_json, scan_metrics, series, smooth
 from .trainer import Callback
 
 # %% ../nbs/10a_watch.ipynb #b2b63a5b
@@ -371,19 +371,6 @@ def _charts(records, width, height, plain):
     if width < 100 or records[-1]['step'] <= 1000: return text_chart(records, width, height, plain=plain)
     both = [text_chart(records, width//2 - 1, height, n, plain) for n in (0, 1000)]
     return [f'{a:<{width//2 - 1}}  {b}' for a, b in zip_longest(*both, fillvalue='')]
-
-# %% ../nbs/10a_watch.ipynb #3de90237
-def newest_run(
-    folder='runs', # folder of run folders
-) -> Path:
-    "The run that wrote something most recently. `UserError` if there is none"
-    when = {}
-    for file in (p/n for p in Path(folder).glob('*') for n in ('status.json', 'metrics.jsonl')):
-        with suppress(OSError): when[file.parent] = max(when.get(file.parent, 0.), file.stat().st_mtime)
-    if not when:
-        raise UserError(f'there is no run in {folder}/: name a run folder, '
-                        'as in nanogpt-monitor checkpoints/mine')
-    return max(when, key=when.get)
 
 # %% ../nbs/10a_watch.ipynb #5440ec79
 def _has_run(run): return run.is_dir() and ((run/'metrics.jsonl').exists() or (run/'status.json').exists())

@@ -1,0 +1,262 @@
+"""The first command of somebody who comes from one of five other trainers: what it takes from a folder that looks like theirs,
+what it says before the first step, and what it does with a slip.
+"""
+import contextlib, io, json, math, os, re, sys
+from pathlib import Path
+import numpy as np
+import pytest
+import torch
+from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_sample, nanogpt_train
+from nanogpt_lit.core import UserError, resolve
+from nanogpt_lit.evaluate import evaluate_loss
+from nanogpt_lit.interop import load_run
+from nanogpt_lit.loader import TokenData
+from nanogpt_lit.optim import lr_at, lr_factor
+from nanogpt_lit.pretrain import PLACES
+from nanogpt_lit.monitor import newest_run
+
+TEXT = 'It was a bright cold day in April, and the clocks were striking thirteen.\n'*40
+SMALL = '--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 2 --device cpu --eval_iters 1 --num_threads 1'
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    Path('my.txt').write_text(TEXT, encoding='utf-8')
+    return tmp_path
+
+def train(line, code=0, command=nanogpt_train):
+    "What `nanogpt-train` says to these words"
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try: got = command(line.split() if isinstance(line, str) else line)
+        except SystemExit as e: got = e.code
+    assert got == code, said.getvalue()
+    assert 'fault of nanogpt_lit' not in said.getvalue(), said.getvalue()
+    return said.getvalue()
+
+def settings(folder):
+    import tomllib
+    tables = tomllib.loads(Path(folder, 'config.toml').read_text(encoding='utf-8'))
+    return {k: v for table in tables.values() for k, v in table.items()}
+
+def records(folder): return [json.loads(o) for o in Path(folder, 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
+
+def asked(line): return resolve(RunConfig, line.split(), PRESETS)
+
+# --- everybody --------------------------------------------------------------------------------------------------------
+
+TINY = f'tiny --tokenizer char --max_steps 4 {SMALL}'
+
+def test_a_typo_does_not_train_on_the_data_of_an_earlier_run():
+    "…nor move that run away; only a run that goes on may use what was prepared for it"
+    train(f'{TINY} --input my.txt')
+    before = {p: p.stat().st_mtime_ns for p in Path('runs').rglob('*.pt')}
+    said = train(f'{TINY} --input mi.txt', 1)
+    assert 'mi.txt does not exist' in said and 'going on' not in said
+    assert 'mi.txt does not exist' in train(f'{TINY} --input mi.txt --auto_resume', 1)      # another name than the run's
+    assert before == {p: p.stat().st_mtime_ns for p in Path('runs').rglob('*.pt')}
+    Path('my.txt').unlink()
+    said = train(f'{TINY} --input my.txt --auto_resume --max_steps 6')
+    assert 'going on with the data that this run prepared before' in said and 'at step 4' in said
+
+def test_few_lines_before_the_first_step_and_each_save_is_told():
+    said = train(f'{TINY} --input my.txt --checkpoint_interval 2 --log_interval 2').splitlines()
+    first = next(i for i, o in enumerate(said) if o.startswith('iter'))
+    assert first < 12 and 'flag: ' in '\n'.join(said[:first]) and 'config.toml' in '\n'.join(said[:first])
+    assert said[first - 1] == 'first checkpoint at step 2, then every 2 steps, on Ctrl-C and at the end'
+    assert [o for o in said if o.startswith('saved ')] == ['saved model_00002.pt', 'saved model_00004.pt']
+    assert 'mfu' not in '\n'.join(said) and records('runs/tiny')[-1]['mfu'] > 0
+    said = train(f'{TINY} --input my.txt --checkpoint_interval -1 --show_config')
+    assert 'checkpoints: only at the end, on Ctrl-C, and the best weights' in said and len(re.findall('(?m)^[* ] [a-z_0-9]+ +=', said)) > 100
+
+def test_saves_between_log_lines_are_counted():
+    said = train(f'{TINY} --input my.txt --checkpoint_interval 1 --log_interval 4')
+    assert re.findall('saved .*', said) == ['saved model_00001.pt', 'saved model_00004.pt (2 before it)']
+
+@pytest.mark.parametrize('word, flag', [('my.txt', 'input'), ('gone.jsonl', 'input'), ('ids.npy', 'train_data'), ('folder', 'dataset'),
+                                        ('model_00004.pt', 'load_checkpoint'), ('my file.md', 'input')])
+def test_a_path_without_a_flag(word, flag):
+    Path('folder').mkdir()
+    quoted = f"'{word}'" if ' ' in word else word
+    assert f'give it with --{flag} {quoted}\n' in train([word], 1)
+
+def test_a_path_without_a_flag_elsewhere():
+    assert 'give it with --input my.json' in train('my.json', 1, nanogpt_finetune)
+    assert '--start "Once upon"' in train(['Once upon'], 1, nanogpt_sample)
+    assert 'did you mean tiny' in train('tinny', 1)
+    Path('a run').mkdir()
+    SampleConfig(out_dir='a run')                        # a folder may have such a name
+
+def test_nothing_left_to_do():
+    train(f'{TINY} --input my.txt')
+    said = train(f'{TINY} --input my.txt --auto_resume')
+    assert 'nothing is left to do after step 4' in said and 'done: ' not in said
+    said = train(f'{TINY} --input my.txt --auto_resume --max_steps 6 --learning_rate 1e-5 --min_lr 1e-6')
+    assert 'not bit for bit' in said and len(re.findall(r'learning_rate', said.split('resuming')[1])) == 1
+
+def test_nothing_saved_no_advice(monkeypatch):
+    "A run without any checkpoint isn't offered to be sampled from"
+    from nanogpt_lit.trainer import Trainer
+    monkeypatch.setattr(Trainer, 'done', lambda self: setattr(self, 'stop_reason', 'SIGTERM') or True)
+    said = train(f'{TINY} --input my.txt --eval_interval 0', 143)
+    assert 'nothing was saved' in said and 'write with it' not in said
+
+def test_bits_per_byte_are_the_same_everywhere():
+    "With tokens of one byte each they are the nats over ln 2, exactly"
+    train(f'{TINY} --input my.txt --eval_iters 0')
+    last, run = records('runs/tiny')[-1], load_run('runs/tiny/model_00004.pt', 'cpu')
+    whole = evaluate_loss(run.model, TokenData('runs/tiny/data', 'val'), 2)
+    assert last['bits_per_byte'] == pytest.approx(last['val_loss']/math.log(2), rel=1e-12) == pytest.approx(whole.bits_per_byte, rel=1e-5)
+
+# --- the schedule -----------------------------------------------------------------------------------------------------
+
+def of_the_course(it, high=1., low=.1, warmup=7, end=21):
+    if it < warmup: return high*it/warmup
+    if it > end: return low
+    return low + (1 + math.cos(math.pi*(it - warmup)/(end - warmup)))/2*(high - low)
+
+def test_schedule_of_the_course():
+    cfg = OptimConfig(learning_rate=1., min_lr=.1, warmup_steps=7, lr_decay_steps=21, warmup_from='zero')
+    assert [lr_at(i, cfg, 25) for i in range(25)] == pytest.approx([of_the_course(i) for i in range(25)], rel=1e-12)
+    assert {PRESETS[f'cs336-{o}']['warmup_from'] for o in ('small', 'medium', 'large')} == {'zero'}
+
+@pytest.mark.parametrize('name, step', [('schedule', 5), ('warmup_from', 0)])
+def test_an_unknown_schedule_is_an_error(name, step):
+    cfg = OptimConfig(warmup_steps=1)
+    setattr(cfg, name, 'unheard-of')
+    with pytest.raises(UserError, match='unheard-of'): lr_factor(step, cfg, 10)
+
+def test_odd_schedules_are_told():
+    assert 'the warm-up takes 100 steps and the run has 4' in train(f'{TINY} --input my.txt --warmup_steps 100')
+    assert 'the decay ends at step 2, within the warm-up' in train(f'{TINY} --input my.txt --warmup_steps 3 --lr_decay_steps 2 --schedule cosine')
+    assert 'warm-up' not in train(f'{TINY} --input my.txt --warmup_steps 1')
+
+# --- A: build-nanogpt -------------------------------------------------------------------------------------------------
+
+def test_build_nanogpt_in_its_folder():
+    "Its shards are found, its log/ is written to, and HellaSwag that can't be had is one warning at the start"
+    Path('edu_fineweb10B').mkdir()
+    ids = np.random.default_rng(0).integers(0, 50257, 600).astype(np.uint16)
+    for name in ('val_000000', 'train_000001'): np.save(f'edu_fineweb10B/edufineweb_{name}.npy', ids)
+    said = train(f'build-nanogpt {SMALL} --tokenizer None --grad_accum_steps 1 --max_steps 2')
+    assert said.count('no HellaSwag scores') == 1 and 'training on edu_fineweb10B' in said
+    assert Path('log/model_00002.pt').exists() and Path('log/model_00001.pt').samefile('log/model_00002.pt')
+    assert 'needs a tokenizer' in train(f'build-nanogpt {SMALL} --tokenizer None --hellaswag_interval 5 --max_steps 2', 1) # asked for
+
+# --- C: nanoGPT, Chinese characters -----------------------------------------------------------------------------------
+
+TH = ("out_dir = 'TH_out'\neval_interval = 2\neval_iters = 2\nlog_interval = 1\ndataset = 'TH'\nbatch_size = 4\nblock_size = 16\nn_layer = 1\n"
+      "n_head = 2\nn_embd = 16\nmax_iters = 4\nlr_decay_iters = 4\nwarmup_iters = 1\n")
+
+@pytest.fixture
+def chinese(here):
+    for folder in ('config', 'data/TH'): Path(folder).mkdir(parents=True)
+    Path('config/train_TH.py').write_text(TH, encoding='utf-8')
+    Path('data/TH/input.txt').write_text('皇马在主场以三比一战胜了巴萨，梅西打进一球。\n湖人客场取胜。\n'*20, encoding='utf-8')
+
+@pytest.mark.parametrize('more', ['', '--input data/TH/input.txt'])
+def test_characters(chinese, more):
+    "A .py file means characters; its data are found; checkpoints and both losses come at evaluations"
+    said = train(f'config/train_TH.py --device=cpu {more}')
+    c = settings('TH_out')
+    assert (c['tokenizer'], c['checkpoint_interval']) == ('char', 2) and c['vocab_size'] < 40
+    assert Path('TH_out/model_00002.pt').exists() and Path('TH_out/ckpt.pt').exists()
+    assert len(re.findall(r'(?m)^step \d: train loss \d\.\d{4}, val loss \d\.\d{4}$', said)) == 3
+    assert [o['step'] for o in records('TH_out') if 'train_loss' in o] == [0, 2, 4]
+    assert re.search(r'number of parameters: .*; 0\.00M without positions', said)
+
+def test_characters_unless_told_otherwise(chinese):
+    assert asked('config/train_TH.py --tokenizer bpe')[0].data.tokenizer == 'bpe'
+    assert asked('config/train_TH.py --eval_interval 3')[0].train.checkpoint_interval == 3
+    assert asked('config/train_TH.py --checkpoint_interval 7')[0].train.checkpoint_interval == 7
+    Path('config/train_gpt2.py').write_text("dataset = 'openwebtext'\n", encoding='utf-8')
+    assert asked('config/train_gpt2.py')[0].data.tokenizer is None
+    assert asked('chinese-news')[0].train.checkpoint_interval == asked('chinese-news')[0].train.eval_interval == 2000
+
+def test_resuming_nothing(chinese):
+    said = train('config/train_TH.py --device=cpu --init_from=resume', 1)
+    assert 'there is no good checkpoint in TH_out' in said and not Path('TH_out').exists()
+    train('config/train_TH.py --device=cpu')
+    for p in Path('TH_out').glob('*.pt'): p.unlink()
+    train('config/train_TH.py --device=cpu --init_from=resume', 1)
+    assert Path('TH_out/metrics.jsonl').exists() and not [*Path('TH_out').glob('previous*')]
+
+def test_eval_only_and_other_weights(chinese):
+    train('config/train_TH.py --device=cpu')
+    before = sorted(p.name for p in Path('TH_out').rglob('*'))
+    said = train('config/train_TH.py --device=cpu --init_from=resume --eval_only')
+    assert re.fullmatch(r'step 4: train loss [\d.]+, val loss [\d.]+\n', said) and before == sorted(p.name for p in Path('TH_out').rglob('*'))
+    train('config/train_TH.py --device=cpu --init_from=TH_out --out_dir=more --max_iters=1 --dropout=0')
+    assert records('more')[0]['val_loss'] == pytest.approx(records('TH_out')[-1]['val_loss'], rel=1e-6)
+    said = train('config/train_TH.py --device=cpu --init_from=gpt2 --out_dir=gpt', 1)
+    assert 'hf download gpt2' in said and not Path('gpt').exists()
+
+# --- D: the course ----------------------------------------------------------------------------------------------------
+
+COURSE = dict(pos='rotary', act='swiglu', norm='rmsnorm', beta1=.9, beta2=.999, grad_clip=1., weight_decay=.01, d_ff=3072, vocab_size=10_000,
+              n_layer=12, n_head=12, n_embd=768, block_size=512, batch_size=32, learning_rate=3e-4, schedule='constant', max_steps=100_000,
+              log_interval=100, eval_interval=1000, checkpoint_interval=5000, eval_iters=100, out_dir='checkpoints',
+              checkpoint_name='checkpoint_{step}.pt', rope_theta=1e4, device='auto')
+
+@pytest.mark.parametrize('flag', ['--merges_path tokenizer.merges --vocab_path tokenizer.vocab', '--d_model 768', '--rope_theta 10000.0', '--max_grad_norm 1.0',
+                                  '--num_eval_batches 100', '--checkpoint_dir checkpoints', '--d_model 768 --max_seq_len 1024'])
+def test_the_course_is_recognised_by_its_flags(flag, capsys):
+    from nanogpt_lit.core import flat_values
+    values = flat_values(asked(flag)[0])
+    assert {k: values[k] for k in COURSE} == COURSE
+    assert capsys.readouterr().out.startswith(f'note: {flag.split()[0]} is a flag of one trainer')
+
+def test_a_named_preset_is_meant(capsys):
+    cfg, _ = asked('tiny --d_model 32 --max_grad_norm 2 --max_seq_len 128')
+    assert (cfg.model.n_embd, cfg.optim.grad_clip, cfg.model.block_size, cfg.train.out_dir) == (32, 2., 128, 'runs/tiny') and not capsys.readouterr().out
+    assert asked('cs336-small --max_seq_len 1024')[0].model.block_size == 512
+
+# --- E: MiniGPT -------------------------------------------------------------------------------------------------------
+
+MINI = f'--config medium --max-steps 1 {SMALL} --n_kv_head 1 --d_ff 32 --output-dir checkpoints/mine'
+
+def jsonl(path, text=TEXT):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(''.join(json.dumps({'text': o}) + '\n' for o in [text, 'and another', 'and a third']), encoding='utf-8')
+
+@pytest.mark.parametrize('place', PLACES)
+def test_minigpt_finds_its_data(place):
+    "In each of the usual places, by no name at all and by the names of the guide; the vocabulary shrinks to what the text has"
+    jsonl(Path(place)/'pretrain_hq.jsonl')
+    said = train(MINI)
+    assert f'training on {Path(place)/"pretrain_hq.jsonl"}' in said and 'too small for a vocabulary of 15,000 ids: it gets' in said
+    c = settings('checkpoints/mine')
+    assert c['tokenizer_samples'] == 100_000 and 256 < c['vocab_size'] < 1000
+    if not place: return
+    jsonl(Path(place)/'sft_512.jsonl')
+    said = train(f'{MINI} --use-full-data')
+    assert 'of all the data, there is no sft_1024.jsonl, r1_mix_1024.jsonl' in said
+
+def test_minigpt_asks_for_too_much():
+    jsonl('data/pretrain_hq.jsonl')
+    assert re.search(r'too small for vocab_size=9000.* at most \d+ ids', train(f'{MINI} --tokenizer-vocab-size 9000', 1))
+    Path('data/pretrain_hq.jsonl').unlink()
+    assert 'there is no pretrain_hq.jsonl' in train(MINI, 1)
+    assert (PRESETS['minigpt-medium']['tokenizer_vocab_size'], PRESETS['minigpt-small']['tokenizer_samples']) == (15_000, 100_000)
+
+@pytest.mark.parametrize('folder', ['runs/a', 'checkpoints/a', 'checkpoints', 'TH_out', 'out-shakespeare-char', 'log', 'logs/a', '.'])
+def test_the_newest_run_of_any_folder(folder, monkeypatch):
+    from nanogpt_lit.config import nanogpt_plot
+    Path('runs/old').mkdir(parents=True)
+    for i, p in enumerate(('runs/old', folder)):
+        Path(p).mkdir(parents=True, exist_ok=True)
+        note = Path(p, 'metrics.jsonl')
+        note.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n', encoding='utf-8')
+        os.utime(note, (10**9 + i, 10**9 + i))
+    assert newest_run() == Path(folder)
+    if folder == 'checkpoints/a': assert 'wrote checkpoints/a/plots' in train('', 0, nanogpt_plot)
+
+# --- B: what looks like tokens ----------------------------------------------------------------------------------------
+
+def test_questions_are_no_tokens():
+    head = np.zeros(256, '<i4')
+    head[:2] = 20240522, 1
+    Path('hellaswag_val.bin').write_bytes(head.tobytes() + np.arange(3000, dtype='<u2').tobytes())
+    for dtype in ('', '--data_dtype uint16'):
+        assert 'holds the HellaSwag questions of llm.c' in train(f'tiny --train_data hellaswag_val.bin --vocab_size 65536 {dtype}', 1)
