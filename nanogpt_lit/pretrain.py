@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'PER_CALL', 'LENGTHS', 'HARMLESS', 'PROMPTS', 'open_data', 'fit_vocabulary', 'all_meant', 'find_resume',
-           'own_or_named', 'resumed_config', 'kept_end', 'inexact', 'saved_settings', 'check_tokenizer', 'Samples',
-           'samples_of', 'EvalLines', 'SaveLines', 'first_save', 'Run', 'run_folder', 'auto_batch', 'safe',
-           'auto_threads', 'make_trainer', 'check_free', 'pretrain', 'exit_code', 'train_command', 'plan_command',
-           'step_ms', 'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart',
+           'own_or_named', 'resumed_config', 'kept_end', 'inexact', 'is_tuned', 'settings_in', 'saved_settings',
+           'check_tokenizer', 'Samples', 'samples_of', 'EvalLines', 'SaveLines', 'first_save', 'Run', 'run_folder',
+           'auto_batch', 'safe', 'auto_threads', 'make_trainer', 'check_free', 'pretrain', 'exit_code', 'train_command',
+           'plan_command', 'step_ms', 'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart',
            'quickstart_report']
 
 # %% ../nbs/15_pretrain.ipynb #d8550ce8
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .core import (FULL_DATA, UserError, alone_in, atomic_write, build, duration, flat_values, human,
+from .core import (FULL_DATA, UserError, alone_in, atomic_write, build, duration, flat_fields, flat_values, human,
                               keep_memory, new_folder, pick_device, seed_everything, set_threads, sha256_file,
                               show_changes, show_config, to_toml, warn)
 from .config import PRESETS, GPTConfig, QuickstartConfig, RunConfig, nanogpt_train
@@ -35,13 +35,13 @@ from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, eval
 from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .watch import Heartbeat, alive, read_status
 from . import limits as _limits # brings --max_cpu and --max_memory
-from .checkpoint import (CheckpointCallback, check_fit, checkpoints, fit_weights, latest_checkpoint,
+from .checkpoint import (ONLY_TO_RESUME, CheckpointCallback, check_fit, checkpoints, fit_weights, latest_checkpoint,
                                     load_checkpoint, peek, set_aside)
 from .interop import load_run, sample_texts
 from .distributed import as_one, claim_folder, restarted
 from .fleet import tokens_at
 from .sharded import (Sharded, ShardedCheckpoint, checkpoint_activations, newest_of_any,
-                                 restore_any, set_aside_shards, strategy_for)
+                                 restore_any, strategy_for)
 from .benchmarks import hellaswag_watch
 from .evaluate import baseline_table, baselines, evaluate_loss
 from .report import ReportFailure, write_report
@@ -270,6 +270,18 @@ def inexact(
     fixed = cfg.optim.schedule == 'constant' or cfg.optim.lr_decay_steps
     return [k for k in changed if k not in HARMLESS and not (k in LENGTHS and fixed)]
 
+# %% ../nbs/15_pretrain.ipynb #38a3ca8d
+def is_tuned(ckpt: dict) -> bool:
+    "Is a checkpoint one of fine-tuning?"
+    return bool({'tuning', 'pretrained_checkpoint'} & {*(ckpt.get('config') or {})})
+
+def settings_in(
+    ckpt: dict, # a checkpoint
+) -> dict:
+    "The flat settings in it that a training can go on with"
+    saved = ckpt.get('config') or {}
+    return {k: v for k, v in saved.items() if k in flat_fields(GPTConfig)} if is_tuned(ckpt) else saved
+
 # %% ../nbs/15_pretrain.ipynb #9c0629f8
 def saved_settings(
     values: dict, # flat values from presets, files and flags
@@ -279,7 +291,7 @@ def saved_settings(
     own = values.get('auto_resume') and values.get('out_dir', RunConfig().train.out_dir)
     files = [[*reversed(checkpoints(o))] or [o] for o in (own, named) if o]
     for p in (p for o in files for p in o):
-        try: saved = peek(p, mmap=True).get('config') or {}
+        try: saved = settings_in(peek(p, mmap=True))
         except UserError: continue
         return {k: v for k, v in saved.items() if k not in PER_CALL}
     return {}
@@ -497,7 +509,8 @@ def _completed(cfg, origin):
                         'cannot be done: name the --out_dir of the run, or leave it out to begin a new one')
     if not ckpt: return cfg, origin, None
     cfg.train.auto_batch = False
-    cfg, changed = resumed_config(cfg, ckpt.get('config') or {}, origin)
+    cfg, changed = resumed_config(cfg, settings_in(ckpt), origin)
+    if is_tuned(ckpt): ckpt = {k: v for k, v in ckpt.items() if k not in ONLY_TO_RESUME}
     return cfg, origin | {'vocab_size': 'checkpoint'}, _Back(ckpt, path, changed)
 
 # %% ../nbs/15_pretrain.ipynb #c33934ef
@@ -603,7 +616,6 @@ def _fit(cfg, folder, data, back, callbacks, quiet, s, weights=None):
         trainer = make_trainer(cfg, batches, val, tok, folder, callbacks, quiet, s)
         if back: _continue(trainer, back, cfg)
         elif cfg.train.start_from: fit_weights(trainer.raw_model, weights, cfg.train.start_from)
-        if s.is_main: set_aside_shards(folder, after=trainer.step)
         try: return trainer.fit()
         finally:
             if isinstance(batches, Prefetcher): batches.close()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SLICED', 'checkpoint_activations', 'Noted', 'shapes_and_notes', 'fill_slices', 'Sharded', 'strategy_for',
            'safe_reader', 'look_sharded', 'gather_sharded', 'restore_any', 'sharded_checkpoints', 'newest_of_any',
-           'set_aside_shards', 'ShardedCheckpoint', 'consolidate', 'consolidate_command']
+           'ShardedCheckpoint', 'consolidate', 'consolidate_command']
 
 # %% ../nbs/13a_sharded.ipynb #273bec49
 import math, os, pickle, re, secrets, time, warnings, zipfile
@@ -480,13 +480,6 @@ def newest_of_any(
         try: return p, look_sharded(p)
         except UserError as e: say(f'skipping a checkpoint: {e}')
     return best
-
-# %% ../nbs/13a_sharded.ipynb #dea14ab3
-def set_aside_shards(
-    run_dir,    # a run folder
-    after: int, # step at which the run goes on
-):
-    "Nothing any more: [`set_aside`](11_checkpoint.ipynb) moves sharded checkpoints with everything else"
 
 # %% ../nbs/13a_sharded.ipynb #2f5de5f4
 class ShardedCheckpoint(CheckpointCallback):
