@@ -142,7 +142,7 @@ def rehearse(
 ) -> Rehearsal:
     "One training step on fake tensors: no memory is taken and nothing is computed"
     if cfg.n_layer > DEEP: return _rehearse_deep(cfg, batch_size, dtype, device, accumulate, optim_cfg, optimizers)
-    with FakeTensorMode(), torch.device(device):
+    with _measurable(batch_size, cfg), FakeTensorMode(), torch.device(device):
         model = GPT(cfg)
         model._check_ids = lambda *a, **kw: None           # fake ids have no values to check
         ids_BT = torch.zeros(batch_size, cfg.block_size, dtype=torch.int64)
@@ -158,6 +158,16 @@ def rehearse(
     weights = sum(t.untyped_storage().nbytes() for t in ledger.known.values())
     parts = {'weights': weights, 'gradients': grads, 'optimiser states': states, **parts}
     return Rehearsal(parts, weights + max(steps_peak + states, ledger.peak), [n + weights + states for n in history])
+
+# %% ../nbs/04a_sizing.ipynb #256bcb09
+@contextmanager
+def _measurable(batch_size, cfg):
+    "Within this block a size that no machine can write down is a `UserError`"
+    try: yield
+    except (RuntimeError, OverflowError) as e:
+        if 'overflow' not in str(e).lower(): raise
+        raise UserError(f'{batch_size:,} sequences of {cfg.block_size:,} tokens at a time are more than any memory holds: '
+                        'give a smaller --batch_size or --block_size') from None
 
 # %% ../nbs/04a_sizing.ipynb #68e961db
 _shallow = {}                                  # rehearsals of shallow models; deep ones ask for the same again and again
@@ -248,7 +258,7 @@ def parse_bytes(
     "A number of bytes from text; `UserError` if it is none"
     found = re.fullmatch(r'([0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[0-9]{1,2})?) ?(?:([kmgt])(i?))?b?', text.strip().lower())
     n = float(found[1])*_UNITS[(found[2] or '').upper() + (found[3] or '')] if found else 0
-    if not 1 <= n < 2**63: raise UserError(f'memory={text[:60]!r}: expected a size such as 24GB, 800MB or 16GiB')
+    if not 1 <= n < 2**60: raise UserError(f'memory={text[:60]!r}: expected a size such as 24GB, 800MB or 16GiB')
     return int(n)
 
 # %% ../nbs/04a_sizing.ipynb #5ba67c27
@@ -291,7 +301,8 @@ def fit_batch_size(
 ) -> tuple[int, int]: # batch_size, grad_accum_steps
     "A step's sequences in the fewest equal micro-steps that fit into `memory`. Raises `UserError` if not even one sequence fits"
     total, peak = cfg.train.batch_size*cfg.train.grad_accum_steps, step_peak(cfg, device, **kw)
-    fits = largest_batch(peak, memory, total)
+    most = memory//(2*cfg.model.block_size*cfg.model.n_embd) + 1             # each token is kept once at least
+    fits = largest_batch(peak, memory, min(total, most))
     if not fits: raise UserError(too_large(cfg, peak(1), memory))
     pieces = min(n for n in _divisors(cfg.train.batch_size, cfg.train.grad_accum_steps) if n*fits >= total)
     return total//pieces, pieces
