@@ -512,7 +512,7 @@ def check_place(
     "`UserError` if files are in the way that no run has written"
     if any((folder/name).is_file() for name in _SIGNS): return
     if any(_readable(p) for p in [*checkpoints(folder), folder/'best.pt']): return
-    names = {p.name for pattern in (*RUN_FILES, 'tokenizer') for p in folder.glob(pattern)}
+    names = {o for o in RUN_FILES if (folder/o).exists()} | {p.name for p in checkpoints(folder)}
     if names:
         raise UserError(f'{folder} holds {", ".join(sorted(names)[:3])}, and no run was ever begun there: '
                         'choose another --out_dir, so that nothing of yours is replaced')
