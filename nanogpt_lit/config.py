@@ -851,8 +851,8 @@ FINETUNE_PRESETS = {
 class EvalConfig:
     "Knobs of `nanogpt-eval`"
     run: str = ''                    # run folder, checkpoint, or Hugging Face folder or name
-    tasks: list[str] = field(default_factory=lambda: ['loss', 'cloze']) # loss, cloze, hellaswag, FILE.jsonl
-                                     # (ctx, endings, label), harness:NAME
+    tasks: list[str] = field(default_factory=lambda: ['loss', 'cloze']) # loss, cloze, hellaswag,
+                                     # hellaswag_harness (its texts as the harness asks them), FILE.jsonl (ctx, endings, label), harness:NAME
     data: str|None = None            # text for loss and cloze: prepared folder, token file or text file;
                                      # None = what the run was trained on
     split: str = 'val'               # of a prepared folder
