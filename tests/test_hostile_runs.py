@@ -139,7 +139,7 @@ def test_a_second_one_is_refused_before_it_touches_anything(more, home):
 def test_one_mistake_does_not_delete_another_run(home):
     "A makes `runs`, B begins in it, A fails: B is still there"
     code = ('import sys, pathlib\nfrom nanogpt_lit import pretrain\nfrom nanogpt_lit.config import nanogpt_train\nreal = pretrain.open_data\n'
-            'def beside(d, folder):\n b = folder.parent/"b"; b.mkdir(); (b/"model_00100.pt").write_bytes(b"x"); return real(d, folder)\n'
+            'def beside(d, folder, *more):\n b = folder.parent/"b"; b.mkdir(); (b/"model_00100.pt").write_bytes(b"x"); return real(d, folder, *more)\n'
             'pretrain.open_data = beside\nsys.exit(nanogpt_train(sys.argv[1:]))')
     (home/'text.txt').write_text('short')
     returned, out, err = run([sys.executable, '-c', code, *words('--out_dir', 'runs/a')[1:]], home)

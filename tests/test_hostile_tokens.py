@@ -108,13 +108,13 @@ def deep(n, inner=None):
 def test_deep_and_odd_parts(tok, home, say):
     "What is carried along from file to file can be written again, or is refused when it is read"
     for n in (5, 90, 400, 900):
-        for part in (dict(post_processor=deep(n)), dict(decoder=deep(n)), dict(added_tokens=tok.to_json()['added_tokens'] + [dict(content='<y>', id=285, more=deep(n))])):
+        for part in (dict(padding=deep(n)), dict(decoder=deep(n)), dict(added_tokens=tok.to_json()['added_tokens'] + [dict(content='<y>', id=285, more=deep(n))])):
             Path('x.json').write_text(json.dumps(changed(tok, **part)))
             code, out, err = say('add', 'x.json', '--out_dir', f'out{n}')
             assert code == (n > 50) and (n < 50 or 'x.json' in err and 'deep' in err), err
             if not code: assert load_tokenizer(f'out{n}').encode('the end') == tok.encode('the end'); (Path('out5')/'tokenizer.json').unlink(); (Path('out5')/'tokenizer_config.json').unlink()
-    Path('x.json').write_text(json.dumps(changed(tok, post_processor={'type': 'half \ud800'})))
-    assert say('add', 'x.json', '--out_dir', 'half')[0] == 0 and load_tokenizer('half').rules.file['rest']['post_processor'] == {'type': 'half \ud800'}
+    Path('x.json').write_text(json.dumps(changed(tok, padding={'type': 'half \ud800'})))
+    assert say('add', 'x.json', '--out_dir', 'half')[0] == 0 and load_tokenizer('half').rules.file['rest']['padding'] == {'type': 'half \ud800'}
     (home/'t'/'tokenizer_config.json').write_text('{"chat_template": "\\ud800"}')
     assert 'tokenizer_config.json' in say('inspect', 't')[2]
     for odd in ('[]', '{"chat_template": 7}', '{"chat_template": [{"name": "a"}]}', '{"a": 1e400}', '{"a": ' + '9'*5000 + '}', '{"a":'*10**5, '\xff'):
