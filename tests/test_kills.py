@@ -171,5 +171,5 @@ def test_killed_at_random_moments(how, nursery, base, references, tmp_path):
         runs += 1
     print(f'\n{how.name}: {kills} kills ({in_saves} left half a checkpoint) over {runs} runs and {attempts} processes, exit codes {sorted(seen)}')
     for (command, n, flags), count in by_setting.items(): print(f'  {count:4} {command}, {n} process{"es"*(n > 1)}: {flags.partition("--auto_resume")[2]}')
-    if how == signal.SIGKILL: assert in_saves >= KILLS[how]//10, 'hardly a kill was in a save: they should be'
+    if how == signal.SIGKILL: assert not MANY or in_saves >= MANY//10, 'hardly a kill was in a save: they should be'
     else: assert not in_saves, 'a polite stop left half a file'
