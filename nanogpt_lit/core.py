@@ -15,7 +15,7 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'LIMITS',
 # %% ../nbs/00_core.ipynb #5acf5514
 import ast, ctypes, difflib, errno, hashlib, json, linecache, os, random, re, shlex, signal, stat, sys, tempfile
 import textwrap, threading, time, tokenize, tomllib, traceback
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from importlib import import_module
@@ -402,12 +402,11 @@ class Screen:
         stream,        # where the text goes
         lasting=False, # is it all right if nobody listens any more?
         clean=True,    # make control characters visible
-    ): self.stream, self.lasting, self.clean, self.gone, self.changed = stream, lasting, clean, None, 0
+    ): self.stream, self.lasting, self.clean, self.gone = stream, lasting, clean, None
 
     def write(self, text):
         "Write as much of `text` as can be shown"
         shown = printable(text) if self.clean else text
-        self.changed += shown != text
         if self.gone is None: self._try(self._write, shown)
         return len(text)
     def flush(self):
