@@ -9,10 +9,10 @@ __all__ = ['FORMAT', 'TABLE', 'SMALL_TABLE', 'MOST_VALUES', 'MOST_CONTAINERS', '
            'survey_pickle', 'tame', 'read_tamely', 'why_unread', 'load_checkpoint', 'peek', 'verified', 'effective',
            'differing', 'check_fit', 'fit_weights', 'bare_name', 'built', 'restore', 'check_averages', 'step_of',
            'checkpoints', 'newest_good', 'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'is_sharded',
-           'remove_sharded', 'CheckpointCallback']
+           'remove_sharded', 'snapshot', 'Later', 'writes_aside', 'CheckpointCallback']
 
 # %% ../nbs/11_checkpoint.ipynb #49eeb109
-import hashlib, os, pickle, platform, random, re, secrets, shutil, struct, time, tomllib, warnings, zipfile
+import hashlib, os, pickle, platform, random, re, secrets, shutil, struct, threading, time, tomllib, warnings, zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from io import BytesIO
@@ -141,6 +141,8 @@ def save_checkpoint(
     if isinstance(state, Trainer): state = trainer_state(state)
     path = Path(path)/f'model_{state["step"]:05d}.pt' if Path(path).is_dir() else Path(path)
     state = plain({'format': FORMAT, 'versions': _versions(), **state})
+    # from a GPU only once: the checksum and the file both need the numbers
+    if any(isinstance(v, torch.Tensor) and v.device.type != 'cpu' for _, v in _leaves(state)): state = snapshot(state)
     state['checksum'] = checksum(state)
     check_writable(path.parent)
     need, free = n_bytes(state), shutil.disk_usage(path.parent).free
@@ -694,6 +696,53 @@ def _point_to_newest(folder):
     if left: atomic_write(note, left[-1].name + '\n')
     else: note.unlink()
 
+# %% ../nbs/11_checkpoint.ipynb #76bd8641
+def snapshot(
+    state: dict, # nested dicts and lists with tensors, on any device
+) -> dict:
+    "The same with tensors in memory of their own on the CPU: whoever trains on doesn't change them"
+    taken = {}
+    def copied(t):
+        # the same numbers in the same order are the same tensor: tied weights
+        key = t.device, t.data_ptr(), t.dtype, t.shape, t.stride()
+        if key not in taken:
+            on_gpu = t.device.type == 'cuda'
+            room = torch.empty(t.shape, dtype=t.dtype, pin_memory=on_gpu)
+            taken[key] = room.copy_(t, non_blocking=on_gpu)
+        return taken[key]
+    def walk(value):
+        if isinstance(value, torch.Tensor): return copied(value)
+        if isinstance(value, dict): return {k: walk(v) for k, v in value.items()}
+        return type(value)(map(walk, value)) if isinstance(value, (list, tuple)) else value
+    out = walk(plain(state))
+    if torch.cuda.is_initialized(): torch.cuda.synchronize()
+    return out
+
+# %% ../nbs/11_checkpoint.ipynb #6d44a048
+class Later:
+    "A call in a thread of its own"
+    def __init__(self, f, *args):
+        self.f, self.args, self.error = f, args, None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        try: self.f(*self.args)
+        except BaseException as e: self.error = e
+
+    def done(self): return not self.thread.is_alive()
+    def result(self):
+        "Wait for the end. Raises what the call has raised"
+        self.thread.join()
+        if self.error is not None: raise self.error
+
+def writes_aside(
+    t: Trainer, # who is to be saved
+) -> bool:
+    "Does `t` write its checkpoints in a thread? As `async_save` says, by itself only on a GPU"
+    asked = t.cfg.async_save
+    return t.strategy.device.startswith('cuda') if asked is None else asked
+
 # %% ../nbs/11_checkpoint.ipynb #32395a65
 class CheckpointCallback(Callback):
     "Saves the trainer at intervals and at the end; keeps the best weights and the last few checkpoints"
@@ -704,16 +753,19 @@ class CheckpointCallback(Callback):
         tokenizer_hash=None, # likewise
     ):
         self.out_dir, self.config, self.tokenizer_hash = Path(out_dir), config, tokenizer_hash
-        self.saved_step, self.save_s = None, 0.
+        self.saved_step, self.save_s, self.pending = None, 0., None
 
     def on_fit_start(self, t):
         self._look_around(t)
         self._check_best(t)
 
     def on_step_end(self, t):
+        self.settle(t, wait=False)
         if (n := t.cfg.checkpoint_interval) > 0 and t.step % n == 0: self.save(t)
     def on_fit_end(self, t):
+        self.settle(t)
         if t.step and self.saved_step != t.step: self.save(t)
+        self.settle(t)
         if t.strategy.is_main and t.stop_reason is None: self._name_the_last(t)
         if self.save_s > max(30, t.elapsed_s/20):
             t.say(f'saving took {duration(self.save_s)} of {duration(t.elapsed_s)}: '
@@ -744,23 +796,39 @@ def _check_best(self: CheckpointCallback, t):
 def save(self: CheckpointCallback,
     t: Trainer, # what to save
 ):
-    "Write a full checkpoint now, then forget the oldest"
+    "Write a full checkpoint, now or in a thread of its own (`async_save`)"
     if not t.strategy.is_main: return
     t.check_finite()
     if not self.out_dir.is_dir(): raise UserError(f'the folder {self.out_dir} has vanished')
     start = time.perf_counter()
-    self._write(t)
+    self.settle(t)
+    path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
+    state = trainer_state(t, self.config, self.tokenizer_hash)
+    if writes_aside(t): self.pending = Later(save_checkpoint, path, snapshot(state)), path, t.step
+    else: self._written(t, save_checkpoint(path, state), t.step)
     self.save_s += time.perf_counter() - start
-    self._forget(t)
-    t.fire('on_checkpoint')
 
 # %% ../nbs/11_checkpoint.ipynb #7870acfd
 @patch
-def _write(self: CheckpointCallback, t):
-    path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
-    save_checkpoint(path, trainer_state(t, self.config, self.tokenizer_hash))
+def _written(self: CheckpointCallback, t, path, step):
+    "A checkpoint is whole and on the disk: point to it, forget the oldest, tell everybody"
     atomic_write(self.out_dir/'latest', path.name + '\n')
-    t.last_checkpoint, self.saved_step = path, t.step
+    t.last_checkpoint, t.saved_step, self.saved_step = path, step, step
+    self._forget(t)
+    t.fire('on_checkpoint')
+
+@patch
+def settle(self: CheckpointCallback,
+    t: Trainer,      # whose checkpoint is being written
+    wait: bool=True, # until it is written; False = only if it is
+):
+    "What a thread has written becomes the last checkpoint. Raises what went wrong there"
+    if self.pending is None: return
+    later, path, step = self.pending
+    if not wait and not later.done(): return
+    self.pending = None
+    later.result()
+    self._written(t, path, step)
 
 # %% ../nbs/11_checkpoint.ipynb #37281929
 @patch
@@ -800,10 +868,12 @@ def _name_the_last(self: CheckpointCallback, t):
 # %% ../nbs/11_checkpoint.ipynb #67cda998
 @patch
 def on_error(self: CheckpointCallback, t):
-    "The folder was moved or removed: save what is in memory where it stood"
+    "Finish what a thread is writing; and if the folder was moved or removed, save what is in memory where it stood"
+    with suppress(UserError, OSError): self.settle(t)
     gone = isinstance(t.error, (UserError, OSError)) and not self.out_dir.is_dir()
     if not (gone and t.step and t.strategy.is_main): return
-    self._write(t)
+    path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
+    self._written(t, save_checkpoint(path, trainer_state(t, self.config, self.tokenizer_hash)), t.step)
     raise UserError(f'the folder {self.out_dir} has vanished (was it moved or removed?): '
                     f'the run up to step {t.step} was saved '
                     f'as {t.last_checkpoint}; --auto_resume continues from there') from None

@@ -342,6 +342,8 @@ class SaveKnobs:
     checkpoint_name: str = 'model_{step:05d}.pt' # file name of a checkpoint, with {step} right before .pt
     final_name: str = ''             # a second name for the last checkpoint of a finished run,
                                      # such as final_model.pt; {index} = the last step counted from 0
+    async_save: bool|None = None     # write checkpoints in a thread while the training goes on;
+                                     # None = on a GPU
     plot_loss: bool = False          # keep a loss-curve picture at every checkpoint
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
     start_from: str|None = None      # begin with the weights of another model: gpt2, gpt2-xl, a run folder …

@@ -316,7 +316,7 @@ class PlotLoss(Callback):
         if not (keep or end) or not t.strategy.is_main or t.record is None: return
         plot_losses(self.run, path=plots/'loss_curve_latest.png')
         if keep: atomic_write(plots/f'{name}.png', (plots/'loss_curve_latest.png').read_bytes())
-    def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.step}')
+    def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.saved_step or t.step}')
     def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}', end=True)
 
 # %% ../nbs/10_monitor.ipynb #8d2bc149

@@ -257,7 +257,7 @@ def kept_end(kept, saved, asked, origin):
 # %% ../nbs/15_pretrain.ipynb #f5af6cd8
 HARMLESS = {'log_interval', 'eval_interval', 'eval_iters', 'eval_train', 'generate_interval', 'plot_loss', 'monitoring',
             'checkpoint_interval', 'keep_last_n_checkpoints', 'strip_checkpoints', 'checkpoint_name',
-            'final_name', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
+            'final_name', 'async_save', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
             'patience', 'min_delta', 'stop_on_overfit', 'max_cpu', 'max_memory'}
 
 # %% ../nbs/15_pretrain.ipynb #4da433f0

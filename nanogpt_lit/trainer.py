@@ -178,7 +178,7 @@ def _init_state(self: Trainer):
     self.step, self.tokens_seen, self.best_step, self.restored = 0, 0, 0, False
     self.val_loss = self.best_val_loss = None
     self._finished, self.finish_reason, self.update_ratios = False, None, None
-    self.loss = self.grad_norm = self.record = self.stop_reason = self.error = self.last_checkpoint = None
+    self.loss = self.grad_norm = self.record = self.stop_reason = self.error = self.last_checkpoint = self.saved_step = None
     self._elapsed_before, self._start, self._progress_at_start = 0., None, 0.
     # step of the first loss that wasn't finite
     self._first_bad = torch.tensor(_NEVER, device=self.strategy.device)
