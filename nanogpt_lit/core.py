@@ -650,7 +650,7 @@ def _init_from(v):
     return known.get(str(v), {'start_from': str(v), 'pretrained_checkpoint': str(v)})
 
 TRANSLATE = dict(
-    decay_lr=lambda v: {} if _switch(v) else {'schedule': 'constant'},
+    decay_lr=lambda v: {} if _switch(v) else {'schedule': 'constant', 'warmup_steps': 0}, # nanoGPT has both in one function
     retrain_tokenizer=lambda v: {'tokenizer': 'bpe'} if _switch(v) else {},
     use_full_data=lambda v: {'input': list(FULL_DATA)} if _switch(v) else {},
     disable_monitoring=lambda v: {'monitoring': False} if _switch(v) else {},
@@ -918,9 +918,14 @@ def _flag_for(word, knobs):
 def _nanogpt(values, knobs):
     "What nanoGPT does without being told: characters, ckpt.pt, a checkpoint and both losses at each evaluation"
     if 'sampling' not in knobs: return {'final_name': 'ckpt.pt'}           # another command's
-    own = {'final_name': 'ckpt.pt', 'keep_last_n_checkpoints': 2, 'eval_train': True}
-    if values.get('eval_interval', 1) > 0: own['checkpoint_interval'] = values.get('eval_interval', knobs['eval_interval'].default)
-    return own if values.get('dataset') in _SUBWORDS else own | {'tokenizer': 'char'}
+    own = dict(_NANOGPT)
+    if (every := values.get('eval_interval', own['eval_interval'])) > 0: own['checkpoint_interval'] = every
+    return own if values.get('dataset') in _SUBWORDS else own | {'tokenizer': 'char', 'warmup_steps': 100}
+
+# what its train.py has where a file is silent, but for what is meant for eight GPUs (40 micro-steps, 600,000 steps);
+# the length of the decay and its end follow the file's own length and rate
+_NANOGPT = dict(bias=False, sampling='random', out_dir='out', final_name='ckpt.pt', keep_last_n_checkpoints=2, warmup_steps=2000,
+                log_interval=1, eval_interval=2000, eval_iters=200, eval_train=True)
 
 _SUBWORDS = ('openwebtext', 'shakespeare')   # what nanoGPT prepares with GPT-2's vocabulary; all else is of characters
 
