@@ -6,11 +6,11 @@
 __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'LIMITS', 'ALIASES', 'TRANSLATE', 'FULL_DATA', 'NO_EFFECT',
            'WORDS', 'IMPLIED', 'UserError', 'warn', 'read_bytes', 'read_text', 'leftovers', 'atomic_open',
            'atomic_write', 'check_writable', 'new_folder', 'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none',
-           'one_of', 'misfit', 'read_json', 'human', 'duration', 'seed_everything', 'pick_device', 'pick_dtype',
-           'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax',
-           'progress', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'canonical', 'parse_argv', 'spoken',
-           'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config', 'show_changes',
-           'Command', 'help_text', 'in_words', 'run_command']
+           'one_of', 'misfit', 'read_json', 'human', 'human_bytes', 'duration', 'seed_everything', 'pick_device',
+           'pick_dtype', 'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is',
+           'spoken_through', 'new_ax', 'progress', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'canonical',
+           'parse_argv', 'spoken', 'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve',
+           'show_config', 'show_changes', 'Command', 'help_text', 'in_words', 'run_command']
 
 # %% ../nbs/00_core.ipynb #5acf5514
 import ast, ctypes, difflib, errno, hashlib, json, linecache, os, random, re, shlex, signal, stat, sys, tempfile
@@ -311,6 +311,13 @@ def human(
     for unit, size in (('T', 1e12), ('B', 1e9), ('M', 1e6), ('k', 1e3)):
         if abs(n) >= size*.9995: return f'{n/size:.3g}{unit}'
     return f'{n:.3g}' if isinstance(n, float) and n != int(n) else f'{int(n)}'
+
+def human_bytes(
+    n: float, # bytes
+) -> str:
+    "The same for bytes: 2.44 GB"
+    text = human(n)
+    return f'{text} B' if text[-1].isdigit() else f'{text[:-1]} {text[-1].replace("B", "G")}B'
 
 def duration(
     seconds: float, # length of time in seconds

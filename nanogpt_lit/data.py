@@ -28,7 +28,7 @@ from . import __version__
 from .bpe import GPT2_PATTERN, PATTERNS, cpu_count
 from .config import EncodeConfig, PrepareConfig, TokenizerConfig
 from .core import ANY, COUNT, DIGEST, NUMBER, TEXT, Kind, UserError
-from .core import alone_in, atomic_open, atomic_write, duration, human, leftovers, misfit, new_folder
+from .core import alone_in, atomic_open, atomic_write, duration, human, human_bytes, leftovers, misfit, new_folder
 from .core import one_of, or_none, plain_name, read_bytes, sha256_file, warn
 from .core import progress as progress_bar
 from .corpus import RECIPES, Corpus, Source, open_corpus, source_of
@@ -415,7 +415,7 @@ def _bounded(path):
         found = os.fstat(f.fileno())
         if not stat.S_ISREG(found.st_mode): raise UserError(f'{path} is not a file: move it away')
         if found.st_size > MOST_JSON:
-            raise UserError(f'{path} has {human(found.st_size)}B, far too many for a list of shards: '
+            raise UserError(f'{path} has {human_bytes(found.st_size)}, far too many for a list of shards: '
                             'restore the original file')
         return f.read(found.st_size)
 
@@ -767,7 +767,7 @@ def check_shards(
 def _announce(n_bytes, folder):
     "Say what takes long, in one process of a machine"
     if n_bytes < 2e9 or os.environ.get('LOCAL_RANK', '0') != '0': return
-    warn(f'checking {human(n_bytes)}B in {folder}, once: some {duration(n_bytes/1e9)}')
+    warn(f'checking {human_bytes(n_bytes)} in {folder}, once: some {duration(n_bytes/1e9)}')
 
 def check_shard(
     path,           # of one shard, anywhere

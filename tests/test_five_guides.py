@@ -48,8 +48,8 @@ GUIDES = {'A pretraining': (PRETRAINING, TRAIN, 'build-nanogpt'), 'A tuning': (D
           'C training': (NANOGPT, TRAIN, 'config/train_TH.py'), 'C sampling': (SAMPLING, (SampleConfig, None), ''),
           'D training': (COURSE, TRAIN, '--d_model 768'), 'D table': (COURSE, TRAIN, '--checkpoint_dir ./checkpoints'),
           'E small': (MINIGPT, TRAIN, '--config small'), 'E medium': (MINIGPT, TRAIN, '--config medium')}
+GUIDES |= {f'D {size}': (dict(zip(SIZED, values)) | {'--checkpoint_dir': './checkpoints'}, TRAIN, f'cs336-{size}') for size, values in SIZES.items()}
 ROWS = [(guide, flag) for guide, (said, *_) in GUIDES.items() for flag in said]
-SAID = [(f'D {size}', flag, value, f'cs336-{size}') for size, values in SIZES.items() for flag, value in zip(SIZED, values)]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
@@ -68,6 +68,56 @@ def test_a_default_is_what_its_guide_says(guide, flag):
     values = resolved(cls, argv, presets)
     got = values[flag.lstrip('-').replace('-', '_')]
     assert same(got, said[flag]), f'{guide}: {flag} is {got}, its guide says {said[flag]}'
+
+@pytest.fixture
+def reference(shared_data):
+    "`{letter: section}` of the file that describes the five systems"
+    file = shared_data.parent/'REFERENCE_SYSTEMS.md'
+    if not file.exists(): pytest.skip(f'{file} is not there: its tables can only be compared where it is')
+    return {o[0]: o for o in file.read_text(encoding='utf-8').split('\n## ')[1:]}
+
+def number(text):
+    "What a table calls a default, as a value"
+    word = text.strip().strip('`').split(' (')[0]
+    if word in ('off', 'none', 'optional'): return {'off': OFF}.get(word)
+    try: return float(word)
+    except ValueError: return word.split(' (')[0].split()[0].strip('`')
+
+def table(section):
+    "`{flag: default}` of all tables in a section, two flags a cell being two"
+    said = {}
+    for row in re.findall(r'(?m)^\|(.*`--.*)\|$', section):
+        cells = [o.strip() for o in row.split('|')]
+        for flags, value in zip(cells, cells[1:]):
+            if not flags.startswith('`--'): continue
+            names, values = re.findall(r'`(--[\w-]+)`', flags), [o.strip() for o in value.split(' / ')]
+            if value == 'as above': continue
+            said |= {name: number(v) for name, v in zip(names, values if len(values) == len(names) else values*len(names))}
+    return said
+
+def test_the_tables_here_are_those_of_the_reference(reference):
+    "Line by line: a row that is added or changed there must be added or changed here"
+    pretraining, tuning = reference['A'].split('Instruction tuning (')
+    first, second, course = table(pretraining), table(tuning), table(reference['D'])
+    assert first == PRETRAINING and second == {k: v for k, v in DOLLY.items() if k in second} and {*DOLLY} - {*second} <= {*first}
+    assert course.pop('--checkpoint_dir') == './checkpoints' and course.pop('--load_checkpoint') is None
+    assert course.pop('--max_seq_len') == 1024            # of positions, where --context_length says what is trained on
+    assert len(course) == 20 and course == {k: v for k, v in COURSE.items() if k in course}
+    guide = {flag: number(v) for flag, v in re.findall(r'`(--\w+) ([-\de.]+)`', reference['B'].split('\n- ')[1])}
+    assert len(guide) == 5 and guide == {k: GUIDE[k] for k in guide} and 'batch 16' in reference['B']
+    sizes = re.search(r'presets small \((.*?)\)', reference['D'])[1]
+    assert sizes == 'vocab 1000, d 256, 4 layers, 4 heads, batch 16, 10 k its'
+    assert 'medium (10000/768/12/12/32/100 k), large (50000/1024/24/16/64/500 k)' in reference['D']
+    for name, value in re.findall(r'`(--tokenizer-[\w-]+)` \((\d+)', reference['E']): assert MINIGPT[name] == int(value)
+
+def test_the_model_of_the_guide_has_the_size_that_its_users_know():
+    "128.84M, or 128.97M with the positions: nanoGPT has no biases unless told"
+    from nanogpt_lit.sizing import param_table
+    argv = 'config/train_TH.py --block_size=256 --n_layer=40 --n_head=8 --n_embd=512 --vocab_size=5791'
+    cfg, _ = resolve(RunConfig, argv.split(), PRESETS)
+    n = sum(param_table(cfg.model).values())
+    assert (f'{n/1e6:.2f}', f'{(n - 256*512)/1e6:.2f}') == ('128.97', '128.84')
+    assert (cfg.data.tokenizer, cfg.data.val_fraction, cfg.train.checkpoint_interval) == ('char', .1, cfg.train.eval_interval)
 
 # --- C: data/TH, where input.txt and prepare.py are -------------------------------------------------------------------
 
