@@ -181,3 +181,111 @@ def test_a_folder_of_somebody_else(th, names, why):
     before = {p: p.read_bytes() for p in th.iterdir() if p.is_file()}
     assert why in said_by(nanogpt_prepare, 'data/TH/input.txt --out_dir data/TH', 1)
     assert before == {p: p.read_bytes() for p in th.iterdir() if p.is_file()}
+
+# --- the commands, one system after the other, each in a folder like its users' ----------------------------------------
+
+SMALL = '--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --device cpu --num_threads 1'
+
+def steps(folder): return [json.loads(o)['step'] for o in Path(folder, 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
+
+def settings(folder):
+    import tomllib
+    tables = tomllib.loads(Path(folder, 'config.toml').read_text(encoding='utf-8'))
+    return tables | {k: v for table in tables.values() if isinstance(table, dict) for k, v in table.items()}
+
+def questions(n): return ''.join(f'\n\nQ{i}: what comes after {i}?\nA: {i + 1} comes after {i}.' for i in range(n))
+
+def test_a_and_b_from_pretraining_to_a_tuned_model(here):
+    "edu_fineweb10B/ → log/ → logs_finetune/, by the presets alone; going on with another rate; writing with both"
+    from nanogpt_lit.tokenizer import Tokenizer
+    tok = Tokenizer.train([questions(60)], 300, progress=False)      # GPT-2's would take most of the time
+    tok.save('small')
+    for folder, name in (('edu_fineweb10B', 'edufineweb'), ('dolly15k', 'dolly')):
+        Path(folder).mkdir()
+        for part, n in (('val_000000', 6), ('train_000001', 60)): np.save(f'{folder}/{name}_{part}.npy', np.array([tok.eot_id, *tok.encode(questions(n))], np.uint16))
+    line = f'build-nanogpt {SMALL} --tokenizer small --vocab_size 300 --batch_size 2 --grad_accum_steps 1 --eval_iters 1'
+    said = said_by(nanogpt_train, f'{line} --max_steps 3')
+    assert 'training on edu_fineweb10B' in said and Path('log/model_00002.pt').samefile('log/model_00003.pt')
+    said = said_by(nanogpt_train, f'{line} --max_steps 4 --auto_resume')
+    assert 'at step 3' in said and steps('log')[-1] == 4
+    said = said_by(nanogpt_train, f'{line} --max_steps 5 --resume --checkpoint_path log/model_00003.pt')
+    assert 'resuming log/model_00003.pt at step 3' in said and steps('log')[-1] == 5
+
+    line = '--device cpu --num_threads 1 --tokens_per_step 64 --batch_size 2 --max_new_tokens 4'
+    said = said_by(nanogpt_finetune, f'guide --pretrained_checkpoint log/model_00004.pt --max_steps 4 {line}')
+    assert 'RANDOM' not in said and {'model_00002.pt', 'model_00004.pt'} <= {p.name for p in Path('logs_finetune').iterdir()}
+    said = said_by(nanogpt_finetune, f'guide --pretrained_checkpoint log/model_00004.pt --resume --checkpoint_path logs_finetune/model_00002.pt '
+                                     f'--max_lr 1e-5 --max_steps 4 {line}')
+    assert 'resuming logs_finetune/model_00002.pt at step 2' in said and settings('logs_finetune')['learning_rate'] == 1e-5
+    said = said_by(nanogpt_finetune, f'guide --pretrained_checkpoint log/model_00004.pt --auto_resume --max_steps 5 {line}')
+    assert 'at step 4' in said and steps('logs_finetune')[-1] == 5
+    assert 'log/model_19072.pt' in said_by(nanogpt_finetune, f'dolly --pretrained_checkpoint log/model_19072.pt {line}', 1)
+    for out in ('log', 'logs_finetune/model_00005.pt'):
+        assert said_by(nanogpt_sample, ['--out_dir', out, '--start', 'Q1: what', '--num_samples=1', '--max_new_tokens=4', '--device=cpu']).startswith('Q1: what')
+
+def test_c_from_the_text_to_ten_samples(th):
+    "data/TH/prepare.py, config/train_TH.py, --init_from=resume, sample.py: nanoGPT's four commands"
+    Path('config/train_TH.py').write_text("dataset = 'TH'\nout_dir = 'TH_out'\neval_interval = 2\n", encoding='utf-8')
+    said_by(nanogpt_prepare, 'data/TH/prepare.py')
+    line = ('config/train_TH.py --device=cpu --compile=False --eval_iters=2 --log_interval=10 --block_size=16 --batch_size=2 --n_layer=1 --n_head=2 '
+            '--n_embd=16 --max_iters={0} --lr_decay_iters={0} --dropout=0.4')
+    said = said_by(nanogpt_train, line.format(4))
+    assert len(re.findall(r'(?m)^step \d: train loss \d\.\d{4}, val loss \d\.\d{4}$', said)) == 3
+    assert {'ckpt.pt', 'model_00002.pt', 'model_00004.pt'} <= {p.name for p in Path('TH_out').iterdir()}
+    got = settings('TH_out')
+    assert (got['tokenizer'], got['bias'], got['sampling'], got['vocab_size']) == ('char', False, 'random', len({*NEWS}))
+    assert 'at step 4' in said_by(nanogpt_train, line.format(6) + ' --init_from=resume') and steps('TH_out')[-1] == 6
+    said = said_by(nanogpt_sample, '--out_dir=TH_out --start=皇马 --device=cpu --max_new_tokens=5')
+    assert len(re.findall('(?m)^皇马', said)) == said.count('---------------') == 10 and '�' not in said
+
+def test_d_from_text_to_a_larger_max_iters(here):
+    "The course's own files of a vocabulary, data2token, train, --load_checkpoint, and what its users look for"
+    from nanogpt_lit.tokenizer import Tokenizer
+    text = ''.join(f'{i} comes before {i + 1}.\n' for i in range(400))
+    Path('raw_text.txt').write_text(text, encoding='utf-8')
+    tok = Tokenizer.train([text], 300, progress=False)
+    Path('tokenizer.vocab').write_text(''.join(f'{i} {b!r}\n' for i, b in tok.vocab.items()), encoding='utf-8')
+    Path('tokenizer.merges').write_text(''.join(f'{a!r} {b!r}\n' for a, b in tok.merges), encoding='utf-8')
+    both = '--vocab_path tokenizer.vocab --merges_path tokenizer.merges'
+    said_by(nanogpt_tokenizer, f'encode --data_path raw_text.txt {both} --output_path train_data.npy --method streaming')
+    ids = np.load('train_data.npy')
+    assert ids.dtype == np.int32 and ids.tolist() == tok.encode(text)
+    line = (f'{both} --train_data train_data.npy --val_data train_data.npy --vocab_size 300 --d_model 16 --n_layers 1 --n_heads 2 --d_ff 32 --batch_size 2 '
+            '--context_length 16 --learning_rate 3e-4 --num_eval_batches 1 --device cpu --save_interval 2')
+    said = said_by(nanogpt_train, f'{line} --max_iters 4 --checkpoint_dir ./checkpoints')
+    assert 'number of parameters' in said and 'lr 3.00e-04' in said
+    said = said_by(nanogpt_train, f'{line} --max_iters 6 --load_checkpoint checkpoints/checkpoint_4.pt')
+    assert {f'checkpoint_{i}.pt' for i in (2, 4, 6)} <= {p.name for p in Path('checkpoints').iterdir()} and steps('checkpoints')[-1] == 6
+    assert 'there is no checkpoint checkpoints/checkpoint_8.pt' in said_by(nanogpt_train, f'{line} --max_iters 9 --load_checkpoint checkpoints/checkpoint_8.pt', 1)
+    assert said_by(nanogpt_sample, 'checkpoints --start 7 --num_samples 1 --max_new_tokens 4 --device cpu').startswith('7')
+
+@pytest.mark.parametrize('place', ['data/dataset/minimind_dataset', 'data/dataset', 'data'])
+def test_e_three_trainings_a_monitor_and_curves(place):
+    "All data by names in their places, one file, chats; the monitor and the curves of what was trained last"
+    Path(place).mkdir(parents=True)
+    texts = [f'{i} comes before {i + 1}. ' * 4 for i in range(60)]
+    records = {'pretrain_hq': lambda t: {'text': t}, 'pretrain_200': lambda t: {'text': t},
+               'sft_512': lambda t: {'conversations': [{'role': 'user', 'content': 'Go on'}, {'role': 'assistant', 'content': t}]},
+               'sft_1024': lambda t: {'conversation': [{'role': 'user', 'content': 'Go on'}, {'role': 'assistant', 'content': t}]},
+               'sft_mini_512': lambda t: {'input': 'Go on', 'output': t}, 'r1_mix_1024': lambda t: {'input': 'Go on', 'output': t}}
+    for name, record in records.items():
+        Path(place, f'{name}.jsonl').write_text(''.join(json.dumps(record(t)) + '\n' for t in texts), encoding='utf-8')
+    small = f'{SMALL} --n_kv_head 1 --d_ff 16 --eval_iters 1'
+    said = said_by(nanogpt_train, '--config medium --use-full-data --retrain-tokenizer --tokenizer-vocab-size 300 --learning-rate 3e-5 --max-steps 4 --batch-size 2 '
+                   f'--warmup-steps 2 --save-steps 2 --plot-loss --output-dir checkpoints/mac_medium_v2 --dataloader-workers 2 {small}')
+    run = Path('checkpoints/mac_medium_v2')
+    for name in ('final_model.pt', 'checkpoint_step_2.pt', 'checkpoint_step_4.pt', 'tokenizer', 'plots/loss_curve_step_2.png', 'plots/loss_curve_latest.png',
+                 'plots/loss_curve_final_step_4.png'): assert (run/name).exists(), name
+    got = settings(run)
+    assert len(got['input']) == 4 and (got['learning_rate'], got['warmup_steps'], got['vocab_size']) == (3e-5, 2, 300)
+    if place != 'data': return                             # the rest is the same everywhere
+    said_by(nanogpt_train, f'--config small --data-files pretrain_200.jsonl --max-data-size 10000 --max-steps 3 --batch-size 2 --plot-loss '
+                           f'--output-dir checkpoints/test_run {small}')
+    assert 'checkpoints/test_run' in said_by(nanogpt_monitor, '--once')
+    said = said_by(nanogpt_train, f'--config small --data-files sft_mini_512.jsonl --max-data-size 50000 --batch-size 2 --max-steps 3 --max-cpu 100 '
+                                  f'--max-memory 100 --plot-loss {small}')
+    newest = said_by(nanogpt_monitor, '--once').split(' ')[0]
+    assert Path(newest, 'final_model.pt').exists() and newest != 'checkpoints/test_run'
+    assert 'mfu' not in said_by(nanogpt_monitor, f'{newest} --once')
+    assert 'wrote checkpoints/test_run/plots' in said_by(nanogpt_plot, '--checkpoint-dir checkpoints/test_run')
+    assert 'error: ' in said_by(nanogpt_plot, '--checkpoint-dir checkpoints/your_model', 1)
