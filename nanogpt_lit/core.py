@@ -998,8 +998,16 @@ def help_text(
         if k.section != section: section = k.section; out += ['', f'{section or "flags"}:']
         choice = '{' + ','.join(map(str, get_args(k.base))) + '} ' if get_origin(k.base) is Literal else ''
         out.append(f'  --{k.name:<24} {choice}{k.help}' + ('' if k.default in (None, MISSING, '', []) else f' [{k.default}]'))
-    return '\n'.join([*out, '', 'A flag may be written --a_flag 1, --a-flag 1 or --a_flag=1; a switch --compile, --no-compile or --compile=False.',
+    return '\n'.join([*out, *_other_names(flat_fields(cmd.config), cmd.presets), '', 'A flag may be written --a_flag 1, --a-flag 1 or --a_flag=1; a switch --compile, --no-compile or --compile=False.',
                       '--debug shows the whole traceback of an error.'])
+
+def _other_names(knobs, presets):
+    "What the flags of other trainers are called here"
+    names = [f'--{theirs}\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}--{ours}' for theirs, ours in ALIASES.items() if ours in knobs and theirs not in knobs]
+    if 'default_data' in knobs: names += ['--config\N{NO-BREAK SPACE}NAME', *(f'--{o}' for o in TRANSLATE)]
+    if not names: return []
+    lines = textwrap.wrap(', '.join(names), 118, break_on_hyphens=False, break_long_words=False)
+    return ['', 'names of other trainers, which are understood too:', *(f'  {o}'.replace('\N{NO-BREAK SPACE}', ' ') for o in lines)]
 
 # %% ../nbs/00_core.ipynb #0167df03
 _ADVICE = {errno.ENOENT: 'check the path', errno.EACCES: 'check its permissions', errno.EPERM: 'check its permissions',

@@ -5,9 +5,9 @@ import contextlib, io, json, os, re
 from pathlib import Path
 import numpy as np
 import pytest
-from nanogpt_lit.config import (FINETUNE_PRESETS, PRESETS, FinetuneConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_monitor, nanogpt_plot,
+from nanogpt_lit.config import (COMMANDS, FINETUNE_PRESETS, PRESETS, FinetuneConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_monitor, nanogpt_plot,
                                 nanogpt_prepare, nanogpt_sample, nanogpt_tokenizer, nanogpt_train)
-from nanogpt_lit.core import ALIASES, flat_fields, flat_values, resolve
+from nanogpt_lit.core import ALIASES, flat_values, help_text, resolve
 
 # --- what the guides say ----------------------------------------------------------------------------------------------
 
@@ -68,6 +68,15 @@ def test_a_default_is_what_its_guide_says(guide, flag):
     values = resolved(cls, argv, presets)
     got = values[flag.lstrip('-').replace('-', '_')]
     assert same(got, said[flag]), f'{guide}: {flag} is {got}, its guide says {said[flag]}'
+
+@pytest.mark.parametrize('command, guides', [('nanogpt-train', 'A pretraining, C training, D training, E medium'), ('nanogpt-finetune', 'A tuning'),
+                                             ('nanogpt-sample', 'C sampling')])
+def test_help_knows_the_names_of_the_guides(command, guides):
+    "Whoever looks for --d_model finds it on the page of --help, and what it is called here"
+    page = help_text(COMMANDS[command])
+    flags = {o for guide in guides.split(', ') for o in GUIDES[guide][0]}
+    if command == 'nanogpt-train': flags |= {'--config', '--use-full-data', '--retrain-tokenizer', '--init_from', '--disable-monitoring', '--data-files'}
+    assert not [o for o in flags if not re.search(rf'--{o[2:].replace("-", "_")}\b', page)]
 
 @pytest.fixture
 def reference(shared_data):
