@@ -298,3 +298,14 @@ def test_e_three_trainings_a_monitor_and_curves(place):
     assert 'mfu' not in said_by(nanogpt_monitor, f'{newest} --once')
     assert 'wrote checkpoints/test_run/plots' in said_by(nanogpt_plot, '--checkpoint-dir checkpoints/test_run')
     assert 'error: ' in said_by(nanogpt_plot, '--checkpoint-dir checkpoints/your_model', 1)
+
+@pytest.mark.parametrize('typed, meant', [('my/tinyshakespear.txt', 'my/tinyshakespeare.txt'), ('sft_mini512.jsonl', 'data/dataset/minimind_dataset/sft_mini_512.jsonl'),
+                                          ('data/TH/imput.txt', 'data/TH/input.txt')])
+def test_a_typo_in_a_file_name(typed, meant):
+    "…names the file that is there"
+    for name in ('my/tinyshakespeare.txt', 'my/other.txt', 'data/dataset/minimind_dataset/sft_mini_512.jsonl', 'data/TH/input.txt'):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text('{"text": "words"}\n', encoding='utf-8')
+    assert f'{typed} does not exist: did you mean {meant}?' in said_by(nanogpt_prepare, typed, 1)
+    assert f'{typed} does not exist: did you mean {meant}?' in said_by(nanogpt_train, f'--config small --data-files {typed} --output-dir run', 1)
+    assert 'did you mean' not in said_by(nanogpt_prepare, 'quite-another.txt', 1)
