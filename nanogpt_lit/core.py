@@ -662,12 +662,13 @@ TRANSLATE = dict(
     use_full_data=lambda v: {'input': list(FULL_DATA)} if _switch(v) else {},
     disable_monitoring=lambda v: {'monitoring': False} if _switch(v) else {},
     disable_optimizations=lambda v: {'compile': False, 'tf32': False, 'dataloader_workers': 0} if _switch(v) else {},
+    wandb_project=lambda v: {'track_project': str(v)}, wandb_run_name=lambda v: {}, # a run's name is that of its folder
     init_from=_init_from)
 
 FULL_DATA = ('pretrain_hq.jsonl', 'sft_1024.jsonl', 'sft_512.jsonl', 'r1_mix_1024.jsonl') # what MiniGPT calls all of the data
 
 NO_EFFECT = dict(
-    wandb_log='metrics are always in metrics.jsonl; --track wandb sends them there too', wandb_project='see wandb_log', wandb_run_name='see wandb_log',
+    wandb_log='metrics are always in metrics.jsonl; --track wandb sends them there too',
     backend='chosen by device', always_save_checkpoint='checkpoints are saved by interval, and the best one always')
 
 WORDS = {('batch_size', 'auto'): {'auto_batch': True}}
@@ -726,7 +727,9 @@ def _foreign(where, name, value, knobs):
         try: meant = TRANSLATE[name](value)
         except UserError as e: raise UserError(f'{where}: {e}') from None
         return {k: v for k, v in meant.items() if k in knobs}
-    if name in NO_EFFECT: print(f'note: {where} has no effect here ({NO_EFFECT[name]})'); return {}
+    if name in NO_EFFECT:
+        if str(value) != 'False': print(f'note: {where} has no effect here ({NO_EFFECT[name]})') # what is switched off is not missed
+        return {}
     names = [*knobs, *(a for a, c in ALIASES.items() if c in knobs)]
     near = difflib.get_close_matches(name, names, 1, .5)
     dashes = '--' if where.startswith('--') else ''

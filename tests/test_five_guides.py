@@ -309,3 +309,11 @@ def test_a_typo_in_a_file_name(typed, meant):
     assert f'{typed} does not exist: did you mean {meant}?' in said_by(nanogpt_prepare, typed, 1)
     assert f'{typed} does not exist: did you mean {meant}?' in said_by(nanogpt_train, f'--config small --data-files {typed} --output-dir run', 1)
     assert 'did you mean' not in said_by(nanogpt_prepare, 'quite-another.txt', 1)
+
+def test_what_is_switched_off_is_not_remarked_on(capsys):
+    "Four notes before each command of a nanoGPT user, on settings that ask for nothing, hide the one that matters"
+    Path('config/train_TH.py').write_text("wandb_log = False\nwandb_project = 'TH'\nwandb_run_name = 'mini'\nalways_save_checkpoint = False\n", encoding='utf-8')
+    cfg, _ = resolve(RunConfig, ['config/train_TH.py'], PRESETS)
+    assert not capsys.readouterr().out and (cfg.train.track_project, cfg.train.track) == ('TH', None)
+    resolve(RunConfig, ['config/train_TH.py', '--wandb_log=True'], PRESETS)
+    assert capsys.readouterr().out.splitlines() == ['note: --wandb_log has no effect here (metrics are always in metrics.jsonl; --track wandb sends them there too)']
