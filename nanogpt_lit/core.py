@@ -901,8 +901,9 @@ def _by_place(words, names, knobs):
         if not left: break
         if get_origin(knobs[name].base) is list: out[name], left = left, []
         else: out[name] = left.pop(0)
-    if left: raise UserError(f'unexpected {" ".join(left)!r}: ' + (f'expected at most {len(names)} words without a flag ({", ".join(names)})'
-                             if names else 'that was given by a flag already'))
+    many = f'expected at most {len(names)} word{"s"*(len(names) > 1)} without a flag ({", ".join(names)})'
+    if 'start' in knobs: many += '; a prompt is given with --start'
+    if left: raise UserError(f'unexpected {" ".join(left)!r}: ' + (many if names else 'that was given by a flag already'))
     return out
 
 def _layer(word, presets, knobs):

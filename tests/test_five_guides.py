@@ -317,3 +317,8 @@ def test_what_is_switched_off_is_not_remarked_on(capsys):
     assert not capsys.readouterr().out and (cfg.train.track_project, cfg.train.track) == ('TH', None)
     resolve(RunConfig, ['config/train_TH.py', '--wandb_log=True'], PRESETS)
     assert capsys.readouterr().out.splitlines() == ['note: --wandb_log has no effect here (metrics are always in metrics.jsonl; --track wandb sends them there too)']
+
+def test_a_prompt_behind_the_run():
+    "nanogpt-sample RUN \"Once upon\" names the flag of a prompt"
+    said = said_by(nanogpt_sample, ['TH_out', '皇马'], 1)
+    assert "unexpected '皇马': expected at most 1 word without a flag (out_dir); a prompt is given with --start" in said
