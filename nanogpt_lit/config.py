@@ -468,20 +468,20 @@ PRESETS |= {
         keep_last_n_checkpoints=2, eval_train=True)}
 
 # %% ../nbs/00a_config.ipynb #aa3e2ff2
-_cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
+_cs336 = dict(out_dir='checkpoints', checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
               tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999, grad_clip=1.,
               learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100,
               checkpoint_interval=5000, schedule='constant', warmup_from='zero')
 
 PRESETS |= {
     'cs336-small': dict(
-        **_cs336, out_dir='runs/cs336-small', tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4,
+        **_cs336, tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4,
         n_embd=256, d_ff=1024, block_size=512, batch_size=16, max_steps=10_000),
     'cs336-medium': dict(
-        **_cs336, out_dir='runs/cs336-medium', tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12,
+        **_cs336, tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12,
         n_head=12, n_embd=768, d_ff=3072, block_size=512, batch_size=32, max_steps=100_000),
     'cs336-large': dict(
-        **_cs336, out_dir='runs/cs336-large', tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24,
+        **_cs336, tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24,
         n_head=16, n_embd=1024, d_ff=4096, block_size=512, batch_size=64, max_steps=500_000)}
 
 # %% ../nbs/00a_config.ipynb #4b1ec87a
