@@ -324,6 +324,7 @@ def _steps(spec):
 def _split_step(spec):
     (kind, pattern), = spec['pattern'].items()
     pattern = said_exactly(pattern, 'onig') if kind == 'Regex' else regex.escape(pattern, special_only=True)
+    if pattern in PATTERNS: pattern = f'(?:{pattern})'          # in a file it is a word, never a name of ours
     behavior, invert = spec['behavior'], spec.get('invert', False)
     if re.search(r'(?<!\\)\[\^?\[(?!:)|&&', pattern):
         raise UserError(f'the split {pattern[:60]!r} has sets within sets: not supported')
