@@ -21,7 +21,7 @@ from torch import nn
 from .core import (ANY, COUNT, DIGEST, FLAG, NUMBER, TEXT, Kind, UserError, atomic_write, build, check_writable, duration,
                               flat_fields, flat_values, human, misfit, or_none, parse_value, read_json, read_text, seed_everything,
                               set_threads, show_config, to_toml, warn)
-from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig
+from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig, nanogpt_finetune
 from .tokenizer import Tokenizer, load_tokenizer
 from .tokens import html_page
 from .model import GPT, GPTConfig
@@ -732,3 +732,7 @@ def _prepare_only(cfg, origin):
     train, val, _ = open_examples(cfg, tok, template_of(tok), base.model.cfg.block_size)
     folder = save_examples(cfg.prepare, dict(train=train, val=val), tok, template_of(tok), cfg.shard_size)
     print(f'wrote {folder}: {len(train):,} examples to train on, {len(val):,} held out')
+
+# %% ../nbs/16_finetune.ipynb #982b1f2a
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_finetune())

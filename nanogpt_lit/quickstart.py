@@ -9,7 +9,7 @@ __all__ = ['chat_folder', 'tuning_config', 'is_body', 'side_by_side', 'tune_quic
 import ast, shlex
 from pathlib import Path
 from .core import UserError, duration
-from .config import FinetuneConfig, QuickstartConfig
+from .config import FinetuneConfig, QuickstartConfig, nanogpt_quickstart
 from .pretrain import exit_code, quickstart_report
 from .instructions import as_function
 from .finetune import Tuned, check_place, finetune, in_figures, write_tuning_report
@@ -97,3 +97,7 @@ def quickstart_command(q: QuickstartConfig):
           f'  nanogpt-train quickstart --input YOUR.txt --out_dir runs/mine --minutes 5   # your own text\n'
           f'  nanogpt-finetune --input YOUR.jsonl --pretrained_checkpoint {folder} --out_dir runs/my-chat'
           '   # your own questions and answers')
+
+# %% ../nbs/16c_quickstart.ipynb #c1db44ce
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_quickstart())

@@ -11,7 +11,7 @@ import html, math, os, shlex
 from pathlib import Path
 from .core import (ANY, COUNT, TEXT, UserError, atomic_write, build, duration, flat_fields, flat_values,
                               human, in_words, or_none, printable, read_config, warn)
-from .config import ReportConfig, RunConfig
+from .config import ReportConfig, RunConfig, nanogpt_report
 from .trainer import Callback
 from .monitor import (FIGURE, left_out, loss_stats, one_line, run_json, scan_metrics, series, small_file,
                                  smooth)
@@ -459,3 +459,7 @@ def report_command(
     if not run:
         raise UserError('no run to report on: name a run folder, as in nanogpt-report runs/quickstart')
     print(f'report: {write_report(Path(run), path=cfg.output)}')
+
+# %% ../nbs/14a_report.ipynb #d9c5947b
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_report())

@@ -17,7 +17,7 @@ import numpy as np
 import psutil, torch
 from fastcore.basics import patch
 from . import __version__
-from .config import MonitorConfig
+from .config import MonitorConfig, nanogpt_monitor
 from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, misfit, one_of, or_none
 from .monitor import FIGURE, left_out, newest_run, one_line, run_json, scan_metrics, series, smooth
 from .trainer import Callback
@@ -446,3 +446,7 @@ def _key_pressed(seconds, size):
             if os.read(sys.stdin.fileno(), 32)[:1].lower() in (b'q', b'\x1b', b'\x04', b''): return True
         except (OSError, ValueError): return True         # nobody is there any more
     return False
+
+# %% ../nbs/10a_watch.ipynb #eda8b1e5
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_monitor())

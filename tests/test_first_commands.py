@@ -1,11 +1,12 @@
 """The first command of somebody who comes from one of five other trainers: what it takes from a folder that looks like theirs,
 what it says before the first step, and what it does with a slip.
 """
-import contextlib, io, json, math, os, re, sys
+import ast, contextlib, importlib, io, json, math, os, re, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import nanogpt_lit
 from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_sample, nanogpt_train
 from nanogpt_lit.core import UserError, resolve
 from nanogpt_lit.evaluate import evaluate_loss
@@ -260,3 +261,58 @@ def test_questions_are_no_tokens():
     Path('hellaswag_val.bin').write_bytes(head.tobytes() + np.arange(3000, dtype='<u2').tobytes())
     for dtype in ('', '--data_dtype uint16'):
         assert 'holds the HellaSwag questions of llm.c' in train(f'tiny --train_data hellaswag_val.bin --vocab_size 65536 {dtype}', 1)
+
+# --- started by name --------------------------------------------------------------------------------------------------
+
+SOURCES = sorted(p for p in Path(nanogpt_lit.__file__).parent.glob('*.py') if p.stem not in ('__init__', '_modidx'))
+
+def main_block(path):
+    "The statement of a module that says what happens when the module is started"
+    ifs = (o for o in ast.parse(path.read_text(encoding='utf-8')).body if isinstance(o, ast.If))
+    return next((o for o in ifs if ast.unparse(o.test) == "__name__ == '__main__'"), None)
+
+def started(block, names, *words):
+    "Exit code and words of this block in a module with these names"
+    said, argv = io.StringIO(), sys.argv
+    sys.argv, code = ['-m', *words], compile(ast.Module([block], []), 'main', 'exec')
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try: exec(code, dict(names, __name__='__main__')); got = 0
+        except SystemExit as e: got = e.code
+        finally: sys.argv = argv
+    if isinstance(got, str): return 1, got                                                  # as Python prints it
+    return got or 0, said.getvalue()
+
+@pytest.mark.parametrize('path', SOURCES, ids=lambda p: p.stem)
+def test_no_module_does_nothing_when_it_is_started(path):
+    "…as with torchrun -m: it runs its command, or says in one sentence which one to take, with exit code 1"
+    block = main_block(path)
+    assert block, f'python -m nanogpt_lit.{path.stem} would do nothing, with exit code 0: end the module with a main'
+    code, said = started(block, vars(importlib.import_module(f'nanogpt_lit.{path.stem}')), '--help')
+    if code == 0: assert said.startswith(('usage: nanogpt-', 'usage: python -m nanogpt_lit')), said
+    else: assert code == 1 and said.startswith(f'error: nanogpt_lit.{path.stem} is no command: ') and '\n' not in said, said
+
+def test_modules_that_guides_start():
+    wanted = dict(finetune='finetune', pretrain='train', generate='sample', evaluate='eval', data='prepare', fleet='prepare', chat='chat', quickstart='quickstart',
+                  speedrun='bench', report='report', monitor='monitor', distributed='launch', sizing='plan')
+    for name, command in wanted.items():
+        module = importlib.import_module(f'nanogpt_lit.{name}')
+        assert started(main_block(Path(module.__file__)), vars(module), '--help')[1].startswith(f'usage: nanogpt-{command} '), name
+
+def test_a_module_in_a_process_of_its_own():
+    def shell(*words): return subprocess.run([sys.executable, '-m', *words], capture_output=True, text=True, timeout=120, env={**os.environ, 'PYTHONPATH': str(SOURCES[0].parent.parent)})
+    r = shell('nanogpt_lit.finetune', '--pretrained_checkpoint', 'gone.pt')
+    assert r.returncode == 1 and r.stderr.startswith('error: gone.pt does not exist'), r.stdout + r.stderr
+    r = shell('nanogpt_lit', 'tune')
+    assert r.returncode == 1 and "'tune' is no command: python -m nanogpt_lit lists all of them" in r.stderr, r.stderr
+
+def test_what_torchrun_starts():
+    "With scripts that nobody has installed"
+    from nanogpt_lit.config import LaunchConfig
+    from nanogpt_lit.distributed import torchrun_words
+    for name, module in dict(train='pretrain', prepare='fleet', finetune='finetune', eval='benchmarks').items():
+        words = torchrun_words(LaunchConfig(nproc=2, command=[name, '--flag']))
+        assert words[-3:] == ['-m', f'nanogpt_lit.{module}', '--flag'], words
+    assert torchrun_words(LaunchConfig(nproc=2, command=['sample', 'runs/a']))[-4:] == ['-m', 'nanogpt_lit', 'sample', 'runs/a']
+    from nanogpt_lit.distributed import sbatch_script
+    assert 'dolly --auto_resume' in sbatch_script(LaunchConfig(nproc=2, command=['finetune', 'dolly']))
+    assert '--auto_resume' not in sbatch_script(LaunchConfig(nproc=2, command=['prepare', 'a.txt', 'b.txt'])).replace('#', '')
