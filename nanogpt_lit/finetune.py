@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from .core import (ANY, COUNT, DIGEST, FLAG, NUMBER, TEXT, Kind, UserError, atomic_write, build, check_writable, duration,
                               flat_fields, flat_values, human, misfit, or_none, parse_value, read_json, read_text, seed_everything,
-                              set_threads, show_config, to_toml, warn)
+                              set_threads, show_changes, show_config, to_toml, warn)
 from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig, nanogpt_finetune
 from .tokenizer import Tokenizer, load_tokenizer
 from .tokens import html_page
@@ -39,7 +39,7 @@ from .evaluate import evaluate_loss
 from .report import environment
 from .benchmarks import data_of_run, open_text
 from .watch import Heartbeat
-from .pretrain import auto_threads, check_free, exit_code, kept_end, own_or_named, run_folder
+from .pretrain import SaveLines, auto_threads, check_free, exit_code, kept_end, own_or_named, run_folder
 from .instructions import (TEMPLATES, ChatPlan, Examples, bare_tokens, encode_examples, encode_turns, is_prepared, load_examples,
                                       may_replace, read_instructions, save_examples, split_examples, template_of, token_examples,
                                       with_replay, with_template)
@@ -606,7 +606,7 @@ def _trainer(cfg, base, template, batches, val_plan, folder, asked, callbacks, q
     cbs = [TuneCheckpoint(folder, saved, tok.hash), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder),
            OverfitWatch(), NanWatch(), Answers(folder, tok, template, [q for q, _ in asked], cfg.max_new_tokens), *callbacks]
     def judge(t): return response_loss(t.raw_model, val_plan, cfg.batch_size, s, cfg.eval_iters)
-    cbs += [Heartbeat(folder)] + [LogLines()]*(not quiet)
+    cbs += [Heartbeat(folder)] + [LogLines(), SaveLines()]*(not quiet)
     return Trainer(model, batches, make_optimizers(model, optim, s.device), optim, loop, cbs, eval_fn=judge, strategy=s)
 
 def _fingerprint(examples):
@@ -615,7 +615,7 @@ def _fingerprint(examples):
 
 # %% ../nbs/16_finetune.ipynb #10b5741d
 def _write_down(cfg, folder, tok, origin, quiet):
-    if not quiet: print(show_config(cfg, origin))
+    if not quiet: print(f'{show_changes(cfg, origin)}\n(all settings: {folder/"config.toml"})')
     atomic_write(folder/'config.toml', to_toml(cfg))
     tok.save(folder/'tokenizer')
 

@@ -3,6 +3,7 @@ what it says before the first step, and what it does with a slip.
 """
 import ast, contextlib, importlib, io, json, math, os, re, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from nanogpt_lit.interop import load_run
 from nanogpt_lit.loader import TokenData
 from nanogpt_lit.optim import lr_at, lr_factor
 from nanogpt_lit.pretrain import PLACES
-from nanogpt_lit.monitor import newest_run
+from nanogpt_lit.monitor import OverfitWatch, newest_run
 
 TEXT = 'It was a bright cold day in April, and the clocks were striking thirteen.\n'*40
 SMALL = '--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 2 --device cpu --eval_iters 1 --num_threads 1'
@@ -316,3 +317,56 @@ def test_what_torchrun_starts():
     from nanogpt_lit.distributed import sbatch_script
     assert 'dolly --auto_resume' in sbatch_script(LaunchConfig(nproc=2, command=['finetune', 'dolly']))
     assert '--auto_resume' not in sbatch_script(LaunchConfig(nproc=2, command=['prepare', 'a.txt', 'b.txt'])).replace('#', '')
+
+# --- tuning -----------------------------------------------------------------------------------------------------------
+
+PAIRS = [dict(prompt=f'{k} and {k}?', completion=f'{2*k}.') for k in range(60)]
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+    "A small run, trained on the text of this file"
+    home = tmp_path_factory.mktemp('base')
+    (home/'my.txt').write_text(TEXT, encoding='utf-8')
+    train(f'tiny --tokenizer bpe --tokenizer_vocab_size 270 --max_steps 4 {SMALL} --block_size 64 --input {home}/my.txt --out_dir {home}/base')
+    return home/'base'
+
+@pytest.fixture
+def tune(base):
+    Path('pairs.jsonl').write_text('\n'.join(map(json.dumps, PAIRS)), encoding='utf-8')
+    words = f'--input pairs.jsonl --pretrained_checkpoint {base} --device cpu --num_threads 1 --batch_size 2 --max_new_tokens 4 --generate_interval 0 --eval_iters 1'
+    return lambda line='', code=0: train(f'{words} {line}', code, nanogpt_finetune)
+
+def test_tuning_says_as_much_as_training(tune):
+    said = tune('--max_steps 4 --checkpoint_interval 2').splitlines()
+    first = next(i for i, o in enumerate(said) if o.startswith('iter'))
+    assert first < 16 and 'flag: ' in '\n'.join(said[:first]), said[:first]
+    assert '(all settings: runs/finetune/config.toml' in '\n'.join(said[:first])
+    assert said[first - 1] == 'first checkpoint at step 2, then every 2 steps, on Ctrl-C and at the end'
+    assert [o for o in said if o.startswith('saved ')] == ['saved model_00002.pt', 'saved model_00004.pt']
+    assert 'checkpoints: only at the end, on Ctrl-C, and the best weights' in tune('--max_steps 2 --out_dir runs/b')
+
+def test_overfitting_is_told_once_an_episode():
+    "…and not at every evaluation; a new episode begins after a new best, also across a resumption"
+    told = []
+    def watch(t): return SimpleNamespace(strategy=SimpleNamespace(is_main=True), say=told.append, cfg=SimpleNamespace(stop_on_overfit=0), **t)
+    w, best, best_step = OverfitWatch(), math.inf, 0
+    for step, val in enumerate([3., 2.5, 2.6, 2.7, 2.6, 2.4, 2.5, 2.6]):
+        if val < best: best, best_step = val, step
+        if step == 4:                                                # interrupted, in the middle of an episode
+            state, w = w.state_dict(), OverfitWatch()
+            w.load_state_dict(state)
+        w.on_log(watch(dict(step=step, record=dict(step=step, loss=3. - .1*step, val_loss=val), val_loss=val, best_val_loss=best, best_step=best_step)))
+        assert len(told) == (step >= 2) + (step >= 6), (step, told)
+    assert 'above its best 2.500 (step 1)' in told[0] and 'above its best 2.400 (step 5)' in told[1]
+
+def test_tuning_that_goes_on(tune):
+    "A change is told once, what is over isn't done again, and nobody is advised to do what he does"
+    tune('--max_steps 2 --batch_size 4')
+    said = tune('--max_steps 4 --batch_size 4 --auto_resume --learning_rate 1e-5').split('resuming ')[1]
+    assert len(re.findall('learning_rate', said)) == 1 and len(re.findall('max_steps', said)) == 1, said
+    said = tune('--max_steps 4 --batch_size 4 --auto_resume')
+    assert 'nothing is left to do after step 4' in said and 'done' not in said, said
+    for p in Path('runs/finetune').glob('*.pt'): p.write_bytes(b'torn')
+    said = tune('--max_steps 2 --auto_resume')
+    assert 'was moved to' in said and 'add --auto_resume' not in said, said
+    assert '(add --auto_resume to continue one instead)' in tune('--max_steps 2')
