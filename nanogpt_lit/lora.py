@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from .core import COUNT, DIGEST, NUMBER, TEXT, UserError, atomic_write, check_writable, or_none, read_json
+from .core import COUNT, DIGEST, NUMBER, TEXT, UserError, atomic_write, check_writable, read_json
 from .checkpoint import checksum
 from .interop import folded, save_safe
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import nanogpt_lit
-from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_sample, nanogpt_train
+from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_report, nanogpt_sample, nanogpt_train
 from nanogpt_lit.core import UserError, resolve
 from nanogpt_lit.evaluate import evaluate_loss
 from nanogpt_lit.interop import load_run
@@ -370,3 +370,24 @@ def test_tuning_that_goes_on(tune):
     said = tune('--max_steps 2 --auto_resume')
     assert 'was moved to' in said and 'add --auto_resume' not in said, said
     assert '(add --auto_resume to continue one instead)' in tune('--max_steps 2')
+
+def test_the_report_of_a_tuned_run(tune, base):
+    "…from its folder alone, as its command has written it, and when it was killed before it ended"
+    said = train('runs/finetune', 1, nanogpt_report)
+    assert 'runs/finetune' in said
+    tune('--max_steps 4 --eval_interval 2 --generate_interval 2 --lora_rank 2 --prompts <b>hello</b>')
+    whole = Path('runs/finetune/report.html').read_text(encoding='utf-8')
+    assert train('runs/finetune', 0, nanogpt_report).startswith('report: ')
+    page = Path('runs/finetune/report.html').read_text(encoding='utf-8')
+    assert page == whole
+    for words in (str(base), 'adapters of rank 2', 'pairs.jsonl', 'Learned, and forgotten', 'answers held out', 'before: it continues', 'after: it answers', '<polyline',
+                  '&lt;b&gt;hello', 'nanogpt-finetune --', '--lora_rank 2', 'nanogpt-finetune --auto_resume --out_dir runs/finetune --max_steps 8', 'nanogpt-chat runs/finetune'):
+        assert words in page, words
+    assert 'What could not be read' not in page and 'nanogpt-train' not in page and '<b>hello' not in page
+    Path('runs/finetune/tuning.json').unlink()
+    train('runs/finetune', 0, nanogpt_report)
+    page = Path('runs/finetune/report.html').read_text(encoding='utf-8')
+    assert 'before: it continues' in page and 'after: it answers' not in page and 'What could not be read' not in page
+    Path('runs/finetune/tuning.json').write_text('{"figures": {}, "samples": [["a"]]}', encoding='utf-8')
+    train('runs/finetune', 0, nanogpt_report)
+    assert 'tuning.json' in Path('runs/finetune/report.html').read_text(encoding='utf-8').split('What could not be read')[1]
