@@ -556,3 +556,9 @@ def count_pretokens(
 def cpu_count() -> int:
     "CPUs that this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+# %% ../nbs/01_bpe.ipynb #f4215a0e
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.bpe is no command: nanogpt-tokenizer train learns merges '
+                     '(python -m nanogpt_lit lists all commands)')

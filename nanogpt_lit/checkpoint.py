@@ -877,3 +877,9 @@ def on_error(self: CheckpointCallback, t):
     raise UserError(f'the folder {self.out_dir} has vanished (was it moved or removed?): '
                     f'the run up to step {t.step} was saved '
                     f'as {t.last_checkpoint}; --auto_resume continues from there') from None
+
+# %% ../nbs/11_checkpoint.ipynb #a72b5832
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.checkpoint is no command: nanogpt-train --auto_resume uses one '
+                     '(python -m nanogpt_lit lists all commands)')

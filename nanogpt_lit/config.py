@@ -1221,3 +1221,9 @@ def nanogpt_launch(argv=None):
     if {'-h', '--help'} & {*tail} and (cmd := COMMANDS.get(f'nanogpt-{tail[0]}')):
         return run_command(cmd, tail[1:])
     return run_command(COMMANDS['nanogpt-launch'], [*head, '--', *(tail[1:] if tail[:1] == ['--'] else tail)])
+
+# %% ../nbs/00a_config.ipynb #f8416029
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.config is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -1128,3 +1128,9 @@ def _interrupts_wait():
 def _menu(name, cmds):
     rows = [f'  {k:<10} {c.summary}' for k, c in cmds.items()]
     return '\n'.join([f'usage: {name} SUB-COMMAND …', '', *rows, '', f'{name} SUB-COMMAND --help shows the flags of one.'])
+
+# %% ../nbs/00_core.ipynb #e4559e45
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.core is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -707,3 +707,9 @@ def _name_of(sources, found):
     if len(found) > 1 or glob.has_magic(found[0].name): return shown(_last_name(what.parent))
     return found[0].name.removesuffix(what.suffix if what.suffix in PACKED
                                       else '').rpartition('.')[0] or found[0].name
+
+# %% ../nbs/05a_corpus.ipynb #554da6ba
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.corpus is no command: nanogpt-prepare reads a corpus '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -26,7 +26,7 @@ import regex
 from fastcore.basics import patch
 from . import __version__
 from .bpe import GPT2_PATTERN, PATTERNS, cpu_count
-from .config import EncodeConfig, PrepareConfig, TokenizerConfig
+from .config import EncodeConfig, PrepareConfig, TokenizerConfig, nanogpt_prepare
 from .core import ANY, COUNT, DIGEST, NUMBER, TEXT, Kind, UserError
 from .core import alone_in, atomic_open, atomic_write, duration, human, human_bytes, leftovers, misfit, new_folder
 from .core import one_of, or_none, plain_name, read_bytes, sha256_file, warn
@@ -1445,3 +1445,7 @@ def _something(blocks, corpus):
 def _print_ids(blocks):
     for n, block in enumerate(blocks): print(' '*(n > 0) + ' '.join(map(str, block.tolist())), end='')
     print()
+
+# %% ../nbs/06_data.ipynb #5bf69c83
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_prepare())

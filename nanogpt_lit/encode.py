@@ -590,3 +590,9 @@ def _merge_pairs(self: Tokenizer, piece):
     if self.rules.whole and piece in self.ranks: return [self.ranks[piece]]
     pairs = self.rules.pairs
     return [self.ranks[p] for p in _merged(piece, lambda a, b: pairs.get((a, b)))]
+
+# %% ../nbs/01a_encode.ipynb #07522d66
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.encode is no command: nanogpt-tokenizer encode turns text into ids '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from pathlib import Path
 import torch
 from fastcore.basics import patch
-from .config import PlotConfig
+from .config import PlotConfig, nanogpt_monitor
 from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, human, misfit, printable
 from .core import read_json, warn
 from .trainer import Callback
@@ -423,3 +423,7 @@ class NanWatch(Callback):
                 t.say(f'{len(found)} of {len(t.params)} parameters have damaged {what}, the first is {name} '
                       f'({n:,} of {t.raw_model.get_parameter(name).numel():,} values)')
                 return
+
+# %% ../nbs/10_monitor.ipynb #789d5fdf
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_monitor())

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 from .core import ANY, TEXT, UserError, atomic_write, human, misfit, sha256_file, warn
-from .config import ConsolidateConfig
+from .config import ConsolidateConfig, nanogpt_consolidate
 from .attention import KVCache
 from .model import GPT
 from .checkpoint import (CheckpointCallback, check_averages, fit_weights, is_sharded, load_checkpoint,
@@ -552,3 +552,7 @@ def consolidate_command(
             raise UserError(f'{path} holds no sharded checkpoint (*.dcp)')
         path = found[-1]
     print(f'written: {consolidate(path, c.output)}')
+
+# %% ../nbs/13a_sharded.ipynb #87220365
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_consolidate())

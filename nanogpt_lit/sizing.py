@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from fastcore.basics import patch
 from .attention import KVCache
-from .config import GPTConfig, RunConfig
+from .config import GPTConfig, RunConfig, nanogpt_plan
 from .core import COUNT, UserError, duration, human, pick_device, pick_dtype, read_json
 from .model import GPT, ShapesOnly
 
@@ -634,3 +634,7 @@ def plan(
     except UserError: print('\n'.join(time_lines(run))); raise
     speed = measure(run, device, available_memory(device), optimizers) if cfg.measure else None
     print('\n'.join(time_lines(run, speed)))
+
+# %% ../nbs/04a_sizing.ipynb #aa30e16a
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_plan())

@@ -912,3 +912,9 @@ class Wandb(Tracker):
     def close(self, t): self.writer.finish(exit_code=int(t.error is not None))
 
 EXTRAS['track'] = lambda cfg: {'tensorboard': TensorBoard, 'wandb': Wandb}[cfg.track]()
+
+# %% ../nbs/09_trainer.ipynb #5c6a7b45
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.trainer is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

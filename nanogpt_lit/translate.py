@@ -286,3 +286,9 @@ def tidy(
     for k in ('n_kv_head', 'head_dim', 'd_ff'):
         if not differing(shorter := replace(cfg, **{k: None}), flat_values(cfg)): cfg = shorter
     return cfg
+
+# %% ../nbs/11a_translate.ipynb #eb232f59
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.translate is no command: nanogpt-import translates '
+                     '(python -m nanogpt_lit lists all commands)')

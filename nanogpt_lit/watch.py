@@ -447,3 +447,7 @@ def _key_pressed(seconds, size):
             if os.read(sys.stdin.fileno(), 32)[:1].lower() in (b'q', b'\x1b', b'\x04', b''): return True
         except (OSError, ValueError): return True         # nobody is there any more
     return False
+
+# %% ../nbs/10a_watch.ipynb #eda8b1e5
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_monitor())
