@@ -156,8 +156,8 @@ def rehearse(
         with Ledger(known, (ids_BT.numel()*cfg.vocab_size, cfg.vocab_size)) as ledger:
             parts, passes = _micro_step(model, ids_BT, dtype, ledger)
             if accumulate: passes += _micro_step(model, ids_BT, dtype, ledger)[1]
-            grads, updates = ledger.total, []
-            for o in optimizers(model, optim_cfg, device): updates.append(_update(o, ledger))
+            grads, opts = ledger.total, optimizers(model, optim_cfg, device)
+            updates = [_update(o, ledger) for o in opts]
             states = ledger.total - grads
     weights = sum(t.untyped_storage().nbytes() for t in ledger.known.values())
     parts = {'weights': weights, 'gradients': grads, 'optimiser states': states, **parts}
