@@ -6,9 +6,9 @@
 __all__ = ['FORMAT', 'TABLE', 'SMALL_TABLE', 'MOST_VALUES', 'MOST_CONTAINERS', 'DEEPEST', 'TENSOR', 'FIGURE', 'SETTING', 'RNG',
            'CONTENT', 'SETTINGS', 'MAY_DIFFER', 'TO_RESUME', 'ONLY_TO_RESUME', 'RUN_FILES', 'NEEDED', 'rng_state',
            'set_rng_state', 'plain', 'checksum', 'trainer_state', 'save_checkpoint', 'n_bytes', 'survey',
-           'survey_pickle', 'tame', 'read_tamely', 'why_unread', 'load_checkpoint', 'peek', 'verified', 'effective',
-           'differing', 'check_fit', 'fit_weights', 'bare_name', 'built', 'restore', 'check_averages', 'step_of',
-           'checkpoints', 'newest_good', 'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'is_sharded',
+           'survey_pickle', 'tame', 'read_tamely', 'why_unread', 'load_checkpoint', 'Foreign', 'peek', 'verified',
+           'effective', 'differing', 'check_fit', 'fit_weights', 'bare_name', 'built', 'restore', 'check_averages',
+           'step_of', 'checkpoints', 'newest_good', 'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'is_sharded',
            'remove_sharded', 'snapshot', 'Later', 'writes_aside', 'CheckpointCallback']
 
 # %% ../nbs/11_checkpoint.ipynb #49eeb109
@@ -346,6 +346,14 @@ def load_checkpoint(
     return verified(peek(path), path)
 
 # %% ../nbs/11_checkpoint.ipynb #8b015448
+class Foreign(UserError):
+    "A checkpoint, but one of another program"
+
+def _not_ours(path, why):
+    return Foreign(f'{path} was not written by nanogpt_lit ({why}): expected a file such as model_00500.pt '
+                   'from a run folder; nanogpt-import reads those of other programs: '
+                   f'nanogpt-import {shlex.quote(str(path))}')
+
 def peek(
     path,            # a checkpoint
     mmap: bool=False # leave the tensors on the disk: quick, where only settings or numbers are wanted
@@ -355,12 +363,10 @@ def peek(
     if not path.is_file(): raise UserError(f'there is no checkpoint {path}: check the path')
     try: state = read_tamely(path, mmap)
     except _DAMAGE as e:
+        if named := re.search(r'GLOBAL ([\w.]+)', str(e)): raise _not_ours(path, f'it asks for {named[1]:.60}') from None
         raise UserError(f'{path} is torn, corrupt or not a checkpoint ({why_unread(e)}): '
                         'use an earlier one') from None
-    if not isinstance(state, dict) or 'checksum' not in state:
-        raise UserError(f'{path} was not written by nanogpt_lit (it has no checksum): '
-                        'expected a file such as '
-                        'model_00500.pt from a run folder; nanogpt-import reads those of other programs')
+    if not isinstance(state, dict) or 'checksum' not in state: raise _not_ours(path, 'it has no checksum')
     return state
 
 # %% ../nbs/11_checkpoint.ipynb #d65b99ed
@@ -493,6 +499,7 @@ def restore(
 ) -> list[str]:
     "Bring `t` to the state in `ckpt`. Returns what makes the continuation inexact (empty: bit for bit)"
     fit_weights(t.raw_model, ckpt['model'], config=ckpt.get('config'))
+    if 'foreign' in ckpt: return _begin_at_step(t, ckpt)
     if 'optimizer' not in ckpt:
         return ['it holds weights only, without the state of the optimizer, '
                 'so training starts at step 0 with a fresh one']
@@ -528,6 +535,23 @@ def _restore_optimizers(optimizers, states):
         check_averages(o, state)
         with _or_damaged('optimizer'): o.load_state_dict(state)
         for g, w in zip(o.param_groups, wanted): g.update(w)
+
+# %% ../nbs/11_checkpoint.ipynb #46cf1df9
+def _begin_at_step(t, ckpt):
+    "Go on at the step of another program's checkpoint, whose weights are in the model already"
+    t.load_state_dict(ckpt | dict(tokens_seen=ckpt['step']*t.tokens_per_step))
+    taken, lost = 'network, step and the averages of AdamW', 'the order of its data is not'
+    if not _take_averages(t, ckpt.get('averages')): taken, lost = 'network and step', 'the averages of its optimizer are not'
+    return [f'it comes from another program: {taken} are taken over, {lost}']
+
+def _take_averages(t, averages):
+    "Give averages by parameter name to AdamW; False if there are none, or another optimiser wants others"
+    if not averages or [*map(type, t.optimizers)] != [AdamW]: return False
+    names = {p: k for k, p in t.raw_model.named_parameters()}
+    state = t.optimizers[0].state_dict()
+    params = [p for g in t.optimizers[0].param_groups for p in g['params']]
+    _restore_optimizers(t.optimizers, [state | dict(state={i: averages[names[p]] for i, p in enumerate(params)})])
+    return True
 
 # %% ../nbs/11_checkpoint.ipynb #016cdf5e
 def _changes(t, ckpt):
@@ -772,6 +796,12 @@ class CheckpointCallback(Callback):
                   'a larger --checkpoint_interval would cost less')
 
 # %% ../nbs/11_checkpoint.ipynb #f9b3163a
+def _is_foreign(path):
+    "Is this a checkpoint of another program? Such are never deleted"
+    try: return not peek(path, mmap=True)
+    except Foreign: return True
+    except UserError: return False
+
 @patch
 def _look_around(self: CheckpointCallback, t):
     if not t.strategy.is_main: return
@@ -781,6 +811,7 @@ def _look_around(self: CheckpointCallback, t):
         if re.fullmatch(r'\..+\.[0-9a-f]{12}\.part', p.name) and is_sharded(p): remove_sharded(p)
     if moved := set_aside(self.out_dir, after=t.step):
         t.say(f'what is later than step {t.step} was moved to {moved.name} in the run folder')
+    if t.cfg.keep_last_n_checkpoints > 0: self.strangers = {p for p in checkpoints(self.out_dir) if _is_foreign(p)}
     if kept := checkpoints(self.out_dir): t.last_checkpoint, self.saved_step = kept[-1], step_of(kept[-1])
 
 @patch
@@ -834,7 +865,8 @@ def settle(self: CheckpointCallback,
 @patch
 def _forget(self: CheckpointCallback, t):
     "Delete or strip what has been superseded by a newer file, as far as this run has written it"
-    kept = [p for p in checkpoints(self.out_dir) if p.name == t.cfg.checkpoint_name.format(step=step_of(p))]
+    kept = [p for p in checkpoints(self.out_dir) if p.name == t.cfg.checkpoint_name.format(step=step_of(p))
+            and p not in self.strangers]
     # none if the folder is gone: the next save will say so
     older = kept[:-1]
     if (keep := t.cfg.keep_last_n_checkpoints) > 0:

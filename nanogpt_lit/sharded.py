@@ -413,9 +413,10 @@ def restore_any(
         return restore(t, gather_sharded(ckpt['sharded']) if 'sharded' in ckpt else ckpt)
     fill = _fill_from_file if 'sharded' not in ckpt else _fill_from_folder
     shadow = _Shadow(t, ckpt)
-    apart = dict(model=shadow.raw_model.state_dict(), optimizer=[])
+    apart = dict(model=shadow.raw_model.state_dict())
+    if 'optimizer' in ckpt: apart['optimizer'] = []
     notes = restore(shadow, ckpt | apart)
-    fill(t, ckpt)
+    fill(t, {'optimizer': []} | ckpt)
     return notes
 
 # %% ../nbs/13a_sharded.ipynb #327a39fb
@@ -426,8 +427,8 @@ class _Shadow:
         fit_weights(self.raw_model, {k: v.to('meta') for k, v in ckpt['model'].items()},
                     config=ckpt.get('config'))
         self.optimizers, self.strategy, self.plan = [], t.strategy, t.plan
-        self.load_state_dict = t.load_state_dict
-        if len(t.optimizers) != len(ckpt['optimizer']):
+        self.load_state_dict, self.tokens_per_step = t.load_state_dict, t.tokens_per_step
+        if 'optimizer' in ckpt and len(t.optimizers) != len(ckpt['optimizer']):
             raise UserError('the checkpoint was trained with another --optimizer: use the same one')
 
 # %% ../nbs/13a_sharded.ipynb #f327197a
