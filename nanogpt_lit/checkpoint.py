@@ -12,7 +12,7 @@ __all__ = ['FORMAT', 'TABLE', 'SMALL_TABLE', 'MOST_VALUES', 'MOST_CONTAINERS', '
            'remove_sharded', 'snapshot', 'Later', 'writes_aside', 'CheckpointCallback']
 
 # %% ../nbs/11_checkpoint.ipynb #49eeb109
-import hashlib, os, pickle, platform, random, re, secrets, shutil, struct, threading, time, tomllib, warnings, zipfile
+import hashlib, os, pickle, platform, random, re, secrets, shlex, shutil, struct, threading, time, tomllib, warnings, zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from io import BytesIO
@@ -27,6 +27,7 @@ from .core import (ANY, COUNT, TEXT, Kind, UserError, atomic_open, atomic_write,
                               or_none, read_text)
 from .config import GPTConfig
 from .model import GPT, ShapesOnly
+from .optim import AdamW
 from .trainer import Callback, Trainer
 
 # %% ../nbs/11_checkpoint.ipynb #2ba8c6d2
@@ -777,7 +778,7 @@ class CheckpointCallback(Callback):
         tokenizer_hash=None, # likewise
     ):
         self.out_dir, self.config, self.tokenizer_hash = Path(out_dir), config, tokenizer_hash
-        self.saved_step, self.save_s, self.pending = None, 0., None
+        self.saved_step, self.save_s, self.pending, self.strangers = None, 0., None, set()
 
     def on_fit_start(self, t):
         self._look_around(t)

@@ -17,7 +17,7 @@ import numpy as np
 import psutil, torch
 from fastcore.basics import patch
 from . import __version__
-from .config import MonitorConfig
+from .config import MonitorConfig, nanogpt_monitor
 from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit, one_of, or_none
 from .monitor import FIGURE, left_out, newest_run, one_line, run_json, scan_metrics, series, smooth
 from .trainer import Callback
