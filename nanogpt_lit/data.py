@@ -443,8 +443,8 @@ _DONE = {'job': {...: ANY}, 'batches': COUNT, 'itemsize': one_of(2, 4),
 
 def _journal(part):
     "What a journal says is done; empty if there is none, or the files don't bear it out"
-    try: journal = _parsed(_bounded(part/_JOURNAL), _DONE, part/_JOURNAL)
-    except (OSError, UserError): return {}
+    try: journal = read_json(part/_JOURNAL, _DONE)
+    except UserError: return {}
     sizes = {s: sum(p.stat().st_size for p in part.glob(f'{s}_*.bin')) for s in journal['splits']}
     short = any(sizes[s] < o['tokens']*journal['itemsize'] for s, o in journal['splits'].items())
     return {} if short or not (part/'tokenizer').is_dir() else journal
@@ -459,8 +459,8 @@ def claim(
     return _is_marked(folder)
 
 def _is_marked(part):
-    try: return _bounded(part/_MARK) == _WHOSE.encode()
-    except (OSError, UserError): return bool(_journal(part))   # versions before 0.2 left a journal only
+    try: return read_small(part/_MARK) == _WHOSE.encode()
+    except UserError: return bool(_journal(part))   # versions before 0.2 left a journal only
 
 # %% ../nbs/06_data.ipynb #4e2fa60e
 @contextmanager
@@ -677,7 +677,7 @@ def parse_manifest(
 ) -> dict:
     "The manifest in `data`. `UserError` if it is damaged, of a newer version, or contradicts itself"
     where = f'{folder}/meta.json'
-    said = _parsed(data, {'version': COUNT, 'made_by': TEXT}, where)
+    said = parse_json(data, {'version': COUNT, 'made_by': TEXT}, where, _AGAIN)
     if said['version'] > 1:
         raise UserError(f'{folder} was made by a newer version ({said["made_by"]}): update nanogpt_lit')
     flaw = misfit(said, MANIFEST) or _contradiction(said)
@@ -702,7 +702,7 @@ def load_manifest(
     "The manifest of a prepared folder, its files' sizes checked; `UserError` if it is unfinished or damaged"
     folder = Path(folder)
     if not (folder/'meta.json').exists(): raise _not_ours(folder)
-    manifest = parse_manifest(_bounded(folder/'meta.json'), folder)
+    manifest = parse_manifest(read_small(folder/'meta.json', cure=_AGAIN), folder)
     size = np.dtype(manifest['dtype']).itemsize
     for split in manifest['splits'].values():
         for o in split['files']: _check_size(folder/o['name'], o['tokens']*size)
@@ -734,8 +734,8 @@ def _notes_of(folder):
         name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
         path = cache_home()/'checked'/f'{name}.json'
     except RuntimeError: return None, {}    # no home
-    try: return path, _parsed(_bounded(path), {...: TEXT}, path)
-    except (OSError, UserError): return path, {}
+    try: return path, read_json(path, {...: TEXT})
+    except UserError: return path, {}
 
 def _state(path, entry, vocab_size):
     "A text that changes when a file does, or what is expected of it"

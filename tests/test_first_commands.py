@@ -1,14 +1,23 @@
 """The first command of somebody who comes from one of five other trainers: what it takes from a folder that looks like theirs,
 what it says before the first step, and what it does with a slip.
 """
+<<<<<<< HEAD
 import ast, contextlib, importlib, io, json, math, os, re, subprocess, sys
+=======
+import json, math, os, re, sys
+>>>>>>> h3
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+<<<<<<< HEAD
 import nanogpt_lit
 from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_report, nanogpt_sample, nanogpt_train
+=======
+from harness import spoken
+from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_sample, nanogpt_train
+>>>>>>> h3
 from nanogpt_lit.core import UserError, resolve
 from nanogpt_lit.evaluate import evaluate_loss
 from nanogpt_lit.interop import load_run
@@ -29,13 +38,10 @@ def here(tmp_path, monkeypatch):
 
 def train(line, code=0, command=nanogpt_train):
     "What `nanogpt-train` says to these words"
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        try: got = command(line.split() if isinstance(line, str) else line)
-        except SystemExit as e: got = e.code
-    assert got == code, said.getvalue()
-    assert 'fault of nanogpt_lit' not in said.getvalue(), said.getvalue()
-    return said.getvalue()
+    got, said = spoken(command, *(line.split() if isinstance(line, str) else line))
+    assert got == code, said
+    assert 'fault of nanogpt_lit' not in said, said
+    return said
 
 def settings(folder):
     import tomllib
