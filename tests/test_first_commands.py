@@ -1,23 +1,15 @@
 """The first command of somebody who comes from one of five other trainers: what it takes from a folder that looks like theirs,
 what it says before the first step, and what it does with a slip.
 """
-<<<<<<< HEAD
 import ast, contextlib, importlib, io, json, math, os, re, subprocess, sys
-=======
-import json, math, os, re, sys
->>>>>>> h3
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-<<<<<<< HEAD
 import nanogpt_lit
-from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_report, nanogpt_sample, nanogpt_train
-=======
 from harness import spoken
-from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_sample, nanogpt_train
->>>>>>> h3
+from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_report, nanogpt_sample, nanogpt_train
 from nanogpt_lit.core import UserError, resolve
 from nanogpt_lit.evaluate import evaluate_loss
 from nanogpt_lit.interop import load_run
