@@ -381,3 +381,8 @@ def test_an_old_checkpoint_elsewhere(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match='is refused: it asks for'): pretrain(cfg, origin)
     with pytest.raises(UserError): load_run('log/model_00040.pt', 'cpu', tokenizer=False)
     assert not os.path.exists('executed')
+
+def test_a_torn_meta_pkl_is_refused_with_a_reason(tmp_path):
+    "Python's reader ends with an exception that says nothing"
+    (tmp_path/'meta.pkl').write_bytes(pickle.dumps(dict(itos={0: 'a'}, stoi={'a': 0}))[:-8])
+    with pytest.raises(UserError, match='is refused: it ends too early;'): load_tokenizer(tmp_path/'meta.pkl')
