@@ -31,7 +31,7 @@ from .loader import TokenData
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, SingleDevice, Trainer
 from .monitor import NanWatch, OverfitWatch, PlotLoss, plot_losses, read_metrics
-from .checkpoint import (RUN_FILES, CheckpointCallback, check_fit, checkpoints, newest_good, peek, restore, save_checkpoint,
+from .checkpoint import (RUN_FILES, CheckpointCallback, check_fit, checkpoints, newest_good, peek, release, restore, save_checkpoint,
                                     set_aside)
 from .distributed import as_one
 from .sharded import strategy_for
@@ -622,6 +622,7 @@ def _write_down(cfg, folder, tok, origin, quiet):
 def _continue(t, ckpt, path, changed, train):
     "Restore a checkpoint and say what is different from then"
     notes = [f'{k} {a} -> {b}' for k, (a, b) in changed.items()] + restore(t, ckpt)
+    release(ckpt)
     if ckpt['config'].get('examples') != _fingerprint(train): notes.append('the examples, which are not those of then')
     print(f'resuming {path} at step {t.step}' + ''.join(f'\n  changed: {o}' for o in notes))
 

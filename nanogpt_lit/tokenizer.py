@@ -251,7 +251,8 @@ def _reading(path, read_as=''):
 
 def _brief(e, most):
     "One line of a message: a file may put anything into it, of any length"
-    return ' '.join(str(e)[:most].split())
+    told = 'it ends too early' if isinstance(e, EOFError) else type(e).__name__
+    return ' '.join(str(e)[:most].split()) or told              # not every exception has words
 
 # %% ../nbs/02_tokenizer.ipynb #e2515fd3
 MOST_BYTES = 2**27      # of a file of a tokenizer; the largest in use have a quarter of it
