@@ -618,6 +618,7 @@ def _write_down(cfg, folder, tok, origin, quiet):
 def _continue(t, ckpt, path, changed, train):
     "Restore a checkpoint and say what is different from then"
     notes = [f'{k} {a} -> {b}' for k, (a, b) in changed.items()] + restore(t, ckpt)
+    release(ckpt)
     if ckpt['config'].get('examples') != _fingerprint(train): notes.append('the examples, which are not those of then')
     print(f'resuming {path} at step {t.step}' + ''.join(f'\n  changed: {o}' for o in notes))
 

@@ -36,7 +36,7 @@ from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .watch import Heartbeat, alive, read_status
 from . import limits as _limits # brings --max_cpu and --max_memory
 from .checkpoint import (ONLY_TO_RESUME, CheckpointCallback, Foreign, check_fit, checkpoints, fit_weights, latest_checkpoint,
-                                    load_checkpoint, peek, set_aside)
+                                    load_checkpoint, peek, release, set_aside)
 from .interop import foreign_model, load_run, read_pickle, sample_texts
 from .distributed import as_one, claim_folder, restarted
 from .fleet import tokens_at
@@ -632,6 +632,7 @@ def _move_in(cfg, folder, tok, origin, back, quiet):
 def _continue(trainer, back, cfg):
     "Restore a checkpoint and say what is different from then"
     notes = restore_any(trainer, back.ckpt)
+    release(back.ckpt)
     if not trainer.strategy.is_main: return
     print(f'resuming {back.path} at step {trainer.step}')
     for k, (a, b) in back.changed.items(): print(f'  changed: {k} {a} -> {b}')
@@ -646,7 +647,9 @@ def _fit(cfg, folder, data, back, callbacks, quiet, s, weights=None):
     with explain_memory(cfg, s.device, lambda: safe(folder), optimizers=make_optimizers):
         trainer = make_trainer(cfg, batches, val, tok, folder, callbacks, quiet, s)
         if back: _continue(trainer, back, cfg)
-        elif cfg.train.start_from: fit_weights(trainer.raw_model, weights, cfg.train.start_from)
+        elif cfg.train.start_from:
+            fit_weights(trainer.raw_model, weights, cfg.train.start_from)
+            weights.clear()
         try: return trainer.fit()
         finally:
             if isinstance(batches, Prefetcher): batches.close()
