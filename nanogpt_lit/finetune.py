@@ -29,7 +29,7 @@ from .loader import TokenData
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, SingleDevice, Trainer
 from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
-from .checkpoint import (RUN_FILES, CheckpointCallback, check_fit, checkpoints, newest_good, peek, restore, save_checkpoint,
+from .checkpoint import (RUN_FILES, CheckpointCallback, check_fit, checkpoints, newest_good, peek, release, restore, save_checkpoint,
                                     set_aside)
 from .distributed import as_one
 from .sharded import strategy_for

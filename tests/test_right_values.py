@@ -382,8 +382,6 @@ def test_an_old_checkpoint_elsewhere(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError): load_run('log/model_00040.pt', 'cpu', tokenizer=False)
     assert not os.path.exists('executed')
 
-<<<<<<< HEAD
-=======
 @pytest.mark.parametrize('kind', ['pretrain', 'finetune'])
 def test_a_restored_checkpoint_is_let_go(tmp_path, monkeypatch, kind):
     "After resuming, no tensor of the file stays in memory but the averages, which the optimiser took over"
@@ -416,13 +414,10 @@ def test_a_restored_checkpoint_is_let_go(tmp_path, monkeypatch, kind):
     alive.clear()
     assert run(4).trainer.step == 4 and len(refs) > 3 and alive == [0, 0]
 
->>>>>>> h1-release
 def test_a_torn_meta_pkl_is_refused_with_a_reason(tmp_path):
     "Python's reader ends with an exception that says nothing"
     (tmp_path/'meta.pkl').write_bytes(pickle.dumps(dict(itos={0: 'a'}, stoi={'a': 0}))[:-8])
     with pytest.raises(UserError, match='is refused: it ends too early;'): load_tokenizer(tmp_path/'meta.pkl')
-<<<<<<< HEAD
-=======
 
 def test_tuning_in_the_folder_of_its_base_loses_nothing(tmp_path, monkeypatch):
     "The base is set aside with its tokenizer, and can be sampled from there"
@@ -440,4 +435,3 @@ def test_tuning_in_the_folder_of_its_base_loses_nothing(tmp_path, monkeypatch):
         run = load_run(where, 'cpu')
         assert run.tokenizer is not None and run.tokenizer.vocab_size <= run.model.cfg.vocab_size
     assert load_run('run/previous-1', 'cpu').tokenizer.hash == tok.hash and load_run('run/previous-1', 'cpu').step == 1
->>>>>>> h1-release
