@@ -534,6 +534,7 @@ def _found(cfg, origin, s):
                   'put the run folder on a disk that all machines see, or copy it to each of them')
     return (ckpt, path, *(tuned_config(cfg, ckpt['config'], origin) if ckpt else (cfg, {})))
 
+# %% ../nbs/16_finetune.ipynb #5244fdf7
 def _check_adapters(cfg, model):
     "`UserError` for adapters that can't be, while nothing has been written yet"
     if not cfg.lora_rank: return
@@ -543,6 +544,7 @@ def _check_adapters(cfg, model):
         raise UserError(f'lora_targets={" ".join(cfg.lora_targets)}: the model has none of these layers: '
                         f'expected some of {", ".join(sorted(layers))}')
 
+# %% ../nbs/16_finetune.ipynb #e057cb96
 def _accumulating(cfg, T, n_windows, origin):
     "The settings with as many micro-steps per step as make `tokens_per_step`, but for what the examples can't fill"
     if not cfg.tokens_per_step or origin.get('grad_accum_steps') == 'flag': return cfg
@@ -552,6 +554,7 @@ def _accumulating(cfg, T, n_windows, origin):
           + f' (the examples cannot fill {cfg.tokens_per_step:,})'*(steps < wanted))
     return replace(cfg, grad_accum_steps=steps)
 
+# %% ../nbs/16_finetune.ipynb #c3723928
 def _plans(cfg, base, train, val, origin):
     "`(settings, rows to train on, rows to validate on, old text to validate on)`"
     T = base.model.cfg.block_size

@@ -389,3 +389,14 @@ def test_the_report_of_a_tuned_run(tune, base):
     Path('runs/finetune/tuning.json').write_text('{"figures": {}, "samples": [["a"]]}', encoding='utf-8')
     train('runs/finetune', 0, nanogpt_report)
     assert 'tuning.json' in Path('runs/finetune/report.html').read_text(encoding='utf-8').split('What could not be read')[1]
+
+def test_chat_finds_the_newest_tuned_run(tune, monkeypatch):
+    "…wherever it is, and says which; with none, what to do"
+    from nanogpt_lit.config import nanogpt_chat
+    monkeypatch.setattr('sys.stdin', io.StringIO('hello\n'))
+    said = train('--device cpu', 1, nanogpt_chat)
+    assert said.count('\n') == 1 and 'nanogpt-quickstart' in said and 'nanogpt-finetune' in said, said
+    tune('--max_steps 2 --out_dir runs/finetune')
+    tune('--max_steps 2 --out_dir runs/quickstart-chat')
+    said = train('--device cpu --max_new_tokens 4', 0, nanogpt_chat)
+    assert said.startswith('runs/quickstart-chat: the newest tuned run here (nanogpt-chat FOLDER for another)\n'), said
