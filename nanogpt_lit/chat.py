@@ -359,10 +359,10 @@ def newest_tuned() -> Path:
                     'nanogpt-finetune --input FILE, or begin with nanogpt-quickstart')
 
 # %% ../nbs/16b_chat.ipynb #2e45cb59
-def chat_command(cfg: ChatConfig, origin=None):
+def chat_command(cfg: ChatConfig):
     "Target of `nanogpt-chat`"
     set_threads(cfg.num_threads)
-    if origin is not None and 'run' not in origin:
+    if not cfg.run:
         cfg = replace(cfg, run=str(newest_tuned()))
         print(f'{cfg.run}: the newest tuned run here (nanogpt-chat FOLDER for another)', file=sys.stderr)
     run = load_run(cfg.run, cfg.device, cfg.tokenizer)

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from .core import (ANY, COUNT, DIGEST, NUMBER, TEXT, Kind, UserError, atomic_write, build, check_writable,
                               flat_fields, flat_values, misfit, parse_value, read_json, read_text, seed_everything,
-                              set_threads, show_changes, to_toml, warn)
-from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig, nanogpt_finetune
+                              set_threads, to_toml, warn)
+from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig, nanogpt_finetune, shape_hints
 from .tokenizer import Tokenizer, load_tokenizer
 from .model import GPT, GPTConfig
 from .sizing import explain_memory
@@ -37,11 +37,11 @@ from .evaluate import evaluate_loss
 from .report import BEFORE, ReportFailure, write_report
 from .benchmarks import data_of_run, open_text
 from .watch import Heartbeat
-from .pretrain import SaveLines, auto_threads, check_free, exit_code, kept_end, own_or_named, run_folder
+from .pretrain import SaveLines, auto_threads, check_free, exit_code, kept_end, own_or_named, run_folder, tell_settings
 from .instructions import (TEMPLATES, ChatPlan, Examples, bare_tokens, encode_examples, encode_turns, is_prepared, load_examples,
                                       may_replace, read_instructions, save_examples, split_examples, template_of, token_examples,
                                       with_replay, with_template)
-from .interop import folded, load_run
+from .interop import SaysTooLittle, folded, load_run
 from .lora import LoRAConfig, adapters, add_lora, grow_vocab, merge_lora, save_adapter
 
 # %% ../nbs/16_finetune.ipynb #032f7fa1
@@ -61,7 +61,8 @@ def open_base(
 ) -> Base:
     "The pretrained model, or random weights and a loud warning. `UserError` if its tokenizer isn't its own"
     path = cfg.pretrained_checkpoint
-    try: run = load_run(path, 'cpu', cfg.tokenizer)
+    try: run = load_run(path, 'cpu', cfg.tokenizer, **shape_hints(cfg))
+    except SaysTooLittle: raise                              # it is there, and sound
     except UserError as e:
         if not cfg.random_init or _loads(path): raise        # with its weights all right, its tokenizer must be wrong
         if _slip(cfg, origin or {}): raise UserError(f'{e} (--random_init begins with random weights instead)') from None
@@ -279,7 +280,7 @@ def _held_out_questions(val, tokenizer, template, n=3):
     return out
 
 # %% ../nbs/16_finetune.ipynb #80e8cb6d
-PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path')
+PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'show_config', 'n_head', 'block_size', 'rope_theta')
 
 def find_tuned(
     cfg: FinetuneConfig, # `resume`, `checkpoint_path`, `auto_resume`, `out_dir`
@@ -303,7 +304,8 @@ def find_tuned(
 def _saved(cfg, shape, examples):
     "What a checkpoint says of its settings: those of the network flat, those of tuning under a name of their own"
     to_load = {k: getattr(cfg, k) for k in ('lora_rank', 'lora_alpha')}     # without them its weights can't be read
-    return flat_values(shape) | to_load | dict(tuning=flat_values(cfg), examples=examples)
+    told = {k: v for k, v in flat_values(cfg).items() if k not in shape_hints(cfg)}         # of the base, whose shape is known now
+    return flat_values(shape) | to_load | dict(tuning=told, examples=examples)
 
 def _told(config):
     "Those settings by name, as checkpoints of earlier versions have them"
@@ -614,7 +616,7 @@ def _fingerprint(examples):
 
 # %% ../nbs/16_finetune.ipynb #10b5741d
 def _write_down(cfg, folder, tok, origin, quiet):
-    if not quiet: print(f'{show_changes(cfg, origin)}\n(all settings: {folder/"config.toml"})')
+    tell_settings(cfg, origin, folder, cfg.show_config, quiet)
     atomic_write(folder/'config.toml', to_toml(cfg))
     tok.save(folder/'tokenizer')
 

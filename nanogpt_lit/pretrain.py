@@ -7,8 +7,8 @@ __all__ = ['PLACES', 'PER_CALL', 'LENGTHS', 'HARMLESS', 'PROMPTS', 'open_data', 
            'newest_to_go_on', 'find_resume', 'own_or_named', 'resumed_config', 'kept_end', 'inexact', 'is_tuned',
            'settings_in', 'saved_settings', 'check_tokenizer', 'Samples', 'samples_of', 'EvalLines', 'SaveLines',
            'first_save', 'Run', 'run_folder', 'auto_batch', 'safe', 'auto_threads', 'make_trainer', 'check_free',
-           'pretrain', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting', 'quickstart_config',
-           'prepare_quickstart_data', 'quickstart', 'quickstart_report']
+           'tell_settings', 'pretrain', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting',
+           'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_report']
 
 # %% ../nbs/15_pretrain.ipynb #d8550ce8
 import hashlib, json, os, platform, re, shlex, signal, sys, time
@@ -616,12 +616,22 @@ def _made_ready(cfg, folder, origin, back, device, free=None):
         return train, val, tok, _plan(cfg, train, device)
 
 # %% ../nbs/15_pretrain.ipynb #f72e8ed7
+def tell_settings(
+    cfg,                # a `RunConfig` or `FinetuneConfig`
+    origin: dict,       # where settings came from
+    folder: Path,       # of the run
+    every: bool=False,  # all of them, not only the changed ones
+    quiet: bool=False,  # only if all of them were asked for
+):
+    "Print the settings of a run that is about to begin"
+    if every: print(show_config(cfg, origin))
+    elif not quiet: print(f'{show_changes(cfg, origin)}\n(all settings: {folder/"config.toml"}, or --show_config)')
+
 def _move_in(cfg, folder, tok, origin, back, quiet):
     "Make room in the folder, and write down what is about to be trained"
     if not _is_own(back, folder) and (old := set_aside(folder)):
         print(f'an earlier run in {folder} was moved to {old}' + ' (add --auto_resume to continue one instead)'*(not cfg.train.auto_resume))
-    if cfg.train.show_config: print(show_config(cfg, origin))
-    elif not quiet: print(f'{show_changes(cfg, origin)}\n(all settings: {folder/"config.toml"}, or --show_config)')
+    tell_settings(cfg, origin, folder, cfg.train.show_config, quiet)
     if cfg.optim.min_lr > cfg.optim.learning_rate and cfg.optim.schedule != 'constant':
         warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a lower --min_lr')
     atomic_write(folder/'config.toml', to_toml(cfg))
