@@ -22,11 +22,12 @@ from safetensors.torch import load_file, save_file
 from .core import (ANY, COUNT, NAME, UserError, atomic_write, build, check_writable, flat_values,
                               human, misfit, pick_device, pick_dtype, plain_name, read_json,
                               read_text, set_threads, to_toml, warn)
-from .config import ExportConfig, ImportConfig, RunConfig, SampleConfig
+from .config import ExportConfig, ImportConfig, RunConfig, SampleConfig, shape_hints
 from .tokenizer import load_tokenizer, marked_template
 from .model import GPT, GPTConfig
 from .generate import first_prompt, generate, prompt_ids, row_seeds, stream_text
-from .checkpoint import (TENSOR, bare_name, built, latest_checkpoint, read_tamely,
+from .monitor import newest_run
+from .checkpoint import (TENSOR, bare_name, built, fit_weights, latest_checkpoint, read_tamely,
                                     save_checkpoint, set_aside, survey, verified, why_unread)
 from .translate import (CS336, FAMILIES, NANOGPT, READABLE, family_of, gpt_config, hf_config,
                                    tidy, to_ours,
