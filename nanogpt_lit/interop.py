@@ -27,7 +27,7 @@ from .tokenizer import load_tokenizer, marked_template
 from .model import GPT, GPTConfig
 from .generate import first_prompt, generate, prompt_ids, row_seeds, stream_text
 from .monitor import newest_run
-from .checkpoint import (TENSOR, bare_name, built, fit_weights, latest_checkpoint, read_tamely,
+from .checkpoint import (TENSOR, bare_name, built, latest_checkpoint, read_tamely,
                                     save_checkpoint, set_aside, survey, verified, why_unread)
 from .translate import (CS336, FAMILIES, NANOGPT, READABLE, family_of, gpt_config, hf_config,
                                    tidy, to_ours,
