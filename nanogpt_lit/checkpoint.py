@@ -9,7 +9,8 @@ __all__ = ['FORMAT', 'TABLE', 'SMALL_TABLE', 'MOST_VALUES', 'MOST_CONTAINERS', '
            'survey_pickle', 'tame', 'read_tamely', 'why_unread', 'load_checkpoint', 'Foreign', 'peek', 'verified',
            'effective', 'differing', 'check_fit', 'fit_weights', 'bare_name', 'built', 'release', 'restore',
            'check_averages', 'step_of', 'checkpoints', 'newest_good', 'latest_checkpoint', 'strip_checkpoint',
-           'set_aside', 'is_sharded', 'remove_sharded', 'snapshot', 'Later', 'writes_aside', 'CheckpointCallback']
+           'set_aside', 'is_sharded', 'remove_sharded', 'check_place', 'snapshot', 'Later', 'writes_aside',
+           'CheckpointCallback']
 
 # %% ../nbs/11_checkpoint.ipynb #49eeb109
 import hashlib, os, pickle, platform, random, re, secrets, shlex, shutil, struct, threading, time, tomllib, warnings, zipfile
@@ -699,6 +700,34 @@ def _unnumbered(folder):
 def _whole_run(folder):
     paths = dict.fromkeys([*_numbered(folder), *_sharded(folder), *_unnumbered(folder), *(folder/o for o in RUN_FILES)])
     return [p for p in paths if os.path.lexists(p)]
+
+# %% ../nbs/11_checkpoint.ipynb #3232b20e
+_SIGNS = ('metrics.jsonl', 'before.json', 'status.json')  # one of them is in every folder that a run has begun in
+
+def check_place(
+    folder,        # that a run is to write to
+    harmless=(),   # names that it doesn't mind
+):
+    "`UserError` if files are in the way that no run has written"
+    folder = Path(folder)
+    if any((folder/name).is_file() for name in _SIGNS) or _has_settings(folder/'config.toml'): return
+    if any(_readable(p) for p in [*checkpoints(folder), folder/'best.pt']): return
+    names = {o for o in RUN_FILES if (folder/o).exists()} | {p.name for p in checkpoints(folder)}
+    if names := names - {*harmless}:
+        raise UserError(f'{folder} holds {", ".join(sorted(names)[:3])}, and no run was ever begun there: '
+                        'choose another --out_dir, so that nothing of yours is replaced')
+
+def _readable(path):
+    "Is this a checkpoint of ours?"
+    try: return bool(peek(path, mmap=True))
+    except (UserError, OSError): return False
+
+def _has_settings(path):
+    "Does a TOML file hold the settings of a run? They always say where it was to write to"
+    try: values = tomllib.loads(read_text(path))
+    except (UserError, OSError, ValueError, RecursionError): return False
+    tables = [values, *(o for o in values.values() if isinstance(o, dict))]
+    return any({'out_dir', 'max_steps', 'learning_rate', 'batch_size'} <= {*o} for o in tables) or {'model', 'optim', 'train'} <= {*values}
 
 # %% ../nbs/11_checkpoint.ipynb #88cb034e
 def _is_ahead(path, step):

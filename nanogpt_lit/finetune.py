@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['LOUD', 'UNTRAINED', 'STRATEGIES', 'STEADY', 'PER_CALL', 'FEW', 'Base', 'open_base', 'strategy_steps', 'response_loss',
            'answer_text', 'continue_text', 'Answers', 'TuneCheckpoint', 'open_examples', 'find_tuned', 'tuned_config',
-           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'check_place', 'finetune_command',
-           'in_figures']
+           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'finetune_command', 'in_figures']
 
 # %% ../nbs/16_finetune.ipynb #0f9b6fd0
 import hashlib, json, math, shlex, tomllib
@@ -29,7 +28,7 @@ from .loader import TokenData
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, SingleDevice, Trainer
 from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
-from .checkpoint import (RUN_FILES, CheckpointCallback, check_fit, checkpoints, newest_good, peek, release, restore, save_checkpoint,
+from .checkpoint import (CheckpointCallback, check_fit, check_place, newest_good, peek, release, restore, save_checkpoint,
                                     set_aside)
 from .distributed import as_one
 from .sharded import strategy_for
@@ -502,25 +501,6 @@ def _tuned(cfg, folder, origin, callbacks, quiet, s):
     if ckpt: _continue(t, ckpt, path, changed, train)
     with explain_memory(RunConfig(model=base.model.cfg, train=t.cfg), s.device): t.fit()
     return _after(cfg, folder, t, base.tokenizer, template, asked, old_val, val_plan, before, s)
-
-# %% ../nbs/16_finetune.ipynb #235e19e1
-_SIGNS = ('metrics.jsonl', 'before.json', 'status.json')  # one of them is in every folder that a run has begun in
-
-def check_place(
-    folder, # that a run is to write to
-):
-    "`UserError` if files are in the way that no run has written"
-    if any((folder/name).is_file() for name in _SIGNS): return
-    if any(_readable(p) for p in [*checkpoints(folder), folder/'best.pt']): return
-    names = {o for o in RUN_FILES if (folder/o).exists()} | {p.name for p in checkpoints(folder)}
-    if names:
-        raise UserError(f'{folder} holds {", ".join(sorted(names)[:3])}, and no run was ever begun there: '
-                        'choose another --out_dir, so that nothing of yours is replaced')
-
-def _readable(path):
-    "Is this a checkpoint of ours?"
-    try: return bool(peek(path, mmap=True))
-    except (UserError, OSError): return False
 
 # %% ../nbs/16_finetune.ipynb #aa2b22c8
 def _found(cfg, origin, s):

@@ -35,7 +35,7 @@ from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, eval
 from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .watch import Heartbeat, alive, read_status
 from . import limits as _limits # brings --max_cpu and --max_memory
-from .checkpoint import (ONLY_TO_RESUME, CheckpointCallback, Foreign, check_fit, checkpoints, fit_weights, latest_checkpoint,
+from .checkpoint import (ONLY_TO_RESUME, CheckpointCallback, Foreign, check_fit, check_place, checkpoints, fit_weights, latest_checkpoint,
                                     load_checkpoint, peek, release, set_aside)
 from .interop import foreign_model, load_run, read_pickle, sample_texts
 from .distributed import as_one, claim_folder, restarted
@@ -752,6 +752,12 @@ def pretrain(
         with s.in_turn(): folder = whole.enter_context(run_folder(cfg.train.out_dir, alone=s.is_main))
         return _pretrain(cfg, origin, s, folder, callbacks, quiet)
 
+def _check_home(cfg, folder):
+    "`UserError` if a new run would write over files of somebody's. An earlier run is no obstacle: it will be set aside"
+    if any(p.suffix in ('.pt', '.dcp') for p in folder.iterdir()): return
+    own_tokenizer = Path(cfg.data.tokenizer or '.').resolve() == (folder/'tokenizer').resolve()
+    check_place(folder, ['tokenizer'] if own_tokenizer else [])
+
 def _pretrain(cfg, origin, s, folder, callbacks, quiet):
     "`pretrain` in a folder that is ours"
     asked = flat_values(cfg)
@@ -761,6 +767,7 @@ def _pretrain(cfg, origin, s, folder, callbacks, quiet):
     _same_checkpoint(s, back)                              # first: settings may come from it
     s.check_same(asked)
     s.check_batch(cfg.train.batch_size, cfg.train.grad_accum_steps)
+    if s.is_main and not back: _check_home(cfg, folder)
     free = _room(s)
     with s.in_turn():
         data = train, val, tok, _ = _made_ready(cfg, folder, origin, back, s.device, free)

@@ -435,3 +435,21 @@ def test_tuning_in_the_folder_of_its_base_loses_nothing(tmp_path, monkeypatch):
         run = load_run(where, 'cpu')
         assert run.tokenizer is not None and run.tokenizer.vocab_size <= run.model.cfg.vocab_size
     assert load_run('run/previous-1', 'cpu').tokenizer.hash == tok.hash and load_run('run/previous-1', 'cpu').step == 1
+
+def test_training_replaces_nothing_foreign(tmp_path):
+    "Somebody's project is no place for a run; a run that was killed before its first line of metrics is"
+    from nanogpt_lit.config import nanogpt_train
+    text = tmp_path/'text.txt'
+    text.write_text(WORDS*20)
+    def train(folder): return nanogpt_train(f'--input {text} --out_dir {folder} --tokenizer char --n_layer 1 --n_head 1 --n_embd 16 --block_size 16 --max_steps 2 --device cpu'.split())
+    for name in ('config.toml', 'tokenizer/tokenizer.json', 'report.html', 'baselines.json'):
+        folder = tmp_path/name.replace('/', '_')
+        (folder/name).parent.mkdir(parents=True)
+        (folder/name).write_text('mine')
+        assert train(folder) == 1
+        assert [p for p in folder.rglob('*') if p.is_file() and not p.name.startswith('.')] == [folder/name] and (folder/name).read_text() == 'mine'
+    assert train(tmp_path/'run') in (0, None)
+    (tmp_path/'killed').mkdir()
+    (tmp_path/'killed'/'config.toml').write_bytes((tmp_path/'run'/'config.toml').read_bytes())
+    (tmp_path/'killed'/'tokenizer').mkdir()
+    assert train(tmp_path/'killed') in (0, None) and train(tmp_path/'run') in (0, None)
