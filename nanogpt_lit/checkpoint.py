@@ -24,7 +24,7 @@ import torch
 from fastcore.basics import patch
 from . import __version__
 from .core import (ANY, COUNT, TEXT, Kind, UserError, atomic_open, atomic_write, build,
-                              check_writable, duration, flat_values, human, leftovers, misfit,
+                              check_writable, duration, flat_values, human, human_bytes, leftovers, misfit,
                               or_none, read_text)
 from .config import GPTConfig
 from .model import GPT, ShapesOnly
@@ -148,7 +148,7 @@ def save_checkpoint(
     state['checksum'] = checksum(state)
     check_writable(path.parent)
     need, free = n_bytes(state), shutil.disk_usage(path.parent).free
-    if need > free: raise UserError(_no_room(path, need, f'only {human(free)}B are free'))
+    if need > free: raise UserError(_no_room(path, need, f'only {human_bytes(free)} are free'))
     try:
         with atomic_open(path) as f: _torch_save(state, f)
     except UserError as e:
@@ -163,7 +163,7 @@ def n_bytes(
     return sum(v.numel()*v.element_size() for _, v in _leaves(state) if isinstance(v, torch.Tensor))
 
 def _no_room(path, need, why):
-    return (f'{path} needs {human(need)}B and could not be written ({why}): '
+    return (f'{path} needs {human_bytes(need)} and could not be written ({why}): '
             'make room there or choose another '
             '--out_dir; earlier checkpoints are untouched, and --auto_resume continues from the newest')
 
@@ -187,7 +187,7 @@ def _table_of(f):
         if sum(o.file_size for o in parts) > size: raise ValueError('its parts claim to be larger than the file')
         table = next((o for o in parts if o.filename.partition('/')[2] == 'data.pkl'), None)
         if table is None: raise ValueError('it has no table of what is in it')
-        if table.file_size > min(TABLE, max(SMALL_TABLE, size//4)): raise ValueError(f'its table takes {human(table.file_size)}B')
+        if table.file_size > min(TABLE, max(SMALL_TABLE, size//4)): raise ValueError(f'its table takes {human_bytes(table.file_size)}')
         return BytesIO(z.read(table))
 
 # %% ../nbs/11_checkpoint.ipynb #717f6970
@@ -222,7 +222,7 @@ class _Survey(pickle._Unpickler):
 
     def sip(self, n):
         self.left -= n
-        if self.left < 0: raise ValueError(f'a text in it is longer than {human(TABLE)}B')
+        if self.left < 0: raise ValueError(f'a text in it is longer than {human_bytes(TABLE)}')
         return self.file.read(n)
     def line(self):
         text = self.file.readline(1000)
@@ -281,7 +281,7 @@ def _oddity(t):
     if t.is_nested or t.layout is not torch.strided: return 'a sparse or nested tensor'
     if t.device.type != 'cpu': return f'a tensor without numbers ({t.device.type})'
     if t.is_quantized or t.is_conj() or t.is_neg(): return 'a quantised, conjugated or negated tensor'
-    if _shows_more(t): return f'a tensor that asks for {human(t.nbytes)}B and holds {human(t.untyped_storage().nbytes())}B'
+    if _shows_more(t): return f'a tensor that asks for {human_bytes(t.nbytes)} and holds {human_bytes(t.untyped_storage().nbytes())}'
     return ''
 
 def _inside(value):
@@ -303,7 +303,7 @@ def tame(
         if isinstance(value, torch.Tensor):
             flaw = _oddity(value)
             n_bytes += 0 if flaw else value.nbytes
-            if n_bytes > 4*size + 2**20: flaw = f'one tensor too many: {human(n_bytes)}B came out of a file of {human(size)}B'
+            if n_bytes > 4*size + 2**20: flaw = f'one tensor too many: {human_bytes(n_bytes)} came out of a file of {human_bytes(size)}'
         elif isinstance(value, (dict, list, tuple)):
             values, containers = values + len(value), containers + 1
             if values > MOST_VALUES or containers > MOST_CONTAINERS or depth > DEEPEST: flaw = 'nested without end'
@@ -472,7 +472,7 @@ def built(
         raise UserError(f'{source} does not fit the model: it holds {human(have)} numbers, and its settings need {human(need)}')
     if cfg.pos == 'rotary' and 8*cfg.block_size*cfg.head_size > max(2**31, 4*have):
         raise UserError(f'{source} says block_size={cfg.block_size}, whose rotary tables would take '
-                        f'{human(8*cfg.block_size*cfg.head_size)}B: give a smaller one')
+                        f'{human_bytes(8*cfg.block_size*cfg.head_size)}: give a smaller one')
     model = GPT(cfg)
     fit_weights(model, weights, source)
     return model

@@ -8,7 +8,7 @@ __all__ = ['LOUD', 'UNTRAINED', 'STRATEGIES', 'STEADY', 'PER_CALL', 'FEW', 'Base
            'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'finetune_command', 'in_figures']
 
 # %% ../nbs/16_finetune.ipynb #0f9b6fd0
-import hashlib, json, math, shlex, tomllib
+import hashlib, json, math, re, shlex, tomllib
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -28,7 +28,7 @@ from .loader import TokenData
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, SingleDevice, Trainer
 from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
-from .checkpoint import (CheckpointCallback, check_fit, check_place, newest_good, peek, release, restore, save_checkpoint,
+from .checkpoint import (CheckpointCallback, check_fit, check_place, newest_good, release, restore, save_checkpoint,
                                     set_aside)
 from .distributed import as_one
 from .sharded import strategy_for
@@ -343,7 +343,8 @@ def _settle(cfg, base_lr, plan, origin):
         if steps < FEW: warn(_too_few(steps, cfg))
     else:
         steps = cfg.max_steps
-        print(f'{steps:,} steps = {_passes(steps, plan, cfg.replay):.3g} passes over {len(plan.data.ids):,} tokens '
+        passes = f'{_passes(steps, plan, cfg.replay):.3g}'
+        print(f'{steps:,} steps = {passes} pass{"" if passes == "1" else "es"} over {len(plan.data.ids):,} tokens '
               f'of {len(plan.data):,} examples')
     lr = cfg.learning_rate
     if lr is None: lr = float(f'{(base_lr/10 if base_lr else 6e-5)*(10 if cfg.lora_rank else 1):.3g}')
@@ -654,7 +655,10 @@ def _finetune(cfg, origin):
     if run.random: warn(f'{LOUD}\n{UNTRAINED}\n{LOUD}')
     print(f'loss on held-out answers: {in_figures(f, "response")} (step {f["step"]})')
     if f['pretraining_before'] is not None: print(f'loss on pretraining text: {in_figures(f, "pretraining", "forgotten")}')
-    for q, _, *texts in run.samples[:1]: print('--- asked ---\n{}\n--- before ---\n{}\n--- after ---\n{}'.format(q, *texts))
+    for q, _, *texts in run.samples[:1]:
+        # an untrained model may answer a hundred empty lines
+        folded = [re.sub(r'\n\s*\n', '\n\n', o) for o in texts]
+        print('--- asked ---\n{}\n--- before ---\n{}\n--- after ---\n{}'.format(q, *folded))
     print(f'report: {write_report(run)}\ntalk to it: nanogpt-chat {shlex.quote(str(run.folder))}')
     return exit_code(run.trainer.stop_reason)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 from fastcore.basics import patch
-from .core import UserError, alone_in, atomic_write, human, leftovers, plain_name, run_command, warn
+from .core import UserError, alone_in, atomic_write, human_bytes, leftovers, plain_name, run_command, warn
 from .config import COMMANDS, PrepareConfig
 from .corpus import open_corpus
 from .data import COUNTED, MOST_JSON, cache_home, check_shard, claim, describe, discard, expand_sources, finished
@@ -261,7 +261,7 @@ class Store:
         "The content of a small file"
         size = self.ask(self.fs.info, name).get('size') or 0
         if size > MOST_JSON:
-            raise UserError(f'{self.url}/{name} has {human(size)}B, far too many for a list of shards: '
+            raise UserError(f'{self.url}/{name} has {human_bytes(size)}, far too many for a list of shards: '
                             'copy the folder there again')
         return self.ask(self.fs.cat_file, name)
 
@@ -366,7 +366,7 @@ class RemoteTokens(TokenData):
             name, size = Path(o['name']).name, o.get('size')
             if o.get('type') != 'file' or not plain_name(name): continue
             if (size or 0) > 2**30:
-                raise UserError(f'{self.store.url}/tokenizer/{name} has {human(size)}B: expected a tokenizer')
+                raise UserError(f'{self.store.url}/tokenizer/{name} has {human_bytes(size)}: expected a tokenizer')
             path = self.store.local/'tokenizer'/name
             fits = known and path.exists() and size in (None, path.stat().st_size)
             if not fits: path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from .core import (ANY, COUNT, NAME, UserError, atomic_write, build, check_writable, flat_values,
-                              human, misfit, pick_device, pick_dtype, plain_name, read_json,
+                              human, human_bytes, misfit, pick_device, pick_dtype, plain_name, read_json,
                               read_text, set_threads, to_toml, warn)
 from .config import ExportConfig, ImportConfig, RunConfig, SampleConfig, shape_hints
 from .tokenizer import load_tokenizer, marked_template
@@ -690,7 +690,7 @@ def export_command(cfg: ExportConfig):
     to_hf(run, out, dtype=cfg.dtype, max_bytes=int(cfg.max_shard_gb*1e9))
     what = read_json(out/'config.json')['architectures'][0]
     size = sum(p.stat().st_size for p in out.glob('model*.safetensors') if _PIECE.fullmatch(p.name))
-    print(f'{out}: {what}, {human(run.model.num_params())} parameters, {human(size)}B as {cfg.dtype}')
+    print(f'{out}: {what}, {human(run.model.num_params())} parameters, {human_bytes(size)} as {cfg.dtype}')
     if getattr(run.tokenizer, 'chat_template', None):
         print('note: a chat that is rendered to a text can be faked by a user who writes the name of a special token, '
               'such as <|im_end|>: encode what users say with split_special_tokens=True, or with nanogpt_lit, '

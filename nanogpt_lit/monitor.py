@@ -247,7 +247,7 @@ def _draw(ax, records, recent, n_smooth, colour, name, x_axis='step'):
     if points: ax.plot(*zip(*points), marker='o', ms=3, lw=.8, **look)
 
 # %% ../nbs/10_monitor.ipynb #3de90237
-RUN_PLACES = ('runs/*', 'checkpoints/*', 'checkpoints', 'out*', '*_out', 'log*', 'log*/*')
+RUN_PLACES = ('runs/*', 'checkpoints/*', 'checkpoints', 'out*', '*_out', 'log*', 'log*/*', '*')
 
 def newest_run(
     folder=None, # folder of run folders; None = wherever trainers put them, and the present folder itself

@@ -18,7 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
-from .core import ANY, TEXT, UserError, atomic_write, human, misfit, sha256_file, warn
+from .core import ANY, TEXT, UserError, atomic_write, human_bytes, misfit, sha256_file, warn
 from .config import ConsolidateConfig, nanogpt_consolidate
 from .attention import KVCache
 from .model import GPT
@@ -357,7 +357,7 @@ def _shapes(path):
     except _BROKEN as e:
         raise UserError(f'{path} has a damaged table ({f"{type(e).__name__}: {e}"[:150]}): use an earlier checkpoint') from None
     size = sum(p.stat().st_size for p in Path(path).glob('*.distcp'))
-    if claimed > 2*size: raise UserError(f'{path} claims tensors of {human(claimed)}B in files of {human(size)}B: use an earlier checkpoint')
+    if claimed > 2*size: raise UserError(f'{path} claims tensors of {human_bytes(claimed)} in files of {human_bytes(size)}: use an earlier checkpoint')
     return out
 
 def _assembled(path, state, tensors):
@@ -527,8 +527,8 @@ def _put_together(t):
     path, room = t.last_checkpoint, psutil.virtual_memory().available
     need = 0 if path.suffix == '.pt' else sum(p.stat().st_size for p in path.glob('*.distcp'))
     if need < room: return consolidate(path)
-    t.say(f'{path} stays in slices: as a single file it would need {human(need)}B of memory here, '
-          f'and {human(room)}B are free; elsewhere, nanogpt-consolidate {path} puts it together')
+    t.say(f'{path} stays in slices: as a single file it would need {human_bytes(need)} of memory here, '
+          f'and {human_bytes(room)} are free; elsewhere, nanogpt-consolidate {path} puts it together')
 
 def consolidate(
     path,        # folder of a sharded checkpoint
