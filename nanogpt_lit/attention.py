@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
 from .config import GPTConfig
-from .core import UserError
+from .core import UserError, known_value
 
 # %% ../nbs/03_attention.ipynb #e011ea26
 def causal_mask(
@@ -61,6 +61,7 @@ def attend(
     impl: str='auto',     # 'sdpa' (torch's kernel), 'eager' (written out) or 'auto': `prefer_eager` decides
 ) -> torch.Tensor: # y_BHTD
     "Causal softmax attention, by torch's kernel or by plain matrix products"
+    known_value('attn_impl', impl, 'auto', 'sdpa', 'eager')
     (H, T), (K, S) = q_BHTD.shape[1:3], k_BKSD.shape[1:3]
     if impl == 'eager' or impl == 'auto' and prefer_eager(q_BHTD, S):
         w_BHTS = F.dropout(attention_weights(q_BHTD, k_BKSD, mask), dropout)
@@ -129,6 +130,8 @@ class CausalSelfAttention(nn.Module):
         layer_idx: int=0, # which slot of a cache belongs to this layer
     ):
         super().__init__()
+        known_value('qk_norm_kind', cfg.qk_norm_kind, 'rmsnorm', 'layernorm')
+        known_value('attn_impl', cfg.attn_impl, 'auto', 'sdpa', 'eager')
         self.cfg, self.layer_idx, self.window = cfg, layer_idx, cfg.layer_window(layer_idx)
         self.heads = H, K, D = cfg.n_head, cfg.kv_heads, cfg.head_size
         self.qkv = nn.Linear(cfg.n_embd, (H + 2*K)*D, bias=cfg.bias)

@@ -6,11 +6,11 @@
 __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'LIMITS', 'ALIASES', 'TRANSLATE', 'FULL_DATA', 'NO_EFFECT',
            'WORDS', 'IMPLIED', 'UserError', 'warn', 'read_bytes', 'read_text', 'leftovers', 'atomic_open',
            'atomic_write', 'check_writable', 'new_folder', 'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none',
-           'one_of', 'misfit', 'read_json', 'human', 'duration', 'seed_everything', 'pick_device', 'pick_dtype',
-           'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax',
-           'progress', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'canonical', 'parse_argv', 'spoken',
-           'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config', 'show_changes',
-           'Command', 'help_text', 'in_words', 'run_command']
+           'one_of', 'misfit', 'read_json', 'human', 'duration', 'seed_everything', 'known_value', 'pick_device',
+           'pick_dtype', 'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is',
+           'spoken_through', 'new_ax', 'progress', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'canonical',
+           'parse_argv', 'spoken', 'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve',
+           'show_config', 'show_changes', 'Command', 'help_text', 'in_words', 'run_command']
 
 # %% ../nbs/00_core.ipynb #5acf5514
 import ast, ctypes, difflib, errno, hashlib, json, linecache, os, random, re, shlex, signal, stat, sys, tempfile
@@ -332,6 +332,16 @@ def seed_everything(
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+# %% ../nbs/00_core.ipynb #577fe93e
+def known_value(
+    name: str,   # of the setting
+    value: str,  # what it is
+    *values,     # the words that this code knows
+) -> str: # `value`
+    "`value`, if this code knows it; otherwise a `UserError`, never a guess"
+    if value in values: return value
+    raise UserError(f'{name}={value!r} is unknown: expected {", ".join(values[:-1])} or {values[-1]}')
 
 # %% ../nbs/00_core.ipynb #dd6dfc7e
 def pick_device(

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from fastcore.basics import patch
 from .attention import CausalSelfAttention, KVCache, Taps, causal_mask, rms_norm, rotary_tables
 from .config import GPTConfig
-from .core import UserError
+from .core import UserError, known_value
 
 # %% ../nbs/04_model.ipynb #bba03393
 class RMSNorm(nn.Module):
@@ -34,7 +34,8 @@ def make_norm(
     cfg: GPTConfig, # says which norm, and whether it has a learned gain (and bias)
 ) -> nn.Module:
     "The normalisation layer that `cfg` asks for, over `n_embd` channels"
-    if cfg.norm == 'rmsnorm': return RMSNorm(cfg.n_embd, cfg.norm_eps, cfg.norm_affine)
+    norm = known_value('norm', cfg.norm, 'layernorm', 'rmsnorm')
+    if norm == 'rmsnorm': return RMSNorm(cfg.n_embd, cfg.norm_eps, cfg.norm_affine)
     return nn.LayerNorm(cfg.n_embd, cfg.norm_eps, elementwise_affine=cfg.norm_affine, bias=cfg.bias)
 
 # %% ../nbs/04_model.ipynb #ea1e644b
@@ -64,7 +65,7 @@ class MLP(nn.Module):
         cfg: GPTConfig, # `act`, `ff_size` and `bias` matter here
     ):
         super().__init__()
-        self.act = cfg.act
+        self.act = known_value('act', cfg.act, 'gelu', 'gelu_tanh', 'relu2', 'swiglu')
         if cfg.act == 'swiglu': self.gate = nn.Linear(cfg.n_embd, cfg.ff_size, bias=cfg.bias)
         self.up = nn.Linear(cfg.n_embd, cfg.ff_size, bias=cfg.bias)
         self.down = nn.Linear(cfg.ff_size, cfg.n_embd, bias=cfg.bias)
@@ -85,6 +86,7 @@ class Block(nn.Module):
         layer_idx: int=0, # position in the stack
     ):
         super().__init__()
+        known_value('taps_at', cfg.taps_at, 'all', 'embedding', 'sublayers')
         self.norm1, self.attn = make_norm(cfg), CausalSelfAttention(cfg, layer_idx)
         self.norm2, self.mlp = make_norm(cfg), MLP(cfg)
         self.drop, tapped = nn.Dropout(cfg.dropout), cfg.taps and cfg.taps_at != 'embedding'
@@ -105,6 +107,7 @@ class GPT(nn.Module):
         cfg: GPTConfig, # shape and options
     ):
         super().__init__()
+        known_value('pos', cfg.pos, 'learned', 'rotary', 'none')
         self.cfg = cfg
         self.wte = nn.Embedding(cfg.vocab_size, cfg.n_embd)
         if cfg.pos == 'learned': self.wpe = nn.Embedding(cfg.block_size, cfg.n_embd)

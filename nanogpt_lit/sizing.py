@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from fastcore.basics import patch
 from .attention import KVCache
 from .config import GPTConfig, RunConfig
-from .core import COUNT, UserError, duration, human, pick_device, pick_dtype, read_json
+from .core import COUNT, UserError, duration, human, known_value, pick_device, pick_dtype, read_json
 from .model import GPT, ShapesOnly
 
 # %% ../nbs/04a_sizing.ipynb #826fbb99
@@ -53,13 +53,15 @@ def _by_depth(cfg, count):
     return {k: n + (four[k] - n)*(cfg.n_layer - 2)//2 for k, n in two.items()}
 
 # %% ../nbs/04a_sizing.ipynb #daffb765
+_MATRICES = dict(gelu=2, gelu_tanh=2, relu2=2, swiglu=3)   # of an MLP, by its bend
+
 def flops_table(
     cfg: GPTConfig, # shape of the model
     T: int=None,    # context length in tokens; None = block_size
 ) -> dict[str, int]: # part → operations
     "Floating-point operations per token of a forward pass, by part"
     T = cfg.block_size if T is None else T
-    mlp = cfg.n_embd*cfg.ff_size*(3 if cfg.act == 'swiglu' else 2)
+    mlp = cfg.n_embd*cfg.ff_size*_MATRICES[known_value('act', cfg.act, *_MATRICES)]
     keys = sum(min(T, cfg.layer_window(i) or T) for i in range(cfg.n_layer))
     return {'attention, matrices': 4*cfg.n_layer*cfg.n_embd*cfg.head_size*(cfg.n_head + cfg.kv_heads),
             'attention, scores and sums': 4*cfg.n_head*cfg.head_size*keys,

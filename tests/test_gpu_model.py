@@ -1,0 +1,88 @@
+"What the model, attention and decoding must do on devices that aren't here, tested on a CPU"
+from dataclasses import fields
+from typing import Literal, get_args, get_origin, get_type_hints
+import pytest
+import torch
+from torch import nn
+from nanogpt_lit.config import GPTConfig, OptimConfig
+from nanogpt_lit.core import UserError
+from nanogpt_lit.generate import Predictor, is_plain
+from nanogpt_lit.model import GPT
+from nanogpt_lit.optim import coefficients, lr_factor, make_optimizers, muon_scale
+from nanogpt_lit.sizing import flops_table, param_table
+from nanogpt_lit.translate import hf_config
+
+# attention, model, decoding
+
+
+def choices(cls):
+    "The fields of a configuration that are one of several words, with the words: from the annotations, so that new ones are met"
+    return {name: get_args(kind) for name, kind in get_type_hints(cls).items() if get_origin(kind) is Literal}
+
+
+SMALL = dict(vocab_size=50, block_size=16, n_layer=2, n_head=4, n_embd=32, qk_norm=True, taps=1, norm_embed=True)
+OPTIONS = choices(GPTConfig)
+
+
+def small_model(**kw):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**SMALL | kw)).eval()
+    for p in model.parameters(): nn.init.normal_(p, std=.2)
+    return model
+
+
+@pytest.mark.parametrize('option, value', [(o, v) for o, values in OPTIONS.items() for v in values])
+def test_every_value_of_every_option_decodes_as_it_reads(option, value):
+    model, text = small_model(**{option: value}), [[1, 2, 3]]
+    ways = [Predictor(model, use_cache=o) for o in (True, False)]
+    for i in (7, 8, 9, 7, 3):
+        quick, slow = (way(text) for way in ways)
+        torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-4)
+        text[0].append(i)
+
+
+@pytest.mark.parametrize('option', OPTIONS)
+def test_a_value_that_the_fast_path_does_not_know_goes_the_slow_way(option):
+    model = small_model()
+    assert is_plain(model)
+    setattr(model.cfg, option, 'tomorrow')
+    assert not is_plain(model)
+
+
+def test_an_option_that_has_become_a_word_goes_the_slow_way():
+    for f in fields(GPTConfig):
+        model = small_model()
+        setattr(model.cfg, f.name, 'tomorrow')
+        assert not is_plain(model), f.name
+
+
+@pytest.mark.parametrize('option', OPTIONS)
+def test_a_value_that_nobody_knows_is_refused_when_the_model_is_built(option):
+    cfg = GPTConfig(**SMALL)
+    setattr(cfg, option, 'tomorrow')
+    with pytest.raises(UserError, match=f"{option}='tomorrow' is unknown"): GPT(cfg)
+    with pytest.raises(UserError, match=option): hf_config(cfg)
+
+
+def test_the_operations_of_every_activation_are_those_of_its_matrices():
+    for act in OPTIONS['act']:
+        cfg = GPTConfig(**SMALL | dict(act=act, bias=False, taps=0))
+        assert flops_table(cfg)['MLP'] == 2*param_table(cfg)['MLP'], act
+    cfg.act = 'tomorrow'
+    with pytest.raises(UserError, match="act='tomorrow' is unknown"): flops_table(cfg)
+
+
+def test_every_word_of_the_optimiser_is_known_and_no_other():
+    for option, values in choices(OptimConfig).items():
+        for value in (*values, 'tomorrow'):
+            cfg = OptimConfig(learning_rate=1e-3, warmup_steps=5)
+            cfg.optimizer = 'muon'
+            setattr(cfg, option, value)
+            def use():
+                opts = make_optimizers(small_model(), cfg)
+                assert all(0 < lr_factor(step, cfg, 20) <= 1 for step in (1, 10))
+                for p in (p for o in opts for g in o.param_groups for p in g['params']): p.grad = torch.ones_like(p)
+                for o in opts: o.step()
+            if value != 'tomorrow': use()
+            else:
+                with pytest.raises(UserError, match=f"{option}='tomorrow' is unknown"): use()
