@@ -369,15 +369,15 @@ def pick_dtype(
     known = ('float32', 'bfloat16', 'float16')
     if dtype not in ('auto', 'fast', *known): raise UserError(f'dtype={dtype!r} is unknown: use auto, fast, {", ".join(known)}')
     if dtype in known: return dtype
-    if device.startswith('cuda'): return 'bfloat16' if torch.cuda.is_bf16_supported() else 'float16'
+    if device.startswith('cuda'): return 'bfloat16' if fast_bfloat16(device) else 'float16'
     return 'bfloat16' if dtype == 'fast' and fast_bfloat16(device) else 'float32'
 
 def fast_bfloat16(
     device: str, # a torch device name
 ) -> bool:
-    "Does `device` multiply bfloat16 in hardware (GPUs, CPUs with AMX or AVX-512 BF16)? Elsewhere it is emulated, slowly"
+    "Does `device` multiply bfloat16 in hardware (GPUs since Ampere, CPUs with AMX or AVX-512 BF16)? Elsewhere it is emulated, slowly"
     import torch
-    if device.startswith('cuda'): return torch.cuda.is_bf16_supported()
+    if device.startswith('cuda'): return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
     limit = os.environ.get('ONEDNN_MAX_CPU_ISA', 'ALL').upper()    # the library that multiplies may have been told to do without
     if device.split(':')[0] != 'cpu' or not any(o in limit for o in ('BF16', 'FP16', 'AMX', 'AVX10', 'VNNI_2', 'DEFAULT', 'ALL')): return False
     return any(getattr(torch.cpu, f, bool)() for f in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'))

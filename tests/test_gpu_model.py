@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 from nanogpt_lit.config import GPTConfig, OptimConfig
-from nanogpt_lit.core import UserError
+from nanogpt_lit.core import UserError, fast_bfloat16, pick_dtype
 from nanogpt_lit.generate import Predictor, is_plain
 from nanogpt_lit.model import GPT
 from nanogpt_lit.optim import coefficients, lr_factor, make_optimizers, muon_scale
 from nanogpt_lit.sizing import flops_table, param_table
+from nanogpt_lit.trainer import SingleDevice
 from nanogpt_lit.translate import hf_config
 
 # attention, model, decoding
@@ -86,3 +87,24 @@ def test_every_word_of_the_optimiser_is_known_and_no_other():
             if value != 'tomorrow': use()
             else:
                 with pytest.raises(UserError, match=f"{option}='tomorrow' is unknown"): use()
+
+
+def fake_cards(monkeypatch, *majors):
+    "torch.cuda as on a machine with cards of these generations; like the real one it counts emulated bfloat16 as supported"
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: len(majors))
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: including_emulation or majors[0] >= 8)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: (majors[torch.device(device or 'cuda').index or 0], 0))
+
+
+@pytest.mark.parametrize('major, dtype', [(7, 'float16'), (8, 'bfloat16'), (9, 'bfloat16')])
+def test_bfloat16_is_taken_where_the_hardware_has_it_and_not_where_it_is_emulated(monkeypatch, major, dtype):
+    fake_cards(monkeypatch, major)
+    assert [pick_dtype('cuda', asked) for asked in ('auto', 'fast', 'bfloat16')] == [dtype, dtype, 'bfloat16']
+    assert SingleDevice('cuda', 'auto').scaler.is_enabled() is (dtype == 'float16')
+
+
+def test_bfloat16_is_asked_of_the_card_that_is_meant(monkeypatch):
+    fake_cards(monkeypatch, 9, 7)
+    assert [fast_bfloat16(o) for o in ('cuda', 'cuda:0', 'cuda:1')] == [True, True, False]
+    assert pick_dtype('cuda:1') == 'float16'
