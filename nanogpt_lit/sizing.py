@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from .attention import KVCache
 from .config import GPTConfig, RunConfig
 from .core import COUNT, UserError, duration, human, known_value, pick_device, pick_dtype, read_json
-from .model import GPT, ShapesOnly
+from .model import GPT, ShapesOnly, loss_alone
 
 # %% ../nbs/04a_sizing.ipynb #826fbb99
 PARTS = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'taps': 'taps',
@@ -185,7 +185,7 @@ def _rehearse_deep(cfg, *args):
 # %% ../nbs/04a_sizing.ipynb #e15b0c46
 def _micro_step(model, ids_BT, dtype, ledger):
     "Forward and backward; returns what was kept between them, by kind"
-    with torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
+    with loss_alone(), torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
     names = {'copies': '16-bit copies of weights', 'activations': 'activations', 'scores': 'scores and loss'}
     parts = {names[k]: n for k, n in ledger.by_kind().items()}
     loss.backward()
@@ -451,7 +451,7 @@ def micro_step_s(
     times, begin = [], time.perf_counter()
     while len(times) < 2 or time.perf_counter() - begin < seconds and len(times) < 20:
         start = time.perf_counter()
-        with torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
+        with loss_alone(), torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
         loss.backward()
         if device != 'cpu': loss.item(); model.head.weight.grad[0, 0].item()      # wait for the queue
         times.append(time.perf_counter() - start)

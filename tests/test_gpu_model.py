@@ -1,13 +1,17 @@
 "What the model, attention and decoding must do on devices that aren't here, tested on a CPU"
+from contextlib import ExitStack
 from dataclasses import fields
 from typing import Literal, get_args, get_origin, get_type_hints
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+import nanogpt_lit.model as model_module
 from nanogpt_lit.config import GPTConfig, OptimConfig
 from nanogpt_lit.core import UserError, fast_bfloat16, pick_dtype
 from nanogpt_lit.generate import Predictor, is_plain
-from nanogpt_lit.model import GPT
+from nanogpt_lit.model import GPT, loss_alone
 from nanogpt_lit.optim import coefficients, lr_factor, make_optimizers, muon_scale
 from nanogpt_lit.sizing import flops_table, param_table
 from nanogpt_lit.trainer import SingleDevice
@@ -108,3 +112,82 @@ def test_bfloat16_is_asked_of_the_card_that_is_meant(monkeypatch):
     fake_cards(monkeypatch, 9, 7)
     assert [fast_bfloat16(o) for o in ('cuda', 'cuda:0', 'cuda:1')] == [True, True, False]
     assert pick_dtype('cuda:1') == 'float16'
+
+
+WIDE = dict(vocab_size=1000, block_size=32, n_layer=1, n_head=2, n_embd=32)
+
+
+def both_ways(monkeypatch, dtype, limit=7000, mask=None, scale=1., **kw):
+    "Loss and gradients of a small model by the plain way and in chunks of at most `limit` scores"
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**WIDE | kw))
+    ids, targets = torch.randint(1000, (2, 4, 32))
+    out = []
+    for most in (2**27, limit):
+        monkeypatch.setattr(model_module, 'SCORES_AT_ONCE', most)
+        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32), loss_alone(): logits, loss = model(ids, targets, mask)
+        assert logits is None
+        loss.mul(scale).backward()
+        out.append((loss.detach(), {n: p.grad/scale for n, p in model.named_parameters()}))
+        model.zero_grad()
+    return out
+
+
+@pytest.mark.parametrize('kw', [{}, dict(tie_embeddings=False), dict(logit_softcap=2.)], ids=str)
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 4e-3)], ids=str)
+def test_loss_and_gradients_in_chunks_are_those_of_all_scores_at_once(monkeypatch, dtype, tolerance, masked, kw):
+    mask = (torch.rand(4, 32, generator=torch.Generator().manual_seed(1)) < .4).float() if masked else None
+    scale = 2.**14 if dtype == torch.float16 else 1.
+    (loss, grads), (loss_chunked, grads_chunked) = both_ways(monkeypatch, dtype, mask=mask, scale=scale, **kw)
+    torch.testing.assert_close(loss_chunked, loss, rtol=1e-6 if dtype == torch.float32 else 1e-3, atol=0)
+    for name, g in grads.items():
+        assert (g - grads_chunked[name]).norm() <= tolerance*g.norm(), name
+
+
+def test_never_all_scores_at_once_neither_forward_nor_backward(monkeypatch):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**WIDE | dict(n_embd=8)))
+    ids, targets = torch.randint(1000, (2, 4, 32))
+    monkeypatch.setattr(model_module, 'SCORES_AT_ONCE', 16_000)
+    class Largest(TorchDispatchMode):
+        most = 0
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            self.most = max([self.most] + [o.numel() for o in tree_leaves(out) if isinstance(o, torch.Tensor) and o.shape[-1:] == (1000,)])
+            return out
+    def largest(*contexts):
+        with ExitStack() as stack:
+            for o in contexts: stack.enter_context(o)
+            with Largest() as mode: model(ids, targets)[1].backward()
+        return mode.most
+    assert largest() == 4*32*1000
+    assert largest(loss_alone()) == 16_000
+
+
+def test_whoever_wants_scores_gets_them_and_altered_heads_go_the_plain_way(monkeypatch):
+    model = GPT(GPTConfig(**WIDE))
+    ids, targets = torch.randint(1000, (2, 4, 32))
+    monkeypatch.setattr(model_module, 'SCORES_AT_ONCE', 5000)
+    want, loss = model(ids, targets)
+    assert want.shape == (4, 32, 1000)
+    with pytest.raises(ZeroDivisionError), loss_alone(): 1/0
+    with loss_alone():
+        assert model(ids)[0].shape == want.shape, 'without targets the scores are all there is'
+        with loss_alone(): pass
+        assert model(ids, targets)[0] is None
+    torch.testing.assert_close(model(ids, targets)[0], want)
+    seen = []
+    model.head.register_forward_hook(lambda m, args, y: seen.append(y.shape))
+    with loss_alone(): torch.testing.assert_close(model(ids, targets)[1], loss)
+    assert seen, 'a hook on the head sees its scores'
+
+
+def test_frozen_weights_cost_no_gradient_in_chunks(monkeypatch):
+    model = GPT(GPTConfig(**WIDE, tie_embeddings=False))
+    ids, targets = torch.randint(1000, (2, 4, 32))
+    monkeypatch.setattr(model_module, 'SCORES_AT_ONCE', 5000)
+    model.head.weight.requires_grad_(False)
+    with loss_alone(): model(ids, targets)[1].backward()
+    assert model.head.weight.grad is None and model.wte.weight.grad.any()
+    with loss_alone(), torch.no_grad(): assert not model(ids, targets)[1].requires_grad
