@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCORES_AT_ONCE', 'RMSNorm', 'make_norm', 'SquaredReLU', 'relu2', 'MLP', 'Block', 'GPT', 'ShapesOnly',
-           'segment_layout', 'mean_nats', 'loss_alone', 'ChunkedLoss']
+           'segment_layout', 'mean_nats', 'loss_alone', 'ChunkedLoss', 'rows_at_once']
 
 # %% ../nbs/04_model.ipynb #f9bde5ea
 import math
@@ -304,22 +304,22 @@ def _few_rows(z_RV, targets_R, weights_R, cap, learn):
 
 # %% ../nbs/04_model.ipynb #42507ac0
 class ChunkedLoss(torch.autograd.Function):
-    "Weighted sum of cross-entropies of `x_NC @ W_VC.T`, `rows` rows at a time; its gradients are found on the way"
+    "Weighted sum of cross-entropies of `x_NC @ W_VC.T`, piece by piece; its gradients are found on the way"
     @staticmethod
-    def forward(ctx, x_NC, W_VC, targets_N, weights_N, cap, dtype, rows, learn_x, learn_W):
+    def forward(ctx, x_NC, W_VC, targets_N, weights_N, cap, dtype, pieces, learn_x, learn_W):
         W, total = W_VC.to(dtype), torch.zeros((), device=x_NC.device)
         gx_NC = torch.empty_like(x_NC, dtype=dtype) if learn_x else None
         gW_VC = torch.zeros_like(W_VC, dtype=torch.float32) if learn_W else None
         shrink = 64 if dtype == torch.float16 else 1
-        for i in range(0, len(x_NC), rows):
-            here = slice(i, i + rows)
+        for begin, end in pieces:
+            here = slice(begin, end)
             x = x_NC[here].to(dtype)
             nats, slope = _few_rows(x @ W.t(), targets_N[here], weights_N[here], cap, learn_x or learn_W)
             total += nats
             if learn_x: gx_NC[here] = slope @ W
-            if not learn_W: continue
-            if dtype == torch.float32: gW_VC.addmm_(slope.t(), x)
-            else: gW_VC.add_(slope.t() @ (x/shrink), alpha=shrink)
+            if learn_W and dtype == torch.float32: gW_VC.addmm_(slope.t(), x)
+            elif learn_W: gW_VC.add_(slope.t() @ (x/shrink), alpha=shrink)
+            del slope                          # before the next scores come
         ctx.save_for_backward(*(o for o in (gx_NC, gW_VC) if o is not None))
         ctx.learn, ctx.dtypes = (learn_x, learn_W), (x_NC.dtype, W_VC.dtype)
         return total
@@ -333,11 +333,22 @@ class ChunkedLoss(torch.autograd.Function):
 # %% ../nbs/04_model.ipynb #9adfcb22
 SCORES_AT_ONCE = 2**27                         # numbers: half a gigabyte in float32
 
-@patch
-def rows_at_once(self: GPT) -> int:
-    "How many positions' scores may exist at a time, if only the loss is wanted"
-    return max(1, SCORES_AT_ONCE//self.cfg.vocab_size)
+def rows_at_once(
+    vocab_size: int, # V
+) -> int:
+    "How many positions' scores may exist at a time, if only the loss is wanted: of many, a multiple of 128"
+    rows = max(1, SCORES_AT_ONCE//vocab_size)
+    return rows - rows % 128 if rows > 128 else rows
 
+@patch
+def pieces(self: GPT,
+    n: int, # positions
+) -> tuple: # (begin, end), …
+    "The positions whose scores are computed together"
+    rows = rows_at_once(self.cfg.vocab_size)
+    return tuple((i, min(i + rows, n)) for i in range(0, n, rows))
+
+# %% ../nbs/04_model.ipynb #9a8302c7
 @patch
 def loss_from(self: GPT,
     x_BTC,             # from `hidden`
@@ -345,16 +356,15 @@ def loss_from(self: GPT,
     loss_mask_BT=None, # 1 where the loss counts, 0 where it doesn't; None = everywhere
 ) -> torch.Tensor:
     "As `mean_nats` of the scores; but never all scores at once, if they are many"
-    n, most, head = targets_BT.numel(), self.rows_at_once(), self.head
+    pieces, head = self.pieces(targets_BT.numel()), self.head
     altered = type(head) is not nn.Linear or head._forward_hooks or head._forward_pre_hooks
-    if n <= most or altered: return mean_nats(self.logits(x_BTC), targets_BT, loss_mask_BT)
+    if len(pieces) == 1 or altered: return mean_nats(self.logits(x_BTC), targets_BT, loss_mask_BT)
     x_NC, targets_N, kind = x_BTC.flatten(0, 1), targets_BT.flatten().long(), x_BTC.device.type
     real_N = targets_N != -100                 # torch's mark of a target that doesn't count
     keep_N = real_N.float() if loss_mask_BT is None else loss_mask_BT.flatten().float()
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_NC.dtype
-    rows, learn = -(-n//-(-n//most)), torch.is_grad_enabled()
-    total = ChunkedLoss.apply(x_NC, head.weight, targets_N.where(real_N, 0), keep_N*real_N, self.cfg.logit_softcap, dtype, rows,
-                              learn and x_NC.requires_grad, learn and head.weight.requires_grad)
+    learn = [torch.is_grad_enabled() and o.requires_grad for o in (x_NC, head.weight)]
+    total = ChunkedLoss.apply(x_NC, head.weight, targets_N.where(real_N, 0), keep_N*real_N, self.cfg.logit_softcap, dtype, pieces, *learn)
     return total/keep_N.sum().clamp(min=1)
 
 # %% ../nbs/04_model.ipynb #bc0831a2

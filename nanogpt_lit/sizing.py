@@ -25,7 +25,7 @@ from fastcore.basics import patch
 from .attention import KVCache
 from .config import GPTConfig, RunConfig
 from .core import COUNT, UserError, duration, human, known_value, pick_device, pick_dtype, read_json
-from .model import GPT, ShapesOnly, loss_alone
+from .model import GPT, ShapesOnly, loss_alone, rows_at_once
 
 # %% ../nbs/04a_sizing.ipynb #826fbb99
 PARTS = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'taps': 'taps',
@@ -153,6 +153,7 @@ def rehearse(
     with _measurable(batch_size, cfg), FakeTensorMode(), torch.device(device):
         model = GPT(cfg)
         model._check_ids = lambda *a, **kw: None           # fake ids have no values to check
+        model.pieces = lambda n: GPT.pieces(model, n)[:2]  # all pieces of a head's loss are alike
         ids_BT = torch.zeros(batch_size, cfg.block_size, dtype=torch.int64)
         known = [*model.parameters(), *model.buffers(), ids_BT]
         with Ledger(known, (ids_BT.numel()*cfg.vocab_size, cfg.vocab_size)) as ledger:
@@ -211,6 +212,12 @@ def _further(a, b, steps, passes):
 # %% ../nbs/04a_sizing.ipynb #d52aaf3c
 FEW = 2, 3                                     # sequences that are rehearsed: more are on a line with them, one alone is not
 
+def _few(cfg, batch_size):
+    "The sequences that are rehearsed in place of `batch_size`: where the scores come in pieces, enough for two whole pieces"
+    rows, T = rows_at_once(cfg.vocab_size), cfg.block_size
+    least = FEW[0] if batch_size*T <= rows else max(FEW[0], -(-2*rows//T))
+    return (least, least + 1) if batch_size > least + 1 else (batch_size,)
+
 def _of_depth(cfg, *args):
     "The rehearsal of a model of any depth, from shallow ones"
     depths = _depths(cfg)
@@ -228,9 +235,9 @@ def forecast(
     optimizers=_adamw,      # makes optimisers from (model, optim_cfg, device)
 ) -> Rehearsal:
     "What `rehearse` finds, to the byte, from rehearsals of shallow models with few sequences"
-    few = FEW if batch_size > FEW[1] else (batch_size,)
+    few = _few(cfg, batch_size)
     found = [_of_depth(cfg, b, dtype, device, True, optim_cfg, optimizers) for b in few]
-    whole = found[0] if len(few) == 1 else _further(*found, batch_size - FEW[0], _on_line)
+    whole = found[0] if len(few) == 1 else _further(*found, batch_size - few[0], _on_line)
     return whole if accumulate else replace(whole, passes=whole.passes[:2])
 
 # %% ../nbs/04a_sizing.ipynb #e15b0c46
