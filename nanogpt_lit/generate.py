@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from .attention import (CausalSelfAttention, KVCache, Taps, apply_rotary, attend, causal_mask,
+from .attention import (AnyLength, CausalSelfAttention, KVCache, Taps, apply_rotary, attend, causal_mask,
                                    rms_norm)
 from .core import UserError
 from .model import GPT, MLP, Block, RMSNorm
@@ -365,6 +365,10 @@ class Predictor:
         self.cache.clear()
 
     def __call__(self, texts) -> torch.Tensor: # logits_BV
+        with AnyLength(): return self.scores(texts)
+
+    def scores(self, texts):
+        "`__call__`, by whatever attention is at hand"
         device, old = self.model.wte.weight.device, self.starts
         self.starts = [window_start(len(t), self.model.cfg.block_size, self.slide) for t in texts]
         if self.use_cache and self.starts == old:

@@ -2,15 +2,25 @@
 from contextlib import ExitStack
 from dataclasses import fields
 from typing import Literal, get_args, get_origin, get_type_hints
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+import nanogpt_lit.attention as attention_module
+import nanogpt_lit.generate as generate_module
 import nanogpt_lit.model as model_module
+from nanogpt_lit.attention import attend, causal_mask, rotary_tables
+from nanogpt_lit.benchmarks import read_windows, tokens_of
 from nanogpt_lit.config import GPTConfig, OptimConfig
 from nanogpt_lit.core import UserError, fast_bfloat16, pick_dtype
-from nanogpt_lit.generate import Predictor, is_plain
+from nanogpt_lit.evaluate import score_rows
+from nanogpt_lit.generate import Predictor, generate, is_plain, stream
+from nanogpt_lit.lora import add_lora
 from nanogpt_lit.model import GPT, loss_alone
 from nanogpt_lit.optim import coefficients, lr_factor, make_optimizers, muon_scale
 from nanogpt_lit.sizing import flops_table, param_table
@@ -191,3 +201,161 @@ def test_frozen_weights_cost_no_gradient_in_chunks(monkeypatch):
     with loss_alone(): model(ids, targets)[1].backward()
     assert model.head.weight.grad is None and model.wte.weight.grad.any()
     with loss_alone(), torch.no_grad(): assert not model(ids, targets)[1].requires_grad
+
+
+class OnAccelerator(TorchFunctionMode):
+    "Pretends that some tensors, and all that is computed with them, are on a device that has no float64, as Apple's"
+    def __init__(self, tensors):
+        super().__init__()
+        self.there, self.results = WeakTensorKeyDictionary(), 0
+        for t in tensors: self.there[t] = True
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        from_there = any(isinstance(o, torch.Tensor) and o in self.there for o in tree_leaves((args, kwargs)))
+        out = func(*args, **(kwargs or {}))
+        if not from_there: return out
+        if func is torch.Tensor.cpu: return out.view_as(out)          # another tensor, which is here
+        for o in tree_leaves(out):
+            if not isinstance(o, torch.Tensor): continue
+            if o.dtype == torch.float64: raise TypeError(f'{func.__name__} makes a float64 tensor on a device that has none')
+            self.there[o], self.results = True, self.results + 1
+        return out
+
+
+def use_generate(model): generate(model, [[1, 2, 3], [4]], 20, seed=1, repetition_penalty=1.1, logprobs=2, top_p=.9)
+def use_hellaswag(model): score_rows(model, [([1, 2, 3, 4], 2), ([5, 6, 7], 1)])
+def use_windows(model): [*read_windows(model, tokens_in_memory([*range(40)]*3))]
+
+
+def tokens_in_memory(ids):
+    class Characters:
+        eot_id, vocab_size, hash = None, 50, 'none'
+        def encode_to_numpy(self, text): return np.array(ids)
+    return tokens_of(['text'], Characters())
+
+
+USES = [use_generate, use_hellaswag, use_windows]
+
+
+@pytest.mark.parametrize('use', USES, ids=lambda f: f.__name__)
+def test_nothing_is_made_in_float64_on_a_device(monkeypatch, use):
+    darts = generate_module.darts
+    monkeypatch.setattr(generate_module, 'darts', lambda *args: (u.float() for u in darts(*args)))     # as on that device
+    model = small_model(pos='rotary')
+    with OnAccelerator([*model.parameters(), *model.buffers()]) as device: use(model)
+    assert device.results > 20
+
+
+def test_the_pretended_device_notices_float64():
+    weight = torch.ones(3)
+    with OnAccelerator([weight]):
+        (weight*2).cpu().double()
+        with pytest.raises(TypeError, match='float64'): (weight*2).double().cpu()
+
+
+class NoFloat64(TorchDispatchMode):
+    "Refuses tensors of float64 that aren't on the CPU"
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for o in tree_leaves(out):
+            if isinstance(o, torch.Tensor) and o.dtype == torch.float64 and o.device.type != 'cpu':
+                raise TypeError(f'{func} makes a float64 tensor on {o.device}')
+        return out
+
+
+def test_rotary_tables_are_made_for_a_device_without_float64(monkeypatch):
+    real = torch.Tensor.to
+    def to(self, *args):                                               # this torch can't copy to a device that it hasn't got
+        return torch.empty_like(self, device=args[0]) if isinstance(args[0], torch.device) else real(self, *args)
+    monkeypatch.setattr(torch.Tensor, 'to', to)
+    with FakeTensorMode(), NoFloat64():
+        with torch.device('mps'): by_default = rotary_tables(8, 4)
+        for table in (*by_default, *rotary_tables(8, 4, device='mps')):
+            assert table.device.type == 'mps' and table.dtype == torch.float32 and table.shape == (4, 8)
+        with pytest.raises(TypeError, match='float64'): torch.ones(2, device='mps').double()
+
+
+@pytest.mark.parametrize('use', USES, ids=lambda f: f.__name__)
+def test_decoding_and_scoring_do_without_the_kernel_that_plans_for_each_length(monkeypatch, use):
+    seen, attention = [], torch.nn.functional.scaled_dot_product_attention
+    def watched(*args, **kw):
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return attention(*args, **kw)
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', watched)
+    for before in (True, False):
+        torch.backends.cuda.enable_cudnn_sdp(before)
+        try:
+            use(small_model())
+            assert torch.backends.cuda.cudnn_sdp_enabled() is before
+        finally: torch.backends.cuda.enable_cudnn_sdp(True)
+    assert seen and not any(seen)
+
+
+def test_between_two_tokens_attention_is_as_it_was():
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    for _ in stream(small_model(), [[1, 2]], 3): assert torch.backends.cuda.cudnn_sdp_enabled()
+    with pytest.raises(IndexError): Predictor(small_model())([[99]])
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('T, S, own_mask, masked', [(8, 8, False, False), (1, 8, False, False), (3, 8, False, True), (8, 8, True, True)])
+def test_on_a_gpu_shared_keys_are_repeated_where_only_the_slow_path_could_share_them(monkeypatch, dtype, T, S, own_mask, masked):
+    calls = []
+    def watched(q, k, v, attn_mask=None, dropout_p=0., is_causal=False, enable_gqa=False):
+        calls.append((k.shape[1], v.shape[1], attn_mask is not None, enable_gqa))
+        return torch.empty_like(q)
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', watched)
+    with FakeTensorMode():
+        q, k, v = (torch.empty(2, heads, n, 16, dtype=dtype, device='cuda') for heads, n in ((8, T), (2, S), (2, S)))
+        attend(q, k, v, causal_mask(T, S, 'cuda', window=3) if own_mask else None)
+        attend(q, q, q)                                                # nothing to share, nothing to repeat
+    flash = dtype != torch.float32 and not masked
+    assert calls[0] == ((2, 2, masked, True) if flash else (8, 8, masked, False))
+    assert calls[1][0] == 8 and not calls[1][3]
+
+
+@pytest.mark.parametrize('T, window', [(9, None), (4, None), (9, 3), (1, None)])
+def test_repeated_keys_give_what_shared_ones_give(monkeypatch, T, window):
+    torch.manual_seed(0)
+    args = [torch.randn(2, heads, n, 8, requires_grad=True) for heads, n in ((4, T), (2, 9), (2, 9))]
+    mask = causal_mask(T, 9, window=window) if window else None
+    def run(): return [y := attend(*args, mask), *torch.autograd.grad(y.cos().sum(), args)]
+    shared = run()
+    monkeypatch.setattr(attention_module, 'must_repeat', lambda *args: True)
+    for a, b in zip(run(), shared): torch.testing.assert_close(a, b)
+
+
+MODERN = dict(pos='rotary', norm='rmsnorm', act='swiglu', qk_norm=True, n_kv_head=2, bias=False, tie_embeddings=False, logit_softcap=15.)
+KINDS = {'classic': {}, 'modern': MODERN, 'race': dict(pos='none', act='relu2', taps=2, norm_embed=True, window=5, window_pattern='LG'),
+         'documents': MODERN, 'lora': {}, 'large vocabulary': {}}
+
+
+@pytest.mark.parametrize('kind, dtype', [('classic', 'float32'), *((kind, 'bfloat16') for kind in KINDS)])
+def test_one_graph_and_no_breaks_over_thirty_steps_with_evaluation_and_sampling_between(monkeypatch, kind, dtype):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    graphs = []
+    def count(graph, inputs): graphs.append(graph); return graph.forward
+    model = GPT(GPTConfig(**dict(vocab_size=50, block_size=16, n_layer=2, n_head=4, n_embd=32) | KINDS[kind]))
+    if kind == 'lora': add_lora(model, rank=2)
+    if kind == 'large vocabulary': monkeypatch.setattr(model_module, 'SCORES_AT_ONCE', 1000)
+    s, luck = SingleDevice('cpu', dtype), torch.Generator().manual_seed(0)
+    def batch():
+        ids = (torch.randint(50, (4, 1), generator=luck) + torch.arange(17)) % 50           # after n comes n + 1
+        if kind != 'documents': return ids[:, :-1], ids[:, 1:]
+        return ids[:, :-1], ids[:, 1:], (torch.rand(4, 16, generator=luck) < .8).float(), (ids[:, :-1] < 9).cumsum(1)
+    compiled = torch.compile(model, backend=count)
+    opts, losses = make_optimizers(model, OptimConfig(learning_rate=1e-2)), []
+    for step in range(30):
+        with s.autocast(): loss = compiled(*batch())[1]
+        loss.backward()
+        losses.append(loss.detach())
+        for o in opts: o.step(); o.zero_grad()
+        if step % 10: continue
+        with torch.no_grad(), s.autocast(): model.eval()(*batch())
+        generate(model, [[1, 2, 3]], 20, seed=1)
+        score_rows(model, [([1, 2, 3, 4], 2)], dtype=dtype)
+        model.train()
+    assert len(graphs) == 1 and not torch._dynamo.utils.counters['graph_break']
+    assert torch.stack(losses).isfinite().all() and losses[-1] < losses[0]
