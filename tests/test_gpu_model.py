@@ -5,8 +5,11 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -359,3 +362,34 @@ def test_one_graph_and_no_breaks_over_thirty_steps_with_evaluation_and_sampling_
         model.train()
     assert len(graphs) == 1 and not torch._dynamo.utils.counters['graph_break']
     assert torch.stack(losses).isfinite().all() and losses[-1] < losses[0]
+
+
+@pytest.fixture
+def alone_in_a_group():
+    "A process group of one process"
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    yield dist.init_device_mesh('cpu', (1,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize('kw', [{}, dict(tie_embeddings=False)], ids=str)
+@pytest.mark.parametrize('kind', ['ddp', 'fsdp'])
+def test_pieces_under_ddp_and_with_sharded_weights(monkeypatch, alone_in_a_group, kind, kw):
+    monkeypatch.setattr(model_module, 'SCORES_AT_ONCE', 7000)
+    def fresh():
+        torch.manual_seed(0)
+        return GPT(GPTConfig(**WIDE | kw))
+    alone, shared, (ids, targets) = fresh(), fresh(), torch.randint(1000, (2, 4, 32))
+    whole = alone(ids, targets)[1]
+    whole.backward()
+    if kind == 'ddp': wrapped = DistributedDataParallel(shared)
+    else:
+        for part in (*shared.blocks, shared): fully_shard(part, mesh=alone_in_a_group)
+        wrapped = shared
+    with loss_alone(): logits, loss = wrapped(ids, targets)
+    loss.backward()
+    assert logits is None
+    torch.testing.assert_close(loss.detach(), whole.detach())
+    for (name, p), q in zip(shared.named_parameters(), alone.parameters()):
+        grad = p.grad.full_tensor() if hasattr(p.grad, 'full_tensor') else p.grad
+        torch.testing.assert_close(grad, q.grad, rtol=1e-4, atol=1e-6, msg=name)
