@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'FINETUNE_PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nan
            'nanogpt_chat', 'nanogpt_bench', 'ShapeKnobs', 'BlockKnobs', 'ReachKnobs', 'GPTConfig', 'SourceKnobs',
            'TextKnobs', 'DataConfig', 'RateKnobs', 'OptimConfig', 'LengthKnobs', 'MachineKnobs', 'WatchKnobs',
            'SaveKnobs', 'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig',
-           'InspectConfig', 'CompareConfig', 'CorpusKnobs', 'PrepareConfig', 'PlanConfig', 'ChoiceKnobs',
+           'InspectConfig', 'CompareConfig', 'CorpusKnobs', 'PrepareConfig', 'PlanConfig', 'shape_hints', 'ChoiceKnobs',
            'SampleConfig', 'ImportConfig', 'ExportConfig', 'ExampleKnobs', 'RemedyKnobs', 'TuneKnobs', 'FinetuneConfig',
            'EvalConfig', 'ChatConfig', 'PlotConfig', 'MonitorConfig', 'ReportConfig', 'RaceKnobs', 'BenchConfig',
            'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
@@ -342,6 +342,8 @@ class SaveKnobs:
     checkpoint_name: str = 'model_{step:05d}.pt' # file name of a checkpoint, with {step} right before .pt
     final_name: str = ''             # a second name for the last checkpoint of a finished run,
                                      # such as final_model.pt; {index} = the last step counted from 0
+    async_save: bool|None = None     # write checkpoints in a thread while the training goes on;
+                                     # None = on a GPU
     plot_loss: bool = False          # keep a loss-curve picture at every checkpoint
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
     start_from: str|None = None      # begin with the weights of another model: gpt2, gpt2-xl, a run folder …
@@ -466,20 +468,20 @@ PRESETS |= {
         keep_last_n_checkpoints=2, eval_train=True)}
 
 # %% ../nbs/00a_config.ipynb #aa3e2ff2
-_cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
+_cs336 = dict(out_dir='checkpoints', checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
               tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999, grad_clip=1.,
               learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100,
               checkpoint_interval=5000, schedule='constant', warmup_from='zero')
 
 PRESETS |= {
     'cs336-small': dict(
-        **_cs336, out_dir='runs/cs336-small', tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4,
+        **_cs336, tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4,
         n_embd=256, d_ff=1024, block_size=512, batch_size=16, max_steps=10_000),
     'cs336-medium': dict(
-        **_cs336, out_dir='runs/cs336-medium', tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12,
+        **_cs336, tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12,
         n_head=12, n_embd=768, d_ff=3072, block_size=512, batch_size=32, max_steps=100_000),
     'cs336-large': dict(
-        **_cs336, out_dir='runs/cs336-large', tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24,
+        **_cs336, tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24,
         n_head=16, n_embd=1024, d_ff=4096, block_size=512, batch_size=64, max_steps=500_000)}
 
 # %% ../nbs/00a_config.ipynb #4b1ec87a
@@ -661,6 +663,20 @@ class PlanConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
+# %% ../nbs/00a_config.ipynb #e3ce1414
+@dataclass
+class ShapeKnobs:
+    "What a checkpoint of another code base may not say of its network"
+    n_head: int|None = None          # heads, where a foreign checkpoint doesn't say
+    block_size: int|None = None      # context length, where it doesn't say (CS336)
+    rope_theta: float|None = None    # base of the rotary wavelengths, where it doesn't say (CS336)
+
+def shape_hints(
+    cfg: ShapeKnobs,
+) -> dict:
+    "Keywords for `load_run`"
+    return {k: getattr(cfg, k) for k in ('n_head', 'block_size', 'rope_theta')}
+
 # %% ../nbs/00a_config.ipynb #dccc061e
 @dataclass
 class ChoiceKnobs:
@@ -678,7 +694,7 @@ class ChoiceKnobs:
 
 # %% ../nbs/00a_config.ipynb #efc2f058
 @dataclass
-class SampleConfig(ChoiceKnobs):
+class SampleConfig(ShapeKnobs, ChoiceKnobs):
     "Knobs of `nanogpt-sample`"
     repetition_penalty: float = 1.   # above 1 pushes down tokens that the text already has (1.2 is common)
     stop: list[str] = field(default_factory=list)    # texts that end a sample, and are not shown: \n works
@@ -706,7 +722,7 @@ class SampleConfig(ChoiceKnobs):
 
 # %% ../nbs/00a_config.ipynb #ad89b3ad
 @dataclass
-class ImportConfig:
+class ImportConfig(ShapeKnobs):
     "Knobs of `nanogpt-import`"
     source: str = ''                 # Hugging Face folder or name, or a checkpoint of nanoGPT,
                                      # build-nanogpt or CS336
@@ -714,13 +730,10 @@ class ImportConfig:
     tokenizer: str|None = None       # gpt2, or a tokenizer folder or file;
                                      # None = the one that belongs to the source
     vocab_size: int|None = None      # ids to keep of a padded vocabulary; None = as many as the tokenizer has
-    n_head: int|None = None          # heads, where the source doesn't say (CS336)
-    block_size: int|None = None      # context length, where the source doesn't say (CS336)
-    rope_theta: float|None = None    # base of the rotary wavelengths, where the source doesn't say (CS336)
     overwrite: bool = False          # replace a run that is already in out_dir
 
 @dataclass
-class ExportConfig:
+class ExportConfig(ShapeKnobs):
     "Knobs of `nanogpt-export`"
     run: str = ''                    # run folder, or anything else that nanogpt-sample takes
     out_dir: str = 'hf'              # folder to make
@@ -799,7 +812,7 @@ class TuneKnobs:
 
 # %% ../nbs/00a_config.ipynb #bf86d2ef
 @dataclass
-class FinetuneConfig(TuneKnobs, RemedyKnobs, ExampleKnobs):
+class FinetuneConfig(ShapeKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
     "Knobs of `nanogpt-finetune`"
     out_dir: str = 'runs/finetune'   # the run folder
     eval_interval: int = -1          # steps between validation losses; -1 = after every step
@@ -811,6 +824,7 @@ class FinetuneConfig(TuneKnobs, RemedyKnobs, ExampleKnobs):
                                      # none = three held-out ones
     max_new_tokens: int = 120        # length of these answers
     log_interval: int = 1            # steps between log lines
+    show_config: bool = False        # print all settings at the start, not only those that were changed
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
     resume: bool = False             # continue from --checkpoint_path
     checkpoint_path: str|None = None # fine-tuning checkpoint for --resume
@@ -848,7 +862,7 @@ FINETUNE_PRESETS = {
 
 # %% ../nbs/00a_config.ipynb #9c1ae5cb
 @dataclass
-class EvalConfig:
+class EvalConfig(ShapeKnobs):
     "Knobs of `nanogpt-eval`"
     run: str = ''                    # run folder, checkpoint, or Hugging Face folder or name
     tasks: list[str] = field(default_factory=lambda: ['loss', 'cloze']) # loss, cloze, hellaswag,
@@ -879,7 +893,8 @@ class EvalConfig:
 @dataclass
 class ChatConfig:
     "Knobs of `nanogpt-chat`"
-    run: str = 'runs/finetune'       # run folder, checkpoint, or Hugging Face folder or name
+    run: str|None = None             # run folder, checkpoint, or Hugging Face folder or name;
+                                     # None = the newest tuned run
     system: str = ''                 # system prompt
     temperature: float = .7          # below 1 bolder towards the likely, above 1 more random;
                                      # 0 = always the likeliest
@@ -1219,3 +1234,9 @@ def nanogpt_launch(argv=None):
     if {'-h', '--help'} & {*tail} and (cmd := COMMANDS.get(f'nanogpt-{tail[0]}')):
         return run_command(cmd, tail[1:])
     return run_command(COMMANDS['nanogpt-launch'], [*head, '--', *(tail[1:] if tail[:1] == ['--'] else tail)])
+
+# %% ../nbs/00a_config.ipynb #f8416029
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.config is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

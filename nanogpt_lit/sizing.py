@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from fastcore.basics import patch
 from .attention import KVCache
-from .config import GPTConfig, RunConfig
+from .config import GPTConfig, RunConfig, nanogpt_plan
 from .core import COUNT, UserError, duration, human, known_value, pick_device, pick_dtype, read_json
 from .model import GPT, ShapesOnly, loss_alone, rows_at_once
 
@@ -159,8 +159,8 @@ def rehearse(
         with Ledger(known, (ids_BT.numel()*cfg.vocab_size, cfg.vocab_size)) as ledger:
             parts, passes = _micro_step(model, ids_BT, dtype, ledger)
             if accumulate: passes += _micro_step(model, ids_BT, dtype, ledger)[1]
-            grads, updates = ledger.total, []
-            for o in optimizers(model, optim_cfg, device): updates.append(_update(o, ledger))
+            grads, opts = ledger.total, optimizers(model, optim_cfg, device)
+            updates = [_update(o, ledger) for o in opts]
             states = ledger.total - grads
     weights = sum(t.untyped_storage().nbytes() for t in ledger.known.values())
     parts = {'weights': weights, 'gradients': grads, 'optimiser states': states, **parts}
@@ -206,6 +206,8 @@ def _depths(cfg):
     "Two depths from which one comes to `n_layer` in equal steps; a window's pattern is repeated twice in the first"
     kinds = len(cfg.window_pattern) if cfg.window else 1
     low = 2*kinds + cfg.n_layer % kinds
+    # too many layers to rehearse, and too long a pattern: its first layers stand for all
+    if min(low + kinds, cfg.n_layer) > DEEP: low, kinds = 2, 1
     return (low, low + kinds) if low + kinds < cfg.n_layer else (cfg.n_layer,)
 
 # %% ../nbs/04a_sizing.ipynb #cd107845
@@ -701,3 +703,7 @@ def plan(
     except UserError: print('\n'.join(time_lines(run))); raise
     speed = measure(run, device, available_memory(device), optimizers) if cfg.measure else None
     print('\n'.join(time_lines(run, speed)))
+
+# %% ../nbs/04a_sizing.ipynb #aa30e16a
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_plan())

@@ -304,3 +304,134 @@ def test_forecasts_equal_rehearsals(preset):
     args = cfg.model, 7, 'bfloat16', 'cpu', True, cfg.optim, make_optimizers
     quick, full = forecast(*args), rehearse(*args)
     assert (quick.parts, quick.peak) == (full.parts, full.peak)
+
+def old_checkpoint(path, optimizer=False, evil=None):
+    "What build-nanogpt writes: a compiled model, and the settings as an object of a class that isn't here; `(its weights, AdamW's state)`"
+    import sys, types
+    import torch
+    from nanogpt_lit.translate import NANOGPT, to_theirs
+    weights = to_theirs(tiny(vocab_size=300).state_dict(), tiny(vocab_size=300).cfg, NANOGPT)
+    groups = [[w.clone().requires_grad_() for w in weights.values() if (w.ndim > 1) == wide] for wide in (True, False)]
+    opt = torch.optim.AdamW([dict(params=g) for g in groups])
+    for w in sum(groups, []): w.grad = w.detach()*w.detach()
+    opt.step()
+    config = type('GPTConfig', (), dict(__module__='model.train_gpt2'))()
+    config.__dict__ |= dict(block_size=32, vocab_size=300, n_layer=2, n_head=2, n_embd=16)
+    content = dict(model={f'_orig_mod.{k}': w for k, w in weights.items()} | {'_orig_mod.lm_head.weight': weights['transformer.wte.weight']},
+                   config=config, step=40, val_loss=3.25)
+    if optimizer: content['optimizer'] = opt.state_dict()
+    if evil: content['config'] = evil
+    modules = {'model': types.ModuleType('model'), 'model.train_gpt2': types.ModuleType('model.train_gpt2')}
+    modules['model.train_gpt2'].GPTConfig = type(config)
+    sys.modules.update(modules)
+    path.parent.mkdir(exist_ok=True)
+    torch.save(content, path)
+    for name in modules: del sys.modules[name]
+    return weights, opt.state_dict()
+
+def build_nanogpt(data, **flags):
+    "Settings and their origins, as `nanogpt-train build-nanogpt` with small data would have them"
+    from nanogpt_lit.config import PRESETS, RunConfig
+    from nanogpt_lit.core import resolve
+    argv = [f'--{k}={v}' for k, v in (dict(train_data=data, val_data=data, tokenizer='bpe', batch_size=2, grad_accum_steps=1, max_steps=43, device='cpu',
+            hellaswag_interval=0, warmup_steps=2, keep_last_n_checkpoints=1, checkpoint_interval=1) | flags).items()]
+    return resolve(RunConfig, ['build-nanogpt', *argv], PRESETS)
+
+@pytest.mark.parametrize('flags', [dict(auto_resume=True), dict(resume=True, checkpoint_path='log/model_00040.pt'), dict(load_checkpoint='log/model_00040.pt')])
+def test_an_old_checkpoint_is_gone_on_from(tmp_path, monkeypatch, capsys, flags):
+    "The network, the step and AdamW's averages of build-nanogpt's file; the file itself is never deleted"
+    import torch
+    from nanogpt_lit.pretrain import pretrain
+    from nanogpt_lit.trainer import Callback
+    monkeypatch.chdir(tmp_path)
+    weights, opt = old_checkpoint(tmp_path/'log'/'model_00040.pt', optimizer='auto_resume' in flags)
+    np.save('t.npy', np.arange(4000, dtype=np.uint16) % 300)
+    begun = {}
+    class Look(Callback):
+        order = 0
+        def on_fit_start(self, t):
+            begun.update(step=t.step, tokens=t.tokens_seen, wte=t.raw_model.wte.weight.detach().clone())
+            begun['averages'] = [float(o['exp_avg'].sum()) for o in t.optimizers[0].state.values()]
+    cfg, origin = build_nanogpt('t.npy', **flags)[:2]
+    run = pretrain(cfg, origin, [Look()])
+    said = capsys.readouterr().out
+    assert begun['step'] == 40 and begun['tokens'] == 40*2*32 and run.trainer.step == 43
+    assert torch.equal(begun['wte'], weights['transformer.wte.weight'])
+    assert 'it comes from another program' in said and 'resuming log/model_00040.pt at step 40' in said
+    theirs = [float(o['exp_avg'].sum()) for o in opt['state'].values()] if 'auto_resume' in flags else []
+    assert sorted(begun['averages']) == pytest.approx(sorted(theirs), abs=1e-6)
+    assert (tmp_path/'log'/'model_00040.pt').is_file() and (tmp_path/'log'/'model_00043.pt').is_file() and not (tmp_path/'log'/'model_00041.pt').exists()
+
+def test_an_old_checkpoint_elsewhere(tmp_path, monkeypatch, capsys):
+    "Sampling, evaluation and import read it as well; a pickle that asks for more is refused everywhere"
+    import os, torch
+    from nanogpt_lit.checkpoint import load_checkpoint
+    from nanogpt_lit.interop import load_run
+    from nanogpt_lit.pretrain import pretrain
+    monkeypatch.chdir(tmp_path)
+    weights, _ = old_checkpoint(tmp_path/'log'/'model_00040.pt')
+    run = load_run('log/model_00040.pt', 'cpu', tokenizer=False)
+    assert run.step == 40 and run.val_loss == 3.25 and torch.equal(run.model.wte.weight, weights['transformer.wte.weight'])
+    with pytest.raises(UserError, match='was not written by nanogpt_lit .*model.train_gpt2.GPTConfig.*nanogpt-import log/model_00040.pt'): load_checkpoint('log/model_00040.pt')
+    class Evil:
+        def __reduce__(self): return os.mkdir, ('executed',)
+    old_checkpoint(tmp_path/'log'/'model_00040.pt', evil=Evil())
+    np.save('t.npy', np.arange(4000, dtype=np.uint16) % 300)
+    cfg, origin = build_nanogpt('t.npy', resume=True, checkpoint_path='log/model_00040.pt')[:2]
+    with pytest.raises(UserError, match='is refused: it asks for'): pretrain(cfg, origin)
+    with pytest.raises(UserError): load_run('log/model_00040.pt', 'cpu', tokenizer=False)
+    assert not os.path.exists('executed')
+
+@pytest.mark.parametrize('kind', ['pretrain', 'finetune'])
+def test_a_restored_checkpoint_is_let_go(tmp_path, monkeypatch, kind):
+    "After resuming, no tensor of the file stays in memory but the averages, which the optimiser took over"
+    import gc, weakref
+    from nanogpt_lit import finetune, pretrain
+    from nanogpt_lit.config import FinetuneConfig
+    from nanogpt_lit.interop import write_run
+    from nanogpt_lit.trainer import Callback
+    monkeypatch.chdir(tmp_path)
+    refs, alive = [], []
+    class Look(Callback):
+        def on_step_end(self, t): gc.collect(); alive.append(sum(r() is not None for r in refs))
+    def run(steps):
+        if kind == 'pretrain':
+            cfg, origin = build_nanogpt('t.npy', out_dir='run', auto_resume=True, max_steps=steps, vocab_size=300, n_layer=1, n_head=2, n_embd=8, block_size=32)[:2]
+            return pretrain.pretrain(cfg, origin, [Look()], quiet=True)
+        cfg = FinetuneConfig(pretrained_checkpoint='base', input=['x.jsonl'], out_dir='run', auto_resume=True, max_steps=steps, batch_size=2, device='cpu', checkpoint_interval=1, eval_interval=0)
+        return finetune.finetune(cfg, {'max_steps': 'flag'}, [Look()], quiet=True)
+    np.save('t.npy', np.arange(4000, dtype=np.uint16) % 300)
+    (tmp_path/'x.jsonl').write_text(''.join(json.dumps(dict(instruction=f'say {i}', response='a b')) + '\n' for i in range(9)))
+    (tmp_path/'base').mkdir()
+    write_run(tiny(block_size=64), Tokenizer.train([WORDS*20], 290, ['<|endoftext|>'], progress=False), tmp_path/'base', 1)
+    run(2)
+    module, name = (pretrain, 'restore_any') if kind == 'pretrain' else (finetune, 'restore')
+    before = getattr(module, name)
+    def watched(t, ckpt):
+        refs.extend(map(weakref.ref, ckpt['model'].values()))
+        return before(t, ckpt)
+    monkeypatch.setattr(module, name, watched)
+    alive.clear()
+    assert run(4).trainer.step == 4 and len(refs) > 3 and alive == [0, 0]
+
+def test_a_torn_meta_pkl_is_refused_with_a_reason(tmp_path):
+    "Python's reader ends with an exception that says nothing"
+    (tmp_path/'meta.pkl').write_bytes(pickle.dumps(dict(itos={0: 'a'}, stoi={'a': 0}))[:-8])
+    with pytest.raises(UserError, match='is refused: it ends too early;'): load_tokenizer(tmp_path/'meta.pkl')
+
+def test_tuning_in_the_folder_of_its_base_loses_nothing(tmp_path, monkeypatch):
+    "The base is set aside with its tokenizer, and can be sampled from there"
+    from nanogpt_lit.config import FinetuneConfig
+    from nanogpt_lit.finetune import finetune
+    from nanogpt_lit.interop import load_run, write_run
+    monkeypatch.chdir(tmp_path)
+    tok = Tokenizer.train([WORDS*20], 290, ['<|endoftext|>'], progress=False)
+    (tmp_path/'x.jsonl').write_text(''.join(json.dumps(dict(instruction=f'say {i}', response='a b')) + '\n' for i in range(9)))
+    (tmp_path/'run').mkdir()
+    write_run(tiny(block_size=64), tok, tmp_path/'run', 1)
+    cfg = FinetuneConfig(pretrained_checkpoint='run', input=['x.jsonl'], out_dir='run', max_steps=2, batch_size=2, device='cpu', eval_interval=0)
+    finetune(cfg, {'max_steps': 'flag'}, quiet=True)
+    for where in ('run', 'run/previous-1'):
+        run = load_run(where, 'cpu')
+        assert run.tokenizer is not None and run.tokenizer.vocab_size <= run.model.cfg.vocab_size
+    assert load_run('run/previous-1', 'cpu').tokenizer.hash == tok.hash and load_run('run/previous-1', 'cpu').step == 1
