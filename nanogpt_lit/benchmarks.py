@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from .attention import AnyLength
 from .core import COUNT, TEXT, Kind, UserError, atomic_write, check_writable, human, misfit, pick_device, pick_dtype
 from .core import ANY, read_text, set_threads, warn
 from .config import EvalConfig, nanogpt_eval, shape_hints
@@ -96,9 +97,9 @@ def read_windows(
 
 def _surprise(model, ids_BT, dtype):
     "Nats of each token but the first, given those before it"
-    with SingleDevice(str(ids_BT.device), dtype).autocast(): logits_BTV = model(ids_BT[:, :-1])[0]
+    with AnyLength(), SingleDevice(str(ids_BT.device), dtype).autocast(): logits_BTV = model(ids_BT[:, :-1])[0]
     logits_NV, targets_N = logits_BTV.flatten(0, 1).float(), ids_BT[:, 1:].flatten()
-    return F.cross_entropy(logits_NV, targets_N, reduction='none').view(len(ids_BT), -1).double().cpu()
+    return F.cross_entropy(logits_NV, targets_N, reduction='none').view(len(ids_BT), -1).cpu().double()
 
 # %% ../nbs/14b_benchmarks.ipynb #4f8fa1dd
 def text_scores(

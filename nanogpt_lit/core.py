@@ -7,10 +7,11 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSO
            'NO_EFFECT', 'WORDS', 'IMPLIED', 'UserError', 'warn', 'read_bytes', 'read_text', 'leftovers', 'atomic_open',
            'atomic_write', 'check_writable', 'new_folder', 'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none',
            'one_of', 'misfit', 'parse_json', 'read_small', 'read_json', 'human', 'human_bytes', 'duration',
-           'seed_everything', 'pick_device', 'pick_dtype', 'fast_bfloat16', 'set_threads', 'keep_memory', 'printable',
-           'Screen', 'as_it_is', 'spoken_through', 'new_ax', 'progress', 'Knob', 'field_comments', 'flat_fields',
-           'parse_value', 'canonical', 'parse_argv', 'spoken', 'read_py_config', 'read_config', 'build', 'flat_values',
-           'to_toml', 'resolve', 'show_config', 'show_changes', 'Command', 'help_text', 'in_words', 'run_command']
+           'seed_everything', 'known_value', 'pick_device', 'pick_dtype', 'fast_bfloat16', 'set_threads', 'keep_memory',
+           'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax', 'progress', 'Knob', 'field_comments',
+           'flat_fields', 'parse_value', 'canonical', 'parse_argv', 'spoken', 'read_py_config', 'read_config', 'build',
+           'flat_values', 'to_toml', 'resolve', 'show_config', 'show_changes', 'Command', 'help_text', 'in_words',
+           'run_command']
 
 # %% ../nbs/00_core.ipynb #5acf5514
 import ast, ctypes, difflib, errno, hashlib, json, linecache, os, random, re, shlex, signal, stat, sys, tempfile
@@ -362,6 +363,16 @@ def seed_everything(
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
+# %% ../nbs/00_core.ipynb #577fe93e
+def known_value(
+    name: str,   # of the setting
+    value: str,  # what it is
+    *values,     # the words that this code knows
+) -> str: # `value`
+    "`value`, if this code knows it; otherwise a `UserError`, never a guess"
+    if value in values: return value
+    raise UserError(f'{name}={value!r} is unknown: expected {", ".join(values[:-1])} or {values[-1]}')
+
 # %% ../nbs/00_core.ipynb #dd6dfc7e
 def pick_device(
     device: str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …
@@ -388,15 +399,15 @@ def pick_dtype(
     known = ('float32', 'bfloat16', 'float16')
     if dtype not in ('auto', 'fast', *known): raise UserError(f'dtype={dtype!r} is unknown: use auto, fast, {", ".join(known)}')
     if dtype in known: return dtype
-    if device.startswith('cuda'): return 'bfloat16' if torch.cuda.is_bf16_supported() else 'float16'
+    if device.startswith('cuda'): return 'bfloat16' if fast_bfloat16(device) else 'float16'
     return 'bfloat16' if dtype == 'fast' and fast_bfloat16(device) else 'float32'
 
 def fast_bfloat16(
     device: str, # a torch device name
 ) -> bool:
-    "Does `device` multiply bfloat16 in hardware (GPUs, CPUs with AMX or AVX-512 BF16)? Elsewhere it is emulated, slowly"
+    "Does `device` multiply bfloat16 in hardware (GPUs since Ampere, CPUs with AMX or AVX-512 BF16)? Elsewhere it is emulated, slowly"
     import torch
-    if device.startswith('cuda'): return torch.cuda.is_bf16_supported()
+    if device.startswith('cuda'): return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
     limit = os.environ.get('ONEDNN_MAX_CPU_ISA', 'ALL').upper()    # the library that multiplies may have been told to do without
     if device.split(':')[0] != 'cpu' or not any(o in limit for o in ('BF16', 'FP16', 'AMX', 'AVX10', 'VNNI_2', 'DEFAULT', 'ALL')): return False
     return any(getattr(torch.cpu, f, bool)() for f in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'))

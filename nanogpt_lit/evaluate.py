@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np
 import torch
+from .attention import AnyLength
 from .core import UserError, new_ax, read_text
 from .config import nanogpt_eval
 from .corpus import hub_dataset
@@ -252,7 +253,7 @@ def score_rows(
     model.eval()
     for b in range(0, len(order), batch_size):
         part = order[b:b + batch_size]
-        with SingleDevice(str(device), dtype).autocast():
+        with AnyLength(), SingleDevice(str(device), dtype).autocast():
             scores = _score_batch(model, [rows[i] for i in part], device)
         for i, score in zip(part, scores): out[i] = score
     model.train(was_training)
@@ -268,7 +269,7 @@ def _score_batch(model, rows, device):
     places, targets = torch.tensor(places, device=device), ids_BT[:, 1:].flatten()[places].to(device)
     x_NC = model.hidden(ids_BT[:, :-1].to(device)).flatten(0, 1)[places]
     logits_NV = model.logits(x_NC).float()
-    logp_N = (logits_NV.gather(1, targets[:, None])[:, 0] - logits_NV.logsumexp(-1)).double().cpu()
+    logp_N = (logits_NV.gather(1, targets[:, None])[:, 0] - logits_NV.logsumexp(-1)).cpu().double()
     hit_N = (logits_NV.argmax(-1) == targets).cpu()
     parts = zip(logp_N.split(counts), hit_N.split(counts))
     return [RowScore(p.sum().item(), len(p), bool(h.all())) for p, h in parts]

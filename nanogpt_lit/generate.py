@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from .attention import (CausalSelfAttention, KVCache, Taps, apply_rotary, attend, causal_mask,
+from .attention import (AnyLength, CausalSelfAttention, KVCache, Taps, apply_rotary, attend, causal_mask,
                                    rms_norm)
 from .core import UserError
 from .config import nanogpt_sample
@@ -329,16 +329,26 @@ _PLAIN = {GPT, Block, CausalSelfAttention, MLP, RMSNorm, Taps, nn.Linear, nn.Lay
           nn.Dropout,
           nn.ModuleList, nn.ParameterList}
 
-_KNOWN = {*('''vocab_size block_size n_layer n_head n_kv_head n_embd head_dim d_ff pos rope_theta norm
-             norm_affine norm_eps act bias qk_norm qk_norm_kind window window_pattern attn_impl norm_embed
-             taps taps_at tie_embeddings logit_softcap zero_init init_std dropout''').split()}
+_WORDS = dict(pos={'learned', 'rotary', 'none'}, norm={'layernorm', 'rmsnorm'},
+              act={'gelu', 'gelu_tanh', 'relu2', 'swiglu'}, qk_norm_kind={'rmsnorm', 'layernorm'},
+              attn_impl={'auto', 'sdpa', 'eager'}, taps_at={'all', 'embedding', 'sublayers'})
+
+_NUMBERS = {*('''vocab_size block_size n_layer n_head n_kv_head n_embd head_dim d_ff rope_theta norm_affine
+               norm_eps bias qk_norm window norm_embed taps tie_embeddings logit_softcap zero_init
+               init_std dropout''').split()}
+
+def _understood(name, value, default):
+    "Does `DecodeStep` know what this value of an option means?"
+    if name in _WORDS: return value in _WORDS[name]
+    if name == 'window_pattern': return {*value} <= {*'LG'}
+    return isinstance(value, int|float|None) if name in _NUMBERS else value == default
 
 def is_plain(model) -> bool:
-    "May `DecodeStep` stand in for the model: only our own layers, no hooks, no option that it doesn't know?"
-    unknown = [f.name for f in fields(model.cfg) if f.name not in _KNOWN
-               and getattr(model.cfg, f.name) != f.default]
+    "May `DecodeStep` stand in for the model: only our own layers, no hooks, no option or value that it doesn't know?"
+    cfg = model.cfg
     hooked = (m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    return not unknown and not any(hooked) and all(type(m) in _PLAIN for m in model.modules())
+    return (all(_understood(f.name, getattr(cfg, f.name), f.default) for f in fields(cfg)) and not any(hooked)
+            and all(type(m) in _PLAIN for m in model.modules()))
 
 # %% ../nbs/05_generate.ipynb #a70e6a26
 class Predictor:
@@ -356,6 +366,10 @@ class Predictor:
         self.cache.clear()
 
     def __call__(self, texts) -> torch.Tensor: # logits_BV
+        with AnyLength(): return self.scores(texts)
+
+    def scores(self, texts):
+        "`__call__`, by whatever attention is at hand"
         device, old = self.model.wte.weight.device, self.starts
         self.starts = [window_start(len(t), self.model.cfg.block_size, self.slide) for t in texts]
         if self.use_cache and self.starts == old:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from fastcore.basics import patch
 from .config import OptimConfig
-from .core import UserError, fast_bfloat16
+from .core import UserError, fast_bfloat16, known_value
 
 # %% ../nbs/08_optim.ipynb #e8c7ee74
 def split_params(
@@ -96,6 +96,7 @@ def coefficients(
     steps: int,      # how many are wanted
 ) -> tuple:
     "(a, b, c) for each step of `newton_schulz`"
+    known_value('muon_polynomial', polynomial, 'jordan', 'polar')
     return polar_express(steps) if polynomial == 'polar' else (JORDAN,)*steps
 
 # %% ../nbs/08_optim.ipynb #43c4473d
@@ -104,6 +105,7 @@ def muon_scale(
     shape,     # (rows, columns)
 ) -> float:
     "What an orthogonal update of this shape is multiplied by, besides the learning rate"
+    known_value('muon_scale', rule, 'original', 'match_rms_adamw')
     rows, columns = shape
     return max(1, rows/columns)**.5 if rule == 'original' else .2*max(rows, columns)**.5
 
@@ -172,6 +174,7 @@ def make_optimizers(
     device: str='cpu',  # where the parameters are: decides whether fused AdamW exists
 ) -> list[torch.optim.Optimizer]:
     "AdamW with decay groups; with `cfg.optimizer == 'muon'` the hidden matrices go to Muon"
+    known_value('optimizer', cfg.optimizer, 'adamw', 'muon')
     g = {k: list(v.values()) for k, v in split_params(model, cfg.optimizer == 'muon').items()}
     fused = torch.device(device).type in ('cpu', 'cuda')
     adam = [dict(params=g[k], weight_decay=wd) for k, wd in (('decay', cfg.weight_decay), ('plain', 0.)) if g[k]]
@@ -198,25 +201,23 @@ def lr_factor(
     progress: float=None,  # share of the run that is over, 0–1; None = step / max_steps
 ) -> float:
     "The share of the peak learning rate to use for the next update"
+    schedule = known_value('schedule', cfg.schedule, 'cosine', 'linear', 'wsd', 'constant')
     if step < cfg.warmup_steps: return _warming(step, cfg.warmup_steps, cfg.warmup_from)
     floor = cfg.min_lr/cfg.learning_rate if cfg.learning_rate else 0.
     total = cfg.lr_decay_steps or max_steps
     warm = cfg.warmup_steps/total if progress is None else 0.
     run = min(1., step/total if progress is None else progress)
     past = (run - warm)/(1 - warm) if warm < 1 else 1.
-    if cfg.schedule == 'constant': return 1.
-    if cfg.schedule == 'cosine': return floor + (1 - floor)*(1 + math.cos(math.pi*past))/2
-    if cfg.schedule == 'linear': return 1 - (1 - floor)*past
-    if cfg.schedule == 'wsd':
-        cooled = max(0., 1 - (1 - run)/cfg.cooldown_fraction) if cfg.cooldown_fraction else 0.
-        return 1 - (1 - floor)*cooled
-    raise UserError(f'schedule={cfg.schedule!r} is unknown: expected cosine, linear, wsd or constant')
+    if schedule == 'constant': return 1.
+    if schedule == 'cosine': return floor + (1 - floor)*(1 + math.cos(math.pi*past))/2
+    if schedule == 'linear': return 1 - (1 - floor)*past
+    cooled = max(0., 1 - (1 - run)/cfg.cooldown_fraction) if cfg.cooldown_fraction else 0.
+    return 1 - (1 - floor)*cooled                         # wsd
 
 def _warming(step, n, begins):
     "The share of the peak in a warm-up of `n` steps"
-    if begins == 'next': return (step + 1)/(n + 1)
-    if begins == 'zero': return step/n
-    raise UserError(f'warmup_from={begins!r} is unknown: expected next or zero')
+    known_value('warmup_from', begins, 'next', 'zero')
+    return (step + 1)/(n + 1) if begins == 'next' else step/n
 
 def lr_at(
     step: int,             # updates already done

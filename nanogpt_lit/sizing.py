@@ -53,13 +53,15 @@ def _by_depth(cfg, count):
     return {k: n + (four[k] - n)*(cfg.n_layer - 2)//2 for k, n in two.items()}
 
 # %% ../nbs/04a_sizing.ipynb #daffb765
+_MATRICES = dict(gelu=2, gelu_tanh=2, relu2=2, swiglu=3)   # of an MLP, by its bend
+
 def flops_table(
     cfg: GPTConfig, # shape of the model
     T: int=None,    # context length in tokens; None = block_size
 ) -> dict[str, int]: # part → operations
     "Floating-point operations per token of a forward pass, by part"
     T = cfg.block_size if T is None else T
-    mlp = cfg.n_embd*cfg.ff_size*(3 if cfg.act == 'swiglu' else 2)
+    mlp = cfg.n_embd*cfg.ff_size*_MATRICES[known_value('act', cfg.act, *_MATRICES)]
     keys = sum(min(T, cfg.layer_window(i) or T) for i in range(cfg.n_layer))
     return {'attention, matrices': 4*cfg.n_layer*cfg.n_embd*cfg.head_size*(cfg.n_head + cfg.kv_heads),
             'attention, scores and sums': 4*cfg.n_head*cfg.head_size*keys,
@@ -150,6 +152,7 @@ def rehearse(
     with _measurable(batch_size, cfg), FakeTensorMode(), torch.device(device):
         model = GPT(cfg)
         model._check_ids = lambda *a, **kw: None           # fake ids have no values to check
+        model.pieces = lambda n: GPT.pieces(model, n)[:2]  # all pieces of a head's loss are alike
         ids_BT = torch.zeros(batch_size, cfg.block_size, dtype=torch.int64)
         known = [*model.parameters(), *model.buffers(), ids_BT]
         with Ledger(known, (ids_BT.numel()*cfg.vocab_size, cfg.vocab_size)) as ledger:
@@ -177,7 +180,7 @@ def _measurable(batch_size, cfg):
 def _micro_step(model, ids_BT, dtype, ledger):
     "Forward and backward: what was kept between them, by kind, and the bytes in use during each"
     begin = len(ledger.history)
-    with torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
+    with loss_alone(), torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
     names = {'copies': '16-bit copies of weights', 'activations': 'activations', 'scores': 'scores and loss'}
     parts, turn = {names[k]: n for k, n in ledger.by_kind().items()}, len(ledger.history)
     loss.backward()
@@ -226,6 +229,12 @@ def _further(a, b, steps, passes):
 # %% ../nbs/04a_sizing.ipynb #d52aaf3c
 FEW = 2, 3                                     # sequences that are rehearsed: more are on a line with them, one alone is not
 
+def _few(cfg, batch_size):
+    "The sequences that are rehearsed in place of `batch_size`: where the scores come in pieces, enough for two whole pieces"
+    rows, T = rows_at_once(cfg.vocab_size), cfg.block_size
+    least = FEW[0] if batch_size*T <= rows else max(FEW[0], -(-2*rows//T))
+    return (least, least + 1) if batch_size > least + 1 else (batch_size,)
+
 def _of_depth(cfg, *args):
     "The rehearsal of a model of any depth, from shallow ones"
     depths = _depths(cfg)
@@ -243,9 +252,9 @@ def forecast(
     optimizers=_adamw,      # makes optimisers from (model, optim_cfg, device)
 ) -> Rehearsal:
     "What `rehearse` finds, to the byte, from rehearsals of shallow models with few sequences"
-    few = FEW if batch_size > FEW[1] else (batch_size,)
+    few = _few(cfg, batch_size)
     found = [_of_depth(cfg, b, dtype, device, True, optim_cfg, optimizers) for b in few]
-    whole = found[0] if len(few) == 1 else _further(*found, batch_size - FEW[0], _on_line)
+    whole = found[0] if len(few) == 1 else _further(*found, batch_size - few[0], _on_line)
     return whole if accumulate else replace(whole, passes=whole.passes[:2])
 
 # %% ../nbs/04a_sizing.ipynb #bbd969c8
@@ -503,7 +512,7 @@ def micro_step_s(
     times, begin = [], time.perf_counter()
     while len(times) < 2 or time.perf_counter() - begin < seconds and len(times) < 20:
         start = time.perf_counter()
-        with torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
+        with loss_alone(), torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
         loss.backward()
         if device != 'cpu': loss.item(); model.head.weight.grad[0, 0].item()      # wait for the queue
         times.append(time.perf_counter() - start)

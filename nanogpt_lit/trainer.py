@@ -23,6 +23,7 @@ from .config import OptimConfig, TrainConfig
 from .core import (UserError, atomic_write, duration, human, pick_device, pick_dtype,
                               progress as tqdm_bar, set_threads, spoken_through)
 from .loader import eval_batches
+from .model import loss_alone
 from .optim import clip_grad_norm, lr_factor, odd_schedule, set_lr, update_ratios, weights_of
 from .sizing import flops_per_token, peak_flops
 
@@ -77,10 +78,11 @@ class SingleDevice:
 
 # %% ../nbs/09_trainer.ipynb #486c12f1
 @patch
+@contextmanager
 def autocast(self: SingleDevice):
-    "The context for forward passes"
-    if self.dtype == 'float32': return nullcontext()
-    return torch.autocast(self.device.split(':')[0], getattr(torch, self.dtype))
+    "The context for forward passes: the number type, and where there are targets, the loss alone"
+    half = self.dtype != 'float32'
+    with loss_alone(), torch.autocast(self.device.split(':')[0], getattr(torch, self.dtype)) if half else nullcontext(): yield
 
 @patch
 def put(

@@ -374,7 +374,7 @@ def test_more_processes_than_devices(text, tmp_path, patched):
               '2 processes were started on this machine, which has 1 CUDA device:')
 
 def test_no_nccl(text, tmp_path, patched):
-    job = patched('import torch; torch.cuda.is_available, torch.cuda.device_count, torch.cuda.is_bf16_supported = lambda: True, lambda: 2, lambda: True')
+    job = patched('import torch; torch.cuda.is_available, torch.cuda.device_count, torch.cuda.get_device_capability = lambda: True, lambda: 2, lambda device: (9, 0)')
     said_once(run(*TORCHRUN, '--nproc_per_node=2', job, '--input', text, '--out_dir', 'run', *FLAGS, '--device', 'cuda', cwd=tmp_path), 'NCCL')
 
 def test_port_in_use(text, tmp_path):
