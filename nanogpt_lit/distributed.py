@@ -204,6 +204,9 @@ def wrap(self: DataParallel, model):
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **{buffers: False}, **gpu)
 
 @patch
+def inside(self: DataParallel, model): return model.module
+
+@patch
 def accumulate(self: DataParallel, model, last):
     "No exchange before the last micro-batch: the sums are exchanged once"
     return nullcontext() if last else model.no_sync()

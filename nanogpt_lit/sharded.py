@@ -132,7 +132,9 @@ class Sharded(DataParallel):
         del model.notes
         return model
 
+    records = False
     def wrap(self, model): return model
+    def inside(self, model): return model
     def accumulate(self, model, last):
         "Every micro-batch's gradients are summed at once: keeping them would take the room of a whole model"
         return nullcontext()

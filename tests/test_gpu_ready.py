@@ -1,0 +1,267 @@
+"What long runs on a GPU rely on, as far as a CPU can tell: what is evaluated, compiled, kept and counted"
+import sys, time
+from contextlib import nullcontext
+from dataclasses import replace
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from nanogpt_lit import trainer
+from nanogpt_lit.config import PRESETS, GPTConfig, OptimConfig, RunConfig, TrainConfig
+from nanogpt_lit.core import UserError, build
+from nanogpt_lit.distributed import DataParallel
+from nanogpt_lit.loader import BatchPlan, TokenData
+from nanogpt_lit.model import GPT
+from nanogpt_lit.optim import make_optimizers
+from nanogpt_lit.trainer import SingleDevice, Trainer, try_compile
+
+SMALL = GPTConfig(vocab_size=64, block_size=16, n_layer=1, n_head=2, n_embd=16)
+
+@pytest.fixture
+def tokens(tmp_path):
+    np.random.default_rng(0).integers(0, 64, 5000).astype(np.uint16).tofile(tmp_path/'t.bin')
+    return TokenData(tmp_path/'t.bin')
+
+@pytest.fixture(scope='module')
+def billion(tmp_path_factory):
+    "A billion tokens that take no room on the disk"
+    path = tmp_path_factory.mktemp('large')/'val.bin'
+    with open(path, 'wb') as f: f.truncate(2*10**9)
+    return TokenData(path, 'val', dtype='uint16')
+
+class Counting(nn.Module):
+    "A model that does nothing but count"
+    def __init__(self):
+        super().__init__()
+        self.w, self.calls, self.tokens, self.rows = nn.Parameter(torch.zeros(())), 0, 0, set()
+    def forward(self, x_BT, y_BT, *rest):
+        self.calls, self.tokens = self.calls + 1, self.tokens + x_BT.numel()
+        self.rows.add(len(x_BT))
+        return None, self.w + 1.
+
+def trainer_of(model, data, cfg, val=None, strategy=None, **kw):
+    rows = cfg.batch_size*cfg.grad_accum_steps
+    T = model.cfg.block_size if hasattr(model, 'cfg') else kw.pop('block_size', 1024)
+    optim = OptimConfig(learning_rate=1e-2, warmup_steps=0)
+    return Trainer(model, BatchPlan(data, rows, T), make_optimizers(model, optim), optim, cfg, val_data=val, strategy=strategy, **kw)
+
+# --- validation -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('preset', ['gpt2', 'gpt2-xl', 'build-nanogpt'])
+def test_validation_on_a_billion_tokens_has_a_budget(billion, preset):
+    cfg = replace(build(RunConfig, PRESETS[preset]).train, device='cpu', dtype='float32', max_steps=1)
+    model, start = Counting(), time.process_time()
+    t = trainer_of(model, billion, cfg, billion)
+    t.evaluate()
+    assert 9_900_000 < model.tokens <= 10_000_000 and model.calls == -(-(10**7//1024)//cfg.batch_size), (model.tokens, model.calls)
+    assert time.process_time() - start < 20
+
+def test_the_budget_buys_the_same_windows_for_every_batch_size_and_process(billion):
+    def starts(**kw): return [o[0].shape for o in trainer.eval_pieces(billion, block_size=1024, max_tokens=50_000, **kw)]
+    assert sum(o[0] for o in starts(batch_size=7)) == sum(o[0] for o in starts(batch_size=64, rows=5)) == 50_000//1024
+    class Seen(TokenData):
+        def __init__(self, data): vars(self).update(vars(data)); self.seen = []
+        def gather(self, starts, length): self.seen += [*map(int, starts)]; return super().gather(starts, length)
+    seen = []
+    for batch_size in (3, 16):
+        seen.append(Seen(billion))
+        for _ in trainer.eval_pieces(seen[-1], batch_size, 1024, max_tokens=50_000): pass
+    first, gaps = seen[0].seen, np.diff(seen[0].seen)
+    assert first == seen[1].seen and first[0] == 0 and gaps.max() - gaps.min() <= 1024 and first[-1] > .97e9
+
+def test_a_small_split_is_read_whole_and_known_afterwards(tokens):
+    cfg = TrainConfig(batch_size=4, device='cpu', dtype='float32', max_steps=2, eval_interval=2, eval_tokens=10**7)
+    t = trainer_of(GPT(SMALL), tokens, cfg, tokens)
+    t.say = lambda text: None
+    t.fit()
+    whole = trainer.mean_loss(t.raw_model, tokens, 4, 16)
+    assert t.val_loss == pytest.approx(whole, abs=1e-6) and t.whole_val_s() == 0. and t.whole_val_loss() == t.val_loss
+    t.step += 1
+    assert t.whole_val_s() > 0.
+
+def test_validation_that_takes_much_of_the_run_is_announced_and_measured(billion, tokens, monkeypatch):
+    said, cfg = [], TrainConfig(batch_size=8, device='cpu', dtype='float32', max_steps=1000, eval_interval=100)
+    t = trainer_of(Counting(), billion, cfg, billion)
+    t.say = said.append
+    t._prepare()
+    assert any('validation will take about 100% of the run' in o and '--eval_tokens' in o for o in said), said
+    said.clear()
+    t.cfg = replace(cfg, eval_tokens=1_200_000, eval_interval=1000)
+    t._foresee_share()
+    assert said == []
+    monkeypatch.setattr(Trainer, 'elapsed_s', property(lambda self: self.clock))
+    for t.step, t.clock, t._evaluating_s in ((0, 100, 100), (1000, 1000, 130), (2000, 1080, 150), (3000, 1160, 170)):
+        t._watch_share()          # the first has nothing to be compared with; then 30 of 900 s, 20 of 80 s, and that again
+    assert len(said) == 1 and 'validation took' in said[0] and '25%' in said[0], said
+
+def run_small(tmp_path, text, **kw):
+    from nanogpt_lit.pretrain import pretrain
+    settings = dict(tokenizer='char', input=[str(text)], out_dir=str(tmp_path/'run'), n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=4, max_steps=4,
+                    eval_interval=2, device='cpu', dtype='float32', num_threads=1, monitoring=False)
+    return pretrain(build(RunConfig, settings | kw), quiet=True)
+
+@pytest.fixture
+def text(tmp_path):
+    (tmp_path/'t.txt').write_text('a line of text, and another one; then a third.\n'*300)
+    return tmp_path/'t.txt'
+
+def test_the_last_evaluation_takes_the_micro_batch_and_is_not_done_twice(tmp_path, text, monkeypatch):
+    rows, read, real = set(), [], GPT.forward
+    def forward(self, ids_BT, *args, **kw):
+        rows.add(len(ids_BT))
+        if args and not torch.is_grad_enabled(): read.append(ids_BT.numel())
+        return real(self, ids_BT, *args, **kw)
+    monkeypatch.setattr(GPT, 'forward', forward)
+    run = run_small(tmp_path, text)
+    assert max(rows) <= 4
+    assert run.evaluation.nats_per_token == run.metrics[-1]['val_loss']
+    each = sum(read)/3                                                # before the first step, after the second, after the last
+    assert len(run.val) - 1 <= each < len(run.val) + 4*16
+    read.clear()
+    other = run_small(tmp_path/'other', text, eval_iters=2)           # two batches now and then, all of them at the end
+    assert other.evaluation.nats_per_token != other.metrics[-1]['val_loss'] and sum(read) >= len(other.val) - 1 and max(rows) <= 4
+
+def test_out_of_memory_in_the_last_evaluation_is_one_sentence(tmp_path, text, monkeypatch):
+    def full(self): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 12 GiB')
+    monkeypatch.setattr(Trainer, 'whole_val_loss', full)
+    with pytest.raises(UserError, match='out of memory on cpu: .*model_00004.pt is saved'): run_small(tmp_path, text)
+
+# --- compiling ------------------------------------------------------------------------------------------------------
+
+class Cuda(str):
+    "A CPU that calls itself a GPU"
+    def startswith(self, what): return what == 'cuda'
+
+@pytest.fixture
+def pretended(monkeypatch):
+    "A strategy whose device is a GPU by name only"
+    s = SingleDevice('cpu', 'float32')
+    s.device, s.put = Cuda('cpu'), lambda batch: batch
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
+    monkeypatch.setattr(torch.random, 'fork_rng', lambda devices: nullcontext())
+    monkeypatch.setattr(torch, 'set_float32_matmul_precision', lambda how: None)
+    monkeypatch.setattr(trainer, 'peak_flops', lambda *a: 1e12)
+    return s
+
+def test_compiling_is_the_rule_on_cuda_and_never_a_must(pretended, tokens, monkeypatch):
+    asked = []
+    def compile(model, **how):
+        asked.append(how['mode'])
+        if len(asked) > 1: raise RuntimeError('no compiler')
+        return model
+    monkeypatch.setattr(torch, 'compile', compile)
+    for cfg, n in ((TrainConfig(), 1), (TrainConfig(compile=False), 1), (TrainConfig(), 2)):
+        said = []
+        t = trainer_of(GPT(SMALL), tokens, replace(cfg, batch_size=4, max_steps=1, eval_interval=0), strategy=pretended)
+        t.say = said.append
+        t.fit()
+        assert len(asked) == n and t.step == 1
+    assert asked == ['default']*2 and sum('going on without it' in o for o in said) == 1
+
+class _Replay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, graph, *params):
+        ctx.graph = graph
+        return graph.loss.view(())
+    @staticmethod
+    def backward(ctx, g):
+        for place, new in zip(ctx.graph.places, ctx.graph.grads): torch.mul(new, g, out=place)
+        return None, *(o.detach() for o in ctx.graph.places)
+
+class Replayed(nn.Module):
+    "A model as a recorded graph is: losses and gradients always come in the same memory"
+    def __init__(self, model):
+        super().__init__()
+        self.inner, self.params, self.loss = model, [*model.parameters()], torch.zeros(())
+        self.places = [torch.zeros_like(p) for p in self.params]
+    def forward(self, *batch):
+        if not torch.is_grad_enabled():
+            self.loss.copy_(self.inner(*batch)[1])
+            return None, self.loss.view(())
+        loss = self.inner(*batch)[1]
+        self.grads = torch.autograd.grad(loss, self.params)
+        self.loss.copy_(loss.detach())
+        return None, _Replay.apply(self, *self.params)
+
+@pytest.mark.parametrize('n_micro', [1, 2, 3])
+def test_recorded_graphs_may_overwrite_what_they_returned(pretended, tokens, monkeypatch, n_micro):
+    marks = []
+    monkeypatch.setattr(torch.compiler, 'cudagraph_mark_step_begin', lambda: marks.append(1))
+    weights = []
+    for recorded in (False, True):
+        monkeypatch.setattr(torch, 'compile', lambda model, mode: Replayed(model) if recorded else model)
+        torch.manual_seed(0)
+        cfg = TrainConfig(batch_size=4, grad_accum_steps=n_micro, max_steps=4, eval_interval=2, log_interval=1, compile_mode='reduce-overhead')
+        t = trainer_of(GPT(SMALL), tokens, cfg, tokens, pretended)
+        t.say, t.seen = lambda text: None, []
+        monkeypatch.setattr(trainer.Callback, 'on_log', lambda self, t: t.seen.append([t.record.get('loss', 0.), t.val_loss]))
+        t.callbacks = [trainer.Callback()]
+        t.fit()
+        weights.append((torch.cat([p.detach().flatten() for p in t.params]), t.seen))
+    assert torch.allclose(weights[0][0], weights[1][0], atol=1e-5)
+    assert np.allclose(*(seen for _, seen in weights), atol=1e-5)
+    assert len(marks) >= 4*n_micro
+
+def test_recorded_graphs_and_slices_are_refused_before_compiling(pretended, tokens, monkeypatch):
+    def compile(*a, **k): raise AssertionError('compiled')
+    monkeypatch.setattr(torch, 'compile', compile)
+    pretended.records = False
+    t = trainer_of(GPT(SMALL), tokens, TrainConfig(batch_size=4, compile_mode='max-autotune'), strategy=pretended)
+    with pytest.raises(UserError, match='--compile_mode max-autotune records CUDA graphs.*--compile_mode default'): t._prepare()
+
+def test_slow_modes_say_what_they_cost():
+    assert 'many minutes' in trainer.compiling_line('max-autotune-no-cudagraphs') and 'many minutes' not in trainer.compiling_line('auto')
+
+@pytest.fixture
+def alone():
+    "A process group of one"
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    s = DataParallel.__new__(DataParallel)
+    s.device, s.dtype, s.rank, s.world_size, s.is_main, s.queued = 'cpu', 'float32', 0, 1, True, False
+    yield s
+    dist.destroy_process_group()
+
+@pytest.mark.parametrize('checkpointing', [False, True])
+def test_the_compiled_graph_is_cut_where_gradients_travel(alone, checkpointing):
+    "One piece per bucket: only then can a bucket travel while the rest is computed"
+    from nanogpt_lit.sharded import checkpoint_activations
+    torch._dynamo.reset()
+    graphs = []
+    def backend(graph, inputs):
+        graphs.append(1)
+        return graph.forward
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=64, block_size=8, n_layer=3, n_head=2, n_embd=512))
+    if checkpointing: checkpoint_activations(model)
+    batch = torch.zeros(2, 8, dtype=torch.int64), torch.ones(2, 8, dtype=torch.int64)
+    before = torch.get_rng_state()
+    wrapped = try_compile(model, batch, alone, print, backend=backend)
+    assert alone.inside(wrapped) is not model
+    n = len(graphs)
+    assert n >= 2, graphs
+    assert torch.equal(before, torch.get_rng_state()) and all(p.grad is None for p in model.parameters())
+    loss = wrapped(*batch)[1]
+    loss.backward()
+    assert len(graphs) == n                                           # nothing is compiled again in training
+    again = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model(*batch)[1].backward()
+    assert all(torch.allclose(a, p.grad, atol=1e-5) for a, p in zip(again, model.parameters()))
+
+def test_thirty_steps_with_evaluation_are_two_graphs(tokens):
+    "One for training, one for evaluation, and nothing is compiled again"
+    torch._dynamo.reset()
+    graphs = []
+    def backend(graph, inputs):
+        graphs.append(1)
+        return graph.forward
+    real = torch.compile
+    torch.compile = lambda model, mode: real(model, backend=backend)
+    try:
+        cfg = TrainConfig(batch_size=4, max_steps=30, eval_interval=7, eval_tokens=1000, device='cpu', dtype='float32', compile=True)
+        t = trainer_of(GPT(SMALL), tokens, cfg, tokens)
+        t.say = lambda text: None
+        t.fit()
+    finally: torch.compile = real
+    assert len(graphs) == 2 and t.compiled is not None
