@@ -43,8 +43,17 @@ class Together:
     def __init__(self, optimizers): self.optimizers = optimizers
     @property
     def param_groups(self): return [g for o in self.optimizers for g in o.param_groups]
+    @property
+    def _step_supports_amp_scaling(self):
+        "Can each of them leave out a step by itself? Then a `GradScaler` need not wait to hear whether to"
+        return all(getattr(o, '_step_supports_amp_scaling', False) for o in self.optimizers)
     def step(self):
-        for o in self.optimizers: o.step()
+        for o in self.optimizers:
+            if not hasattr(self, 'found_inf'): o.step(); continue
+            # the scaler leaves these two here for the length of a step
+            o.found_inf, o.grad_scale = self.found_inf, self.grad_scale
+            try: o.step()
+            finally: del o.found_inf, o.grad_scale
     def zero_grad(self, set_to_none=True):
         for o in self.optimizers: o.zero_grad(set_to_none)
 
@@ -537,7 +546,7 @@ def memory_gb(
     device: str, # as in `pick_device`
 ) -> float:
     "Memory in GB: on a GPU the most that tensors have taken so far, on a CPU what the process has now"
-    if device.startswith('cuda'): return torch.cuda.max_memory_allocated()/1e9
+    if device.startswith('cuda'): return torch.cuda.max_memory_allocated(device)/1e9
     return (torch.mps.driver_allocated_memory() if device == 'mps'
             else psutil.Process().memory_info().rss)/1e9
 

@@ -265,3 +265,138 @@ def test_thirty_steps_with_evaluation_are_two_graphs(tokens):
         t.fit()
     finally: torch.compile = real
     assert len(graphs) == 2 and t.compiled is not None
+
+# --- speed against the peak -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('name, bf16, tf32, half', [
+    ('NVIDIA L40', 181, 90.5, 181), ('NVIDIA L4', 121, 60, 121), ('NVIDIA L40S', 362, 183, 362), ('NVIDIA H100 PCIe', 756, 378, 756),
+    ('NVIDIA H100 NVL', 835, 417, 835), ('NVIDIA H100 80GB HBM3', 989, 494, 989), ('NVIDIA H200', 989, 494, 989), ('NVIDIA H200 NVL', 835, 417, 835),
+    ('NVIDIA GH200 480GB', 990, 494, 990), ('NVIDIA GH200 144G HBM3e', 990, 494, 990), ('NVIDIA B200', 2250, 1125, 2250), ('NVIDIA GB200', 2500, 1250, 2500),
+    ('NVIDIA A100-SXM4-40GB', 312, 156, 312), ('NVIDIA A100-PCIE-40GB', 312, 156, 312), ('NVIDIA A100 80GB PCIe', 312, 156, 312), ('A100-SXM4-40GB', 312, 156, 312),
+    ('NVIDIA A10', 125, 62.5, 125), ('NVIDIA A10G', 70, 35, 70), ('NVIDIA A40', 149.7, 74.8, 149.7), ('NVIDIA A30', 165, 82, 165),
+    ('Tesla T4', None, 8.1, 65), ('Tesla V100-SXM2-16GB', None, 15.7, 125), ('Tesla V100-PCIE-32GB', None, 14, 112), ('Tesla V100S-PCIE-32GB', None, 16.4, 130),
+    ('NVIDIA GeForce RTX 3090', 71, 35.6, 71), ('NVIDIA GeForce RTX 4090', 165.2, 82.6, 165.2), ('NVIDIA GeForce RTX 5090', 209.5, 104.8, 209.5),
+    ('NVIDIA RTX A6000', 154.8, 77.4, 154.8), ('NVIDIA RTX 6000 Ada Generation', 364, 182, 364),
+    *((o, None, None, None) for o in ('NVIDIA GeForce RTX 4090 Laptop GPU', 'NVIDIA GeForce RTX 4090 D', 'NVIDIA A100-SXM4-40GB MIG 1g.5gb', 'GRID A100-10C', 'NVIDIA A1000',
+                                      'NVIDIA L400', 'NVIDIA H1000', 'NVIDIA GeForce RTX 3090 Laptop GPU', 'Quadro RTX 6000', 'NVIDIA H100 80GB HBM2e', 'AMD Instinct MI300X', ''))])
+def test_peaks_are_those_of_exactly_this_card(name, bf16, tf32, half):
+    from nanogpt_lit.sizing import known_peak
+    found = [known_peak(name, 'bfloat16'), known_peak(name, 'float32', tf32=True), known_peak(name, 'float16')]
+    assert found == [o and pytest.approx(o*1e12) for o in (bf16, tf32, half)]
+
+def test_an_unknown_card_multiplies_large_matrices(monkeypatch):
+    from nanogpt_lit import sizing
+    asked = []
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'NVIDIA GeForce RTX 4090 Laptop GPU')
+    monkeypatch.setattr(sizing, 'measured_flops', lambda *a: asked.append(a) or 1e14)
+    assert sizing.peak_flops('cuda:1', 'bfloat16') == 1e14 and asked == [('cuda:1', 'bfloat16', 8192)]
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'NVIDIA L4')
+    monkeypatch.setattr(torch, 'get_float32_matmul_precision', lambda: 'high')
+    assert sizing.peak_flops('cuda', 'float32') == 60e12 and sizing.peak_flops('cuda', 'bfloat16') == 121e12 and len(asked) == 1
+
+def test_no_mfu_where_the_peak_is_not_known(pretended, tokens, monkeypatch):
+    def full(*a): raise torch.OutOfMemoryError('CUDA out of memory')
+    monkeypatch.setattr(trainer, 'peak_flops', full)
+    t = trainer_of(GPT(SMALL), tokens, TrainConfig(batch_size=4, max_steps=1, compile=False), strategy=pretended)
+    t.say = lambda text: None
+    t.fit()
+    assert 'tokens_per_s' in t.record and 'mfu' not in t.record
+
+# --- whose GPU ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def four_gpus(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    monkeypatch.setattr(torch.cuda, 'set_device', chosen.append)
+    monkeypatch.setattr(torch.backends.cuda, 'is_built', lambda: True)
+    for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTORCH_CUDA_ALLOC_CONF', 'PYTORCH_ALLOC_CONF'): monkeypatch.delenv(k, raising=False)
+    return chosen
+
+def test_a_process_has_a_gpu_of_its_own(four_gpus, monkeypatch):
+    from nanogpt_lit.core import pick_device
+    from nanogpt_lit.distributed import World, device_of
+    assert (pick_device('auto'), pick_device('cuda'), four_gpus) == ('cuda', 'cuda', [])
+    assert (pick_device('cuda:1'), four_gpus) == ('cuda:1', [1])
+    with pytest.raises(UserError, match='has 4 CUDA devices'): pick_device('cuda:4')
+    assert (device_of(World(5, 8, 1, 4)), four_gpus[1:]) == ('cuda:1', [1])
+    for k, v in dict(RANK='6', WORLD_SIZE='8', LOCAL_RANK='2').items(): monkeypatch.setenv(k, v)
+    for device in ('auto', 'cuda', 'cuda:0'): assert pick_device(device) == 'cuda:2'     # as nanogpt-eval asks, and each of its parts
+    assert four_gpus[2:] == [2]*3 and pick_device('cpu') == 'cpu'
+    monkeypatch.setenv('LOCAL_RANK', '4')
+    with pytest.raises(UserError, match='has 4 CUDA devices'): pick_device('auto')
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    assert pick_device('cuda:3') == 'cuda:3'
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='torch has expandable segments on Linux')
+def test_memory_grows_in_place_unless_somebody_says_otherwise(four_gpus, monkeypatch):
+    import os
+    from nanogpt_lit.core import pick_device
+    pick_device('cpu')
+    assert 'PYTORCH_CUDA_ALLOC_CONF' not in os.environ
+    pick_device('auto')
+    assert os.environ['PYTORCH_CUDA_ALLOC_CONF'] == 'expandable_segments:True'
+    for k in ('PYTORCH_CUDA_ALLOC_CONF', 'PYTORCH_ALLOC_CONF'):
+        monkeypatch.delenv('PYTORCH_CUDA_ALLOC_CONF', raising=False)
+        monkeypatch.setenv(k, 'max_split_size_mb:64')
+        pick_device('auto')
+        assert os.environ[k] == 'max_split_size_mb:64' and 'expandable' not in os.environ.get('PYTORCH_CUDA_ALLOC_CONF', '')
+        monkeypatch.delenv(k)
+
+def test_busy_is_the_gpu_that_the_run_sees(monkeypatch):
+    import subprocess
+    from nanogpt_lit import watch
+    asked, seen = [], {}
+    def nvidia_smi(question, **kw):
+        asked.append(question[2])
+        return subprocess.CompletedProcess(question, 0, stdout='87\n')
+    class Process:
+        def __init__(self, pid): pass
+        def environ(self): return seen
+    monkeypatch.setattr(watch.shutil, 'which', lambda name: name)
+    monkeypatch.setattr(watch.subprocess, 'run', nvidia_smi)
+    monkeypatch.setattr(watch, 'alive', lambda note: True)
+    monkeypatch.setattr(watch.psutil, 'Process', Process)
+    me = dict(host=watch.socket.gethostname(), pid=1)
+    for visible, device, want in ((None, 'cuda:1', '1'), (None, 'cuda', '0'), ('3', 'cuda', '3'), ('2, 5', 'cuda:1', '5'), ('GPU-8932f937-d72c', 'cuda:0', 'GPU-8932f937-d72c'),
+                                  ('2', 'cuda:1', None), ('', 'cuda', None), ('--help', 'cuda', None), ('MIG-GPU-1/2/3', 'cuda', None)):
+        seen.clear()
+        if visible is not None: seen['CUDA_VISIBLE_DEVICES'] = visible
+        asked.clear()
+        assert watch.gpu_busy(me | dict(device=device)) == ('87' if want else '') and asked == [want]*bool(want), (visible, device, asked)
+
+# --- float16 --------------------------------------------------------------------------------------------------------
+
+def test_float16_never_waits_to_hear_whether_to_step(tokens, monkeypatch):
+    "An overflow leaves weights, averages and counts alone; and nobody asks the device for a number"
+    optim = OptimConfig(optimizer='muon', warmup_steps=0, weight_decay=.1)
+    torch.manual_seed(0)
+    model = GPT(SMALL)
+    together = trainer.Together(make_optimizers(model, optim))
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.)
+    def step(overflow):
+        for p in model.parameters(): p.grad = torch.full_like(p, 1e-2)
+        if overflow: model.wte.weight.grad[0, 0] = torch.inf
+        scaler.scale(torch.ones(()))                             # it makes its own tensors at first use
+        scaler.unscale_(together)
+        monkeypatch.setattr(torch.Tensor, 'item', None)
+        try: scaler.step(together)
+        finally: monkeypatch.undo()
+        scaler.update()
+    def everything():
+        states = [v.clone() for o in together.optimizers for s in o.state.values() for v in s.values()]
+        return [*(p.detach().clone() for p in model.parameters()), *states]
+    fresh = everything()
+    step(False)
+    before = everything()
+    assert not torch.equal(fresh[0], before[0]) and scaler.get_scale() == 2.
+    step(True)
+    assert all(torch.equal(a, b) for a, b in zip(before, everything())) and scaler.get_scale() == 1.
+    step(False)
+    after = everything()
+    assert all(torch.isfinite(o).all() for o in after) and not torch.equal(before[0], after[0])
+
+def test_an_optimiser_that_cannot_leave_out_a_step_is_waited_for():
+    p = nn.Parameter(torch.ones(2))
+    assert not trainer.Together([torch.optim.SGD([p], lr=1.), torch.optim.AdamW([p], fused=True)])._step_supports_amp_scaling
