@@ -605,6 +605,7 @@ def _prove(model, compiled, wrapped, batch, s, evaluates):
     with torch.random.fork_rng(here), s.accumulate(wrapped, last=False):
         with s.autocast(): loss = wrapped(*batch)[1]
         loss.backward()
+        model.zero_grad(set_to_none=True)     # here, as an evaluation leaves weights in slices gathered, and then they hide their gradients
         if not evaluates: return
         model.eval()
         with torch.no_grad(), s.autocast(): compiled(*batch)
