@@ -610,16 +610,15 @@ def _continue(trainer, back, cfg):
 
 # %% ../nbs/15_pretrain.ipynb #c48eecb0
 def _fit(cfg, folder, data, back, callbacks, quiet, s, weights=None):
-    "Build the trainer, put back what was saved, train, and evaluate what has come of it: `(trainer, evaluation)`"
+    "Build the trainer, put back what was saved, train"
     _, val, tok, batches = data
     with explain_memory(cfg, s.device, lambda: safe(folder), optimizers=make_optimizers):
         trainer = make_trainer(cfg, batches, val, tok, folder, callbacks, quiet, s)
         if back: _continue(trainer, back, cfg)
         elif cfg.train.start_from: fit_weights(trainer.raw_model, weights, cfg.train.start_from)
-        try: trainer.fit()
+        try: return trainer.fit()
         finally:
             if isinstance(batches, Prefetcher): batches.close()
-        return trainer, _last_evaluation(trainer)
 
 # %% ../nbs/15_pretrain.ipynb #74ce3d28
 SMALL_SPLIT = 20_000_000    # tokens of a validation split that is always read to its end
@@ -742,7 +741,8 @@ def _pretrain(cfg, origin, s, folder, callbacks, quiet):
     _same_data(s, train=train, validation=val)
     if cfg.train.eval_only: return _only_measured(cfg, folder, data, back, s, weights)
     if s.is_main: _move_in(cfg, folder, tok, origin, back, quiet)
-    trainer, evaluation = _fit(cfg, folder, data, back, callbacks, quiet, s, weights)
+    trainer = _fit(cfg, folder, data, back, callbacks, quiet, s, weights)
+    with explain_memory(cfg, s.device, lambda: safe(folder), optimizers=make_optimizers): evaluation = _last_evaluation(trainer)
     return Run(folder, cfg, trainer.raw_model.eval(), tok, train, val, trainer, evaluation)
 
 # %% ../nbs/15_pretrain.ipynb #8d97db89

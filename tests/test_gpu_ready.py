@@ -400,3 +400,50 @@ def test_float16_never_waits_to_hear_whether_to_step(tokens, monkeypatch):
 def test_an_optimiser_that_cannot_leave_out_a_step_is_waited_for():
     p = nn.Parameter(torch.ones(2))
     assert not trainer.Together([torch.optim.SGD([p], lr=1.), torch.optim.AdamW([p], fused=True)])._step_supports_amp_scaling
+
+# --- slices ---------------------------------------------------------------------------------------------------------
+
+def sharded_alone():
+    "The strategy of slices, with all of them here"
+    from torch.distributed.device_mesh import init_device_mesh
+    from nanogpt_lit.sharded import Sharded
+    s = Sharded.__new__(Sharded)
+    s.device, s.dtype, s.rank, s.world_size, s.is_main, s.queued = 'cpu', 'bfloat16', 0, 1, True, False
+    s.mesh = init_device_mesh('cpu', (1,))
+    return s
+
+@pytest.mark.parametrize('options', [dict(), dict(norm='rmsnorm', pos='rotary', qk_norm=True, act='swiglu', tie_embeddings=False, bias=False)], ids=['classic', 'modern'])
+@pytest.mark.parametrize('checkpointing', [False, True])
+def test_slices_compute_in_the_number_types_of_the_whole(alone, options, checkpointing):
+    "The residual stream is float32 in both; what differs is that gains and biases travel in 16 bits"
+    from nanogpt_lit.sharded import checkpoint_activations
+    s, cfg = sharded_alone(), GPTConfig(vocab_size=64, block_size=16, n_layer=2, n_head=2, n_embd=32, **options)
+    ids_BT = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))
+    for spread, limit in ((0., 3e-4 if options else 1e-6), (.2, 5e-3)):
+        models, losses, streams = [], [], []
+        for cut in (False, True):
+            torch.manual_seed(0)
+            model = GPT(cfg)
+            with torch.no_grad():
+                for p in model.parameters():
+                    if p.ndim == 1: p.add_(spread*torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p))))
+            if checkpointing: checkpoint_activations(model)
+            if cut: model = s.prepare(model)
+            for b in model.blocks: b.register_forward_pre_hook(lambda block, args: streams.append(args[0].dtype))
+            with s.autocast(): loss = model(ids_BT, ids_BT.roll(-1, 1))[1]
+            loss.backward()
+            losses.append(loss.item())
+            models.append({n: (p.grad.full_tensor() if cut else p.grad) for n, p in model.named_parameters()})
+        assert {*streams} == {torch.float32}
+        assert abs(losses[0] - losses[1]) <= limit
+        for n, g in models[0].items(): assert (g - models[1][n]).norm() <= max(1e-2, 10*limit)*g.norm() + 1e-6, n
+
+def test_slices_write_in_the_same_number_types(alone):
+    "Sampling goes through the same conversions as training"
+    s = sharded_alone()
+    s.any = lambda flag: False
+    model = s.prepare(GPT(SMALL))
+    with s.joined(model) as m, torch.no_grad():
+        cache = m.new_cache()
+        for ids in (torch.zeros(1, 5, dtype=torch.int64), torch.ones(1, 1, dtype=torch.int64)): scores = m.hidden(ids, cache)
+    assert torch.isfinite(scores).all() and scores.shape == (1, 1, 64)
