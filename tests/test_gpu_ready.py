@@ -436,7 +436,7 @@ def test_slices_compute_in_the_number_types_of_the_whole(alone, options, checkpo
             models.append({n: (p.grad.full_tensor() if cut else p.grad) for n, p in model.named_parameters()})
         assert {*streams} == {torch.float32}
         assert abs(losses[0] - losses[1]) <= limit
-        for n, g in models[0].items(): assert (g - models[1][n]).norm() <= max(1e-2, 10*limit)*g.norm() + 1e-6, n
+        for n, g in models[0].items(): assert (g - models[1][n]).norm() <= (.1 if g.ndim == 1 else .02)*g.norm() + 1e-6, n
 
 def test_slices_write_in_the_same_number_types(alone):
     "Sampling goes through the same conversions as training"
