@@ -271,3 +271,9 @@ def advance(self: KVCache, T: int):
 def clear(self: KVCache):
     "Forget everything: as if new, in the same memory"
     self.length, self.pad_B, self.past = 0, None, [torch.zeros_like(o) for o in self.past]
+
+# %% ../nbs/03_attention.ipynb #32e6627f
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.attention is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

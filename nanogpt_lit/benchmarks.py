@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from .core import COUNT, TEXT, Kind, UserError, atomic_write, check_writable, human, misfit, pick_device, pick_dtype
 from .core import ANY, read_text, set_threads, warn
-from .config import EvalConfig
+from .config import EvalConfig, nanogpt_eval
 from .generate import generate
 from .corpus import hub_dataset
 from .data import pystdlib_documents
@@ -609,3 +609,7 @@ def cut_notes(
         out.append(f'{task}: of {r["n"]:,} questions {" and ".join(parts)}, as the window holds {block_size} tokens; '
                    'this score cannot be compared with that of a model with a longer one')
     return out
+
+# %% ../nbs/14b_benchmarks.ipynb #0aacf745
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_eval())

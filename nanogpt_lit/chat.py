@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from fastcore.basics import patch
 from .core import LIMITS, UserError, atomic_write, in_words, printable, set_threads
-from .config import ChatConfig
+from .config import ChatConfig, nanogpt_chat
 from .generate import steps
 from .interop import load_run
 from .instructions import TEMPLATES, encode_turns, records_of, template_of, to_turns
@@ -428,3 +428,7 @@ def _bundle(self, include=None, exclude=None):
     except ImportError: return page
 
 Chat._repr_mimebundle_ = _bundle
+
+# %% ../nbs/16b_chat.ipynb #9f156883
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_chat())

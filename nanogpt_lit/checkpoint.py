@@ -6,13 +6,13 @@
 __all__ = ['FORMAT', 'TABLE', 'SMALL_TABLE', 'MOST_VALUES', 'MOST_CONTAINERS', 'DEEPEST', 'TENSOR', 'FIGURE', 'SETTING', 'RNG',
            'CONTENT', 'SETTINGS', 'MAY_DIFFER', 'TO_RESUME', 'ONLY_TO_RESUME', 'RUN_FILES', 'NEEDED', 'rng_state',
            'set_rng_state', 'plain', 'checksum', 'trainer_state', 'save_checkpoint', 'n_bytes', 'survey',
-           'survey_pickle', 'tame', 'read_tamely', 'why_unread', 'load_checkpoint', 'peek', 'verified', 'effective',
-           'differing', 'check_fit', 'fit_weights', 'bare_name', 'built', 'restore', 'check_averages', 'step_of',
-           'checkpoints', 'newest_good', 'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'is_sharded',
-           'remove_sharded', 'CheckpointCallback']
+           'survey_pickle', 'tame', 'read_tamely', 'why_unread', 'load_checkpoint', 'Foreign', 'peek', 'verified',
+           'effective', 'differing', 'check_fit', 'fit_weights', 'bare_name', 'built', 'restore', 'check_averages',
+           'step_of', 'checkpoints', 'newest_good', 'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'is_sharded',
+           'remove_sharded', 'snapshot', 'Later', 'writes_aside', 'CheckpointCallback']
 
 # %% ../nbs/11_checkpoint.ipynb #49eeb109
-import hashlib, os, pickle, platform, random, re, secrets, shutil, struct, time, tomllib, warnings, zipfile
+import hashlib, os, pickle, platform, random, re, secrets, shlex, shutil, struct, threading, time, tomllib, warnings, zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from io import BytesIO
@@ -27,6 +27,7 @@ from .core import (ANY, COUNT, TEXT, Kind, UserError, atomic_open, atomic_write,
                               or_none, read_text)
 from .config import GPTConfig
 from .model import GPT, ShapesOnly
+from .optim import AdamW
 from .trainer import Callback, Trainer
 
 # %% ../nbs/11_checkpoint.ipynb #2ba8c6d2
@@ -141,6 +142,8 @@ def save_checkpoint(
     if isinstance(state, Trainer): state = trainer_state(state)
     path = Path(path)/f'model_{state["step"]:05d}.pt' if Path(path).is_dir() else Path(path)
     state = plain({'format': FORMAT, 'versions': _versions(), **state})
+    # from a GPU only once: the checksum and the file both need the numbers
+    if any(isinstance(v, torch.Tensor) and v.device.type != 'cpu' for _, v in _leaves(state)): state = snapshot(state)
     state['checksum'] = checksum(state)
     check_writable(path.parent)
     need, free = n_bytes(state), shutil.disk_usage(path.parent).free
@@ -344,6 +347,14 @@ def load_checkpoint(
     return verified(peek(path), path)
 
 # %% ../nbs/11_checkpoint.ipynb #8b015448
+class Foreign(UserError):
+    "A checkpoint, but one of another program"
+
+def _not_ours(path, why):
+    return Foreign(f'{path} was not written by nanogpt_lit ({why}): expected a file such as model_00500.pt '
+                   'from a run folder; nanogpt-import reads those of other programs: '
+                   f'nanogpt-import {shlex.quote(str(path))}')
+
 def peek(
     path,            # a checkpoint
     mmap: bool=False # leave the tensors on the disk: quick, where only settings or numbers are wanted
@@ -353,12 +364,10 @@ def peek(
     if not path.is_file(): raise UserError(f'there is no checkpoint {path}: check the path')
     try: state = read_tamely(path, mmap)
     except _DAMAGE as e:
+        if named := re.search(r'GLOBAL ([\w.]+)', str(e)): raise _not_ours(path, f'it asks for {named[1]:.60}') from None
         raise UserError(f'{path} is torn, corrupt or not a checkpoint ({why_unread(e)}): '
                         'use an earlier one') from None
-    if not isinstance(state, dict) or 'checksum' not in state:
-        raise UserError(f'{path} was not written by nanogpt_lit (it has no checksum): '
-                        'expected a file such as '
-                        'model_00500.pt from a run folder; nanogpt-import reads those of other programs')
+    if not isinstance(state, dict) or 'checksum' not in state: raise _not_ours(path, 'it has no checksum')
     return state
 
 # %% ../nbs/11_checkpoint.ipynb #d65b99ed
@@ -491,6 +500,7 @@ def restore(
 ) -> list[str]:
     "Bring `t` to the state in `ckpt`. Returns what makes the continuation inexact (empty: bit for bit)"
     fit_weights(t.raw_model, ckpt['model'], config=ckpt.get('config'))
+    if 'foreign' in ckpt: return _begin_at_step(t, ckpt)
     if 'optimizer' not in ckpt:
         return ['it holds weights only, without the state of the optimizer, '
                 'so training starts at step 0 with a fresh one']
@@ -526,6 +536,23 @@ def _restore_optimizers(optimizers, states):
         check_averages(o, state)
         with _or_damaged('optimizer'): o.load_state_dict(state)
         for g, w in zip(o.param_groups, wanted): g.update(w)
+
+# %% ../nbs/11_checkpoint.ipynb #46cf1df9
+def _begin_at_step(t, ckpt):
+    "Go on at the step of another program's checkpoint, whose weights are in the model already"
+    t.load_state_dict(ckpt | dict(tokens_seen=ckpt['step']*t.tokens_per_step))
+    taken, lost = 'network, step and the averages of AdamW', 'the order of its data is not'
+    if not _take_averages(t, ckpt.get('averages')): taken, lost = 'network and step', 'the averages of its optimizer are not'
+    return [f'it comes from another program: {taken} are taken over, {lost}']
+
+def _take_averages(t, averages):
+    "Give averages by parameter name to AdamW; False if there are none, or another optimiser wants others"
+    if not averages or [*map(type, t.optimizers)] != [AdamW]: return False
+    names = {p: k for k, p in t.raw_model.named_parameters()}
+    state = t.optimizers[0].state_dict()
+    params = [p for g in t.optimizers[0].param_groups for p in g['params']]
+    _restore_optimizers(t.optimizers, [state | dict(state={i: averages[names[p]] for i, p in enumerate(params)})])
+    return True
 
 # %% ../nbs/11_checkpoint.ipynb #016cdf5e
 def _changes(t, ckpt):
@@ -694,6 +721,53 @@ def _point_to_newest(folder):
     if left: atomic_write(note, left[-1].name + '\n')
     else: note.unlink()
 
+# %% ../nbs/11_checkpoint.ipynb #76bd8641
+def snapshot(
+    state: dict, # nested dicts and lists with tensors, on any device
+) -> dict:
+    "The same with tensors in memory of their own on the CPU: whoever trains on doesn't change them"
+    taken = {}
+    def copied(t):
+        # the same numbers in the same order are the same tensor: tied weights
+        key = t.device, t.data_ptr(), t.dtype, t.shape, t.stride()
+        if key not in taken:
+            on_gpu = t.device.type == 'cuda'
+            room = torch.empty(t.shape, dtype=t.dtype, pin_memory=on_gpu)
+            taken[key] = room.copy_(t, non_blocking=on_gpu)
+        return taken[key]
+    def walk(value):
+        if isinstance(value, torch.Tensor): return copied(value)
+        if isinstance(value, dict): return {k: walk(v) for k, v in value.items()}
+        return type(value)(map(walk, value)) if isinstance(value, (list, tuple)) else value
+    out = walk(plain(state))
+    if torch.cuda.is_initialized(): torch.cuda.synchronize()
+    return out
+
+# %% ../nbs/11_checkpoint.ipynb #6d44a048
+class Later:
+    "A call in a thread of its own"
+    def __init__(self, f, *args):
+        self.f, self.args, self.error = f, args, None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        try: self.f(*self.args)
+        except BaseException as e: self.error = e
+
+    def done(self): return not self.thread.is_alive()
+    def result(self):
+        "Wait for the end. Raises what the call has raised"
+        self.thread.join()
+        if self.error is not None: raise self.error
+
+def writes_aside(
+    t: Trainer, # who is to be saved
+) -> bool:
+    "Does `t` write its checkpoints in a thread? As `async_save` says, by itself only on a GPU"
+    asked = t.cfg.async_save
+    return t.strategy.device.startswith('cuda') if asked is None else asked
+
 # %% ../nbs/11_checkpoint.ipynb #32395a65
 class CheckpointCallback(Callback):
     "Saves the trainer at intervals and at the end; keeps the best weights and the last few checkpoints"
@@ -704,22 +778,31 @@ class CheckpointCallback(Callback):
         tokenizer_hash=None, # likewise
     ):
         self.out_dir, self.config, self.tokenizer_hash = Path(out_dir), config, tokenizer_hash
-        self.saved_step, self.save_s = None, 0.
+        self.saved_step, self.save_s, self.pending, self.strangers = None, 0., None, set()
 
     def on_fit_start(self, t):
         self._look_around(t)
         self._check_best(t)
 
     def on_step_end(self, t):
+        self.settle(t, wait=False)
         if (n := t.cfg.checkpoint_interval) > 0 and t.step % n == 0: self.save(t)
     def on_fit_end(self, t):
+        self.settle(t)
         if t.step and self.saved_step != t.step: self.save(t)
+        self.settle(t)
         if t.strategy.is_main and t.stop_reason is None: self._name_the_last(t)
         if self.save_s > max(30, t.elapsed_s/20):
             t.say(f'saving took {duration(self.save_s)} of {duration(t.elapsed_s)}: '
                   'a larger --checkpoint_interval would cost less')
 
 # %% ../nbs/11_checkpoint.ipynb #f9b3163a
+def _is_foreign(path):
+    "Is this a checkpoint of another program? Such are never deleted"
+    try: return not peek(path, mmap=True)
+    except Foreign: return True
+    except UserError: return False
+
 @patch
 def _look_around(self: CheckpointCallback, t):
     if not t.strategy.is_main: return
@@ -729,6 +812,7 @@ def _look_around(self: CheckpointCallback, t):
         if re.fullmatch(r'\..+\.[0-9a-f]{12}\.part', p.name) and is_sharded(p): remove_sharded(p)
     if moved := set_aside(self.out_dir, after=t.step):
         t.say(f'what is later than step {t.step} was moved to {moved.name} in the run folder')
+    if t.cfg.keep_last_n_checkpoints > 0: self.strangers = {p for p in checkpoints(self.out_dir) if _is_foreign(p)}
     if kept := checkpoints(self.out_dir): t.last_checkpoint, self.saved_step = kept[-1], step_of(kept[-1])
 
 @patch
@@ -744,29 +828,46 @@ def _check_best(self: CheckpointCallback, t):
 def save(self: CheckpointCallback,
     t: Trainer, # what to save
 ):
-    "Write a full checkpoint now, then forget the oldest"
+    "Write a full checkpoint, now or in a thread of its own (`async_save`)"
     if not t.strategy.is_main: return
     t.check_finite()
     if not self.out_dir.is_dir(): raise UserError(f'the folder {self.out_dir} has vanished')
     start = time.perf_counter()
-    self._write(t)
+    self.settle(t)
+    path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
+    state = trainer_state(t, self.config, self.tokenizer_hash)
+    if writes_aside(t): self.pending = Later(save_checkpoint, path, snapshot(state)), path, t.step
+    else: self._written(t, save_checkpoint(path, state), t.step)
     self.save_s += time.perf_counter() - start
-    self._forget(t)
-    t.fire('on_checkpoint')
 
 # %% ../nbs/11_checkpoint.ipynb #7870acfd
 @patch
-def _write(self: CheckpointCallback, t):
-    path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
-    save_checkpoint(path, trainer_state(t, self.config, self.tokenizer_hash))
+def _written(self: CheckpointCallback, t, path, step):
+    "A checkpoint is whole and on the disk: point to it, forget the oldest, tell everybody"
     atomic_write(self.out_dir/'latest', path.name + '\n')
-    t.last_checkpoint, self.saved_step = path, t.step
+    t.last_checkpoint, t.saved_step, self.saved_step = path, step, step
+    self._forget(t)
+    t.fire('on_checkpoint')
+
+@patch
+def settle(self: CheckpointCallback,
+    t: Trainer,      # whose checkpoint is being written
+    wait: bool=True, # until it is written; False = only if it is
+):
+    "What a thread has written becomes the last checkpoint. Raises what went wrong there"
+    if self.pending is None: return
+    later, path, step = self.pending
+    if not wait and not later.done(): return
+    self.pending = None
+    later.result()
+    self._written(t, path, step)
 
 # %% ../nbs/11_checkpoint.ipynb #37281929
 @patch
 def _forget(self: CheckpointCallback, t):
     "Delete or strip what has been superseded by a newer file, as far as this run has written it"
-    kept = [p for p in checkpoints(self.out_dir) if p.name == t.cfg.checkpoint_name.format(step=step_of(p))]
+    kept = [p for p in checkpoints(self.out_dir) if p.name == t.cfg.checkpoint_name.format(step=step_of(p))
+            and p not in self.strangers]
     # none if the folder is gone: the next save will say so
     older = kept[:-1]
     if (keep := t.cfg.keep_last_n_checkpoints) > 0:
@@ -800,10 +901,18 @@ def _name_the_last(self: CheckpointCallback, t):
 # %% ../nbs/11_checkpoint.ipynb #67cda998
 @patch
 def on_error(self: CheckpointCallback, t):
-    "The folder was moved or removed: save what is in memory where it stood"
+    "Finish what a thread is writing; and if the folder was moved or removed, save what is in memory where it stood"
+    with suppress(UserError, OSError): self.settle(t)
     gone = isinstance(t.error, (UserError, OSError)) and not self.out_dir.is_dir()
     if not (gone and t.step and t.strategy.is_main): return
-    self._write(t)
+    path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
+    self._written(t, save_checkpoint(path, trainer_state(t, self.config, self.tokenizer_hash)), t.step)
     raise UserError(f'the folder {self.out_dir} has vanished (was it moved or removed?): '
                     f'the run up to step {t.step} was saved '
                     f'as {t.last_checkpoint}; --auto_resume continues from there') from None
+
+# %% ../nbs/11_checkpoint.ipynb #a72b5832
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.checkpoint is no command: nanogpt-train --auto_resume uses one '
+                     '(python -m nanogpt_lit lists all commands)')

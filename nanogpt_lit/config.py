@@ -345,6 +345,8 @@ class SaveKnobs:
     checkpoint_name: str = 'model_{step:05d}.pt' # file name of a checkpoint, with {step} right before .pt
     final_name: str = ''             # a second name for the last checkpoint of a finished run,
                                      # such as final_model.pt; {index} = the last step counted from 0
+    async_save: bool|None = None     # write checkpoints in a thread while the training goes on;
+                                     # None = on a GPU
     plot_loss: bool = False          # keep a loss-curve picture at every checkpoint
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
     start_from: str|None = None      # begin with the weights of another model: gpt2, gpt2-xl, a run folder …
@@ -472,20 +474,20 @@ PRESETS |= {
 PRESETS |= {k: v | dict(eval_tokens=10_000_000) for k, v in PRESETS.items() if v.get('tokenizer') == 'gpt2'}
 
 # %% ../nbs/00a_config.ipynb #aa3e2ff2
-_cs336 = dict(checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
+_cs336 = dict(out_dir='checkpoints', checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,
               tie_embeddings=False, tokenizer='bpe', weight_decay=.01, beta2=.999, grad_clip=1.,
               learning_rate=3e-4, sampling='random', log_interval=100, eval_interval=1000, eval_iters=100,
               checkpoint_interval=5000, schedule='constant', warmup_from='zero')
 
 PRESETS |= {
     'cs336-small': dict(
-        **_cs336, out_dir='runs/cs336-small', tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4,
+        **_cs336, tokenizer_vocab_size=1000, vocab_size=1000, n_layer=4, n_head=4,
         n_embd=256, d_ff=1024, block_size=512, batch_size=16, max_steps=10_000),
     'cs336-medium': dict(
-        **_cs336, out_dir='runs/cs336-medium', tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12,
+        **_cs336, tokenizer_vocab_size=10_000, vocab_size=10_000, n_layer=12,
         n_head=12, n_embd=768, d_ff=3072, block_size=512, batch_size=32, max_steps=100_000),
     'cs336-large': dict(
-        **_cs336, out_dir='runs/cs336-large', tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24,
+        **_cs336, tokenizer_vocab_size=50_000, vocab_size=50_000, n_layer=24,
         n_head=16, n_embd=1024, d_ff=4096, block_size=512, batch_size=64, max_steps=500_000)}
 
 # %% ../nbs/00a_config.ipynb #4b1ec87a
@@ -1225,3 +1227,9 @@ def nanogpt_launch(argv=None):
     if {'-h', '--help'} & {*tail} and (cmd := COMMANDS.get(f'nanogpt-{tail[0]}')):
         return run_command(cmd, tail[1:])
     return run_command(COMMANDS['nanogpt-launch'], [*head, '--', *(tail[1:] if tail[:1] == ['--'] else tail)])
+
+# %% ../nbs/00a_config.ipynb #f8416029
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.config is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

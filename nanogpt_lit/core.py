@@ -6,11 +6,11 @@
 __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'LIMITS', 'ALIASES', 'TRANSLATE', 'FULL_DATA', 'NO_EFFECT',
            'WORDS', 'IMPLIED', 'UserError', 'warn', 'read_bytes', 'read_text', 'leftovers', 'atomic_open',
            'atomic_write', 'check_writable', 'new_folder', 'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none',
-           'one_of', 'misfit', 'read_json', 'human', 'duration', 'seed_everything', 'pick_device', 'pick_dtype',
-           'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax',
-           'progress', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'canonical', 'parse_argv', 'spoken',
-           'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config', 'show_changes',
-           'Command', 'help_text', 'in_words', 'run_command']
+           'one_of', 'misfit', 'read_json', 'human', 'human_bytes', 'duration', 'seed_everything', 'pick_device',
+           'pick_dtype', 'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is',
+           'spoken_through', 'new_ax', 'progress', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'canonical',
+           'parse_argv', 'spoken', 'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve',
+           'show_config', 'show_changes', 'Command', 'help_text', 'in_words', 'run_command']
 
 # %% ../nbs/00_core.ipynb #5acf5514
 import ast, ctypes, difflib, errno, hashlib, json, linecache, os, random, re, shlex, signal, stat, sys, tempfile
@@ -311,6 +311,13 @@ def human(
     for unit, size in (('T', 1e12), ('B', 1e9), ('M', 1e6), ('k', 1e3)):
         if abs(n) >= size*.9995: return f'{n/size:.3g}{unit}'
     return f'{n:.3g}' if isinstance(n, float) and n != int(n) else f'{int(n)}'
+
+def human_bytes(
+    n: float, # bytes
+) -> str:
+    "The same for bytes: 2.44 GB"
+    text = human(n)
+    return f'{text} B' if text[-1].isdigit() else f'{text[:-1]} {text[-1].replace("B", "G")}B'
 
 def duration(
     seconds: float, # length of time in seconds
@@ -661,17 +668,18 @@ def _init_from(v):
     return known.get(str(v), {'start_from': str(v), 'pretrained_checkpoint': str(v)})
 
 TRANSLATE = dict(
-    decay_lr=lambda v: {} if _switch(v) else {'schedule': 'constant'},
+    decay_lr=lambda v: {} if _switch(v) else {'schedule': 'constant', 'warmup_steps': 0}, # nanoGPT has both in one function
     retrain_tokenizer=lambda v: {'tokenizer': 'bpe'} if _switch(v) else {},
     use_full_data=lambda v: {'input': list(FULL_DATA)} if _switch(v) else {},
     disable_monitoring=lambda v: {'monitoring': False} if _switch(v) else {},
     disable_optimizations=lambda v: {'compile': False, 'tf32': False, 'dataloader_workers': 0} if _switch(v) else {},
+    wandb_project=lambda v: {'track_project': str(v)}, wandb_run_name=lambda v: {}, # a run's name is that of its folder
     init_from=_init_from)
 
 FULL_DATA = ('pretrain_hq.jsonl', 'sft_1024.jsonl', 'sft_512.jsonl', 'r1_mix_1024.jsonl') # what MiniGPT calls all of the data
 
 NO_EFFECT = dict(
-    wandb_log='metrics are always in metrics.jsonl; --track wandb sends them there too', wandb_project='see wandb_log', wandb_run_name='see wandb_log',
+    wandb_log='metrics are always in metrics.jsonl; --track wandb sends them there too',
     backend='chosen by device', always_save_checkpoint='checkpoints are saved by interval, and the best one always')
 
 WORDS = {('batch_size', 'auto'): {'auto_batch': True}}
@@ -730,7 +738,9 @@ def _foreign(where, name, value, knobs):
         try: meant = TRANSLATE[name](value)
         except UserError as e: raise UserError(f'{where}: {e}') from None
         return {k: v for k, v in meant.items() if k in knobs}
-    if name in NO_EFFECT: print(f'note: {where} has no effect here ({NO_EFFECT[name]})'); return {}
+    if name in NO_EFFECT:
+        if str(value) != 'False': print(f'note: {where} has no effect here ({NO_EFFECT[name]})') # what is switched off is not missed
+        return {}
     names = [*knobs, *(a for a, c in ALIASES.items() if c in knobs)]
     near = difflib.get_close_matches(name, names, 1, .5)
     dashes = '--' if where.startswith('--') else ''
@@ -902,8 +912,9 @@ def _by_place(words, names, knobs):
         if not left: break
         if get_origin(knobs[name].base) is list: out[name], left = left, []
         else: out[name] = left.pop(0)
-    if left: raise UserError(f'unexpected {" ".join(left)!r}: ' + (f'expected at most {len(names)} words without a flag ({", ".join(names)})'
-                             if names else 'that was given by a flag already'))
+    many = f'expected at most {len(names)} word{"s"*(len(names) > 1)} without a flag ({", ".join(names)})'
+    if 'start' in knobs: many += '; a prompt is given with --start'
+    if left: raise UserError(f'unexpected {" ".join(left)!r}: ' + (many if names else 'that was given by a flag already'))
     return out
 
 def _layer(word, presets, knobs):
@@ -929,9 +940,14 @@ def _flag_for(word, knobs):
 def _nanogpt(values, knobs):
     "What nanoGPT does without being told: characters, ckpt.pt, a checkpoint and both losses at each evaluation"
     if 'sampling' not in knobs: return {'final_name': 'ckpt.pt'}           # another command's
-    own = {'final_name': 'ckpt.pt', 'keep_last_n_checkpoints': 2, 'eval_train': True}
-    if values.get('eval_interval', 1) > 0: own['checkpoint_interval'] = values.get('eval_interval', knobs['eval_interval'].default)
-    return own if values.get('dataset') in _SUBWORDS else own | {'tokenizer': 'char'}
+    own = dict(_NANOGPT)
+    if (every := values.get('eval_interval', own['eval_interval'])) > 0: own['checkpoint_interval'] = every
+    return own if values.get('dataset') in _SUBWORDS else own | {'tokenizer': 'char', 'warmup_steps': 100}
+
+# what its train.py has where a file is silent, but for what is meant for eight GPUs (40 micro-steps, 600,000 steps);
+# the length of the decay and its end follow the file's own length and rate
+_NANOGPT = dict(bias=False, sampling='random', out_dir='out', final_name='ckpt.pt', keep_last_n_checkpoints=2, warmup_steps=2000,
+                log_interval=1, eval_interval=2000, eval_iters=200, eval_train=True)
 
 _SUBWORDS = ('openwebtext', 'shakespeare')   # what nanoGPT prepares with GPT-2's vocabulary; all else is of characters
 
@@ -997,8 +1013,16 @@ def help_text(
         if k.section != section: section = k.section; out += ['', f'{section or "flags"}:']
         choice = '{' + ','.join(map(str, get_args(k.base))) + '} ' if get_origin(k.base) is Literal else ''
         out.append(f'  --{k.name:<24} {choice}{k.help}' + ('' if k.default in (None, MISSING, '', []) else f' [{k.default}]'))
-    return '\n'.join([*out, '', 'A flag may be written --a_flag 1, --a-flag 1 or --a_flag=1; a switch --compile, --no-compile or --compile=False.',
+    return '\n'.join([*out, *_other_names(flat_fields(cmd.config), cmd.presets), '', 'A flag may be written --a_flag 1, --a-flag 1 or --a_flag=1; a switch --compile, --no-compile or --compile=False.',
                       '--debug shows the whole traceback of an error.'])
+
+def _other_names(knobs, presets):
+    "What the flags of other trainers are called here"
+    names = [f'--{theirs}\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}--{ours}' for theirs, ours in ALIASES.items() if ours in knobs and theirs not in knobs]
+    if 'default_data' in knobs: names += ['--config\N{NO-BREAK SPACE}NAME', *(f'--{o}' for o in TRANSLATE)]
+    if not names: return []
+    lines = textwrap.wrap(', '.join(names), 118, break_on_hyphens=False, break_long_words=False)
+    return ['', 'names of other trainers, which are understood too:', *(f'  {o}'.replace('\N{NO-BREAK SPACE}', ' ') for o in lines)]
 
 # %% ../nbs/00_core.ipynb #0167df03
 _ADVICE = {errno.ENOENT: 'check the path', errno.EACCES: 'check its permissions', errno.EPERM: 'check its permissions',
@@ -1115,3 +1139,9 @@ def _interrupts_wait():
 def _menu(name, cmds):
     rows = [f'  {k:<10} {c.summary}' for k, c in cmds.items()]
     return '\n'.join([f'usage: {name} SUB-COMMAND …', '', *rows, '', f'{name} SUB-COMMAND --help shows the flags of one.'])
+
+# %% ../nbs/00_core.ipynb #e4559e45
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.core is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

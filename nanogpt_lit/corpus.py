@@ -12,8 +12,9 @@ import csv, difflib, fnmatch, glob, hashlib, json, logging, os, re, shutil, sock
 import stat, sys, sysconfig, tempfile, time, tokenize, weakref
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -556,11 +557,18 @@ def find_files(
     return sorted(found, key=Path.as_posix)
 
 def _hint(path):
-    near = difflib.get_close_matches(str(path), RECIPES, 1)
+    near = _like(Path(path).expanduser()) or difflib.get_close_matches(str(path), RECIPES, 1)
     if near: return f': did you mean {near[0]}?'
     if re.fullmatch(r'[\w.-]+/[\w.-]+', str(path)):
         return f': check the path, or write hf:{path} for a data set of the Hugging Face Hub'
     return f': check the path, or use a named data set ({", ".join(RECIPES)})'
+
+def _like(path, most=2000):
+    "Of the files beside it and in data/, the one whose name is most like this one's, in a list; none if there is none"
+    there = {}
+    with suppress(OSError): there = {p.name: p for p in islice(_files_under('data'), most)}
+    with suppress(OSError): there |= {p.name: p for p in islice(path.parent.iterdir(), most)}
+    return [there[o].as_posix() for o in difflib.get_close_matches(path.name, there, 1, .8)]
 
 # %% ../nbs/05a_corpus.ipynb #d3f32c5a
 def _files_under(root):
@@ -699,3 +707,9 @@ def _name_of(sources, found):
     if len(found) > 1 or glob.has_magic(found[0].name): return shown(_last_name(what.parent))
     return found[0].name.removesuffix(what.suffix if what.suffix in PACKED
                                       else '').rpartition('.')[0] or found[0].name
+
+# %% ../nbs/05a_corpus.ipynb #554da6ba
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.corpus is no command: nanogpt-prepare reads a corpus '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -12,7 +12,7 @@ __all__ = ['MANY', 'MOST_SHARDS', 'MOST_JSON', 'COUNTED', 'READING', 'ID_TYPES',
 
 # %% ../nbs/06_data.ipynb #3edb0663
 import errno, hashlib, json, lzma, multiprocessing, os, re
-import signal, stat, sys, time, warnings, zlib
+import shlex, signal, stat, sys, time, warnings, zlib
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ import regex
 from fastcore.basics import patch
 from . import __version__
 from .bpe import GPT2_PATTERN, PATTERNS, cpu_count
-from .config import EncodeConfig, PrepareConfig, TokenizerConfig
+from .config import EncodeConfig, PrepareConfig, TokenizerConfig, nanogpt_prepare
 from .core import ANY, COUNT, DIGEST, NUMBER, TEXT, Kind, UserError
-from .core import alone_in, atomic_open, atomic_write, duration, human, leftovers, misfit, new_folder
-from .core import one_of, or_none, plain_name, sha256_file, warn
+from .core import alone_in, atomic_open, atomic_write, duration, human, human_bytes, leftovers, misfit, new_folder
+from .core import one_of, or_none, plain_name, read_bytes, sha256_file, warn
 from .core import progress as progress_bar
 from .corpus import RECIPES, Corpus, Source, open_corpus, source_of
 from .corpus import pystdlib_documents, pystdlib_files # for those who look for them here
@@ -415,7 +415,7 @@ def _bounded(path):
         found = os.fstat(f.fileno())
         if not stat.S_ISREG(found.st_mode): raise UserError(f'{path} is not a file: move it away')
         if found.st_size > MOST_JSON:
-            raise UserError(f'{path} has {human(found.st_size)}B, far too many for a list of shards: '
+            raise UserError(f'{path} has {human_bytes(found.st_size)}, far too many for a list of shards: '
                             'restore the original file')
         return f.read(found.st_size)
 
@@ -512,14 +512,14 @@ def _begun(part, job, n_sources):
 _KEPT = ('.gitignore', '.gitkeep')
 _FORMAT = 'nanogpt_lit tokens'
 
-def _room_for(out, job, overwrite):
+def _room_for(out, job, overwrite, guests=()):
     "The manifest if `out` already is the result of `job`, None if it may be made; `UserError` if it may not"
     if out.is_symlink(): raise UserError(f'{out} is a link that leads in a circle: choose another --out_dir')
     if not out.exists(): return None
     if not out.is_dir(): raise UserError(f'{out} is a file: choose another --out_dir')
     if not (out/'meta.json').exists() or overwrite:
         done = _as_wanted(out, job) if overwrite else None
-        if not done: _replaceable(out)
+        if not done: _replaceable(out, guests)
         return done
     manifest = load_manifest(out)
     if manifest['job'] == job: return manifest
@@ -534,12 +534,12 @@ def _as_wanted(out, job):
     return manifest if manifest['job'] == job else None
 
 # %% ../nbs/06_data.ipynb #f5a88074
-def _replaceable(out):
+def _replaceable(out, guests=()):
     "`(files of ours, names of those that stay)` in a folder; `UserError` if anybody else's are in it"
     ours, others = _inside(out)
-    kept = [o for o in others if o in _KEPT]
+    kept = [o for o in others if o in _KEPT or o in guests]
     manifest = _whose(out)
-    foreign = [o for o in others if o not in _KEPT]
+    foreign = [o for o in others if o not in kept]
     foreign += [p.relative_to(out).as_posix() for p in ours if not _is_listed(p, out, manifest)]
     if foreign:
         raise UserError(f'the folder {out} holds other files ({", ".join(sorted(foreign)[:3])}) than a data set '
@@ -547,7 +547,8 @@ def _replaceable(out):
     return ours, kept
 
 def _whose(out):
-    "The manifest of a data set of ours, empty if only its beginning can be read; None if it isn't ours"
+    "The manifest of a data set of ours, empty if only its beginning can be read, or none is there yet; None if it isn't ours"
+    if not (out/'meta.json').exists() and _is_marked(out): return {}
     try: data = _bounded(out/'meta.json')
     except (OSError, UserError): return None
     with suppress(UserError): return parse_manifest(data, out)
@@ -568,13 +569,25 @@ def _is_card(path, manifest):
     whole = manifest and all('train' in s and 'val' in s for s in manifest['sources'])
     return not whole or text == card(manifest)
 
+# %% ../nbs/06_data.ipynb #5e1a9c40
+_BESIDE = ('prepare.py', 'readme.md', 'train.bin', 'val.bin', 'meta.pkl')   # what nanoGPT's users have beside their text
+
+def _guests(corpus, out):
+    "Names in `out` that may stay: of the text files that were named one by one, and what nanoGPT has beside them"
+    named = [s.parts[0][1] for s in corpus.sources if len(s.parts) == 1]
+    texts = [p.name for p in named if isinstance(p, Path) and Path(os.path.realpath(p.parent)) == out and
+             p.name in {s.name for s in corpus.sources}]
+    return (*texts, *_BESIDE) if texts else ()
+
 # %% ../nbs/06_data.ipynb #8d0a7a0d
 def finished(
     part, # a workshop whose work is done
     out,  # the folder that was to be made
+    guests=(), # names of other people's files that may be in it, and stay
 ):
     "Let `part` be `out`. What was there of ours goes"
-    ours, kept = _replaceable(out) if out.exists() else ([], [])
+    ours, kept = _replaceable(out, guests) if out.exists() else ([], [])
+    if any(o in guests for o in kept): return _move_in(part, out, ours)
     aside = out.with_name(f'.{out.name[:100]}.{os.urandom(6).hex()}.old')
     there = out.exists()
     if there: os.rename(out, aside)
@@ -585,6 +598,18 @@ def finished(
     for name in (_JOURNAL, _MARK, '.lock'): (out/name).unlink(missing_ok=True)
     for name in kept: os.rename(aside/name, out/name)
     if there: _clear(aside, [aside/p.relative_to(out) for p in ours])
+
+def _move_in(part, out, old):
+    "Put the files of `part` beside those of a guest, and remove `old` ones of ours"
+    atomic_write(out/_MARK, _WHOSE)
+    old = [p for p in old if p.name != _MARK]
+    for p in sorted(old, key=lambda p: p.name != 'meta.json'): p.unlink(missing_ok=True)
+    (out/'tokenizer').mkdir(exist_ok=True)
+    new = [p.relative_to(part) for p in _inside(part)[0] if p.name not in (_JOURNAL, _MARK, '.lock')]
+    for name in sorted(new, key=lambda p: p.name == 'meta.json'):
+        if not (out/name).exists(): os.rename(part/name, out/name)   # a disk may take readme.md for our README.md
+    (out/_MARK).unlink()
+    _clear(part, _inside(part)[0])
 
 # %% ../nbs/06_data.ipynb #79feee6a
 def discard(
@@ -742,7 +767,7 @@ def check_shards(
 def _announce(n_bytes, folder):
     "Say what takes long, in one process of a machine"
     if n_bytes < 2e9 or os.environ.get('LOCAL_RANK', '0') != '0': return
-    warn(f'checking {human(n_bytes)}B in {folder}, once: some {duration(n_bytes/1e9)}')
+    warn(f'checking {human_bytes(n_bytes)} in {folder}, once: some {duration(n_bytes/1e9)}')
 
 def check_shard(
     path,           # of one shard, anywhere
@@ -1073,14 +1098,15 @@ def prepare(
     seen = None if corpus.remote else _splittable(survey(corpus, progress), corpus, val_fraction)
     if shard_size is None: shard_size = 10**7 if seen and seen.markers else 10**8
     job = _job(corpus, seen, tokenizer, val_fraction, shard_size, vocab_size, seed, samples)
-    if done := _room_for(out, job, overwrite): return done
+    guests = _guests(corpus, out)
+    if done := _room_for(out, job, overwrite, guests): return done
     with _honest_disk(out), workshop(out, job, len(corpus.sources)) as (part, journal):
         make = lambda: _tokenizer(tokenizer, corpus, seen, job, vocab_size, samples, progress)
         tok = _resumed_or_new(part, journal, make)
         n_workers = _workers(workers, seen and seen.work)
         manifest = _fill(part, journal, corpus, seen, tok, job, n_workers, progress)
         if corpus.stamps() != before and not seen: raise _changed(corpus, before)
-        finished(part, out)
+        finished(part, out, guests)
     _remember(out, manifest)
     return manifest
 
@@ -1245,6 +1271,26 @@ def _corpus_of(words, cfg, once=False):
 
 def _unescaped(separator): return (separator or '').replace('\\n', '\n').replace('\\t', '\t')
 
+# %% ../nbs/06_data.ipynb #7d30be52
+def _nanogpt_home(words):
+    "The folder of nanoGPT's kind that is meant by its prepare.py, by the input.txt beside that, or by itself; None if none is"
+    if len(words) != 1: return None
+    path = Path(words[0])
+    folder = path if path.is_dir() else path.parent
+    known = path.is_dir() or path.name in ('prepare.py', 'input.txt')
+    if not known or not (folder/'input.txt').is_file(): return None
+    others = [o for o in _inside(folder)[1] if o not in ('input.txt', *_BESIDE, *_KEPT)]
+    return folder if (folder/'prepare.py').is_file() or path.name == 'prepare.py' or path.is_dir() and not others else None
+
+def _as_nanogpt(cfg, origin):
+    "`(words to read, folder, tokenizer)` of a command, those of nanoGPT's script where that is meant"
+    home = _nanogpt_home(cfg.input)
+    if not home: return cfg.input, cfg.out_dir, cfg.tokenizer
+    script = read_bytes(home/'prepare.py') if (home/'prepare.py').is_file() else b''
+    tokenizer = cfg.tokenizer if 'tokenizer' in origin else 'gpt2' if b'tiktoken' in script else 'char'
+    if Path(cfg.input[0]).name != 'input.txt': print(f'note: a script is not executed: reading {home/"input.txt"}, tokenizer {tokenizer}')
+    return [str(home/'input.txt')], cfg.out_dir or str(home), tokenizer
+
 # %% ../nbs/06_data.ipynb #56e09230
 def prepare_command(
     cfg: PrepareConfig, # the flags
@@ -1253,16 +1299,19 @@ def prepare_command(
 ):
     "Entry point of `nanogpt-prepare`"
     if cfg.inspect: _inspect(cfg.inspect, cfg.output); return
-    corpus, recipe = _corpus_of(cfg.input, cfg), RECIPES.get(cfg.input[0].partition('=')[0])
-    tokenizer = recipe.tokenizer if recipe and recipe.tokenizer and 'tokenizer' not in (origin
-        or {}) else cfg.tokenizer
-    out, t = Path(cfg.out_dir or Path('data')/corpus.name), time.time()
+    origin = origin or {}
+    words, home, tokenizer = _as_nanogpt(cfg, origin)
+    corpus, recipe = _corpus_of(words, cfg), RECIPES.get(words[0].partition('=')[0])
+    if recipe and recipe.tokenizer and 'tokenizer' not in origin: tokenizer = recipe.tokenizer
+    out, t = Path(home or Path('data')/corpus.name), time.time()
     m = prepare(corpus, out, tokenizer, cfg.val_fraction, cfg.shard_size, cfg.workers, progress=progress,
                 vocab_size=cfg.tokenizer_vocab_size, seed=cfg.seed, overwrite=cfg.overwrite,
                 samples=cfg.tokenizer_samples)
     n, dt = sum(s['tokens'] for s in m['splits'].values()), time.time() - t
     print(describe(out))
-    print(f'\n{out}: {human(n)} tokens in {duration(dt)}. Train on it: nanogpt-train tiny --dataset {out}')
+    theirs = Path('config')/f'train_{out.name}.py'
+    how = theirs if theirs.is_file() else f'tiny --dataset {shlex.quote(str(out))}'
+    print(f'\n{out}: {human(n)} tokens in {duration(dt)}. Train on it: nanogpt-train {how}')
 
 # %% ../nbs/06_data.ipynb #50a130ce
 def _inspect(folder, output):
@@ -1396,3 +1445,7 @@ def _something(blocks, corpus):
 def _print_ids(blocks):
     for n, block in enumerate(blocks): print(' '*(n > 0) + ' '.join(map(str, block.tolist())), end='')
     print()
+
+# %% ../nbs/06_data.ipynb #5bf69c83
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_prepare())

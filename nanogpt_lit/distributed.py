@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from fastcore.basics import patch
 from .core import UserError, atomic_write, pick_device
-from .config import COMMANDS, LaunchConfig
+from .config import COMMANDS, LaunchConfig, nanogpt_launch
 from .data import mix64
 from .model import GPT
 from .optim import Muon, newton_schulz
@@ -467,7 +467,7 @@ def restarted(
     note = Path(folder)/'.launch'
     if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0':
         # of an earlier launch, which may have had the same name
-        if _launch() and note.is_file(): note.unlink()
+        if _launch(): note.unlink(missing_ok=True)
         return False
     try: return note.is_file() and note.read_text() == _launch()
     except (OSError, ValueError): return False
@@ -493,7 +493,7 @@ def torchrun_words(
     words += [f'--nproc_per_node={n}'] + [f'--max-restarts={c.max_restarts}']*(c.max_restarts > 0)
     if '--shutdown-timeout' in get_args_parser()._option_string_actions:              # newer torch
         words.append(f'--shutdown-timeout={c.shutdown_timeout}')
-    return words + _target(c)
+    return words + _target(c, resume=c.max_restarts > 0)
 
 def _check_launch(c):
     "`UserError` for numbers and addresses that torchrun would stumble over"
@@ -504,7 +504,11 @@ def _check_launch(c):
     if c.master_addr and not re.fullmatch(r'[\w.:-]+', c.master_addr):
         raise UserError(f'master_addr={c.master_addr!r}: expected the name or address of a machine')
 
-def _target(c):
+_RESUMABLE = ('train', 'finetune')
+_MODULES = dict(train='pretrain', prepare='fleet', finetune='finetune', eval='benchmarks') # those in which several processes share the work
+
+def _target(c, resume):
+    "The module to start in each process, with its flags; `resume`: it may be started again"
     if not c.command:
         raise UserError('nothing to launch: put a command behind the flags, '
                         'such as nanogpt-launch --nproc 4 train gpt2')
@@ -513,9 +517,9 @@ def _target(c):
     if f'nanogpt-{name}' not in COMMANDS or name == 'launch':
         known = ', '.join(k.removeprefix('nanogpt-') for k in COMMANDS if k != 'nanogpt-launch')
         raise UserError(f'{name!r} is not a command of this package: expected one of {known}')
-    if c.max_restarts and name == 'train' and '--auto_resume' not in flags: flags = [*flags, '--auto_resume']
-    modules = dict(train=['-m', 'nanogpt_lit.pretrain'], prepare=['-m', 'nanogpt_lit.fleet'])
-    return modules.get(name, ['--no-python', f'nanogpt-{name}']) + flags
+    if resume and name in _RESUMABLE and '--auto_resume' not in flags: flags = [*flags, '--auto_resume']
+    module = [f'nanogpt_lit.{_MODULES[name]}'] if name in _MODULES else ['nanogpt_lit', name]
+    return ['-m', *module, *flags]
 
 # %% ../nbs/13_distributed.ipynb #a02bcda2
 _SBATCH = '''#!/bin/bash
@@ -560,8 +564,7 @@ def sbatch_script(
     c: LaunchConfig, # how many, where
 ) -> str:
     "A SLURM batch script that trains on `c.nnodes` machines and continues by itself when its time is up"
-    n, target = c.nproc or torch.cuda.device_count() or 8, _target(c)
-    if target[0] == '-m' and '--auto_resume' not in target: target.append('--auto_resume')
+    n, target = c.nproc or torch.cuda.device_count() or 8, _target(c, resume=True)
     return _SBATCH.format(nodes=c.nnodes, n=n, cpus=8*n, port=c.master_port, restarts=c.max_restarts,
                           patience=c.shutdown_timeout, target=shlex.join(target))
 
@@ -595,9 +598,6 @@ def _torchrun(words):
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     for name in list(logging.root.manager.loggerDict):
         if name.startswith('torch.distributed'): logging.getLogger(name).setLevel(logging.CRITICAL)
-    if '--no-python' in words:
-        at = words.index('--no-python') + 1
-        words = words[:at] + [_script(words[at])] + words[at + 1:]
     try: return torchrun(get_args_parser().parse_args(words)) or 0
     except ChildFailedError as e: return _worst(e)
     except SignalException as e: return 128 + e.sigval
@@ -605,10 +605,6 @@ def _torchrun(words):
         raise UserError(f'the machines could not meet ({_first_line(e)}): '
                         'check --master_addr and --master_port, '
                         'and that all of them were started') from None
-
-def _script(name):
-    path = Path(sys.executable).with_name(name)
-    return str(path) if path.exists() else name
 
 def _worst(e):
     rank, failure = e.get_first_failure()
@@ -664,3 +660,7 @@ def simulate_step(
     waiting = compute*(slowest.mean() - 1)
     return dict(total=total.mean(), compute=compute, waiting=waiting,
                 exposed=total.mean() - compute - waiting)
+
+# %% ../nbs/13_distributed.ipynb #9b700be6
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_launch())

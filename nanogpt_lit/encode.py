@@ -20,7 +20,7 @@ import regex
 import tiktoken
 from fastcore.basics import patch
 from .bpe import (GPT2_PATTERN, GPT4_PATTERN, PATTERNS, _EDGE, _mend, chunks, cpu_count, cut_place,
-                             special_regex)
+                             named_pattern, special_regex)
 from .core import UserError
 
 # %% ../nbs/01a_encode.ipynb #bca558d4
@@ -84,12 +84,8 @@ def split_pattern(
     name: str, # one of `PATTERNS`, or a regular expression
 ) -> str:
     "The regular expression that `name` stands for, said exactly. `UserError` for a word that is no name"
-    if not isinstance(name, str): raise UserError(f'pattern={name!r:.60}: expected a name or a regular expression')
-    if name in PATTERNS: return PATTERNS[name]
-    if re.fullmatch(r'[\w-]*', name):
-        raise UserError(f'unknown split pattern {name[:60]!r}: expected {", ".join(PATTERNS)}, '
-                        'or a regular expression')
-    return said_exactly(name)
+    pattern = named_pattern(name)
+    return pattern if name in PATTERNS else said_exactly(pattern)
 
 # %% ../nbs/01a_encode.ipynb #4fcfe6b0
 @dataclass
@@ -594,3 +590,9 @@ def _merge_pairs(self: Tokenizer, piece):
     if self.rules.whole and piece in self.ranks: return [self.ranks[piece]]
     pairs = self.rules.pairs
     return [self.ranks[p] for p in _merged(piece, lambda a, b: pairs.get((a, b)))]
+
+# %% ../nbs/01a_encode.ipynb #07522d66
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.encode is no command: nanogpt-tokenizer encode turns text into ids '
+                     '(python -m nanogpt_lit lists all commands)')

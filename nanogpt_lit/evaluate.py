@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from .core import UserError, new_ax, read_text
+from .config import nanogpt_eval
 from .corpus import hub_dataset
 from .loader import TokenData
 from .trainer import SingleDevice, mean_loss
@@ -353,3 +354,7 @@ def hub_hellaswag(limit=0) -> list[Choice]:
         raise UserError(f'HellaSwag could not be read from the network ({type(e).__name__}): go online once, '
                         'or fetch hellaswag_val.jsonl from github.com/rowanz/hellaswag on another machine '
                         'and name it with --hellaswag FILE') from None
+
+# %% ../nbs/14_evaluate.ipynb #035c26fa
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_eval())

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['LOUD', 'UNTRAINED', 'STRATEGIES', 'STEADY', 'PER_CALL', 'FEW', 'Base', 'open_base', 'strategy_steps', 'response_loss',
            'answer_text', 'continue_text', 'Answers', 'TuneCheckpoint', 'open_examples', 'find_tuned', 'tuned_config',
-           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'check_place', 'write_tuning_report',
-           'tuning_command', 'finetune_command', 'in_figures']
+           'loop_configs', 'set_dropout', 'forgetting_loss', 'Tuned', 'finetune', 'check_place', 'finetune_command',
+           'in_figures']
 
 # %% ../nbs/16_finetune.ipynb #0f9b6fd0
-import hashlib, html, io, json, math, shlex, tomllib
-from base64 import b64encode
+import hashlib, json, math, shlex, tomllib
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -18,28 +17,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from .core import (ANY, COUNT, DIGEST, FLAG, NUMBER, TEXT, Kind, UserError, atomic_write, build, check_writable, duration,
-                              flat_fields, flat_values, human, misfit, or_none, parse_value, read_json, read_text, seed_everything,
-                              set_threads, show_config, to_toml, warn)
-from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig
+from .core import (ANY, COUNT, DIGEST, NUMBER, TEXT, Kind, UserError, atomic_write, build, check_writable,
+                              flat_fields, flat_values, misfit, parse_value, read_json, read_text, seed_everything,
+                              set_threads, show_changes, to_toml, warn)
+from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig, nanogpt_finetune
 from .tokenizer import Tokenizer, load_tokenizer
-from .tokens import html_page
 from .model import GPT, GPTConfig
 from .sizing import explain_memory
 from .generate import generate
 from .loader import TokenData
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, SingleDevice, Trainer
-from .monitor import NanWatch, OverfitWatch, PlotLoss, plot_losses, read_metrics
+from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .checkpoint import (RUN_FILES, CheckpointCallback, check_fit, checkpoints, newest_good, peek, restore, save_checkpoint,
                                     set_aside)
 from .distributed import as_one
 from .sharded import strategy_for
 from .evaluate import evaluate_loss
-from .report import environment
+from .report import BEFORE, ReportFailure, write_report
 from .benchmarks import data_of_run, open_text
 from .watch import Heartbeat
-from .pretrain import auto_threads, check_free, exit_code, kept_end, own_or_named, run_folder
+from .pretrain import SaveLines, auto_threads, check_free, exit_code, kept_end, own_or_named, run_folder
 from .instructions import (TEMPLATES, ChatPlan, Examples, bare_tokens, encode_examples, encode_turns, is_prepared, load_examples,
                                       may_replace, read_instructions, save_examples, split_examples, template_of, token_examples,
                                       with_replay, with_template)
@@ -570,8 +568,6 @@ def _plans(cfg, base, train, val, origin):
     return cfg, mixed, ChatPlan(val, cfg.batch_size, T, cfg.seed, cfg.packing), old_val
 
 # %% ../nbs/16_finetune.ipynb #c613d96c
-_BEFORE = {'response': or_none(NUMBER), 'pretraining': or_none(NUMBER), 'texts': [TEXT], 'random?': FLAG, 'prompts?': [TEXT]}
-
 def _real(loss):
     "A loss that JSON can hold: None if it is no number"
     return loss if loss is not None and math.isfinite(loss) else None
@@ -580,7 +576,7 @@ def _before(folder, ckpt, base, template, asked, old_val, val_plan, cfg, s):
     "Losses and texts of the base"
     file, prompts = folder/'before.json', [q for q, _ in asked]
     if ckpt and all(s.gather(file.exists())):
-        told = read_json(file, _BEFORE, 'remove it, and the answers are compared with those of the checkpoint')
+        told = read_json(file, BEFORE, 'remove it, and the answers are compared with those of the checkpoint')
         known = dict(zip(told.get('prompts', prompts), told['texts']))
         return told | dict(texts=[known.get(q, '') for q in prompts])      # other questions were not asked then
     model = base.model.to(s.device)
@@ -606,7 +602,7 @@ def _trainer(cfg, base, template, batches, val_plan, folder, asked, callbacks, q
     cbs = [TuneCheckpoint(folder, saved, tok.hash), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder),
            OverfitWatch(), NanWatch(), Answers(folder, tok, template, [q for q, _ in asked], cfg.max_new_tokens), *callbacks]
     def judge(t): return response_loss(t.raw_model, val_plan, cfg.batch_size, s, cfg.eval_iters)
-    cbs += [Heartbeat(folder)] + [LogLines()]*(not quiet)
+    cbs += [Heartbeat(folder), ReportFailure(folder)] + [LogLines(), SaveLines()]*(not quiet)
     return Trainer(model, batches, make_optimizers(model, optim, s.device), optim, loop, cbs, eval_fn=judge, strategy=s)
 
 def _fingerprint(examples):
@@ -615,7 +611,7 @@ def _fingerprint(examples):
 
 # %% ../nbs/16_finetune.ipynb #10b5741d
 def _write_down(cfg, folder, tok, origin, quiet):
-    if not quiet: print(show_config(cfg, origin))
+    if not quiet: print(f'{show_changes(cfg, origin)}\n(all settings: {folder/"config.toml"})')
     atomic_write(folder/'config.toml', to_toml(cfg))
     tok.save(folder/'tokenizer')
 
@@ -649,54 +645,6 @@ def _why_not_best(t):
     return ('the validation loss never fell below the base\'s: these are the last weights '
             '(try a larger or smaller --learning_rate)')
 
-# %% ../nbs/16_finetune.ipynb #8aa382ef
-def write_tuning_report(
-    run: Tuned, # finished or not
-) -> Path:
-    "Write `report.html` into the run folder; returns its path"
-    t, esc, step = run.trainer, html.escape, run.figures['step']
-    what = f'adapters of rank {run.cfg.lora_rank}' if run.cfg.lora_rank else 'all weights'
-    parts = [f'<p>{human(run.model.num_params())} parameters, {what} tuned for {t.step:,} steps in {duration(t.elapsed_s)}, '
-             f'from {esc(str(run.cfg.pretrained_checkpoint))}. The figures and answers are those of step {step:,}, '
-             'the best by validation loss.</p>',
-             f'<p style="background:#fdd;padding:.6em"><b>{UNTRAINED}</b></p>'*run.random, *_both_losses(run.figures)]
-    file = run.folder/'metrics.jsonl'                        # empty if a finished run was continued somewhere else
-    if file.exists() and file.stat().st_size and len(run.metrics) > 1:
-        parts += ['<h2>Loss</h2>', _picture(plot_losses(run.folder))]
-    parts += ['<h2>Before and after</h2>', *(_side_by_side(*o) for o in run.samples)]
-    for title, text in (('Again', tuning_command(run.cfg)), ('Settings', show_config(run.cfg, {})),
-                        ('Environment', json.dumps(environment(), indent=1))):
-        parts.append(f'<h2>{title}</h2><pre>{esc(text)}</pre>')
-    atomic_write(run.folder/'report.html', html_page(f'Fine-tuning {run.folder.name}', '\n'.join(parts)))
-    return run.folder/'report.html'
-
-# %% ../nbs/16_finetune.ipynb #4887a510
-def _both_losses(f):
-    yield '<h2>Learned, and forgotten</h2><table cellpadding="6"><tr><th>loss, nats per token</th><th>before</th><th>after</th><th></th></tr>'
-    for name, key in (('answers held out', 'response'), ('pretraining text', 'pretraining')):
-        a, b = f[f'{key}_before'], f[f'{key}_after']
-        if None not in (a, b): yield f'<tr><td>{name}</td><td>{a:.4f}</td><td>{b:.4f}</td><td>{b - a:+.4f}</td></tr>'
-    yield '</table>'
-
-def _side_by_side(question, reference, before, after):
-    cells = {'question': question, 'before: it continues': before, 'after: it answers': after, 'the reference': reference}
-    box = '<p><b>{}</b></p><pre style="background:#f5f5f5;padding:.6em;white-space:pre-wrap">{}</pre>'
-    return '<hr>' + ''.join(box.format(name, html.escape(text)) for name, text in cells.items() if text or name != 'the reference')
-
-def _picture(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format='png')
-    data = b64encode(buffer.getvalue()).decode()
-    return f'<img alt="loss against step" style="max-width:100%" src="data:image/png;base64,{data}">'
-
-def tuning_command(cfg: FinetuneConfig) -> str:
-    "The shell command that repeats a run, from the settings that differ from the defaults"
-    default, words = flat_values(FinetuneConfig()), ['nanogpt-finetune']
-    for k, v in flat_values(cfg).items():
-        if v == default[k] or v is None or k in ('auto_resume', 'resume', 'checkpoint_path'): continue
-        words += [f'--{k}', *map(str, v)] if isinstance(v, list) else [f'--{k}={v}']
-    return shlex.join(words)
-
 # %% ../nbs/16_finetune.ipynb #6ea0c370
 def finetune_command(cfg, origin):
     "Target of `nanogpt-finetune`"
@@ -721,7 +669,7 @@ def _finetune(cfg, origin):
     print(f'loss on held-out answers: {in_figures(f, "response")} (step {f["step"]})')
     if f['pretraining_before'] is not None: print(f'loss on pretraining text: {in_figures(f, "pretraining", "forgotten")}')
     for q, _, *texts in run.samples[:1]: print('--- asked ---\n{}\n--- before ---\n{}\n--- after ---\n{}'.format(q, *texts))
-    print(f'report: {write_tuning_report(run)}\ntalk to it: nanogpt-chat {shlex.quote(str(run.folder))}')
+    print(f'report: {write_report(run)}\ntalk to it: nanogpt-chat {shlex.quote(str(run.folder))}')
     return exit_code(run.trainer.stop_reason)
 
 def _prepare_only(cfg, origin):
@@ -732,3 +680,7 @@ def _prepare_only(cfg, origin):
     train, val, _ = open_examples(cfg, tok, template_of(tok), base.model.cfg.block_size)
     folder = save_examples(cfg.prepare, dict(train=train, val=val), tok, template_of(tok), cfg.shard_size)
     print(f'wrote {folder}: {len(train):,} examples to train on, {len(val):,} held out')
+
+# %% ../nbs/16_finetune.ipynb #982b1f2a
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_finetune())

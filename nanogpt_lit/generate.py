@@ -21,6 +21,7 @@ from fastcore.meta import delegates
 from .attention import (CausalSelfAttention, KVCache, Taps, apply_rotary, attend, causal_mask,
                                    rms_norm)
 from .core import UserError
+from .config import nanogpt_sample
 from .model import GPT, MLP, Block, RMSNorm
 
 # %% ../nbs/05_generate.ipynb #ba1e6298
@@ -655,3 +656,7 @@ def playground(
 ) -> Playground:
     "Be the die: next-token bars to click on in Jupyter, a few steps of them elsewhere"
     return Playground(model, tok, **kwargs)
+
+# %% ../nbs/05_generate.ipynb #58528e5d
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_sample())

@@ -818,3 +818,9 @@ def with_replay(
     if not chat.packing:
         raise UserError('--replay needs --packing: rows of text and rows of a single example do not fit together')
     return ReplayPlan(chat, make_plan(data, chat.batch_size, chat.block_size, chat.seed), share)
+
+# %% ../nbs/15a_instructions.ipynb #9f2e758d
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.instructions is no command: nanogpt-finetune reads them '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -682,3 +682,9 @@ def export_command(cfg: ExportConfig):
               'such as <|im_end|>: encode what users say with split_special_tokens=True, or with nanogpt_lit, '
               'which never takes text for a special token')
     if run.tokenizer is None: print('note: no tokenizer was found, so none was written')
+
+# %% ../nbs/12_interop.ipynb #dde0b9c5
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.interop is no command: take nanogpt-import, -export or -sample '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -108,3 +108,9 @@ class MemoryLimit(Callback):
             t.stop(f'the memory limit ({used:.0f} % of the memory is in use, --max_memory {self.limit:g})')
 
 EXTRAS['max_memory'] = lambda cfg: MemoryLimit(cfg.max_memory) if cfg.monitoring else Callback()
+
+# %% ../nbs/10b_limits.ipynb #350169d1
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.limits is no command: nanogpt-train --max_cpu 50 sets one '
+                     '(python -m nanogpt_lit lists all commands)')

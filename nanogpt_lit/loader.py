@@ -655,3 +655,9 @@ def read_ahead(
     "The plan itself, or a `Prefetcher` around it"
     if workers is None: workers = int(device.startswith('cuda'))
     return Prefetcher(plan, device=device, workers=workers) if workers else plan
+
+# %% ../nbs/07_loader.ipynb #1c2b8dac
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.loader is no command: nanogpt-train draws batches '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from .core import COUNT, DIGEST, NUMBER, TEXT, UserError, atomic_write, check_writable, or_none, read_json
+from .core import COUNT, DIGEST, NUMBER, TEXT, UserError, atomic_write, check_writable, read_json
 from .checkpoint import checksum
 from .interop import folded, save_safe
 
@@ -228,3 +228,9 @@ def _grown_for(model, ids, folder):
     if [*ids] != [*range(ids[0], ids[0] + len(ids))] or not 0 < ids[0] <= model.cfg.vocab_size or len(ids) > 10_000:
         raise UserError(f'{folder}/adapter.json names new ids that do not follow those of the model: copy the folder again')
     grow_vocab(model, ids[-1] + 1, ids[0])
+
+# %% ../nbs/15b_lora.ipynb #8d7018bf
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.lora is no command: nanogpt-finetune --lora_rank 8 trains adapters '
+                     '(python -m nanogpt_lit lists all commands)')

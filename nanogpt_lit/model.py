@@ -277,3 +277,9 @@ def new_cache(self: GPT,
     "An empty cache on the model's device"
     w = self.wte.weight
     return KVCache(self.cfg, batch_size, max_len, w.device, w.dtype)
+
+# %% ../nbs/04_model.ipynb #0a1916d2
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.model is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

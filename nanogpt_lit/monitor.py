@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from pathlib import Path
 import torch
 from fastcore.basics import patch
-from .config import PlotConfig
+from .config import PlotConfig, nanogpt_monitor
 from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, human, misfit, printable
 from .core import read_json, warn
 from .trainer import Callback
@@ -316,7 +316,7 @@ class PlotLoss(Callback):
         if not (keep or end) or not t.strategy.is_main or t.record is None: return
         plot_losses(self.run, path=plots/'loss_curve_latest.png')
         if keep: atomic_write(plots/f'{name}.png', (plots/'loss_curve_latest.png').read_bytes())
-    def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.step}')
+    def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.saved_step or t.step}')
     def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}', end=True)
 
 # %% ../nbs/10_monitor.ipynb #8d2bc149
@@ -423,3 +423,7 @@ class NanWatch(Callback):
                 t.say(f'{len(found)} of {len(t.params)} parameters have damaged {what}, the first is {name} '
                       f'({n:,} of {t.raw_model.get_parameter(name).numel():,} values)')
                 return
+
+# %% ../nbs/10_monitor.ipynb #789d5fdf
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_monitor())

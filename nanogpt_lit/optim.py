@@ -283,3 +283,9 @@ def update_ratios(
     old, new = list(before.values()), [_rows(p, most) for n, p in model.named_parameters() if n in before]
     moved, length = torch._foreach_norm(torch._foreach_sub(new, old)), torch._foreach_norm(old)
     return {n: torch.where(w > 0, m/w, 0.) for n, m, w in zip(before, moved, length)}
+
+# %% ../nbs/08_optim.ipynb #2f018467
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.optim is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

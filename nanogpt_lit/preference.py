@@ -122,3 +122,9 @@ def dpo_tune(
         records.append(dict(step=step, loss=loss.item(), right=right, margin=margin.mean().item()))
     model.eval()
     return records
+
+# %% ../nbs/16a_preference.ipynb #8991daaa
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.preference is no command: call its dpo_tune from Python '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'PER_CALL', 'LENGTHS', 'HARMLESS', 'SMALL_SPLIT', 'PROMPTS', 'open_data', 'fit_vocabulary', 'all_meant',
-           'find_resume', 'own_or_named', 'resumed_config', 'kept_end', 'inexact', 'is_tuned', 'settings_in',
-           'saved_settings', 'check_tokenizer', 'Samples', 'samples_of', 'EvalLines', 'SaveLines', 'first_save', 'Run',
-           'run_folder', 'auto_batch', 'safe', 'auto_threads', 'make_trainer', 'check_free', 'pretrain', 'exit_code',
-           'train_command', 'plan_command', 'step_ms', 'fastest_setting', 'quickstart_config',
-           'prepare_quickstart_data', 'quickstart', 'quickstart_report']
+           'imported', 'newest_to_go_on', 'find_resume', 'own_or_named', 'resumed_config', 'kept_end', 'inexact',
+           'is_tuned', 'settings_in', 'saved_settings', 'check_tokenizer', 'Samples', 'samples_of', 'EvalLines',
+           'SaveLines', 'first_save', 'Run', 'run_folder', 'auto_batch', 'safe', 'auto_threads', 'make_trainer',
+           'check_free', 'pretrain', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting',
+           'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_report']
 
 # %% ../nbs/15_pretrain.ipynb #d8550ce8
-import hashlib, json, os, platform, re, shlex, shutil, signal, sys, time
+import hashlib, json, os, platform, re, shlex, signal, sys, time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .core import (FULL_DATA, UserError, alone_in, atomic_write, build, duration, flat_fields, flat_values, human,
+from .core import (COUNT, FULL_DATA, UserError, alone_in, atomic_write, build, duration, flat_fields, flat_values, human,
                               keep_memory, new_folder, pick_device, seed_everything, set_threads, sha256_file,
                               show_changes, show_config, to_toml, warn)
 from .config import PRESETS, GPTConfig, QuickstartConfig, RunConfig, nanogpt_train
@@ -35,11 +35,12 @@ from .trainer import Callback, LogLines, MetricsFile, ProgressBar, Trainer, eval
 from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .watch import Heartbeat, alive, read_status
 from . import limits as _limits # brings --max_cpu and --max_memory
-from .checkpoint import (ONLY_TO_RESUME, CheckpointCallback, check_fit, checkpoints, fit_weights, latest_checkpoint,
+from .checkpoint import (ONLY_TO_RESUME, CheckpointCallback, Foreign, check_fit, checkpoints, fit_weights, latest_checkpoint,
                                     load_checkpoint, peek, set_aside)
-from .interop import load_run, sample_texts
+from .interop import foreign_model, load_run, read_pickle, sample_texts
 from .distributed import as_one, claim_folder, restarted
 from .fleet import tokens_at
+from .translate import averages_by_name
 from .sharded import (Sharded, ShardedCheckpoint, checkpoint_activations, newest_of_any,
                                  restore_any, strategy_for)
 from .benchmarks import hellaswag_watch
@@ -205,6 +206,35 @@ def all_meant(
     if cfg.model.vocab_size == GPTConfig.vocab_size: del told['vocab_size']
     return told
 
+# %% ../nbs/15_pretrain.ipynb #076110da
+def imported(
+    path, # a checkpoint file
+) -> dict: # as from `load_checkpoint`; `foreign` if it is another program's
+    "A checkpoint of ours, or the network, the step and AdamW's averages in one of another program"
+    try: return load_checkpoint(path)
+    except Foreign: content = read_pickle(path)
+    if not isinstance(content, dict): raise UserError(f'{path} holds a {type(content).__name__}: expected a checkpoint')
+    model = foreign_model(content, path)
+    weights = next((content[k] for k in ('model', 'model_state_dict', 'state_dict') if k in content), {})
+    step = next((content[k] for k in ('step', 'iter_num', 'iteration') if COUNT.test(content.get(k))), 0)
+    figures = dict(step=step, val_loss=None, best_val_loss=None, best_step=0, elapsed_s=0.)
+    return dict(model=model.state_dict(), config=flat_values(model.cfg), checksum=sha256_file(path), foreign=True,
+                averages=averages_by_name(content.get('optimizer'), weights, model.cfg), **figures)
+
+def newest_to_go_on(
+    folder,   # a run folder
+    say=warn, # told about each file that is skipped
+):
+    "As `newest_of_any`; where there is nothing of ours, the newest of another program (nanoGPT's is ckpt.pt)"
+    notes = []
+    if own := newest_of_any(folder, notes.append):
+        for note in notes: say(note)
+        return own
+    for p in [*reversed(checkpoints(folder)), Path(folder)/'ckpt.pt']:
+        try:
+            if p.is_file(): return p, imported(p)
+        except UserError as e: say(f'skipping a checkpoint: {e}')
+
 # %% ../nbs/15_pretrain.ipynb #50045e72
 PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint', 'show_config', 'must_resume', 'eval_only')
 
@@ -212,11 +242,12 @@ def find_resume(
     cfg: RunConfig, # what was asked for
 ):
     "`(checkpoint, its path)` to continue from, or `(None, None)`"
-    return own_or_named(cfg.train, newest_of_any)
+    return own_or_named(cfg.train, newest_to_go_on, imported)
 
 def own_or_named(
     t,      # settings: `out_dir`, `auto_resume`, `resume`, `checkpoint_path`
     newest, # gives `(path, checkpoint)` of the newest good one in a folder, or None
+    load=load_checkpoint, # reads a file
 ):
     "`(checkpoint, its path)`: the newest of the run's own, else the one that is named, else `(None, None)`"
     if own := newest(t.out_dir, say=warn) if t.auto_resume else None:
@@ -227,7 +258,7 @@ def own_or_named(
     if not t.resume:
         raise UserError(f'--checkpoint_path {t.checkpoint_path} says where to go on from, but not to do so: add --resume')
     named = Path(t.checkpoint_path)
-    if not named.is_dir(): return load_checkpoint(named), named
+    if not named.is_dir(): return load(named), named
     if found := newest(named, say=warn): return found[1], found[0]
     raise UserError(f'there is no good checkpoint in {named}: name a file or another run folder')
 
@@ -257,7 +288,7 @@ def kept_end(kept, saved, asked, origin):
 # %% ../nbs/15_pretrain.ipynb #f5af6cd8
 HARMLESS = {'log_interval', 'eval_interval', 'eval_iters', 'eval_tokens', 'eval_train', 'generate_interval', 'plot_loss', 'monitoring',
             'checkpoint_interval', 'keep_last_n_checkpoints', 'strip_checkpoints', 'checkpoint_name',
-            'final_name', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
+            'final_name', 'async_save', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
             'patience', 'min_delta', 'stop_on_overfit', 'max_cpu', 'max_memory'}
 
 # %% ../nbs/15_pretrain.ipynb #4da433f0

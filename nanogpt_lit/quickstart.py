@@ -9,10 +9,11 @@ __all__ = ['chat_folder', 'tuning_config', 'is_body', 'side_by_side', 'tune_quic
 import ast, shlex
 from pathlib import Path
 from .core import UserError, duration
-from .config import FinetuneConfig, QuickstartConfig
+from .config import FinetuneConfig, QuickstartConfig, nanogpt_quickstart
+from .report import write_report
 from .pretrain import exit_code, quickstart_report
 from .instructions import as_function
-from .finetune import Tuned, check_place, finetune, in_figures, write_tuning_report
+from .finetune import Tuned, check_place, finetune, in_figures
 
 # %% ../nbs/16c_quickstart.ipynb #9318d5dc
 def chat_folder(
@@ -77,7 +78,7 @@ def tune_quickstart(
     f = tuned.figures
     print(f'loss on held-out answers: {in_figures(f, "response")}; on the old text: {in_figures(f, "pretraining")}\n')
     for question, _, before, after in tuned.samples[:2]: print(side_by_side(question, before, after))
-    print(f'report: {write_tuning_report(tuned)}')
+    print(f'report: {write_report(tuned)}')
     return tuned
 
 # %% ../nbs/16c_quickstart.ipynb #6414a226
@@ -97,3 +98,7 @@ def quickstart_command(q: QuickstartConfig):
           f'  nanogpt-train quickstart --input YOUR.txt --out_dir runs/mine --minutes 5   # your own text\n'
           f'  nanogpt-finetune --input YOUR.jsonl --pretrained_checkpoint {folder} --out_dir runs/my-chat'
           '   # your own questions and answers')
+
+# %% ../nbs/16c_quickstart.ipynb #c1db44ce
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_quickstart())

@@ -243,3 +243,9 @@ def parse_line(
         mended = text.count('\ufffd') - line.count(b'\xef\xbf\xbd')
     try: return json.loads(text), mended
     except (ValueError, RecursionError): raise ValueError('not JSON') from None
+
+# %% ../nbs/00b_reading.ipynb #3c9c0128
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.reading is no command: nanogpt-prepare reads files '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 from .core import ANY, TEXT, UserError, atomic_write, human, misfit, sha256_file, warn
-from .config import ConsolidateConfig
+from .config import ConsolidateConfig, nanogpt_consolidate
 from .attention import KVCache
 from .model import GPT
 from .checkpoint import (CheckpointCallback, check_averages, fit_weights, is_sharded, load_checkpoint,
@@ -426,9 +426,10 @@ def restore_any(
         return restore(t, gather_sharded(ckpt['sharded']) if 'sharded' in ckpt else ckpt)
     fill = _fill_from_file if 'sharded' not in ckpt else _fill_from_folder
     shadow = _Shadow(t, ckpt)
-    apart = dict(model=shadow.raw_model.state_dict(), optimizer=[])
+    apart = dict(model=shadow.raw_model.state_dict())
+    if 'optimizer' in ckpt: apart['optimizer'] = []
     notes = restore(shadow, ckpt | apart)
-    fill(t, ckpt)
+    fill(t, {'optimizer': []} | ckpt)
     return notes
 
 # %% ../nbs/13a_sharded.ipynb #327a39fb
@@ -439,8 +440,8 @@ class _Shadow:
         fit_weights(self.raw_model, {k: v.to('meta') for k, v in ckpt['model'].items()},
                     config=ckpt.get('config'))
         self.optimizers, self.strategy, self.plan = [], t.strategy, t.plan
-        self.load_state_dict = t.load_state_dict
-        if len(t.optimizers) != len(ckpt['optimizer']):
+        self.load_state_dict, self.tokens_per_step = t.load_state_dict, t.tokens_per_step
+        if 'optimizer' in ckpt and len(t.optimizers) != len(ckpt['optimizer']):
             raise UserError('the checkpoint was trained with another --optimizer: use the same one')
 
 # %% ../nbs/13a_sharded.ipynb #f327197a
@@ -565,3 +566,7 @@ def consolidate_command(
             raise UserError(f'{path} holds no sharded checkpoint (*.dcp)')
         path = found[-1]
     print(f'written: {consolidate(path, c.output)}')
+
+# %% ../nbs/13a_sharded.ipynb #87220365
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_consolidate())

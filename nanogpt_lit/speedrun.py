@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from .core import ANY, COUNT, FLAG, NUMBER, TEXT, UserError, human, misfit, new_ax, one_of, or_none
 from .core import pick_device, pick_dtype, read_bytes, read_text, resolve
 from .core import seed_everything, set_threads
-from .config import PRESETS, BenchConfig, RunConfig
+from .config import PRESETS, BenchConfig, RunConfig, nanogpt_bench
 from .sizing import flops_per_token, measured_flops
 from .loader import BatchPlan, TokenData
 from .optim import Muon, make_optimizers
@@ -301,7 +301,9 @@ def run_job(
 
 # %% ../nbs/17_speedrun.ipynb #02b4ee7e
 #| eval: false
-if __name__ == '__main__': child(json.loads(sys.argv[1]))
+if __name__ == '__main__':
+    if sys.argv[1:] and sys.argv[1].startswith('{'): child(json.loads(sys.argv[1]))
+    else: raise SystemExit(nanogpt_bench())
 
 # %% ../nbs/17_speedrun.ipynb #cacd5f89
 def machine() -> dict:

@@ -22,6 +22,7 @@ from .bpe import (GPT2_PATTERN, GPT4_PATTERN, PATTERNS, chunks, count_pretokens,
 from .encode import Rules, Tokenizer, _ENGINE_PATTERN, _id_list, _reduce, byte_alphabet
 from .encode import check_pattern, check_special, from_printable, said_exactly, split_pattern, split_text, to_printable
 from .core import UserError, atomic_write, check_writable, read_bytes, read_text, warn
+from .config import nanogpt_tokenizer
 from .reading import CHAT_TOKENS, Marker, parse_line, read_lines, record_text
 
 # %% ../nbs/02_tokenizer.ipynb #e08826f3
@@ -324,6 +325,7 @@ def _steps(spec):
 def _split_step(spec):
     (kind, pattern), = spec['pattern'].items()
     pattern = said_exactly(pattern, 'onig') if kind == 'Regex' else regex.escape(pattern, special_only=True)
+    if pattern in PATTERNS: pattern = f'(?:{pattern})'          # in a file it is a word, never a name of ours
     behavior, invert = spec['behavior'], spec.get('invert', False)
     if re.search(r'(?<!\\)\[\^?\[(?!:)|&&', pattern):
         raise UserError(f'the split {pattern[:60]!r} has sets within sets: not supported')
@@ -999,3 +1001,7 @@ def _file_in(folder):
     if file := tokenizer_in(folder): return file
     raise UserError(f'the folder {folder} holds no tokenizer: expected tokenizer.json, '
                     'vocab.json with merges.txt, another pair of that kind, meta.pkl or a rank file')
+
+# %% ../nbs/02_tokenizer.ipynb #936e5417
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_tokenizer())

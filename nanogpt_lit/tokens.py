@@ -19,7 +19,7 @@ import numpy as np
 import regex
 from fastcore.basics import patch
 from .bpe import PATTERNS, _mend
-from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig
+from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig, nanogpt_tokenizer
 from .core import UserError, as_it_is, atomic_open, atomic_write, human, new_folder, one_of, printable
 from .core import read_json, read_text
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
@@ -573,3 +573,7 @@ def add_command(cfg: AddConfig):
     new = [f'{s} is {i}' for s, i in tok.special_tokens.items() if s not in old.special_tokens]
     known = [f'{s} was there already' for s in cfg.special_tokens if s in old.special_tokens]
     print(f'{tok}\n{"".join(o + "; " for o in new + known)}written to {cfg.out_dir}')
+
+# %% ../nbs/02a_tokens.ipynb #74f92069
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_tokenizer())

@@ -7,12 +7,13 @@ __all__ = ['EVENTS', 'EXTRAS', 'SAMPLED', 'TIMINGS', 'SIGNALS', 'GRAPH_MODES', '
            'SingleDevice', 'Callback', 'in_steps', 'OneBatch', 'compiles', 'Trainer', 'budget_batches', 'eval_pieces',
            'mean_loss', 'memory_gb', 'compiling_line', 'try_compile', 'deterministic', 'cut_back', 'MetricsFile',
            'log_line', 'eval_line', 'without_positions', 'on_screen', 'LogLines', 'outcome', 'ProgressBar', 'EarlyStop',
-           'batch_floor', 'OverfitBatch', 'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
+           'batch_floor', 'OverfitBatch', 'numbers_in', 'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
 
 # %% ../nbs/09_trainer.ipynb #3040fe5a
 import json, math, os, signal, threading, time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 import numpy as np
 import psutil, torch
@@ -203,7 +204,7 @@ def _init_state(self: Trainer):
     self.step, self.tokens_seen, self.best_step, self.restored = 0, 0, 0, False
     self.val_loss = self.best_val_loss = None
     self._finished, self.finish_reason, self.update_ratios = False, None, None
-    self.loss = self.grad_norm = self.record = self.stop_reason = self.error = self.last_checkpoint = None
+    self.loss = self.grad_norm = self.record = self.stop_reason = self.error = self.last_checkpoint = self.saved_step = None
     self._elapsed_before, self._start, self._progress_at_start = 0., None, 0.
     # of this session: seconds and tokens of validation, and when it was last looked at; the step whose loss is of the whole split
     self._evaluating_s, self._evaluated_tokens, self._looked, self._told, self._whole_at = 0., 0, None, False, None
@@ -995,13 +996,24 @@ class OverfitBatch(Callback):
 EXTRAS['overfit_batch'] = lambda cfg: OverfitBatch()
 
 # %% ../nbs/09_trainer.ipynb #df1067a9
+def numbers_in(
+    record: dict, # a record, with dictionaries in it perhaps
+) -> dict[str, float]:
+    "Its numbers, those of a dictionary `norms` as `norms/name`. What a curve can't show is left out"
+    found = {}
+    for name, value in record.items():
+        if isinstance(value, dict): found |= {f'{name}/{k}': v for k, v in numbers_in(value).items()}
+        elif isinstance(value, Real) or torch.is_tensor(value) and value.numel() == 1:
+            with suppress(OverflowError, TypeError): found[str(name)] = float(value)
+    return found
+
 class Tracker(Callback):
     "Sends each record to a `writer`; a failure is reported once and never ends the run"
     order, name, writer = 20, 'the tracker', None
     def on_log(self, t):
         if self.writer is not None:
-            record = {k: v for k, v in t.record.items() if k != 'step' and v is not None}
-            self._try(t, self.write, record, t.step)
+            record = {k: v for k, v in t.record.items() if k != 'step'}
+            self._try(t, self.write, numbers_in(record), t.step)
     def on_fit_end(self, t):
         if self.writer is not None: self._try(t, self.close, t); self.writer = None
     on_error = on_fit_end
@@ -1065,3 +1077,9 @@ class Wandb(Tracker):
     def close(self, t): self.writer.finish(exit_code=int(t.error is not None))
 
 EXTRAS['track'] = lambda cfg: {'tensorboard': TensorBoard, 'wandb': Wandb}[cfg.track]()
+
+# %% ../nbs/09_trainer.ipynb #5c6a7b45
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.trainer is no command: nanogpt-train trains a model '
+                     '(python -m nanogpt_lit lists all commands)')

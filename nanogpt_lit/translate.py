@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['GPT2_HF', 'NANOGPT', 'LLAMA', 'CS336', 'NO_WEIGHT', 'SIZES', 'EITHER', 'FAMILIES', 'ACTS', 'READABLE', 'SHAPE',
-           'pairs_to_halves', 'halves_to_pairs', 'Layout', 'to_theirs', 'to_ours', 'Family', 'cannot', 'family_of',
-           'hf_config', 'unreadable', 'gpt_config', 'tidy']
+           'pairs_to_halves', 'halves_to_pairs', 'Layout', 'to_theirs', 'to_ours', 'averages_by_name', 'Family',
+           'cannot', 'family_of', 'hf_config', 'unreadable', 'gpt_config', 'tidy']
 
 # %% ../nbs/11a_translate.ipynb #519a04b8
 import json, re
 from dataclasses import dataclass, replace
 import torch
-from .core import COUNT, FLAG, TEXT, Kind, UserError, flat_values, misfit, or_none
+from .core import ANY, COUNT, FLAG, TEXT, Kind, UserError, flat_values, misfit, or_none
 from .checkpoint import bare_name, differing, effective
 from .model import GPTConfig
 
@@ -121,6 +121,32 @@ def to_ours(
     try: return _join(out, cfg, layout.pairs)
     except (RuntimeError, ValueError, IndexError):
         raise UserError('the weights hold queries, keys and values whose shapes do not fit these settings') from None
+
+# %% ../nbs/11a_translate.ipynb #c82ccd1a
+def _in_order(weights, groups):
+    "Names in the order in which nanoGPT's and build-nanogpt's optimiser has them; `groups` is how many are in each"
+    learned = {k: w for k, w in weights.items() if k != 'lm_head.weight' and not NO_WEIGHT.fullmatch(k)}
+    matrices = [k for k, w in learned.items() if w.ndim > 1]
+    vectors = [k for k, w in learned.items() if w.ndim < 2]
+    return {(len(learned),): [*learned], (len(matrices), len(vectors)): matrices + vectors}.get(groups)
+
+def averages_by_name(
+    optimizer: dict, # AdamW's `state_dict()` in a checkpoint of nanoGPT or build-nanogpt
+    weights: dict,   # the state dict of its model
+    cfg: GPTConfig,  # the shape of the network
+) -> dict|None: # `{our parameter name: {'step', 'exp_avg', 'exp_avg_sq'}}`; None if that isn't what is in it
+    "What another program's AdamW has gathered, by our names"
+    shape = {'state': {...: {'step': ANY, 'exp_avg': ANY, 'exp_avg_sq': ANY}}, 'param_groups': [{'params': [COUNT], ...: ANY}]}
+    if misfit(optimizer, shape): return None
+    weights, numbers = {bare_name(k): w for k, w in weights.items()}, [g['params'] for g in optimizer['param_groups']]
+    names, numbers = _in_order(weights, tuple(map(len, numbers))), sum(numbers, [])
+    if names is None or {*numbers} != {*optimizer['state']}: return None
+    found = {k: optimizer['state'][i] for k, i in zip(names, numbers)}
+    def alike(o, w): return isinstance(o, torch.Tensor) and o.shape == w.shape
+    if not all(alike(o[a], weights[k]) for k, o in found.items() for a in ('exp_avg', 'exp_avg_sq')): return None
+    ours = {a: to_ours({k: o[a] for k, o in found.items()}, cfg, NANOGPT) for a in ('exp_avg', 'exp_avg_sq')}
+    step = torch.as_tensor(float(max(o['step'] for o in found.values())))
+    return {k: dict(step=step.clone(), **{a: ours[a][k] for a in ours}) for k in ours['exp_avg']}
 
 # %% ../nbs/11a_translate.ipynb #0d351be6
 @dataclass(frozen=True)
@@ -286,3 +312,9 @@ def tidy(
     for k in ('n_kv_head', 'head_dim', 'd_ff'):
         if not differing(shorter := replace(cfg, **{k: None}), flat_values(cfg)): cfg = shorter
     return cfg
+
+# %% ../nbs/11a_translate.ipynb #eb232f59
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.translate is no command: nanogpt-import translates '
+                     '(python -m nanogpt_lit lists all commands)')

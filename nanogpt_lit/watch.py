@@ -17,8 +17,8 @@ import numpy as np
 import psutil, torch
 from fastcore.basics import patch
 from . import __version__
-from .config import MonitorConfig
-from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, misfit, one_of, or_none
+from .config import MonitorConfig, nanogpt_monitor
+from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit, one_of, or_none
 from .monitor import FIGURE, left_out, newest_run, one_line, run_json, scan_metrics, series, smooth
 from .trainer import Callback
 
@@ -44,7 +44,7 @@ def environment() -> dict:
     return {'nanogpt_lit': __version__, 'torch': torch.__version__, 'numpy': np.__version__,
             'python': platform.python_version(), 'system': f'{platform.system()} {platform.machine()}',
             'threads': torch.get_num_threads(), 'cores': os.cpu_count(),
-            'memory': f'{human(psutil.virtual_memory().total)}B',
+            'memory': human_bytes(psutil.virtual_memory().total),
             'GPU': torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}
 
 @cache
@@ -248,9 +248,10 @@ def _progress_line(note, last, width, plain):
     return f'{bar(note["progress"], room, plain)} {note["progress"]:4.0%}  {text}'
 
 # %% ../nbs/10a_watch.ipynb #37fd024e
-def _figures(records):
-    "The newest value of everything that is measured"
+def _figures(records, note=None):
+    "The newest value of everything that is measured; of a CPU's peak nobody wants to know a share"
     newest = {k: v for r in records[-2000:] for k, v in r.items() if FIGURE.test(v)}
+    if (note or {}).get('device') == 'cpu': newest.pop('mfu', None)
     def show(**kinds): return [f.format(newest[k]) for k, f in kinds.items() if newest.get(k) is not None]
     losses = show(loss='loss {:.4f}', val_loss='validation {:.4f}', bits_per_byte='{:.3f} bits per byte')
     if vals := series(records, 'val_loss')[1]: losses.append(f'best validation {min(vals):.4f}')
@@ -355,7 +356,7 @@ def screen(
         said = textwrap.wrap(one_line(flaw), width) if state != 'waiting' else []
         return '\n'.join([*lines, *said][:height])
     note = note and note | {'state': state}
-    body = [_progress_line(note, records[-1], width, plain), *_figures(records), _resource_line(note), flaw]
+    body = [_progress_line(note, records[-1], width, plain), *_figures(records, note), _resource_line(note), flaw]
     lines += [clip(one_line(o), width) for o in body if o]
     title, text = last_sample(run)
     sample = [clip(one_line(o), width) for o in text.strip('\n').split('\n')[:8]]
@@ -458,3 +459,7 @@ def _key_pressed(seconds, size):
             if os.read(sys.stdin.fileno(), 32)[:1].lower() in (b'q', b'\x1b', b'\x04', b''): return True
         except (OSError, ValueError): return True         # nobody is there any more
     return False
+
+# %% ../nbs/10a_watch.ipynb #eda8b1e5
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_monitor())

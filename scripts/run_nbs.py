@@ -3,7 +3,9 @@
     python scripts/run_nbs.py                       # every notebook, in reading order
     python scripts/run_nbs.py 03_attention 04       # those whose path begins so
     python scripts/run_nbs.py 09 --flags "slow"     # with the cells that are flagged slow
+    python scripts/run_nbs.py --tidy                # run nothing: only clean what is stored
 
+Progress bars and other live widgets are not stored: nobody can move them, and they change with every run.
 Cells marked `#| eval: false`, and those flagged slow, cuda or network that --flags doesn't name, are skipped and
 keep the output they have. The first error stops the run, and the notebook on disk stays as it was.
 """
@@ -31,19 +33,34 @@ class Client(NotebookClient):
         return await super().async_execute_cell(cell, cell_index, **kw)
 
 def run(path, skip, timeout=900):
-    "Execute the notebook at `path` in place; returns the seconds it took"
+    "Execute the notebook at `path`, and store it there; returns the seconds it took"
     start, nb = time.perf_counter(), nbformat.read(path, as_version=4)
     client = Client(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False,
                     resources={'metadata': {'path': str(path.parent)}})
     client.skip = skip
     client.execute()
+    store(nb, path)
+    return time.perf_counter() - start
+
+def store(nb, path):
+    "Write the notebook `nb` to `path` with what a reader needs of its outputs"
     for c in nb.cells: # each part of a cell's printed text becomes one output, however it was buffered
-        if c.cell_type == 'code': c.outputs = merged(c.outputs)
+        if c.cell_type == 'code': c.outputs = merged(without_widgets(c.outputs))
+    nb.metadata.pop('widgets', None)
     part = path.with_suffix('.part')
     nbformat.write(nb, part)
     os.replace(part, path)
     getattr(nbdev_clean, '__wrapped__', nbdev_clean)(str(path))
-    return time.perf_counter() - start
+
+def without_widgets(outputs):
+    "`outputs` without live widgets. One that has a picture or HTML beside its widget keeps that; of a bar nothing is left"
+    out = []
+    for o in outputs:
+        data = o.get('data', {})
+        live = [kind for kind in data if 'jupyter.widget' in kind]
+        for kind in live: del data[kind]
+        if not live or data.keys() - {'text/plain'}: out.append(o)
+    return out
 
 def merged(outputs):
     "`outputs` with neighbouring pieces of the same stream joined"
@@ -63,12 +80,14 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('names', nargs='*', help='beginnings of notebook paths')
     ap.add_argument('--flags', default='', help='flags whose cells run too, space-separated')
+    ap.add_argument('--tidy', action='store_true', help='run nothing: only clean what is stored')
     args = ap.parse_args()
     cfg = get_config()
     skip = {*cfg.tst_flags.split()} - {*args.flags.split()}
     paths = chosen(cfg.nbs_path, args.names)
     if not paths: sys.exit(f'no notebook begins with {" or ".join(args.names)}')
     for p in paths:
+        if args.tidy: store(nbformat.read(p, as_version=4), p); continue
         try: print(f'{p.relative_to(cfg.config_path)}  {run(p, skip):.0f} s', flush=True)
         except CellExecutionError as e: sys.exit(f'{p.relative_to(cfg.config_path)}: {e}')
 

@@ -182,6 +182,14 @@ def test_sharded_checkpoints_resume_on_any_number(n, more, one, sharded, text, t
     assert out.count('at step 10') == 1
     close(rows(one), rows(tmp_path/'run'))
 
+def test_the_note_of_an_earlier_launch_is_forgotten_by_whoever_is_first(tmp_path, monkeypatch):
+    "All processes of a launch look for the note at once; the others find it gone between the look and the deed"
+    from nanogpt_lit.distributed import restarted
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', '7f3a')
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    monkeypatch.setattr(Path, 'is_file', lambda self: True)
+    assert not restarted(tmp_path)
+
 def test_a_torn_slice_is_passed_over_and_a_shot_worker_replaced(one, sharded, text, tmp_path):
     shutil.copytree(sharded, tmp_path/'run')
     for p in (tmp_path/'run').glob('*.pt'): p.unlink()
@@ -189,7 +197,7 @@ def test_a_torn_slice_is_passed_over_and_a_shot_worker_replaced(one, sharded, te
     torn = next((tmp_path/'run'/'model_00040.dcp').glob('__1*.distcp'))
     torn.write_bytes(torn.read_bytes()[:-100])
     code, out, err = train(2, 'run', '--auto_resume', '--strategy', 'fsdp', cwd=tmp_path, text=text)
-    assert code == 0 and 'model_00040.dcp' in err and 'is torn, corrupt or missing' in err and 'at step 30' in out, out[-1000:] + err[-2000:]
+    assert code == 0 and 'model_00040.dcp' in err and 'is torn, corrupt or missing' in err and 'at step 30' in out, out[-1000:] + err[:9000]
     close(rows(one), rows(tmp_path/'run'))
 
 COMPILED = WEIGHTS + """

@@ -1,19 +1,21 @@
 """The first command of somebody who comes from one of five other trainers: what it takes from a folder that looks like theirs,
 what it says before the first step, and what it does with a slip.
 """
-import contextlib, io, json, math, os, re, sys
+import ast, contextlib, importlib, io, json, math, os, re, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_sample, nanogpt_train
+import nanogpt_lit
+from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_report, nanogpt_sample, nanogpt_train
 from nanogpt_lit.core import UserError, resolve
 from nanogpt_lit.evaluate import evaluate_loss
 from nanogpt_lit.interop import load_run
 from nanogpt_lit.loader import TokenData
 from nanogpt_lit.optim import lr_at, lr_factor
 from nanogpt_lit.pretrain import PLACES
-from nanogpt_lit.monitor import newest_run
+from nanogpt_lit.monitor import OverfitWatch, newest_run
 
 TEXT = 'It was a bright cold day in April, and the clocks were striking thirteen.\n'*40
 SMALL = '--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 2 --device cpu --eval_iters 1 --num_threads 1'
@@ -260,3 +262,132 @@ def test_questions_are_no_tokens():
     Path('hellaswag_val.bin').write_bytes(head.tobytes() + np.arange(3000, dtype='<u2').tobytes())
     for dtype in ('', '--data_dtype uint16'):
         assert 'holds the HellaSwag questions of llm.c' in train(f'tiny --train_data hellaswag_val.bin --vocab_size 65536 {dtype}', 1)
+
+# --- started by name --------------------------------------------------------------------------------------------------
+
+SOURCES = sorted(p for p in Path(nanogpt_lit.__file__).parent.glob('*.py') if p.stem not in ('__init__', '_modidx'))
+
+def main_block(path):
+    "The statement of a module that says what happens when the module is started"
+    ifs = (o for o in ast.parse(path.read_text(encoding='utf-8')).body if isinstance(o, ast.If))
+    return next((o for o in ifs if ast.unparse(o.test) == "__name__ == '__main__'"), None)
+
+def started(block, names, *words):
+    "Exit code and words of this block in a module with these names"
+    said, argv = io.StringIO(), sys.argv
+    sys.argv, code = ['-m', *words], compile(ast.Module([block], []), 'main', 'exec')
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try: exec(code, dict(names, __name__='__main__')); got = 0
+        except SystemExit as e: got = e.code
+        finally: sys.argv = argv
+    if isinstance(got, str): return 1, got                                                  # as Python prints it
+    return got or 0, said.getvalue()
+
+@pytest.mark.parametrize('path', SOURCES, ids=lambda p: p.stem)
+def test_no_module_does_nothing_when_it_is_started(path):
+    "…as with torchrun -m: it runs its command, or says in one sentence which one to take, with exit code 1"
+    block = main_block(path)
+    assert block, f'python -m nanogpt_lit.{path.stem} would do nothing, with exit code 0: end the module with a main'
+    code, said = started(block, vars(importlib.import_module(f'nanogpt_lit.{path.stem}')), '--help')
+    if code == 0: assert said.startswith(('usage: nanogpt-', 'usage: python -m nanogpt_lit')), said
+    else: assert code == 1 and said.startswith(f'error: nanogpt_lit.{path.stem} is no command: ') and '\n' not in said, said
+
+def test_modules_that_guides_start():
+    wanted = dict(finetune='finetune', pretrain='train', generate='sample', evaluate='eval', data='prepare', fleet='prepare', chat='chat', quickstart='quickstart',
+                  speedrun='bench', report='report', monitor='monitor', distributed='launch', sizing='plan')
+    for name, command in wanted.items():
+        module = importlib.import_module(f'nanogpt_lit.{name}')
+        assert started(main_block(Path(module.__file__)), vars(module), '--help')[1].startswith(f'usage: nanogpt-{command} '), name
+
+def test_a_module_in_a_process_of_its_own():
+    def shell(*words): return subprocess.run([sys.executable, '-m', *words], capture_output=True, text=True, timeout=120, env={**os.environ, 'PYTHONPATH': str(SOURCES[0].parent.parent)})
+    r = shell('nanogpt_lit.finetune', '--pretrained_checkpoint', 'gone.pt')
+    assert r.returncode == 1 and r.stderr.startswith('error: gone.pt does not exist'), r.stdout + r.stderr
+    r = shell('nanogpt_lit', 'tune')
+    assert r.returncode == 1 and "'tune' is no command: python -m nanogpt_lit lists all of them" in r.stderr, r.stderr
+
+def test_what_torchrun_starts():
+    "With scripts that nobody has installed"
+    from nanogpt_lit.config import LaunchConfig
+    from nanogpt_lit.distributed import torchrun_words
+    for name, module in dict(train='pretrain', prepare='fleet', finetune='finetune', eval='benchmarks').items():
+        words = torchrun_words(LaunchConfig(nproc=2, command=[name, '--flag']))
+        assert words[-3:] == ['-m', f'nanogpt_lit.{module}', '--flag'], words
+    assert torchrun_words(LaunchConfig(nproc=2, command=['sample', 'runs/a']))[-4:] == ['-m', 'nanogpt_lit', 'sample', 'runs/a']
+    from nanogpt_lit.distributed import sbatch_script
+    assert 'dolly --auto_resume' in sbatch_script(LaunchConfig(nproc=2, command=['finetune', 'dolly']))
+    assert '--auto_resume' not in sbatch_script(LaunchConfig(nproc=2, command=['prepare', 'a.txt', 'b.txt'])).replace('#', '')
+
+# --- tuning -----------------------------------------------------------------------------------------------------------
+
+PAIRS = [dict(prompt=f'{k} and {k}?', completion=f'{2*k}.') for k in range(60)]
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+    "A small run, trained on the text of this file"
+    home = tmp_path_factory.mktemp('base')
+    (home/'my.txt').write_text(TEXT, encoding='utf-8')
+    train(f'tiny --tokenizer bpe --tokenizer_vocab_size 270 --max_steps 4 {SMALL} --block_size 64 --input {home}/my.txt --out_dir {home}/base')
+    return home/'base'
+
+@pytest.fixture
+def tune(base):
+    Path('pairs.jsonl').write_text('\n'.join(map(json.dumps, PAIRS)), encoding='utf-8')
+    words = f'--input pairs.jsonl --pretrained_checkpoint {base} --device cpu --num_threads 1 --batch_size 2 --max_new_tokens 4 --generate_interval 0 --eval_iters 1'
+    return lambda line='', code=0: train(f'{words} {line}', code, nanogpt_finetune)
+
+def test_tuning_says_as_much_as_training(tune):
+    said = tune('--max_steps 4 --checkpoint_interval 2').splitlines()
+    first = next(i for i, o in enumerate(said) if o.startswith('iter'))
+    assert first < 16 and 'flag: ' in '\n'.join(said[:first]), said[:first]
+    assert '(all settings: runs/finetune/config.toml' in '\n'.join(said[:first])
+    assert said[first - 1] == 'first checkpoint at step 2, then every 2 steps, on Ctrl-C and at the end'
+    assert [o for o in said if o.startswith('saved ')] == ['saved model_00002.pt', 'saved model_00004.pt']
+    assert 'checkpoints: only at the end, on Ctrl-C, and the best weights' in tune('--max_steps 2 --out_dir runs/b')
+
+def test_overfitting_is_told_once_an_episode():
+    "…and not at every evaluation; a new episode begins after a new best, also across a resumption"
+    told = []
+    def watch(t): return SimpleNamespace(strategy=SimpleNamespace(is_main=True), say=told.append, cfg=SimpleNamespace(stop_on_overfit=0), **t)
+    w, best, best_step = OverfitWatch(), math.inf, 0
+    for step, val in enumerate([3., 2.5, 2.6, 2.7, 2.6, 2.4, 2.5, 2.6]):
+        if val < best: best, best_step = val, step
+        if step == 4:                                                # interrupted, in the middle of an episode
+            state, w = w.state_dict(), OverfitWatch()
+            w.load_state_dict(state)
+        w.on_log(watch(dict(step=step, record=dict(step=step, loss=3. - .1*step, val_loss=val), val_loss=val, best_val_loss=best, best_step=best_step)))
+        assert len(told) == (step >= 2) + (step >= 6), (step, told)
+    assert 'above its best 2.500 (step 1)' in told[0] and 'above its best 2.400 (step 5)' in told[1]
+
+def test_tuning_that_goes_on(tune):
+    "A change is told once, what is over isn't done again, and nobody is advised to do what he does"
+    tune('--max_steps 2 --batch_size 4')
+    said = tune('--max_steps 4 --batch_size 4 --auto_resume --learning_rate 1e-5').split('resuming ')[1]
+    assert len(re.findall('learning_rate', said)) == 1 and len(re.findall('max_steps', said)) == 1, said
+    said = tune('--max_steps 4 --batch_size 4 --auto_resume')
+    assert 'nothing is left to do after step 4' in said and 'done' not in said, said
+    for p in Path('runs/finetune').glob('*.pt'): p.write_bytes(b'torn')
+    said = tune('--max_steps 2 --auto_resume')
+    assert 'was moved to' in said and 'add --auto_resume' not in said, said
+    assert '(add --auto_resume to continue one instead)' in tune('--max_steps 2')
+
+def test_the_report_of_a_tuned_run(tune, base):
+    "…from its folder alone, as its command has written it, and when it was killed before it ended"
+    said = train('runs/finetune', 1, nanogpt_report)
+    assert 'runs/finetune' in said
+    tune('--max_steps 4 --eval_interval 2 --generate_interval 2 --lora_rank 2 --prompts <b>hello</b>')
+    whole = Path('runs/finetune/report.html').read_text(encoding='utf-8')
+    assert train('runs/finetune', 0, nanogpt_report).startswith('report: ')
+    page = Path('runs/finetune/report.html').read_text(encoding='utf-8')
+    assert page == whole
+    for words in (str(base), 'adapters of rank 2', 'pairs.jsonl', 'Learned, and forgotten', 'answers held out', 'before: it continues', 'after: it answers', '<polyline',
+                  '&lt;b&gt;hello', 'nanogpt-finetune --', '--lora_rank 2', 'nanogpt-finetune --auto_resume --out_dir runs/finetune --max_steps 8', 'nanogpt-chat runs/finetune'):
+        assert words in page, words
+    assert 'What could not be read' not in page and 'nanogpt-train' not in page and '<b>hello' not in page
+    Path('runs/finetune/tuning.json').unlink()
+    train('runs/finetune', 0, nanogpt_report)
+    page = Path('runs/finetune/report.html').read_text(encoding='utf-8')
+    assert 'before: it continues' in page and 'after: it answers' not in page and 'What could not be read' not in page
+    Path('runs/finetune/tuning.json').write_text('{"figures": {}, "samples": [["a"]]}', encoding='utf-8')
+    train('runs/finetune', 0, nanogpt_report)
+    assert 'tuning.json' in Path('runs/finetune/report.html').read_text(encoding='utf-8').split('What could not be read')[1]

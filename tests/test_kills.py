@@ -20,10 +20,10 @@ TUNE = ('--pretrained_checkpoint base --input chats.jsonl --batch_size 4 --max_s
         '--num_threads 1 --log_interval 1 --generate_interval 0 --max_new_tokens 2 --auto_resume --out_dir run')
 SETTINGS = [ # (command, processes, flags); each has a reference of its own
     ('train', 1, f'{BASE} --checkpoint_interval 3'),
-    ('train', 1, f'{BASE} --checkpoint_interval 4 --keep_last_n_checkpoints 1 --optimizer muon --grad_accum_steps 2 --eval_iters 3'),
+    ('train', 1, f'{BASE} --checkpoint_interval 4 --async_save --keep_last_n_checkpoints 1 --optimizer muon --grad_accum_steps 2 --eval_iters 3'),
     ('finetune', 1, f'{TUNE} --lora_rank 2 --checkpoint_interval 3'),
     ('train', 2, f'{BASE} --checkpoint_interval 3 --optimizer muon --dist_timeout 20'),
-    ('train', 1, f'{BASE} --checkpoint_interval 2 --strip_checkpoints --sampling random --dataloader_workers 1 --schedule wsd --final_name final_model.pt'),
+    ('train', 1, f'{BASE} --checkpoint_interval 2 --async_save --strip_checkpoints --sampling random --dataloader_workers 1 --schedule wsd --final_name final_model.pt'),
     ('train', 1, f'{BASE} --checkpoint_interval 7 --keep_last_n_checkpoints 2 --pos rotary --norm rmsnorm --act swiglu --generate_interval 10 --dtype bfloat16'),
     ('finetune', 1, f'{TUNE} --checkpoint_interval 2 --keep_last_n_checkpoints 1')]
 

@@ -1,6 +1,5 @@
-"Every notebook runs from top to bottom through nbdev's own tester, two at a time; pytest reports and counts them."
+"Every notebook runs from top to bottom through nbdev's own tester; pytest reports and counts them, and runs several at a time with -n."
 import os, subprocess, sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import pytest
 from nbdev.config import get_config
@@ -19,15 +18,7 @@ def run(path, flags):
     except subprocess.TimeoutExpired: return 1, f'{path.name} took longer than {TIMEOUT_S} s'
     return r.returncode, r.stdout + r.stderr
 
-@pytest.fixture(scope='session')
-def results(request):
-    "A future per chosen notebook, all of them started at once on two workers"
-    chosen = [i.callspec.params['nb'] for i in request.session.items if i.originalname == 'test_notebook']
-    with ThreadPoolExecutor(2) as pool:
-        yield {nb: pool.submit(run, nb, request.config.getoption('--flags')) for nb in chosen}
-        pool.shutdown(cancel_futures=True)
-
 @pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: p.relative_to(CFG.nbs_path).as_posix())
-def test_notebook(nb, results):
-    code, text = results[nb].result()
+def test_notebook(nb, request):
+    code, text = run(nb, request.config.getoption('--flags'))
     assert code == 0, text[-6000:]

@@ -1,5 +1,5 @@
 "The wheel and the source archive hold what they should, say what they should, and work when installed."
-import email, subprocess, sys, tarfile, zipfile
+import email, os, subprocess, sys, tarfile, zipfile
 import pytest
 from nbdev.config import get_config
 
@@ -56,3 +56,25 @@ def test_wheel_works_when_installed(built, tmp_path):
             'print(nanogpt_lit.__file__); sys.exit(c.nanogpt_train(["--help"]))')
     r = subprocess.run([sys.executable, '-I', '-c', code], capture_output=True, text=True, cwd=tmp_path)
     assert r.returncode == 0 and r.stdout.startswith(str(tmp_path)), r.stdout + r.stderr
+
+WITH_NEWEST = """
+import importlib, pathlib, pkgutil, fastcore, nanogpt_lit
+print('fastcore', fastcore.__version__, fastcore.__file__)
+for m in pkgutil.iter_modules(nanogpt_lit.__path__): importlib.import_module(f'nanogpt_lit.{m.name}')
+from nanogpt_lit.config import nanogpt_train
+assert nanogpt_train(['--help']) == 0
+pathlib.Path('a.txt').write_text('To be, or not to be, that is the question. '*50)
+small = '--n_layer 1 --n_head 1 --n_embd 8 --block_size 8 --batch_size 2 --tokenizer char --device cpu --num_threads 1'
+assert nanogpt_train(['--input', 'a.txt', '--out_dir', 'run', '--max_steps', '3', *small.split()]) == 0
+assert pathlib.Path('run/model_00003.pt').is_file()
+"""
+
+def test_with_the_newest_fastcore(tmp_path, root):
+    "Users get the newest one; here an older one is installed, because nbdev needs it (settings.ini)"
+    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--retries', '1', '--disable-pip-version-check', '--target', str(tmp_path/'newest'), 'fastcore']
+    r = subprocess.run(pip, capture_output=True, text=True, timeout=120)
+    if r.returncode: pytest.skip(f'the newest fastcore could not be installed beside this one ({r.stderr.strip().splitlines()[-1]})')
+    env = os.environ | {'PYTHONPATH': os.pathsep.join([str(tmp_path/'newest'), str(root)])}
+    r = subprocess.run([sys.executable, '-c', WITH_NEWEST], capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
+    assert r.returncode == 0 and f'{tmp_path}/newest' in r.stdout.splitlines()[0], r.stdout[-3000:] + r.stderr[-3000:]
+    assert int(r.stdout.split()[1].partition('.')[0]) >= 2

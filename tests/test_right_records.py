@@ -275,24 +275,30 @@ def test_generation_tasks_leave_room_for_the_answer(n):
     new = generate(model, [kept], 8, 0., stop=stop, tokenizer=tok)[0][len(kept):]
     assert got == tok.decode([i for i in new if i != tok.eot_id])
 
+HELLASWAG_ASKED = [ # activity, first and second part of the context, what the harness asks; worked by hand
+    ('Health', '[header] How to rest [title] Lie down. [step] Close', 'your eyes.', 'Health: How to rest. Lie down. Close Your eyes.'),
+    ('Skiing', 'A man is seen.', 'then YOU go', 'Skiing: A man is seen. Then you go'),               # one capital, and no other
+    ('Skiing', 'A man is seen.', '', 'Skiing: A man is seen.'),                                      # white space at the end goes
+    ('Skiing', 'A man is seen.', ' then YOU', 'Skiing: A man is seen. then you'),                    # a space has no capital; two become one
+    ('Skiing', 'a    b', '[step] YOU', 'Skiing: a  b you'),                                          # in pairs from the left; a bracket has no capital
+    (' Skiing ', 'a', 'b', 'Skiing : a B'),
+    ('[x] Skiing', 'a', 'b', ' Skiing: a B'),                                                        # stripped before brackets go, not after
+    ('Tea', 'Boil[title] it', 'water [title]. [', 'Tea: Boil it Water. . ['),                           # only with a space before it; an open bracket stays
+    ('Tea', '[[step]] Boil', 'ß[a]ß', 'Tea: ] Boil Ssß'),                                            # to the first closing bracket
+    ('Tea', 'two [of\nlines]', 'x', 'Tea: two [of\nlines] X')]                                       # on one line only
+HELLASWAG_ENDINGS = {'[x] One': ' One', 'two [title] Three ': 'two. Three', 'four  five': 'four five', 'six [substeps] seven': 'six seven'}
+
 def test_hellaswag_as_the_harness_writes_it(tmp_path):
-    import re
+    "The rules of lm_eval/tasks/hellaswag (0.4.13), with which 5,000 records of random parts agree"
     from nanogpt_lit.benchmarks import harness_hellaswag, questions_for
     from nanogpt_lit.config import EvalConfig
     from nanogpt_lit.core import UserError
-    def clean(text): # lm_eval/tasks/hellaswag/utils.py
-        text = text.strip()
-        text = text.replace(' [title]', '. ')
-        text = re.sub('\\[.*?\\]', '', text)
-        return text.replace('  ', ' ')
-    parts = ['[header] How to rest [title] Lie down. [step] Close', 'A man  is seen.', ' then YOU go', 'the [substeps] end', 'she.', '']
-    records = [dict(activity_label='Health', ctx_a=a, ctx_b=b, ctx=f'{a} {b}', endings=['[x] One', 'two [title] Three ', 'four  five', 'six'], label=i % 4)
-               for i, (a, b) in enumerate((a, b) for a in parts for b in parts)]
+    records = [dict(activity_label=label, ctx_a=a, ctx_b=b, ctx=f'{a} {b}', endings=[*HELLASWAG_ENDINGS], label=i % 4)
+               for i, (label, a, b, _) in enumerate(HELLASWAG_ASKED)]
     (tmp_path/'h.jsonl').write_text('\n'.join(map(json.dumps, records)))
     found = questions_for('hellaswag_harness', EvalConfig(hellaswag=str(tmp_path/'h.jsonl')), None)
-    for r, q in zip(records, found, strict=True):
-        assert q.ctx == clean(r['activity_label'] + ': ' + r['ctx_a'] + ' ' + r['ctx_b'].capitalize())
-        assert q.endings == [clean(o) for o in r['endings']] and q.label == r['label']
+    assert [q.ctx for q in found] == [asked for *_, asked in HELLASWAG_ASKED]
+    assert all(q.endings == [*HELLASWAG_ENDINGS.values()] and q.label == r['label'] for q, r in zip(found, records, strict=True))
     assert questions_for('hellaswag', EvalConfig(hellaswag=str(tmp_path/'h.jsonl')), None)[0].ctx == records[0]['ctx']
     assert len(harness_hellaswag(tmp_path/'h.jsonl', 3)) == 3
     for bad in ('{"ctx": "a", "endings": ["b", "c"], "label": 0}', '[1]', 'x', ''):

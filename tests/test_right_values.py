@@ -281,3 +281,103 @@ def test_course_checkpoints_say_what_to_give(tok, tmp_path):
     assert run.step == 7 and run.tokenizer.encode('the end') == tok.encode('the end')
     torch.save(dict(model=shlex.shlex), home/'class.pt')
     with pytest.raises(UserError, match='state_dict'): load_run(home/'class.pt')
+
+def test_plan_is_quick(tmp_path):
+    "A plan rehearses few layers and few sequences: its CPU time is mostly that of importing torch (measured: 4 s, was 11 to 14)"
+    import resource, subprocess, sys
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, '-c', 'from nanogpt_lit.core import *; from nanogpt_lit.config import *; nanogpt_plan()',
+                           'gpt2-xl', '--no-measure', '--memory', '200GB', '--batch_size', 'auto', '--device', 'cpu'],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and 'chosen by --batch_size auto' in done.stdout, done.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 8
+
+@pytest.mark.parametrize('preset', ['speedrun', 'cs336-small', 'minigpt-small', 'quickstart'])
+def test_forecasts_equal_rehearsals(preset):
+    "With the optimisers that are really used, Muon's banks of matrices among them"
+    from nanogpt_lit.config import PRESETS, RunConfig
+    from nanogpt_lit.core import build
+    from nanogpt_lit.optim import make_optimizers
+    from nanogpt_lit.sizing import forecast, rehearse
+    cfg = build(RunConfig, PRESETS[preset] | dict(vocab_size=500, n_layer=9))
+    args = cfg.model, 7, 'bfloat16', 'cpu', True, cfg.optim, make_optimizers
+    quick, full = forecast(*args), rehearse(*args)
+    assert (quick.parts, quick.peak) == (full.parts, full.peak)
+
+def old_checkpoint(path, optimizer=False, evil=None):
+    "What build-nanogpt writes: a compiled model, and the settings as an object of a class that isn't here; `(its weights, AdamW's state)`"
+    import sys, types
+    import torch
+    from nanogpt_lit.translate import NANOGPT, to_theirs
+    weights = to_theirs(tiny(vocab_size=300).state_dict(), tiny(vocab_size=300).cfg, NANOGPT)
+    groups = [[w.clone().requires_grad_() for w in weights.values() if (w.ndim > 1) == wide] for wide in (True, False)]
+    opt = torch.optim.AdamW([dict(params=g) for g in groups])
+    for w in sum(groups, []): w.grad = w.detach()*w.detach()
+    opt.step()
+    config = type('GPTConfig', (), dict(__module__='model.train_gpt2'))()
+    config.__dict__ |= dict(block_size=32, vocab_size=300, n_layer=2, n_head=2, n_embd=16)
+    content = dict(model={f'_orig_mod.{k}': w for k, w in weights.items()} | {'_orig_mod.lm_head.weight': weights['transformer.wte.weight']},
+                   config=config, step=40, val_loss=3.25)
+    if optimizer: content['optimizer'] = opt.state_dict()
+    if evil: content['config'] = evil
+    modules = {'model': types.ModuleType('model'), 'model.train_gpt2': types.ModuleType('model.train_gpt2')}
+    modules['model.train_gpt2'].GPTConfig = type(config)
+    sys.modules.update(modules)
+    path.parent.mkdir(exist_ok=True)
+    torch.save(content, path)
+    for name in modules: del sys.modules[name]
+    return weights, opt.state_dict()
+
+def build_nanogpt(data, **flags):
+    "Settings and their origins, as `nanogpt-train build-nanogpt` with small data would have them"
+    from nanogpt_lit.config import PRESETS, RunConfig
+    from nanogpt_lit.core import resolve
+    argv = [f'--{k}={v}' for k, v in (dict(train_data=data, val_data=data, tokenizer='bpe', batch_size=2, grad_accum_steps=1, max_steps=43, device='cpu',
+            hellaswag_interval=0, warmup_steps=2, keep_last_n_checkpoints=1, checkpoint_interval=1) | flags).items()]
+    return resolve(RunConfig, ['build-nanogpt', *argv], PRESETS)
+
+@pytest.mark.parametrize('flags', [dict(auto_resume=True), dict(resume=True, checkpoint_path='log/model_00040.pt'), dict(load_checkpoint='log/model_00040.pt')])
+def test_an_old_checkpoint_is_gone_on_from(tmp_path, monkeypatch, capsys, flags):
+    "The network, the step and AdamW's averages of build-nanogpt's file; the file itself is never deleted"
+    import torch
+    from nanogpt_lit.pretrain import pretrain
+    from nanogpt_lit.trainer import Callback
+    monkeypatch.chdir(tmp_path)
+    weights, opt = old_checkpoint(tmp_path/'log'/'model_00040.pt', optimizer='auto_resume' in flags)
+    np.save('t.npy', np.arange(4000, dtype=np.uint16) % 300)
+    begun = {}
+    class Look(Callback):
+        order = 0
+        def on_fit_start(self, t):
+            begun.update(step=t.step, tokens=t.tokens_seen, wte=t.raw_model.wte.weight.detach().clone())
+            begun['averages'] = [float(o['exp_avg'].sum()) for o in t.optimizers[0].state.values()]
+    cfg, origin = build_nanogpt('t.npy', **flags)[:2]
+    run = pretrain(cfg, origin, [Look()])
+    said = capsys.readouterr().out
+    assert begun['step'] == 40 and begun['tokens'] == 40*2*32 and run.trainer.step == 43
+    assert torch.equal(begun['wte'], weights['transformer.wte.weight'])
+    assert 'it comes from another program' in said and 'resuming log/model_00040.pt at step 40' in said
+    theirs = [float(o['exp_avg'].sum()) for o in opt['state'].values()] if 'auto_resume' in flags else []
+    assert sorted(begun['averages']) == pytest.approx(sorted(theirs), abs=1e-6)
+    assert (tmp_path/'log'/'model_00040.pt').is_file() and (tmp_path/'log'/'model_00043.pt').is_file() and not (tmp_path/'log'/'model_00041.pt').exists()
+
+def test_an_old_checkpoint_elsewhere(tmp_path, monkeypatch, capsys):
+    "Sampling, evaluation and import read it as well; a pickle that asks for more is refused everywhere"
+    import os, torch
+    from nanogpt_lit.checkpoint import load_checkpoint
+    from nanogpt_lit.interop import load_run
+    from nanogpt_lit.pretrain import pretrain
+    monkeypatch.chdir(tmp_path)
+    weights, _ = old_checkpoint(tmp_path/'log'/'model_00040.pt')
+    run = load_run('log/model_00040.pt', 'cpu', tokenizer=False)
+    assert run.step == 40 and run.val_loss == 3.25 and torch.equal(run.model.wte.weight, weights['transformer.wte.weight'])
+    with pytest.raises(UserError, match='was not written by nanogpt_lit .*model.train_gpt2.GPTConfig.*nanogpt-import log/model_00040.pt'): load_checkpoint('log/model_00040.pt')
+    class Evil:
+        def __reduce__(self): return os.mkdir, ('executed',)
+    old_checkpoint(tmp_path/'log'/'model_00040.pt', evil=Evil())
+    np.save('t.npy', np.arange(4000, dtype=np.uint16) % 300)
+    cfg, origin = build_nanogpt('t.npy', resume=True, checkpoint_path='log/model_00040.pt')[:2]
+    with pytest.raises(UserError, match='is refused: it asks for'): pretrain(cfg, origin)
+    with pytest.raises(UserError): load_run('log/model_00040.pt', 'cpu', tokenizer=False)
+    assert not os.path.exists('executed')

@@ -1,7 +1,8 @@
-"The benchmarks still run: what they print is for people, but a script that nobody starts rots."
+"The scripts still do their work: what benchmarks print is for people, but a script that nobody starts rots."
 import subprocess, sys
 from pathlib import Path
-import pytest
+import nbformat, pytest
+import run_nbs
 
 SCRIPTS = Path(__file__).parent.parent/'scripts'
 
@@ -26,3 +27,33 @@ def test_step_benchmark_explains_itself():
 def test_loop_benchmark_does_the_same_updates():
     r = subprocess.run([sys.executable, str(SCRIPTS/'bench_loop.py'), '--steps', '20', '--chunk', '5', '--layers', '1', '--width', '32'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and 'the same weights at the end: True' in r.stdout, r.stderr[-2000:]
+
+def displayed(**data):
+    "An output of a cell; `widget` and the like stand for their long names"
+    names = dict(widget='application/vnd.jupyter.widget-view+json', html='text/html', plain='text/plain', png='image/png')
+    return nbformat.v4.new_output('display_data', {names[k]: v for k, v in data.items()})
+
+def test_no_live_widget_is_stored(tmp_path, monkeypatch):
+    cells = [nbformat.v4.new_code_cell('for i in tqdm(range(9)): print(i)'), nbformat.v4.new_markdown_cell('Prose.'), nbformat.v4.new_code_cell('explore(tok)')]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path := tmp_path/'page.ipynb')
+    said = [nbformat.v4.new_output('stream', name='stdout', text=o) for o in ('0', '1')]
+    def bar(): return displayed(widget={'model_id': 'x'}, plain='  0%|')
+    def execute(self): # what a kernel would answer
+        self.nb.cells[0].outputs = [bar(), said[0], bar(), said[1], displayed(png='iVBO')]
+        self.nb.cells[2].outputs = [displayed(widget={'model_id': 'y'}, html='<b>1</b>', plain='Explorer')]
+        self.nb.metadata['widgets'] = {'application/vnd.jupyter.widget-state+json': {'state': {}}}
+    monkeypatch.setattr(run_nbs.Client, 'execute', execute)
+    run_nbs.run(path, frozenset())
+    stored = nbformat.read(path, as_version=4)
+    first, _, last = stored.cells
+    assert 'widgets' not in stored.metadata
+    assert [o.get('text') or [*o.data] for o in first.outputs] == ['01', ['image/png']] # what was printed around a bar is one text again
+    assert [{*o.data} for o in last.outputs] == [{'text/html', 'text/plain'}]           # a widget that can be shown without a kernel
+
+def test_tidying_runs_nothing(tmp_path, monkeypatch):
+    cell = nbformat.v4.new_code_cell('1/0', outputs=[displayed(widget={'model_id': 'x'}, plain='0%|'), displayed(plain='kept')])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path := tmp_path/'page.ipynb')
+    monkeypatch.setattr(run_nbs, 'chosen', lambda nbs, names: [path])
+    monkeypatch.setattr(sys, 'argv', ['run_nbs.py', '--tidy'])
+    run_nbs.main()
+    assert [o.data for o in nbformat.read(path, as_version=4).cells[0].outputs] == [{'text/plain': 'kept'}]

@@ -3,8 +3,9 @@ import json, os, random
 from collections import Counter
 import nbformat, pytest, tiktoken
 from hypothesis import HealthCheck, given, settings, strategies as st
-from nanogpt_lit.bpe import GPT2_PATTERN, GPT4_PATTERN, count_documents, count_pretokens, train_bpe
+from nanogpt_lit.bpe import PATTERNS, GPT2_PATTERN, GPT4_PATTERN, chunks, count_documents, count_pretokens, cut_place, documents, fast_starts, plain_pattern, safe_edge, train_bpe
 from nanogpt_lit.core import UserError
+from nanogpt_lit.encode import apply_steps, check_pattern, split_text
 from nanogpt_lit.tokenizer import CharTokenizer, Tokenizer, load_tokenizer, to_printable
 
 fuzz = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -190,3 +191,35 @@ def test_hugging_face_gives_the_same_ids(tok, tmp_path):
         assert auto(text)['input_ids'] == ids
         assert hf.decode(ids, skip_special_tokens=False) == tok.decode(ids)
     check()
+
+# ---- names of patterns
+@pytest.mark.parametrize('name', PATTERNS)
+def test_a_name_is_worth_its_pattern_everywhere(name, tmp_path):
+    "Every function and method that takes a split pattern takes its name"
+    text = "We'll readLine(12345); the end.\n\nAnd 'so' on … "*40
+    (tmp_path/'a.txt').write_text(text, encoding='utf-8')
+    ways = dict(count=lambda p: count_pretokens([text], p), count_documents=lambda p: count_documents([text], p), documents=lambda p: [*documents([tmp_path/'a.txt'], pattern=p, size=100)],
+                chunks=lambda p: [*chunks([text], p, size=100)], cut=lambda p: cut_place(text, p), edge=safe_edge, plain=plain_pattern, starts=lambda p: str(fast_starts(p)),
+                split=lambda p: split_text(text, p), steps=lambda p: apply_steps(text, [[p, 'Isolated', False], 'bytes']), check=lambda p: Tokenizer.from_merges([], pattern=check_pattern(p)).pattern,
+                train=lambda p: Tokenizer.train([text], 280, pattern=p, progress=False).merges, merges=lambda p: Tokenizer.from_merges([(b'a', b'b')], pattern=p).hash)
+    for what, way in ways.items(): assert way(name) == way(PATTERNS[name]), what
+    assert len(ways['count'](name)) > 10
+
+def test_a_word_that_is_no_name_counts_nothing():
+    for way in (count_pretokens, count_documents, lambda texts, p: Tokenizer.train(texts, 280, pattern=p, progress=False)):
+        for word in ('gpt9', 'cl100k_base', '', None):
+            with pytest.raises(UserError, match='pattern'): way(['some gpt9 text'], word)
+
+@pytest.mark.parametrize('how', [{'String': 'gpt2'}, {'Regex': 'gpt2'}])
+def test_a_pattern_in_a_file_is_never_a_name(how, tmp_path):
+    "A file may split at the word gpt2, whatever that is called here"
+    data = Tokenizer.train(["the gpt2, the gpt2; the end, the end, "*3], 265, progress=False).to_json()
+    data['pre_tokenizer'] = {'type': 'Sequence', 'pretokenizers': [{'type': 'Split', 'pattern': how, 'behavior': 'Isolated', 'invert': False},
+                                                                   {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}]}
+    (tmp_path/'tokenizer.json').write_text(json.dumps(data))
+    tok = load_tokenizer(tmp_path)
+    assert split_text('the gpt2, b', tok.pattern) == ['the ', 'gpt2', ', b']
+    data['pre_tokenizer']['pretokenizers'][0]['pattern'] = {'Regex': '[g]pt2'} # the same in a spelling that is no name
+    (tmp_path/'tokenizer.json').write_text(json.dumps(data))
+    other, text = load_tokenizer(tmp_path), 'the gpt2, the end, '*9
+    assert tok.encode(text) == other.encode(text) == [*tok.encode_iterable([text])]

@@ -4,11 +4,13 @@ Commands run inside this process, which is quicker than starting Python for each
 """
 import argparse, importlib.util, math, shutil, sys
 from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
 import pytest, torch
 from nanogpt_lit import config
 from nanogpt_lit.checkpoint import load_checkpoint
 from nanogpt_lit.monitor import read_metrics
-from nanogpt_lit.trainer import TIMINGS
+from nanogpt_lit.trainer import TIMINGS, TensorBoard, Tracker
 
 SMALL = ['--n_layer', '2', '--n_head', '2', '--n_embd', '32', '--block_size', '32', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',
          '--tokenizer', 'char', '--log_interval', '1', '--eval_interval', '5', '--checkpoint_interval', '0', '--learning_rate', '1e-2']
@@ -158,3 +160,31 @@ def test_nonsense_gets_one_sentence(train, words, hints):
     errors = [o for o in said.splitlines() if o.startswith('error: ')]
     assert code == 1 and len(errors) == 1 and all(h in errors[0] for h in hints) and 'Traceback' not in said, said
     assert not [*run.glob('model_*.pt')]
+
+# --- trackers ------------------------------------------------------------------------------------------------------
+
+ODD_RECORD = {'step': 3, 'loss': 1.5, 'lr': None, 'norms': {'wte': .5, 'layers': {'0': 2, 'deep': {}}, 'name': 'x', 4: True}, 'by_layer': [1., 2.], 'said': 'a text',
+              'tensor': torch.tensor(4.), 'histogram': torch.ones(3), 'fine': np.float32(.25), 'huge': 10**400, 'nan': math.nan, 'imaginary': 1j, 'own': object()}
+NUMBERS = {'loss': 1.5, 'norms/wte': .5, 'norms/layers/0': 2, 'norms/4': 1, 'tensor': 4, 'fine': .25}
+
+def test_a_tracker_gets_every_number_of_a_record_and_nothing_else():
+    class Told(Tracker):
+        writer = told = ()
+        def write(self, record, step): self.told = record, step
+    t, tracker, said = SimpleNamespace(record=ODD_RECORD, step=3), Told(), []
+    t.say = said.append
+    tracker.on_log(t)
+    record, step = tracker.told
+    assert math.isnan(record.pop('nan')) and (record, step, said) == (NUMBERS, 3, [])
+    assert {type(v) for v in record.values()} == {float}
+
+def test_tensorboard_goes_on_after_a_record_of_every_kind(tmp_path):
+    pytest.importorskip('tensorboard', reason='the package tensorboard is not installed')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+    tracker, said = TensorBoard(), []
+    tracker.writer = SummaryWriter(tmp_path)
+    for step in (1, 2): tracker.on_log(SimpleNamespace(record=ODD_RECORD | {'step': step}, step=step, say=said.append))
+    tracker.on_fit_end(SimpleNamespace(say=said.append))
+    shown = EventAccumulator(str(tmp_path)).Reload()
+    assert {*shown.Tags()['scalars']} == {*NUMBERS, 'nan'} and [e.step for e in shown.Scalars('norms/wte')] == [1, 2] and not said
