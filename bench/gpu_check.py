@@ -20,7 +20,7 @@ from nanogpt_lit.generate import generate
 from nanogpt_lit.loader import BatchPlan, TokenData
 from nanogpt_lit.model import GPT
 from nanogpt_lit.optim import make_optimizers
-from nanogpt_lit.sizing import flops_per_token, peak_flops, step_peak
+from nanogpt_lit.sizing import flops_per_token, forecast, peak_flops
 from nanogpt_lit.trainer import Trainer
 
 PARTS = {}                                                    # name → (function, limit in seconds)
@@ -288,7 +288,7 @@ def gpt2_step(c, how, vocab_size):
     first_s = time.perf_counter() - start
     found = speed(c, t, cfg, B) | dict(first_step_s=first_s)
     if how == 'eager' and c.device.startswith('cuda'):
-        foretold = step_peak(cfg, B, 'bfloat16', c.device)/1e9
+        foretold = forecast(cfg, B, 'bfloat16', c.device).peak/1e9
         found |= dict(foretold_gb=foretold, off_by=foretold/found['peak_gb'] - 1)
     return found
 

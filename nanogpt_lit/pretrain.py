@@ -441,11 +441,12 @@ def run_folder(
 def auto_batch(
     cfg: RunConfig,    # with the vocabulary size known; changed in place: `batch_size` and `grad_accum_steps`
     memory: int=None,  # bytes; None = what the device has free
+    shards: int=1,     # processes among which the weights are cut up
 ):
     "Cut a step's sequences into the fewest micro-steps that fit; `UserError` if not even one sequence does"
     t, device = cfg.train, pick_device(cfg.train.device)
     memory = memory or available_memory(device)
-    t.batch_size, t.grad_accum_steps = fit_batch_size(cfg, memory, device, optimizers=make_optimizers)
+    t.batch_size, t.grad_accum_steps = fit_batch_size(cfg, memory, device, shards, optimizers=make_optimizers)
     t.auto_batch = False
     print(f'batch size: a step of {t.batch_size*t.grad_accum_steps} sequences as {t.grad_accum_steps} x '
           f'{t.batch_size}, the largest that fit into {size(memory)}')
@@ -600,7 +601,7 @@ def _data_of(cfg, folder, again=False, origin=()):
         raise
 
 # %% ../nbs/15_pretrain.ipynb #a168f3b9
-def _made_ready(cfg, folder, origin, back, device, free=None):
+def _made_ready(cfg, folder, origin, back, device, free=None, shards=1):
     "`(train, val, tokenizer, batches)`, after everything that can be found wrong has been looked for"
     check_free(folder)
     with _data_of(cfg, folder, _is_own(back, folder) and 'input' not in back.changed, origin) as (train, val, tok):
@@ -612,7 +613,7 @@ def _made_ready(cfg, folder, origin, back, device, free=None):
         if back: _check_resume(cfg, back)
         _check_ids(cfg, train, val)
         check_weights_fit(cfg, free_memory(device) if free is None else free[0])
-        if cfg.train.auto_batch: auto_batch(cfg, free and free[1])
+        if cfg.train.auto_batch: auto_batch(cfg, free and free[1], shards)
         return train, val, tok, _plan(cfg, train, device)
 
 # %% ../nbs/15_pretrain.ipynb #f72e8ed7
@@ -765,7 +766,7 @@ def _pretrain(cfg, origin, s, folder, callbacks, quiet):
     s.check_batch(cfg.train.batch_size, cfg.train.grad_accum_steps)
     free = _room(s)
     with s.in_turn():
-        data = train, val, tok, _ = _made_ready(cfg, folder, origin, back, s.device, free)
+        data = train, val, tok, _ = _made_ready(cfg, folder, origin, back, s.device, free, s.world_size if isinstance(s, Sharded) else 1)
         callbacks = [*callbacks, *_questions(cfg.train, tok, folder, origin)]
     if val is None: print('no validation data: nothing is held out, and there will be no validation loss '
                           '(--val_data FILE)')

@@ -5,22 +5,24 @@
 # %% auto #0
 __all__ = ['PARTS', 'DEEP', 'FEW', 'SPARE', 'MUCH', 'PEAK_TFLOPS', 'TOKENS_PER_PARAMETER', 'FITS', 'param_table', 'flops_table',
            'flops_per_token', 'Ledger', 'Rehearsal', 'rehearse', 'forecast', 'size', 'training_memory',
-           'inference_memory', 'free_memory', 'available_memory', 'parse_bytes', 'largest_batch', 'step_peak',
-           'fit_batch_size', 'too_large', 'check_weights_fit', 'is_out_of_memory', 'memory_advice', 'explain_memory',
-           'eval_size', 'eval_share', 'validation_line', 'known_peak', 'measured_flops', 'peak_flops', 'trial_size',
-           'micro_step_s', 'update_s', 'Speed', 'measure', 'expected_loss', 'optimal_tokens', 'planned_vocabulary',
-           'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
+           'inference_memory', 'free_memory', 'available_memory', 'parse_bytes', 'largest_batch', 'in_slices',
+           'step_peak', 'fit_batch_size', 'too_large', 'check_weights_fit', 'is_out_of_memory', 'memory_advice',
+           'explain_memory', 'eval_size', 'eval_share', 'validation_line', 'known_peak', 'measured_flops', 'peak_flops',
+           'trial_size', 'micro_step_s', 'update_s', 'Speed', 'measure', 'expected_loss', 'optimal_tokens',
+           'planned_vocabulary', 'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
 
 # %% ../nbs/04a_sizing.ipynb #6b8f9484
 import math, re, time, weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 import psutil
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 from .attention import KVCache
 from .config import GPTConfig, RunConfig, TrainConfig, nanogpt_plan
@@ -145,11 +147,13 @@ def rehearse(
     accumulate: bool=False, # are there several micro-steps per step?
     optim_cfg=None,         # an `OptimConfig`, handed on to `optimizers`
     optimizers=_adamw,      # makes optimisers from (model, optim_cfg, device)
+    checkpointing: bool=False, # are activations of blocks forgotten, and computed again?
 ) -> Rehearsal:
     "One training step on fake tensors: no memory is taken and nothing is computed"
-    if cfg.n_layer > DEEP: return forecast(cfg, batch_size, dtype, device, accumulate, optim_cfg, optimizers)
+    if cfg.n_layer > DEEP: return forecast(cfg, batch_size, dtype, device, accumulate, optim_cfg, optimizers, checkpointing)
     with _measurable(batch_size, cfg), FakeTensorMode(), torch.device(device):
         model = GPT(cfg)
+        for block in model.blocks if checkpointing else (): block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
         model._check_ids = lambda *a, **kw: None           # fake ids have no values to check
         ids_BT = torch.zeros(batch_size, cfg.block_size, dtype=torch.int64)
         known = [*model.parameters(), *model.buffers(), ids_BT]
@@ -224,10 +228,11 @@ def forecast(
     accumulate: bool=False, # are there several micro-steps per step?
     optim_cfg=None,         # an `OptimConfig`, handed on to `optimizers`
     optimizers=_adamw,      # makes optimisers from (model, optim_cfg, device)
+    checkpointing: bool=False, # are activations of blocks forgotten, and computed again?
 ) -> Rehearsal:
     "What `rehearse` finds, to the byte, from rehearsals of shallow models with few sequences"
     few = FEW if batch_size > FEW[1] else (batch_size,)
-    found = [_of_depth(cfg, b, dtype, device, True, optim_cfg, optimizers) for b in few]
+    found = [_of_depth(cfg, b, dtype, device, True, optim_cfg, optimizers, checkpointing) for b in few]
     whole = found[0] if len(few) == 1 else _further(*found, batch_size - FEW[0], _on_line)
     return whole if accumulate else replace(whole, passes=whole.passes[:2])
 
@@ -338,24 +343,40 @@ def largest_batch(
     return fits
 
 # %% ../nbs/04a_sizing.ipynb #2ae0d7c5
+def in_slices(
+    r: Rehearsal,   # of the whole model in one process
+    cfg: GPTConfig, # the model
+    shards: int,    # processes among which weights, gradients and optimiser states are cut up
+) -> int: # bytes
+    "The peak of each process: its slices, what is gathered for a moment (two blocks, and what is in no block), and its activations"
+    if shards == 1: return r.peak
+    own = sum(r.parts[k] for k in ('weights', 'gradients', 'optimiser states'))
+    one, two = (sum(param_table(replace(cfg, n_layer=n)).values()) for n in (1, 2))
+    gathered = 2*4*(2*(two - one) + one - (two - one))     # weights and gradients, four bytes at most
+    return r.peak - max(0, own - own//shards - gathered)
+
 def step_peak(
     cfg: RunConfig, # settings of a run, `vocab_size` known
     device: str,    # a torch device name
+    shards: int=1,  # processes among which weights, gradients and optimiser states are cut up
     **kw,           # as for `forecast`: optimizers
 ):
     "A function from the size of a micro-step to the peak memory of a training step, in bytes; less than the whole step means accumulation"
     dtype, total = pick_dtype(device, cfg.train.dtype), cfg.train.batch_size*cfg.train.grad_accum_steps
-    def peak(batch_size): return forecast(cfg.model, batch_size, dtype, device, batch_size < total, cfg.optim, **kw).peak
+    def peak(batch_size):
+        r = forecast(cfg.model, batch_size, dtype, device, batch_size < total, cfg.optim, checkpointing=cfg.train.activation_checkpointing, **kw)
+        return in_slices(r, cfg.model, shards)
     return peak
 
 def fit_batch_size(
     cfg: RunConfig, # settings of a run
     memory: int,    # bytes that there are
     device: str='cpu',
+    shards: int=1,  # as for `step_peak`
     **kw,           # as for `forecast`: optimizers
 ) -> tuple[int, int]: # batch_size, grad_accum_steps
     "A step's sequences in the fewest equal micro-steps that fit into `memory`. Raises `UserError` if not even one sequence fits"
-    total, peak = cfg.train.batch_size*cfg.train.grad_accum_steps, step_peak(cfg, device, **kw)
+    total, peak = cfg.train.batch_size*cfg.train.grad_accum_steps, step_peak(cfg, device, shards, **kw)
     most = memory//(2*cfg.model.block_size*cfg.model.n_embd) + 1             # each token is kept once at least
     fits = largest_batch(peak, memory, min(total, most))
     if not fits: raise UserError(too_large(cfg, peak(1), memory, device, **kw))
@@ -396,7 +417,7 @@ def too_large(
 def _peak_of(cfg, change, device, **kw):
     "Peak memory of one sequence with a changed model"
     model, dtype = replace(cfg.model, **change), pick_dtype(device, cfg.train.dtype)
-    return forecast(model, 1, dtype, device, cfg.train.grad_accum_steps > 1, cfg.optim, **kw).peak
+    return forecast(model, 1, dtype, device, cfg.train.grad_accum_steps > 1, cfg.optim, checkpointing=cfg.train.activation_checkpointing, **kw).peak
 
 def check_weights_fit(
     cfg: RunConfig, # settings of a run, `vocab_size` known
@@ -425,7 +446,8 @@ def memory_advice(
 ) -> str:
     "What a training step needs, by part, and what to change"
     t, dtype = cfg.train, pick_dtype(device, cfg.train.dtype)
-    parts = training_memory(cfg.model, t.batch_size, dtype, device, accumulate=t.grad_accum_steps > 1, optim_cfg=cfg.optim, **kw)
+    parts = training_memory(cfg.model, t.batch_size, dtype, device, accumulate=t.grad_accum_steps > 1, optim_cfg=cfg.optim,
+                            checkpointing=t.activation_checkpointing, **kw)
     peak = parts.pop('at most, at one time')
     listed = ', '.join(f'{k} {size(n)}' for k, n in parts.items())
     smaller = max(1, t.batch_size//2)
@@ -676,7 +698,8 @@ def plan_lines(
     m, t, dtype = cfg.model, cfg.train, pick_dtype(device, cfg.train.dtype)
     params, flops = param_table(m), flops_table(m)
     n, total = sum(params.values()), sum(flops.values())
-    need = training_memory(m, t.batch_size, dtype, device, accumulate=t.grad_accum_steps > 1, optim_cfg=cfg.optim, optimizers=optimizers)
+    need = training_memory(m, t.batch_size, dtype, device, accumulate=t.grad_accum_steps > 1, optim_cfg=cfg.optim, optimizers=optimizers,
+                           checkpointing=t.activation_checkpointing)
     return [*_rows(f'parameters: {n:,}', {k: f'{v:,} {v/n:7.1%}' for k, v in params.items() if v}),
             *_rows(f'operations per token: {human(3*total)} to train, a third of it forward', {k: f'{v/total:.1%}' for k, v in flops.items()}),
             *_rows(f'memory to train on {t.batch_size} × {m.block_size} tokens at a time, {dtype} on {device}', {k: size(v) for k, v in need.items()}),

@@ -447,3 +447,33 @@ def test_slices_write_in_the_same_number_types(alone):
         cache = m.new_cache()
         for ids in (torch.zeros(1, 5, dtype=torch.int64), torch.ones(1, 1, dtype=torch.int64)): scores = m.hidden(ids, cache)
     assert torch.isfinite(scores).all() and scores.shape == (1, 1, 64)
+
+def run_config(**kw):
+    settings = dict(vocab_size=512, block_size=64, n_layer=6, n_head=2, n_embd=64, batch_size=64, device='cpu', dtype='float32')
+    return build(RunConfig, settings | kw)
+
+def test_auto_batch_counts_forgotten_activations_and_slices(monkeypatch):
+    from nanogpt_lit.pretrain import auto_batch
+    from nanogpt_lit.sharded import checkpoint_activations
+    from nanogpt_lit.sizing import Ledger, forecast, rehearse, step_peak
+    plain, forgetful = run_config(), run_config(activation_checkpointing=True)
+    assert forecast(forgetful.model, 5, checkpointing=True).peak == rehearse(forgetful.model, 5, accumulate=False, checkpointing=True).peak
+    assert step_peak(forgetful, 'cpu')(16) < .6*step_peak(plain, 'cpu')(16)
+    model, ids_BT = GPT(plain.model), torch.zeros(4, 64, dtype=torch.int64)
+    checkpoint_activations(model)
+    with Ledger([*model.parameters(), *model.buffers(), ids_BT]) as real: model(ids_BT, ids_BT)[1].backward()
+    foretold = rehearse(plain.model, 4, checkpointing=True)
+    assert max(map(max, foretold.passes)) - sum(foretold.parts[k] for k in ('weights', 'optimiser states')) == pytest.approx(real.peak, rel=.02)
+    memory, found = int(step_peak(plain, 'cpu')(8)), []
+    for cfg, shards in ((plain, 1), (plain, 8), (forgetful, 1), (forgetful, 8)):
+        cfg = replace(cfg, train=replace(cfg.train))
+        auto_batch(cfg, memory, shards)
+        found.append(cfg.train.batch_size)
+    assert found[0] == 8 and found[0] <= found[1] < found[2] <= found[3], found
+
+def test_slices_are_a_share_of_what_lasts():
+    from nanogpt_lit.sizing import forecast, in_slices
+    cfg = GPTConfig(vocab_size=512, block_size=64, n_layer=40, n_head=2, n_embd=64)
+    r = forecast(cfg, 2)
+    lasting = sum(r.parts[k] for k in ('weights', 'gradients', 'optimiser states'))
+    assert in_slices(r, cfg, 1) == r.peak and .7*lasting < r.peak - in_slices(r, cfg, 8) < 7/8*lasting
