@@ -834,13 +834,17 @@ def save(self: CheckpointCallback,
     if not self.out_dir.is_dir(): raise UserError(f'the folder {self.out_dir} has vanished')
     start = time.perf_counter()
     self.settle(t)
+    self._write(t)
+    self.save_s += time.perf_counter() - start
+
+# %% ../nbs/11_checkpoint.ipynb #7870acfd
+@patch
+def _write(self: CheckpointCallback, t):
     path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
     state = trainer_state(t, self.config, self.tokenizer_hash)
     if writes_aside(t): self.pending = Later(save_checkpoint, path, snapshot(state)), path, t.step
     else: self._written(t, save_checkpoint(path, state), t.step)
-    self.save_s += time.perf_counter() - start
 
-# %% ../nbs/11_checkpoint.ipynb #7870acfd
 @patch
 def _written(self: CheckpointCallback, t, path, step):
     "A checkpoint is whole and on the disk: point to it, forget the oldest, tell everybody"
@@ -905,8 +909,8 @@ def on_error(self: CheckpointCallback, t):
     with suppress(UserError, OSError): self.settle(t)
     gone = isinstance(t.error, (UserError, OSError)) and not self.out_dir.is_dir()
     if not (gone and t.step and t.strategy.is_main): return
-    path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
-    self._written(t, save_checkpoint(path, trainer_state(t, self.config, self.tokenizer_hash)), t.step)
+    self._write(t)
+    self.settle(t)
     raise UserError(f'the folder {self.out_dir} has vanished (was it moved or removed?): '
                     f'the run up to step {t.step} was saved '
                     f'as {t.last_checkpoint}; --auto_resume continues from there') from None

@@ -467,7 +467,7 @@ def restarted(
     note = Path(folder)/'.launch'
     if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0':
         # of an earlier launch, which may have had the same name
-        if _launch(): note.unlink(missing_ok=True)
+        if _launch() and note.is_file(): note.unlink(missing_ok=True)
         return False
     try: return note.is_file() and note.read_text() == _launch()
     except (OSError, ValueError): return False

@@ -191,6 +191,8 @@ def _depths(cfg):
     "Two depths from which one comes to `n_layer` in equal steps; a window's pattern is repeated twice in the first"
     kinds = len(cfg.window_pattern) if cfg.window else 1
     low = 2*kinds + cfg.n_layer % kinds
+    # too many layers to rehearse, and too long a pattern: its first layers stand for all
+    if min(low + kinds, cfg.n_layer) > DEEP: low, kinds = 2, 1
     return (low, low + kinds) if low + kinds < cfg.n_layer else (cfg.n_layer,)
 
 # %% ../nbs/04a_sizing.ipynb #cd107845
