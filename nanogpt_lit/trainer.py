@@ -714,8 +714,9 @@ def _compile(self: Trainer):
     batch = s.put(self.plan.batch(self.step, s.rank, s.world_size, 0, self.n_micro))
     evaluates = self._eval_due(True) and not self.eval_fn
     self.model = try_compile(self.raw_model, batch, s, self.say, mode, evaluates)
-    self.compiled = None if s.inside(self.model) is self.raw_model else s.inside(self.model)
-    self.recorded = self.recorded and self.compiled is not None
+    done = s.inside(self.model) is not self.raw_model
+    if done and evaluates: self.compiled = s.inside(self.model)      # what hasn't been proven isn't relied on
+    self.recorded = self.recorded and done
     if self.recorded:
         for p in self.params: p.grad = torch.zeros_like(p)
 

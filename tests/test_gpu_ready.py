@@ -266,6 +266,15 @@ def test_thirty_steps_with_evaluation_are_two_graphs(tokens):
     finally: torch.compile = real
     assert len(graphs) == 2 and t.compiled is not None
 
+def test_what_was_not_proven_is_not_relied_on(tokens, monkeypatch):
+    "Without evaluations on the way, the last one takes the model as it is"
+    monkeypatch.setattr(torch, 'compile', lambda model, mode: Replayed(model))
+    cfg = TrainConfig(batch_size=4, max_steps=1, eval_interval=0, device='cpu', dtype='float32', compile=True)
+    t = trainer_of(GPT(SMALL), tokens, cfg, tokens)
+    t.say = lambda text: None
+    t.fit()
+    assert isinstance(t.model, Replayed) and t.compiled is None and t.whole_val_loss() > 0
+
 # --- speed against the peak -----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('name, bf16, tf32, half', [
