@@ -178,6 +178,22 @@ def _measurable(batch_size, cfg):
         raise UserError(f'{batch_size:,} sequences of {cfg.block_size:,} tokens at a time are more than any memory holds: '
                         'give a smaller --batch_size or --block_size') from None
 
+# %% ../nbs/04a_sizing.ipynb #e15b0c46
+def _micro_step(model, ids_BT, dtype, ledger):
+    "Forward and backward: what was kept between them, by kind, and the bytes in use during each"
+    begin = len(ledger.history)
+    with torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
+    names = {'copies': '16-bit copies of weights', 'activations': 'activations', 'scores': 'scores and loss'}
+    parts, turn = {names[k]: n for k, n in ledger.by_kind().items()}, len(ledger.history)
+    loss.backward()
+    return parts, [ledger.history[begin:turn], ledger.history[turn:]]
+
+def _update(optimizer, ledger):
+    "The most bytes in use during an optimiser's step, and those at its end"
+    begin = len(ledger.history)
+    optimizer.step()
+    return [max([ledger.total, *ledger.history[begin:]]), ledger.total]
+
 # %% ../nbs/04a_sizing.ipynb #68e961db
 _seen = {}                                     # rehearsals of shallow models: the same are asked for again and again
 
@@ -237,22 +253,6 @@ def forecast(
     found = [_of_depth(cfg, b, dtype, device, True, optim_cfg, optimizers, checkpointing) for b in few]
     whole = found[0] if len(few) == 1 else _further(*found, batch_size - FEW[0], _on_line)
     return whole if accumulate else replace(whole, passes=whole.passes[:2])
-
-# %% ../nbs/04a_sizing.ipynb #e15b0c46
-def _micro_step(model, ids_BT, dtype, ledger):
-    "Forward and backward: what was kept between them, by kind, and the bytes in use during each"
-    begin = len(ledger.history)
-    with torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
-    names = {'copies': '16-bit copies of weights', 'activations': 'activations', 'scores': 'scores and loss'}
-    parts, turn = {names[k]: n for k, n in ledger.by_kind().items()}, len(ledger.history)
-    loss.backward()
-    return parts, [ledger.history[begin:turn], ledger.history[turn:]]
-
-def _update(optimizer, ledger):
-    "The most bytes in use during an optimiser's step, and those at its end"
-    begin = len(ledger.history)
-    optimizer.step()
-    return [max([ledger.total, *ledger.history[begin:]]), ledger.total]
 
 # %% ../nbs/04a_sizing.ipynb #bbd969c8
 def size(
