@@ -7,9 +7,9 @@ __all__ = ['FORMAT', 'TABLE', 'SMALL_TABLE', 'MOST_VALUES', 'MOST_CONTAINERS', '
            'CONTENT', 'SETTINGS', 'MAY_DIFFER', 'TO_RESUME', 'ONLY_TO_RESUME', 'RUN_FILES', 'NEEDED', 'rng_state',
            'set_rng_state', 'plain', 'checksum', 'trainer_state', 'save_checkpoint', 'n_bytes', 'survey',
            'survey_pickle', 'tame', 'read_tamely', 'why_unread', 'load_checkpoint', 'Foreign', 'peek', 'verified',
-           'effective', 'differing', 'check_fit', 'fit_weights', 'bare_name', 'built', 'restore', 'check_averages',
-           'step_of', 'checkpoints', 'newest_good', 'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'is_sharded',
-           'remove_sharded', 'snapshot', 'Later', 'writes_aside', 'CheckpointCallback']
+           'effective', 'differing', 'check_fit', 'fit_weights', 'bare_name', 'built', 'release', 'restore',
+           'check_averages', 'step_of', 'checkpoints', 'newest_good', 'latest_checkpoint', 'strip_checkpoint',
+           'set_aside', 'is_sharded', 'remove_sharded', 'snapshot', 'Later', 'writes_aside', 'CheckpointCallback']
 
 # %% ../nbs/11_checkpoint.ipynb #49eeb109
 import hashlib, os, pickle, platform, random, re, secrets, shlex, shutil, struct, threading, time, tomllib, warnings, zipfile
@@ -493,6 +493,12 @@ def _or_damaged(field):
     except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError) as e:
         raise UserError(f'the checkpoint is damaged ({field} cannot be put back: {type(e).__name__}): '
                         'use an earlier one') from None
+
+def release(
+    ckpt: dict, # a checkpoint that has been put back; changed
+):
+    "Let go of the tensors of a checkpoint, which would else stay in memory for as long as anybody knows its settings"
+    for k in ('model', 'optimizer', 'averages'): ckpt.pop(k, None)
 
 def restore(
     t: Trainer,  # built from the checkpoint's configuration, or a changed one

@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'FINETUNE_PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nan
            'nanogpt_chat', 'nanogpt_bench', 'ShapeKnobs', 'BlockKnobs', 'ReachKnobs', 'GPTConfig', 'SourceKnobs',
            'TextKnobs', 'DataConfig', 'RateKnobs', 'OptimConfig', 'LengthKnobs', 'MachineKnobs', 'WatchKnobs',
            'SaveKnobs', 'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig',
-           'InspectConfig', 'CompareConfig', 'CorpusKnobs', 'PrepareConfig', 'PlanConfig', 'ChoiceKnobs',
+           'InspectConfig', 'CompareConfig', 'CorpusKnobs', 'PrepareConfig', 'PlanConfig', 'shape_hints', 'ChoiceKnobs',
            'SampleConfig', 'ImportConfig', 'ExportConfig', 'ExampleKnobs', 'RemedyKnobs', 'TuneKnobs', 'FinetuneConfig',
            'EvalConfig', 'ChatConfig', 'PlotConfig', 'MonitorConfig', 'ReportConfig', 'RaceKnobs', 'BenchConfig',
            'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
@@ -669,6 +669,20 @@ class PlanConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
+# %% ../nbs/00a_config.ipynb #e3ce1414
+@dataclass
+class ShapeKnobs:
+    "What a checkpoint of another code base may not say of its network"
+    n_head: int|None = None          # heads, where a foreign checkpoint doesn't say
+    block_size: int|None = None      # context length, where it doesn't say (CS336)
+    rope_theta: float|None = None    # base of the rotary wavelengths, where it doesn't say (CS336)
+
+def shape_hints(
+    cfg: ShapeKnobs,
+) -> dict:
+    "Keywords for `load_run`"
+    return {k: getattr(cfg, k) for k in ('n_head', 'block_size', 'rope_theta')}
+
 # %% ../nbs/00a_config.ipynb #dccc061e
 @dataclass
 class ChoiceKnobs:
@@ -686,7 +700,7 @@ class ChoiceKnobs:
 
 # %% ../nbs/00a_config.ipynb #efc2f058
 @dataclass
-class SampleConfig(ChoiceKnobs):
+class SampleConfig(ShapeKnobs, ChoiceKnobs):
     "Knobs of `nanogpt-sample`"
     repetition_penalty: float = 1.   # above 1 pushes down tokens that the text already has (1.2 is common)
     stop: list[str] = field(default_factory=list)    # texts that end a sample, and are not shown: \n works
@@ -714,7 +728,7 @@ class SampleConfig(ChoiceKnobs):
 
 # %% ../nbs/00a_config.ipynb #ad89b3ad
 @dataclass
-class ImportConfig:
+class ImportConfig(ShapeKnobs):
     "Knobs of `nanogpt-import`"
     source: str = ''                 # Hugging Face folder or name, or a checkpoint of nanoGPT,
                                      # build-nanogpt or CS336
@@ -722,13 +736,10 @@ class ImportConfig:
     tokenizer: str|None = None       # gpt2, or a tokenizer folder or file;
                                      # None = the one that belongs to the source
     vocab_size: int|None = None      # ids to keep of a padded vocabulary; None = as many as the tokenizer has
-    n_head: int|None = None          # heads, where the source doesn't say (CS336)
-    block_size: int|None = None      # context length, where the source doesn't say (CS336)
-    rope_theta: float|None = None    # base of the rotary wavelengths, where the source doesn't say (CS336)
     overwrite: bool = False          # replace a run that is already in out_dir
 
 @dataclass
-class ExportConfig:
+class ExportConfig(ShapeKnobs):
     "Knobs of `nanogpt-export`"
     run: str = ''                    # run folder, or anything else that nanogpt-sample takes
     out_dir: str = 'hf'              # folder to make
@@ -807,7 +818,7 @@ class TuneKnobs:
 
 # %% ../nbs/00a_config.ipynb #bf86d2ef
 @dataclass
-class FinetuneConfig(TuneKnobs, RemedyKnobs, ExampleKnobs):
+class FinetuneConfig(ShapeKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
     "Knobs of `nanogpt-finetune`"
     out_dir: str = 'runs/finetune'   # the run folder
     eval_interval: int = -1          # steps between validation losses; -1 = after every step
@@ -819,6 +830,7 @@ class FinetuneConfig(TuneKnobs, RemedyKnobs, ExampleKnobs):
                                      # none = three held-out ones
     max_new_tokens: int = 120        # length of these answers
     log_interval: int = 1            # steps between log lines
+    show_config: bool = False        # print all settings at the start, not only those that were changed
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
     resume: bool = False             # continue from --checkpoint_path
     checkpoint_path: str|None = None # fine-tuning checkpoint for --resume
@@ -856,7 +868,7 @@ FINETUNE_PRESETS = {
 
 # %% ../nbs/00a_config.ipynb #9c1ae5cb
 @dataclass
-class EvalConfig:
+class EvalConfig(ShapeKnobs):
     "Knobs of `nanogpt-eval`"
     run: str = ''                    # run folder, checkpoint, or Hugging Face folder or name
     tasks: list[str] = field(default_factory=lambda: ['loss', 'cloze']) # loss, cloze, hellaswag,
@@ -887,7 +899,8 @@ class EvalConfig:
 @dataclass
 class ChatConfig:
     "Knobs of `nanogpt-chat`"
-    run: str = 'runs/finetune'       # run folder, checkpoint, or Hugging Face folder or name
+    run: str|None = None             # run folder, checkpoint, or Hugging Face folder or name;
+                                     # None = the newest tuned run
     system: str = ''                 # system prompt
     temperature: float = .7          # below 1 bolder towards the likely, above 1 more random;
                                      # 0 = always the likeliest

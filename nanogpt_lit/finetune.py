@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from .core import (ANY, COUNT, DIGEST, NUMBER, TEXT, Kind, UserError, atomic_write, build, check_writable,
                               flat_fields, flat_values, misfit, parse_value, read_json, read_text, seed_everything,
-                              set_threads, show_changes, to_toml, warn)
-from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig, nanogpt_finetune
+                              set_threads, to_toml, warn)
+from .config import PRESETS, FinetuneConfig, OptimConfig, RunConfig, TrainConfig, nanogpt_finetune, shape_hints
 from .tokenizer import Tokenizer, load_tokenizer
 from .model import GPT, GPTConfig
 from .sizing import explain_memory
@@ -29,7 +29,7 @@ from .loader import TokenData
 from .optim import make_optimizers
 from .trainer import Callback, LogLines, MetricsFile, ProgressBar, SingleDevice, Trainer
 from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
-from .checkpoint import (RUN_FILES, CheckpointCallback, check_fit, checkpoints, newest_good, peek, restore, save_checkpoint,
+from .checkpoint import (RUN_FILES, CheckpointCallback, check_fit, checkpoints, newest_good, peek, release, restore, save_checkpoint,
                                     set_aside)
 from .distributed import as_one
 from .sharded import strategy_for
@@ -37,11 +37,11 @@ from .evaluate import evaluate_loss
 from .report import BEFORE, ReportFailure, write_report
 from .benchmarks import data_of_run, open_text
 from .watch import Heartbeat
-from .pretrain import SaveLines, auto_threads, check_free, exit_code, kept_end, own_or_named, run_folder
+from .pretrain import SaveLines, auto_threads, check_free, exit_code, kept_end, own_or_named, run_folder, tell_settings
 from .instructions import (TEMPLATES, ChatPlan, Examples, bare_tokens, encode_examples, encode_turns, is_prepared, load_examples,
                                       may_replace, read_instructions, save_examples, split_examples, template_of, token_examples,
                                       with_replay, with_template)
-from .interop import folded, load_run
+from .interop import SaysTooLittle, folded, load_run
 from .lora import LoRAConfig, adapters, add_lora, grow_vocab, merge_lora, save_adapter
 
 # %% ../nbs/16_finetune.ipynb #032f7fa1
@@ -61,7 +61,8 @@ def open_base(
 ) -> Base:
     "The pretrained model, or random weights and a loud warning. `UserError` if its tokenizer isn't its own"
     path = cfg.pretrained_checkpoint
-    try: run = load_run(path, 'cpu', cfg.tokenizer)
+    try: run = load_run(path, 'cpu', cfg.tokenizer, **shape_hints(cfg))
+    except SaysTooLittle: raise                              # it is there, and sound
     except UserError as e:
         if not cfg.random_init or _loads(path): raise        # with its weights all right, its tokenizer must be wrong
         if _slip(cfg, origin or {}): raise UserError(f'{e} (--random_init begins with random weights instead)') from None
@@ -279,7 +280,7 @@ def _held_out_questions(val, tokenizer, template, n=3):
     return out
 
 # %% ../nbs/16_finetune.ipynb #80e8cb6d
-PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path')
+PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'show_config', 'n_head', 'block_size', 'rope_theta')
 
 def find_tuned(
     cfg: FinetuneConfig, # `resume`, `checkpoint_path`, `auto_resume`, `out_dir`
@@ -303,7 +304,8 @@ def find_tuned(
 def _saved(cfg, shape, examples):
     "What a checkpoint says of its settings: those of the network flat, those of tuning under a name of their own"
     to_load = {k: getattr(cfg, k) for k in ('lora_rank', 'lora_alpha')}     # without them its weights can't be read
-    return flat_values(shape) | to_load | dict(tuning=flat_values(cfg), examples=examples)
+    told = {k: v for k, v in flat_values(cfg).items() if k not in shape_hints(cfg)}         # of the base, whose shape is known now
+    return flat_values(shape) | to_load | dict(tuning=told, examples=examples)
 
 def _told(config):
     "Those settings by name, as checkpoints of earlier versions have them"
@@ -534,6 +536,7 @@ def _found(cfg, origin, s):
                   'put the run folder on a disk that all machines see, or copy it to each of them')
     return (ckpt, path, *(tuned_config(cfg, ckpt['config'], origin) if ckpt else (cfg, {})))
 
+# %% ../nbs/16_finetune.ipynb #5244fdf7
 def _check_adapters(cfg, model):
     "`UserError` for adapters that can't be, while nothing has been written yet"
     if not cfg.lora_rank: return
@@ -543,6 +546,7 @@ def _check_adapters(cfg, model):
         raise UserError(f'lora_targets={" ".join(cfg.lora_targets)}: the model has none of these layers: '
                         f'expected some of {", ".join(sorted(layers))}')
 
+# %% ../nbs/16_finetune.ipynb #e057cb96
 def _accumulating(cfg, T, n_windows, origin):
     "The settings with as many micro-steps per step as make `tokens_per_step`, but for what the examples can't fill"
     if not cfg.tokens_per_step or origin.get('grad_accum_steps') == 'flag': return cfg
@@ -552,6 +556,7 @@ def _accumulating(cfg, T, n_windows, origin):
           + f' (the examples cannot fill {cfg.tokens_per_step:,})'*(steps < wanted))
     return replace(cfg, grad_accum_steps=steps)
 
+# %% ../nbs/16_finetune.ipynb #c3723928
 def _plans(cfg, base, train, val, origin):
     "`(settings, rows to train on, rows to validate on, old text to validate on)`"
     T = base.model.cfg.block_size
@@ -611,13 +616,14 @@ def _fingerprint(examples):
 
 # %% ../nbs/16_finetune.ipynb #10b5741d
 def _write_down(cfg, folder, tok, origin, quiet):
-    if not quiet: print(f'{show_changes(cfg, origin)}\n(all settings: {folder/"config.toml"})')
+    tell_settings(cfg, origin, folder, cfg.show_config, quiet)
     atomic_write(folder/'config.toml', to_toml(cfg))
     tok.save(folder/'tokenizer')
 
 def _continue(t, ckpt, path, changed, train):
     "Restore a checkpoint and say what is different from then"
     notes = [f'{k} {a} -> {b}' for k, (a, b) in changed.items()] + restore(t, ckpt)
+    release(ckpt)
     if ckpt['config'].get('examples') != _fingerprint(train): notes.append('the examples, which are not those of then')
     print(f'resuming {path} at step {t.step}' + ''.join(f'\n  changed: {o}' for o in notes))
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['HARMLESS', 'HUB_NAME', 'Record', 'read_pickle', 'write_pieces', 'save_tensors', 'save_safe', 'read_tensors',
-           'foreign_model', 'hub_folder', 'from_hf', 'to_hf', 'find_checkpoint', 'find_tokenizer', 'folded',
-           'LoadedRun', 'load_run', 'crop_vocab', 'sample_texts', 'sample_command', 'import_command', 'write_run',
-           'export_command']
+           'SaysTooLittle', 'foreign_model', 'hub_folder', 'from_hf', 'to_hf', 'find_checkpoint', 'find_tokenizer',
+           'folded', 'LoadedRun', 'load_run', 'crop_vocab', 'sample_texts', 'sample_command', 'import_command',
+           'write_run', 'export_command']
 
 # %% ../nbs/12_interop.ipynb #3d2f6147
 import json, math, os, pickle, re, secrets, shlex, stat, sys
@@ -22,11 +22,12 @@ from safetensors.torch import load_file, save_file
 from .core import (ANY, COUNT, NAME, UserError, atomic_write, build, check_writable, flat_values,
                               human, misfit, pick_device, pick_dtype, plain_name, read_json,
                               read_text, set_threads, to_toml, warn)
-from .config import ExportConfig, ImportConfig, RunConfig, SampleConfig
+from .config import ExportConfig, ImportConfig, RunConfig, SampleConfig, shape_hints
 from .tokenizer import load_tokenizer, marked_template
 from .model import GPT, GPTConfig
 from .generate import first_prompt, generate, prompt_ids, row_seeds, stream_text
-from .checkpoint import (TENSOR, bare_name, built, fit_weights, latest_checkpoint, read_tamely,
+from .monitor import newest_run
+from .checkpoint import (TENSOR, bare_name, built, latest_checkpoint, read_tamely,
                                     save_checkpoint, set_aside, survey, verified, why_unread)
 from .translate import (CS336, FAMILIES, NANOGPT, READABLE, family_of, gpt_config, hf_config,
                                    tidy, to_ours,
@@ -189,6 +190,9 @@ def _shape_of(weights, layout, hints):
 _COURSE = dict(context_length='block_size', num_heads='n_head', n_heads='n_head', rope_theta='rope_theta',
                max_seq_len='block_size')
 
+class SaysTooLittle(UserError):
+    "A checkpoint is sound, but doesn't tell all of its network's shape"
+
 def foreign_model(
     ckpt: dict,       # content of a checkpoint, from `read_pickle`
     path,             # where it was read
@@ -209,8 +213,8 @@ def foreign_model(
     if missing := [k for k in need if not isinstance(kw.get(k), int)]:
         flags = ' '.join(f'--{k} {"T" if k == "block_size" else "N"}' for k in missing)
         theta = ' (and --rope_theta, if it is not 10000)' if layout is CS336 and 'rope_theta' not in kw else ''
-        raise UserError(f'{path} does not say {" and ".join(missing)}: give {flags}{theta} to nanogpt-import: '
-                        f'nanogpt-import {shlex.quote(str(path))} {flags}')
+        raise SaysTooLittle(f'{path} does not say {" and ".join(missing)}: give {flags}{theta}, as nanogpt-sample, -eval, -export and -finetune '
+                        f'take it, or once for all: nanogpt-import {shlex.quote(str(path))} {flags}')
     cfg = tidy(GPTConfig(**kw))
     return built(cfg, to_ours(weights, cfg, layout), path).eval()
 
@@ -583,7 +587,7 @@ def _prompts(cfg, tokenizer, origin):
 def _load_for_sampling(cfg):
     "Model and tokenizer, ready to sample"
     source = cfg.out_dir if cfg.init_from == 'resume' else cfg.init_from
-    run = load_run(source, cfg.device)
+    run = load_run(source, cfg.device, **shape_hints(cfg))
     if run.tokenizer is None:
         raise UserError(f'{source} has no tokenizer that can be used here: '
                         + (run.note or 'put the folder that its training data was made with beside it, '
@@ -593,9 +597,20 @@ def _load_for_sampling(cfg):
     return run.model, run.tokenizer
 
 # %% ../nbs/12_interop.ipynb #66796fad
+def _newest_here():
+    "The run that wrote something last, for who names none"
+    try: run = newest_run()
+    except UserError:
+        raise UserError('there is no run here to sample from: name one, as in nanogpt-sample runs/mine, '
+                        'train one with nanogpt-train, or begin with nanogpt-quickstart') from None
+    print(f'{run}: the newest run here (nanogpt-sample FOLDER for another)', file=sys.stderr)
+    return run
+
 def sample_command(cfg: SampleConfig, origin=None):
     "Target of `nanogpt-sample`"
     set_threads(cfg.num_threads)
+    named = origin is None or {'out_dir', 'init_from'} & {*origin}
+    if not named and not Path(cfg.out_dir).exists(): cfg = replace(cfg, out_dir=str(_newest_here()))
     model, tok = _load_for_sampling(cfg)
     prompts, dtype = _prompts(cfg, tok, origin), pick_dtype(pick_device(cfg.device), cfg.dtype)
     stop = [s.replace('\\n', '\n').replace('\\t', '\t') for s in cfg.stop]
@@ -625,8 +640,7 @@ def import_command(cfg: ImportConfig):
     "Target of `nanogpt-import`"
     if not cfg.source:
         raise UserError('nothing to import: give a Hugging Face folder or name, or a checkpoint')
-    hints = dict(n_head=cfg.n_head, block_size=cfg.block_size, rope_theta=cfg.rope_theta)
-    run = load_run(cfg.source, 'cpu', cfg.tokenizer, **hints)
+    run = load_run(cfg.source, 'cpu', cfg.tokenizer, **shape_hints(cfg))
     folder = Path(cfg.out_dir or f'runs/{Path(cfg.source).stem}')
     tok, have = run.tokenizer, run.model.cfg.vocab_size
     old = [*folder.glob('*.pt')]
@@ -672,7 +686,7 @@ def export_command(cfg: ExportConfig):
     if not cfg.run: raise UserError('nothing to export: give a run folder or a checkpoint')
     if os.path.lexists(out/'config.json') and not cfg.overwrite:
         raise UserError(f'{out} already holds a model: give another --out_dir, or --overwrite')
-    run = load_run(cfg.run, 'cpu')
+    run = load_run(cfg.run, 'cpu', **shape_hints(cfg))
     to_hf(run, out, dtype=cfg.dtype, max_bytes=int(cfg.max_shard_gb*1e9))
     what = read_json(out/'config.json')['architectures'][0]
     size = sum(p.stat().st_size for p in out.glob('model*.safetensors') if _PIECE.fullmatch(p.name))

@@ -7,8 +7,8 @@ __all__ = ['PLACES', 'PER_CALL', 'LENGTHS', 'HARMLESS', 'SMALL_SPLIT', 'PROMPTS'
            'imported', 'newest_to_go_on', 'find_resume', 'own_or_named', 'resumed_config', 'kept_end', 'inexact',
            'is_tuned', 'settings_in', 'saved_settings', 'check_tokenizer', 'Samples', 'samples_of', 'EvalLines',
            'SaveLines', 'first_save', 'Run', 'run_folder', 'auto_batch', 'safe', 'auto_threads', 'make_trainer',
-           'check_free', 'pretrain', 'exit_code', 'train_command', 'plan_command', 'step_ms', 'fastest_setting',
-           'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_report']
+           'check_free', 'tell_settings', 'pretrain', 'exit_code', 'train_command', 'plan_command', 'step_ms',
+           'fastest_setting', 'quickstart_config', 'prepare_quickstart_data', 'quickstart', 'quickstart_report']
 
 # %% ../nbs/15_pretrain.ipynb #d8550ce8
 import hashlib, json, os, platform, re, shlex, signal, sys, time
@@ -36,7 +36,7 @@ from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .watch import Heartbeat, alive, read_status
 from . import limits as _limits # brings --max_cpu and --max_memory
 from .checkpoint import (ONLY_TO_RESUME, CheckpointCallback, Foreign, check_fit, checkpoints, fit_weights, latest_checkpoint,
-                                    load_checkpoint, peek, set_aside)
+                                    load_checkpoint, peek, release, set_aside)
 from .interop import foreign_model, load_run, read_pickle, sample_texts
 from .distributed import as_one, claim_folder, restarted
 from .fleet import tokens_at
@@ -617,12 +617,22 @@ def _made_ready(cfg, folder, origin, back, device, free=None, shards=1):
         return train, val, tok, _plan(cfg, train, device)
 
 # %% ../nbs/15_pretrain.ipynb #f72e8ed7
+def tell_settings(
+    cfg,                # a `RunConfig` or `FinetuneConfig`
+    origin: dict,       # where settings came from
+    folder: Path,       # of the run
+    every: bool=False,  # all of them, not only the changed ones
+    quiet: bool=False,  # only if all of them were asked for
+):
+    "Print the settings of a run that is about to begin"
+    if every: print(show_config(cfg, origin))
+    elif not quiet: print(f'{show_changes(cfg, origin)}\n(all settings: {folder/"config.toml"}, or --show_config)')
+
 def _move_in(cfg, folder, tok, origin, back, quiet):
     "Make room in the folder, and write down what is about to be trained"
     if not _is_own(back, folder) and (old := set_aside(folder)):
         print(f'an earlier run in {folder} was moved to {old}' + ' (add --auto_resume to continue one instead)'*(not cfg.train.auto_resume))
-    if cfg.train.show_config: print(show_config(cfg, origin))
-    elif not quiet: print(f'{show_changes(cfg, origin)}\n(all settings: {folder/"config.toml"}, or --show_config)')
+    tell_settings(cfg, origin, folder, cfg.train.show_config, quiet)
     if cfg.optim.min_lr > cfg.optim.learning_rate and cfg.optim.schedule != 'constant':
         warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a lower --min_lr')
     atomic_write(folder/'config.toml', to_toml(cfg))
@@ -633,6 +643,7 @@ def _move_in(cfg, folder, tok, origin, back, quiet):
 def _continue(trainer, back, cfg):
     "Restore a checkpoint and say what is different from then"
     notes = restore_any(trainer, back.ckpt)
+    release(back.ckpt)
     if not trainer.strategy.is_main: return
     print(f'resuming {back.path} at step {trainer.step}')
     for k, (a, b) in back.changed.items(): print(f'  changed: {k} {a} -> {b}')
@@ -647,7 +658,9 @@ def _fit(cfg, folder, data, back, callbacks, quiet, s, weights=None):
     with explain_memory(cfg, s.device, lambda: safe(folder), optimizers=make_optimizers):
         trainer = make_trainer(cfg, batches, val, tok, folder, callbacks, quiet, s)
         if back: _continue(trainer, back, cfg)
-        elif cfg.train.start_from: fit_weights(trainer.raw_model, weights, cfg.train.start_from)
+        elif cfg.train.start_from:
+            fit_weights(trainer.raw_model, weights, cfg.train.start_from)
+            weights.clear()
         try: return trainer.fit()
         finally:
             if isinstance(batches, Prefetcher): batches.close()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_BYTES', 'as_document', 'source_list', 'training_texts', 'numbered', 'rank_order', 'CharTokenizer',
-           'read_meta_pkl', 'load_tokenizer', 'marked_template', 'plain_template', 'merges_beside', 'tokenizer_in']
+           'read_meta_pkl', 'load_tokenizer', 'marked_template', 'merges_beside', 'tokenizer_in']
 
 # %% ../nbs/02_tokenizer.ipynb #65a56976
 import ast, base64, binascii, hashlib, io, json, os, pickle, pickletools, re, stat
@@ -252,7 +252,8 @@ def _reading(path, read_as=''):
 
 def _brief(e, most):
     "One line of a message: a file may put anything into it, of any length"
-    return ' '.join(str(e)[:most].split())
+    told = 'it ends too early' if isinstance(e, EOFError) else type(e).__name__
+    return ' '.join(str(e)[:most].split()) or told              # not every exception has words
 
 # %% ../nbs/02_tokenizer.ipynb #e2515fd3
 MOST_BYTES = 2**27      # of a file of a tokenizer; the largest in use have a quarter of it
@@ -938,28 +939,23 @@ _MARKED = {plain: f"{head}{{% if m['role'] == 'assistant' %}}{{% generation %}}{
            for plain, (head, said, tail) in _SAID.items()}
 
 def marked_template(
-    template: str, # a chat template
+    template: str,     # a chat template
+    marks: bool=True,  # False = without them, the other way round
 ) -> str:
     "A template of ours with `{% generation %}` around what the model learns; any other as it is"
-    for plain, marked in _MARKED.items(): template = template.replace(plain, marked)
-    return template
-
-def plain_template(
-    template: str, # a chat template
-) -> str:
-    "The inverse of `marked_template`"
-    for plain, marked in _MARKED.items(): template = template.replace(marked, plain)
+    for plain, marked in _MARKED.items():
+        template = template.replace(plain, marked) if marks else template.replace(marked, plain)
     return template
 
 # %% ../nbs/02_tokenizer.ipynb #482453c5
 def _template_beside(path):
     "The chat template that lies beside a tokenizer.json, or None"
     file, config = path.parent/'chat_template.jinja', path.parent/'tokenizer_config.json'
-    if file.exists(): return plain_template(read_text(_checked(file)))
+    if file.exists(): return marked_template(read_text(_checked(file)), False)
     told = _load_json(config).get('chat_template') if config.exists() else None
     if not isinstance(told, str): return None
     with _reading(config): told.encode()                         # it will have to be written again
-    return plain_template(told)
+    return marked_template(told, False)
 
 def _names_beside(path):
     "What the tokenizer_config.json beside a tokenizer.json calls its special tokens"

@@ -4,18 +4,16 @@ what their users look for.
 `python train.py` is `nanogpt-train` here, `python -m cs336_basics.data2token` is `nanogpt-tokenizer encode`, and so on: the table is in
 the tutorials.
 """
-import argparse, json, os, re, shlex, subprocess, sys
+import argparse, json, os, re, shlex
 from pathlib import Path
 import numpy as np
 import pytest
-
-BIN = Path(sys.executable).parent
+import harness
 
 def run(line, cwd, code=0):
     "A command line as it would be typed; its output"
     words = shlex.split(line)
-    r = subprocess.run([str(BIN/words[0]), *words[1:]], capture_output=True, text=True, cwd=cwd, timeout=300, stdin=subprocess.DEVNULL,
-                       env=os.environ | {'OMP_NUM_THREADS': '1'})
+    r = harness.run(*words, cwd=cwd, env=os.environ | {'OMP_NUM_THREADS': '1'})
     assert r.returncode == code, (r.returncode, r.stdout[-2000:], r.stderr[-3000:])
     assert 'Traceback' not in r.stderr, r.stderr
     return r.stdout + r.stderr

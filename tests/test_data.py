@@ -5,13 +5,12 @@ Every test runs the real `nanogpt-prepare` in processes of its own; what it does
 import bz2, csv, gzip, hashlib, json, lzma, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
+from harness import BIN, run
 
-BIN = Path(sys.executable).parent
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='/proc and resource limits of Linux')
 
 def prepare(*words, cwd, **kw):
-    return subprocess.run([str(BIN/'nanogpt-prepare'), *map(str, words)], capture_output=True, text=True, cwd=cwd, timeout=300,
-                          stdin=subprocess.DEVNULL, **kw)
+    return run('nanogpt-prepare', *words, cwd=cwd, **kw)
 
 def fingerprint(folder): # names and content of all files
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}

@@ -1,9 +1,9 @@
 """A run whose disk fills up, whose folder is read-only, vanishes or moves to another place: one clear sentence, and what was saved stays good."""
-import argparse, os, shutil, signal, subprocess, sys, time
+import argparse, os, shutil, signal, subprocess, time
 from pathlib import Path
 import pytest
+from harness import BIN
 
-BIN = Path(sys.executable).parent
 TINY = ('--input text.txt --tokenizer char --n_layer 2 --n_head 2 --n_embd 64 --block_size 32 --batch_size 4 --device cpu --num_threads 1 --workers 1 '
         '--log_interval 1 --eval_interval 0 --checkpoint_interval 2').split()
 

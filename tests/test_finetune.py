@@ -1,16 +1,15 @@
 "Evaluation and fine-tuning as a user meets them: real data, interruptions, several processes, other people's packages."
-import json, os, signal, subprocess, sys, time
+import json, signal, subprocess, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-
-BIN = Path(sys.executable).parent
-ENV = {**os.environ, 'PYTHONUTF8': '1', 'OMP_NUM_THREADS': '1'}
+import harness
+from harness import BIN, ENV
 
 def run(*words, cwd, code=0, **kw):
-    r = subprocess.run([str(BIN/words[0]), *map(str, words[1:])], cwd=cwd, env=ENV, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, **kw)
+    r = harness.run(*words, cwd=cwd, env=ENV, **kw)
     assert r.returncode == code, r.stdout[-2000:] + r.stderr[-3000:]
     return r.stdout + r.stderr
 

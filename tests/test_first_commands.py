@@ -1,13 +1,14 @@
 """The first command of somebody who comes from one of five other trainers: what it takes from a folder that looks like theirs,
 what it says before the first step, and what it does with a slip.
 """
-import ast, contextlib, importlib, io, json, math, os, re, subprocess, sys
+import ast, contextlib, importlib, io, json, math, os, re, shutil, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
 import nanogpt_lit
+from harness import spoken
 from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_report, nanogpt_sample, nanogpt_train
 from nanogpt_lit.core import UserError, resolve
 from nanogpt_lit.evaluate import evaluate_loss
@@ -29,13 +30,10 @@ def here(tmp_path, monkeypatch):
 
 def train(line, code=0, command=nanogpt_train):
     "What `nanogpt-train` says to these words"
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        try: got = command(line.split() if isinstance(line, str) else line)
-        except SystemExit as e: got = e.code
-    assert got == code, said.getvalue()
-    assert 'fault of nanogpt_lit' not in said.getvalue(), said.getvalue()
-    return said.getvalue()
+    got, said = spoken(command, *(line.split() if isinstance(line, str) else line))
+    assert got == code, said
+    assert 'fault of nanogpt_lit' not in said, said
+    return said
 
 def settings(folder):
     import tomllib
@@ -391,3 +389,52 @@ def test_the_report_of_a_tuned_run(tune, base):
     Path('runs/finetune/tuning.json').write_text('{"figures": {}, "samples": [["a"]]}', encoding='utf-8')
     train('runs/finetune', 0, nanogpt_report)
     assert 'tuning.json' in Path('runs/finetune/report.html').read_text(encoding='utf-8').split('What could not be read')[1]
+
+def test_chat_finds_the_newest_tuned_run(tune, monkeypatch):
+    "…wherever it is, and says which; with none, what to do"
+    from nanogpt_lit.config import nanogpt_chat
+    monkeypatch.setattr('sys.stdin', io.StringIO('hello\n'))
+    said = train('--device cpu', 1, nanogpt_chat)
+    assert said.count('\n') == 1 and 'nanogpt-quickstart' in said and 'nanogpt-finetune' in said, said
+    tune('--max_steps 2 --out_dir runs/finetune')
+    tune('--max_steps 2 --out_dir runs/quickstart-chat')
+    said = train('--device cpu --max_new_tokens 4', 0, nanogpt_chat)
+    assert said.startswith('runs/quickstart-chat: the newest tuned run here (nanogpt-chat FOLDER for another)\n'), said
+
+def test_weights_that_do_not_say_their_number_of_heads(tune, base):
+    "Every command whose hint names --n_head takes it; a sound base is never replaced by random weights"
+    from nanogpt_lit.config import GPTConfig, nanogpt_eval, nanogpt_export
+    from nanogpt_lit.model import GPT
+    from nanogpt_lit.translate import NANOGPT, to_theirs
+    shutil.copytree(base/'tokenizer', 'bare/tokenizer')
+    shape = GPTConfig(vocab_size=270, block_size=64, n_layer=1, n_head=2, n_embd=16)
+    torch.save(to_theirs(GPT(shape).state_dict(), shape, NANOGPT), 'bare/weights.pt')
+    for command, words in ((nanogpt_sample, '--num_samples 1 --max_new_tokens 4'), (nanogpt_eval, '--data my.txt --tasks loss'), (nanogpt_export, '--out_dir hf')):
+        line = f'bare/weights.pt {words}' + ' --device cpu'*(command is not nanogpt_export)
+        said = train(line, 1, command)
+        assert 'does not say n_head: give --n_head N' in said and said.count('\n') == 1, said
+        train(f'{line} --n_head 2', 0, command)
+    own = '--pretrained_checkpoint bare/weights.pt --max_steps'
+    said = tune(f'{own} 2', 1)
+    assert 'does not say n_head: give --n_head N' in said and 'RANDOM' not in said, said
+    tune(f'{own} 2 --n_head 2')
+    assert 'at step 2' in tune(f'{own} 4 --auto_resume')
+    assert 'n_head' not in Path('runs/finetune/report.html').read_text(encoding='utf-8').split('How to go on')[1].split('Settings')[0]
+
+def test_sampling_without_a_name(base):
+    assert 'nanogpt-quickstart' in (said := train('--device cpu', 1, nanogpt_sample)) and said.count('\n') == 1, said
+    shutil.copytree(base, 'runs/mine')
+    said = train('--device cpu --num_samples 1 --max_new_tokens 4', 0, nanogpt_sample)
+    assert said.startswith('runs/mine: the newest run here (nanogpt-sample FOLDER for another)\n'), said
+
+def test_an_exam_that_nobody_asked_for(base):
+    "A text too short for cloze questions doesn't spoil the evaluation; who asks for them is told that there are none"
+    from nanogpt_lit.config import nanogpt_eval
+    said = train(f'{base} --device cpu --out_dir eval', 0, nanogpt_eval)
+    assert 'without the exam cloze: ' in said and 'bits_per_byte' in said, said
+    assert 'error: ' in train(f'{base} --device cpu --out_dir eval --tasks loss cloze', 1, nanogpt_eval)
+
+def test_all_settings_of_a_tuning(tune):
+    said = tune('--max_steps 2 --show_config')
+    assert len(re.findall('(?m)^[* ] [a-z_0-9]+ +=', said)) > 40
+    assert 'or --show_config)' in tune('--max_steps 2')

@@ -2,12 +2,13 @@
 
 Everything is refused in one sentence, or counted; nothing that isn't ours is removed; nothing wrong is trained on.
 """
-import contextlib, gzip, io, json, os, random, re, subprocess, sys, threading, time
+import gzip, io, json, os, random, re, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, pytest
+from harness import heard as said
 from nanogpt_lit import corpus as corpora, data as preparing, fleet, loader
 from nanogpt_lit.config import nanogpt_prepare, nanogpt_tokenizer, nanogpt_train
-from nanogpt_lit.core import UserError, alone_in, misfit, sha256_file
+from nanogpt_lit.core import COUNT, UserError, alone_in, misfit, parse_json, read_json, read_small, sha256_file
 from nanogpt_lit.data import load_manifest, prepare, verify
 from nanogpt_lit.fleet import join_parts, prepare_parts, tokens_at, who_am_i
 from nanogpt_lit.loader import TokenData, open_tokens
@@ -24,12 +25,6 @@ def alone(tmp_path, monkeypatch):
     monkeypatch.setenv('NANOGPT_LIT_JOURNAL_S', '0')
     monkeypatch.setattr(fleet.retrying, '__defaults__', (3, .01, lambda text: None))
     monkeypatch.chdir(tmp_path)
-
-def said(command, *words, cwd=None):
-    "`(exit code, what it printed, its errors)` of a command in this process"
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): code = command([*map(str, words)])
-    return code, out.getvalue(), err.getvalue()
 
 def refused(result, *hints):
     "One sentence about a mistake, nothing about a bug"
@@ -685,3 +680,17 @@ def test_token_files_at_random():
         try: sum(TokenData(name, vocab_size=rng.choice([None, 60]))[:].tolist())
         except UserError: pass
         except Exception as e: raise AssertionError((case, name, data[:200], repr(e))) from e
+
+def test_no_file_of_ours_is_read_beyond_its_bound(tmp_path):
+    "A sparse file of ten gigabytes is refused before it is read, and a device without an end too"
+    for name in ('meta.json', 'adapter.json'):
+        with open(tmp_path/name, 'wb') as f: f.truncate(10*2**30)
+    for read in (read_json, read_small):
+        with pytest.raises(UserError, match='far too many'): read(tmp_path/'adapter.json')
+        with pytest.raises(UserError, match='not a file'): read('/dev/zero')
+        with pytest.raises(UserError, match='does not exist'): read(tmp_path/'none.json')
+    with pytest.raises(UserError, match='far too many'): load_manifest(tmp_path)
+    (tmp_path/'small.json').write_text('{"n": [1, 2]}')
+    assert read_json(tmp_path/'small.json', {'n': [COUNT]}, most=13) == {'n': [1, 2]}
+    with pytest.raises(UserError, match='has 13 bytes, far too many'): read_json(tmp_path/'small.json', most=12)
+    with pytest.raises(UserError, match='x.json is damaged'): parse_json(b'['*10**6, {}, 'x.json')

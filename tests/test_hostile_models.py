@@ -1,9 +1,8 @@
 "Models and checkpoints that somebody has made to do harm: each is refused in a sentence, in seconds, in little memory, and nothing of the user's is lost."
-import io, json, os, random, signal, subprocess, sys, time, warnings, zipfile
-from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
+import io, json, os, random, signal, subprocess, time, warnings, zipfile
 import pytest
 import torch
+from harness import BIN, heard
 from nanogpt_lit import config as commands
 from nanogpt_lit.checkpoint import (CheckpointCallback, checkpoints, checksum, load_checkpoint, newest_good, peek, plain,
                                     save_checkpoint, set_aside, strip_checkpoint)
@@ -19,7 +18,6 @@ from nanogpt_lit.tokenizer import CharTokenizer
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 SHAPE = dict(vocab_size=12, block_size=16, n_layer=2, n_head=2, n_embd=16)
-BIN = Path(sys.executable).parent
 
 def tiny(**kw): return GPT(GPTConfig(**SHAPE | kw)).eval()
 
@@ -33,12 +31,9 @@ def signed(path, state):
     return path
 
 def said(command, *words):
-    "Exit code and what a command prints, run in this process"
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        try: code = command([str(o) for o in words])
-        except SystemExit as e: code = e.code
-    return code, err.getvalue()
+    "Exit code and errors of a command, run in this process"
+    code, _, err = heard(command, *words)
+    return code, err
 
 def refused(f, *words, seconds=10):
     "The sentence with which `f` refuses; it may not take long"

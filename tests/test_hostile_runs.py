@@ -5,8 +5,8 @@ What must never happen: work that is lost, a file of somebody else's that is gon
 import argparse, json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
+from harness import BIN
 
-BIN = Path(sys.executable).parent
 SMALL = ('--n_layer 1 --n_head 2 --n_embd 32 --block_size 32 --batch_size 4 --device cpu --num_threads 1 --tokenizer char --log_interval 1 '
          '--eval_interval 0 --checkpoint_interval -1').split()
 LONG = ['--max_steps', '1000000']

@@ -1,8 +1,10 @@
 "Tokenizer files made to do harm, and tokenizer commands that could: each is refused in one sentence, soon, in little memory; nobody's file is replaced unasked."
 import base64, io, json, os, pickle, random, re, struct, subprocess, sys, time
+from functools import partial
 from pathlib import Path
 import numpy as np
 import pytest
+import harness
 from nanogpt_lit.config import nanogpt_tokenizer
 from nanogpt_lit.core import UserError
 from nanogpt_lit.encode import Tokenizer
@@ -255,17 +257,8 @@ def test_names_and_texts_do_not_steer_the_terminal(tok, home, say):
 
 # ---- thousands of small damages, seen from the command line
 
-def mutated(data, rng):
-    "Bytes cut off, changed, doubled or taken out, or a number or a text made absurd"
-    bad, i, n = bytearray(data), rng.randrange(max(1, len(data))), rng.choice([1, 1, 4, 40])
-    match rng.randrange(6):
-        case 0: del bad[i:]
-        case 1: bad[i:i + n] = rng.randbytes(n)
-        case 2: bad[i:i] = bad[i:i + n]*rng.choice([1, 3, 200])
-        case 3: del bad[i:i + n]
-        case 4: bad = re.sub(rb'\d+', lambda m: rng.choice([b'-1', b'1e400', b'9'*5000, b'null', b'[[]]', b'"\\u001b"', b'2147483647']) if rng.random() < .02 else m[0], bytes(bad))
-        case 5: bad = re.sub(rb'"[^"]{1,9}"', lambda m: rng.choice([b'"\\ud800"', b'"\\u001b]0;"', b'{}', b'7', b'"<b>"']) if rng.random() < .02 else m[0], bytes(bad))
-    return bytes(bad)
+mutated = partial(harness.mutated, numbers=[b'-1', b'1e400', b'9'*5000, b'null', b'[[]]', b'"\\u001b"', b'2147483647'],
+                  texts=[b'"\\ud800"', b'"\\u001b]0;"', b'{}', b'7', b'"<b>"'])
 
 def test_damaged_folders(tok, home, say):
     templated = Tokenizer(tok._ordinary, tok.special_tokens, merges=tok.merges)

@@ -3,33 +3,27 @@
 What is given up is given up in one sentence. Whatever isn't ours is still there afterwards, and a conversation is what it was.
 """
 import hashlib, io, json, os, random, shutil, signal, subprocess, sys, threading, time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import harness
+from harness import BIN, small_home, spoken
 
-BIN = Path(sys.executable).parent
-ENV = {**os.environ, 'PYTHONUTF8': '1', 'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1', 'MPLBACKEND': 'agg'}
-WORDS = 'the cat sat on mat and a dog ran to red house where it saw small bird in tall green tree'.split()
+ENV = {**harness.ENV, 'PYTHONUNBUFFERED': '1', 'MPLBACKEND': 'agg'}
 USUAL = '--pretrained_checkpoint base --device cpu --num_threads 1 --batch_size 4 --max_new_tokens 4 --generate_interval 0 --eval_iters 1'.split()
 FAULT = 'this is a fault of nanogpt_lit'
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
     "A folder with a base of three steps, some pairs, and a model tuned on them"
-    from nanogpt_lit.config import nanogpt_finetune, nanogpt_train
-    folder, draw, before = tmp_path_factory.mktemp('hostile'), random.Random(0), Path.cwd()
-    os.chdir(folder)
-    Path('text.txt').write_text('\n'.join(' '.join(draw.choices(WORDS, k=8)) for _ in range(2000)))
-    Path('pairs.jsonl').write_text('\n'.join(json.dumps(dict(prompt=f'the {a}?', completion=f'a {b}.')) for a in WORDS[:6] for b in WORDS[:6]))
-    try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            assert nanogpt_train('tiny --input text.txt --tokenizer bpe --tokenizer_vocab_size 300 --block_size 64 --n_layer 1 --n_head 2 --n_embd 32 --max_steps 3 '
-                                 '--device cpu --num_threads 1 --no-plot_loss --out_dir base'.split()) == 0
-            assert nanogpt_finetune([*USUAL, '--input', 'pairs.jsonl', '--max_steps', '2', '--out_dir', 'tuned']) == 0
-            assert nanogpt_finetune([*USUAL, '--input', 'pairs.jsonl', '--prepare', 'ready']) == 0
-    finally: os.chdir(before)
+    from nanogpt_lit.config import nanogpt_finetune
+    folder = small_home(tmp_path_factory.mktemp('hostile'), pairs=6)
+    with chdir(folder):
+        for more in (['--max_steps', '2', '--out_dir', 'tuned'], ['--prepare', 'ready']):
+            code, said = spoken(nanogpt_finetune, *USUAL, '--input', 'pairs.jsonl', *more)
+            assert code == 0, said[-2000:]
     return folder
 
 @pytest.fixture
@@ -39,10 +33,7 @@ def tune(home, tmp_path, monkeypatch):
     monkeypatch.chdir(home)
     def call(*words, max_steps=2, source='pairs.jsonl', out=tmp_path/'out'):
         given = [*USUAL, *(['--input', source] if source else []), '--max_steps', max_steps, *(['--out_dir', out] if out is not None else []), *words]
-        with redirect_stdout(io.StringIO()) as said, redirect_stderr(said):
-            try: code = nanogpt_finetune([str(o) for o in given])
-            except SystemExit as e: code = e.code
-        return code, said.getvalue()
+        return spoken(nanogpt_finetune, *given)
     call.out = tmp_path/'out'
     return call
 

@@ -1,8 +1,10 @@
 "Run folders that are damaged, or were made to do harm: report, plot, monitor and eval say in a sentence what is wrong, show what is left, and obey nothing that a file says."
 import argparse, json, os, random, re, shutil, subprocess, sys, time
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 import pytest
+import harness
 from nanogpt_lit.config import PlotConfig, nanogpt_eval, nanogpt_monitor, nanogpt_plot, nanogpt_report, nanogpt_train
 from nanogpt_lit.core import Screen, UserError
 from nanogpt_lit.monitor import one_line, plot_losses, read_metrics, run_table, scan_metrics, series
@@ -411,16 +413,8 @@ def test_settings_that_are_damaged_for_eval(run, say):
 
 # ---- a little of everything
 
-def mutated(data, rng):
-    bad, i, n = bytearray(data), rng.randrange(max(1, len(data))), rng.choice([1, 1, 4, 40])
-    match rng.randrange(6):
-        case 0: del bad[i:]
-        case 1: bad[i:i + n] = rng.randbytes(n)
-        case 2: bad[i:i] = bad[i:i + n]*rng.choice([1, 3, 200])
-        case 3: del bad[i:i + n]
-        case 4: bad = re.sub(rb'-?\d+(\.\d+)?', lambda m: rng.choice([b'-1', b'1e400', b'1e99', b'9'*5000, b'null', b'[[]]', b'"<b>"', b'NaN', b'true', b'0']) if rng.random() < .1 else m[0], bytes(bad))
-        case 5: bad = re.sub(rb'"[^"\n]{1,30}"', lambda m: rng.choice([b'"<b a=\\"x>"', b'"\\u001b]0;"', b'{}', b'7', b'[]', b'"$"']) if rng.random() < .1 else m[0], bytes(bad))
-    return bytes(bad)
+mutated = partial(harness.mutated, number=rb'-?\d+(\.\d+)?', text=rb'"[^"\n]{1,30}"', often=.1,
+                  numbers=[b'-1', b'1e400', b'1e99', b'9'*5000, b'null', b'[[]]', b'"<b>"', b'NaN', b'true', b'0'], texts=[b'"<b a=\\"x>"', b'"\\u001b]0;"', b'{}', b'7', b'[]', b'"$"'])
 
 def test_damaged_run_folders(run, say):
     rng, names = random.Random(0), ['config.toml', 'status.json', 'metrics.jsonl', 'baselines.json', 'data/meta.json', 'samples/step_00010.txt', 'tokenizer/tokenizer.json']

@@ -197,3 +197,20 @@ def test_characters_of_nanogpt_train_and_sample(tmp_path, capsys):
     from nanogpt_lit.config import nanogpt_sample
     assert nanogpt_sample([str(tmp_path/'run'), '--num_samples', '1', '--max_new_tokens', '20', '--start', 'to be', '--device', 'cpu']) == 0
     assert 'to be' in capsys.readouterr().out
+
+def test_more_shards_than_open_files(tmp_path):
+    "400 shards where 256 files may be open: batches equal those of one file, and those of a few shards cost nothing more"
+    ids = np.random.default_rng(0).integers(0, 300, 40_000).astype(np.uint16)
+    for k, part in enumerate(np.array_split(ids, 400)): np.save(tmp_path/f't_train_{k:04d}.npy', part)
+    np.save(tmp_path/'whole.npy', ids)
+    program = '''import resource, sys, numpy as np
+from nanogpt_lit.loader import TokenData, make_plan
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+many, again, whole = TokenData('t_train_*.npy', vocab_size=300), TokenData('t_train_*.npy'), TokenData('whole.npy')
+for step in range(4):
+    (x, y), (a, b), (c, d) = (make_plan(o, 32, 64).batch(step) for o in (many, whole, again))
+    assert (x == a).all() and (y == b).all() and (c == a).all()
+assert np.array_equal(many[:], whole[:]) and all(len(np.asarray(s)) == 100 for s in many.shards)
+print('equal')'''
+    done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == 'equal\n', done.stderr[-800:]

@@ -1,9 +1,9 @@
 """Memory as a shell sees it: a run under a hard limit, a model that no machine can hold, a batch size left to the machine, a plan."""
-import argparse, os, subprocess, sys
+import argparse, os, sys
 from pathlib import Path
 import pytest
+import harness
 
-BIN = Path(sys.executable).parent
 SMALL = ['tiny', '--tokenizer', 'char', '--device', 'cpu', '--num_threads', '1', '--eval_interval', '0', '--out_dir', 'run']
 
 @pytest.fixture
@@ -16,8 +16,7 @@ def run(*words, cwd, limit=None):
     def set_limit():
         import resource
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    return subprocess.run([str(BIN/words[0]), *map(str, words[1:])], capture_output=True, text=True, cwd=cwd, timeout=300, stdin=subprocess.DEVNULL,
-                          preexec_fn=set_limit if limit else None, env=os.environ | {'OMP_NUM_THREADS': '1'})
+    return harness.run(*words, cwd=cwd, preexec_fn=set_limit if limit else None, env=os.environ | {'OMP_NUM_THREADS': '1'})
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs a limit on the address space')
 def test_out_of_memory_is_one_sentence_and_what_was_saved_is_good(here):

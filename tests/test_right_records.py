@@ -1,35 +1,17 @@
 "Records, tuned checkpoints, penalties and exams have the right values: what other people's files and tests expect."
-import io, json, os, random, shutil
-from contextlib import redirect_stderr, redirect_stdout
+import json, random, shutil
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from harness import WORDS, small_home, spoken
 
-WORDS = 'the cat sat on mat and a dog ran to red house where it saw small bird in tall green tree'.split()
 SMALL = '--device cpu --num_threads 1 --max_new_tokens 4 --generate_interval 0 --eval_iters 1'.split()
-
-def spoken(command, *words):
-    "Exit code and everything that a command of ours said"
-    with redirect_stdout(io.StringIO()) as said, redirect_stderr(said):
-        try: code = command([str(o) for o in words])
-        except SystemExit as e: code = e.code
-    return code, said.getvalue()
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
     "A folder with a base of three steps and some pairs"
-    from nanogpt_lit.config import nanogpt_train
-    folder, draw, before = tmp_path_factory.mktemp('records'), random.Random(0), Path.cwd()
-    os.chdir(folder)
-    Path('text.txt').write_text('\n'.join(' '.join(draw.choices(WORDS, k=8)) for _ in range(2000)))
-    Path('pairs.jsonl').write_text('\n'.join(json.dumps(dict(prompt=f'the {a}?', completion=f'a {b}.')) for a in WORDS[:7] for b in WORDS[:7]))
-    try:
-        code, said = spoken(nanogpt_train, *'tiny --input text.txt --tokenizer bpe --tokenizer_vocab_size 300 --block_size 64 --n_layer 1 --n_head 2 --n_embd 32 --max_steps 3 '
-                            '--device cpu --num_threads 1 --no-plot_loss --out_dir base'.split())
-        assert code == 0, said[-2000:]
-    finally: os.chdir(before)
-    return folder
+    return small_home(tmp_path_factory.mktemp('records'), pairs=7)
 
 @pytest.fixture
 def tune(home, tmp_path, monkeypatch):

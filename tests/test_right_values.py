@@ -381,3 +381,57 @@ def test_an_old_checkpoint_elsewhere(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match='is refused: it asks for'): pretrain(cfg, origin)
     with pytest.raises(UserError): load_run('log/model_00040.pt', 'cpu', tokenizer=False)
     assert not os.path.exists('executed')
+
+@pytest.mark.parametrize('kind', ['pretrain', 'finetune'])
+def test_a_restored_checkpoint_is_let_go(tmp_path, monkeypatch, kind):
+    "After resuming, no tensor of the file stays in memory but the averages, which the optimiser took over"
+    import gc, weakref
+    from nanogpt_lit import finetune, pretrain
+    from nanogpt_lit.config import FinetuneConfig
+    from nanogpt_lit.interop import write_run
+    from nanogpt_lit.trainer import Callback
+    monkeypatch.chdir(tmp_path)
+    refs, alive = [], []
+    class Look(Callback):
+        def on_step_end(self, t): gc.collect(); alive.append(sum(r() is not None for r in refs))
+    def run(steps):
+        if kind == 'pretrain':
+            cfg, origin = build_nanogpt('t.npy', out_dir='run', auto_resume=True, max_steps=steps, vocab_size=300, n_layer=1, n_head=2, n_embd=8, block_size=32)[:2]
+            return pretrain.pretrain(cfg, origin, [Look()], quiet=True)
+        cfg = FinetuneConfig(pretrained_checkpoint='base', input=['x.jsonl'], out_dir='run', auto_resume=True, max_steps=steps, batch_size=2, device='cpu', checkpoint_interval=1, eval_interval=0)
+        return finetune.finetune(cfg, {'max_steps': 'flag'}, [Look()], quiet=True)
+    np.save('t.npy', np.arange(4000, dtype=np.uint16) % 300)
+    (tmp_path/'x.jsonl').write_text(''.join(json.dumps(dict(instruction=f'say {i}', response='a b')) + '\n' for i in range(9)))
+    (tmp_path/'base').mkdir()
+    write_run(tiny(block_size=64), Tokenizer.train([WORDS*20], 290, ['<|endoftext|>'], progress=False), tmp_path/'base', 1)
+    run(2)
+    module, name = (pretrain, 'restore_any') if kind == 'pretrain' else (finetune, 'restore')
+    before = getattr(module, name)
+    def watched(t, ckpt):
+        refs.extend(map(weakref.ref, ckpt['model'].values()))
+        return before(t, ckpt)
+    monkeypatch.setattr(module, name, watched)
+    alive.clear()
+    assert run(4).trainer.step == 4 and len(refs) > 3 and alive == [0, 0]
+
+def test_a_torn_meta_pkl_is_refused_with_a_reason(tmp_path):
+    "Python's reader ends with an exception that says nothing"
+    (tmp_path/'meta.pkl').write_bytes(pickle.dumps(dict(itos={0: 'a'}, stoi={'a': 0}))[:-8])
+    with pytest.raises(UserError, match='is refused: it ends too early;'): load_tokenizer(tmp_path/'meta.pkl')
+
+def test_tuning_in_the_folder_of_its_base_loses_nothing(tmp_path, monkeypatch):
+    "The base is set aside with its tokenizer, and can be sampled from there"
+    from nanogpt_lit.config import FinetuneConfig
+    from nanogpt_lit.finetune import finetune
+    from nanogpt_lit.interop import load_run, write_run
+    monkeypatch.chdir(tmp_path)
+    tok = Tokenizer.train([WORDS*20], 290, ['<|endoftext|>'], progress=False)
+    (tmp_path/'x.jsonl').write_text(''.join(json.dumps(dict(instruction=f'say {i}', response='a b')) + '\n' for i in range(9)))
+    (tmp_path/'run').mkdir()
+    write_run(tiny(block_size=64), tok, tmp_path/'run', 1)
+    cfg = FinetuneConfig(pretrained_checkpoint='run', input=['x.jsonl'], out_dir='run', max_steps=2, batch_size=2, device='cpu', eval_interval=0)
+    finetune(cfg, {'max_steps': 'flag'}, quiet=True)
+    for where in ('run', 'run/previous-1'):
+        run = load_run(where, 'cpu')
+        assert run.tokenizer is not None and run.tokenizer.vocab_size <= run.model.cfg.vocab_size
+    assert load_run('run/previous-1', 'cpu').tokenizer.hash == tok.hash and load_run('run/previous-1', 'cpu').step == 1

@@ -5,14 +5,10 @@ What these tests train is tiny; what they look at is whether a command does what
 import argparse, json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
+from harness import BIN, run
 
-BIN = Path(sys.executable).parent
 TINY = ['--n_layer', '1', '--n_head', '2', '--n_embd', '32', '--block_size', '32', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',
         '--tokenizer', 'char', '--log_interval', '1', '--eval_interval', '10', '--checkpoint_interval', '5', '--dropout', '0.1', '--lr_decay_steps', '60']
-
-def run(*words, cwd, **kw):
-    return subprocess.run([str(BIN/words[0]), *map(str, words[1:])], capture_output=True, text=True, cwd=cwd, timeout=300,
-                          stdin=subprocess.DEVNULL, **kw)
 
 def train(*words, cwd): return run('nanogpt-train', *words, cwd=cwd)
 
