@@ -20,8 +20,8 @@ from nanogpt_lit.generate import generate
 from nanogpt_lit.loader import BatchPlan, TokenData
 from nanogpt_lit.model import GPT
 from nanogpt_lit.optim import make_optimizers
-from nanogpt_lit.sizing import flops_per_token, peak_flops, step_peak
-from nanogpt_lit.trainer import Trainer, try_compile
+from nanogpt_lit.sizing import flops_per_token, forecast, peak_flops
+from nanogpt_lit.trainer import Trainer
 
 PARTS = {}                                                    # name → (function, limit in seconds)
 TOTAL_S = 540
@@ -75,7 +75,7 @@ def trainer(c, folder, cfg, batch_size, dtype='bfloat16', accumulate=1, strategy
     plan = BatchPlan(data, batch_size*accumulate, cfg.block_size, seed=0)
     optim = OptimConfig(learning_rate=6e-4, weight_decay=.1, warmup_steps=0, schedule='constant')
     train = TrainConfig(batch_size=batch_size, grad_accum_steps=accumulate, device=c.device, dtype='float32' if c.small and dtype == 'bfloat16' else dtype,
-                        max_steps=10**6, **kw)
+                        max_steps=10**6, **dict(compile=False) | kw)
     seed_everything(0)
     model = GPT(cfg).to(c.device) if strategy is None else strategy.prepare(strategy.new_model(cfg))
     return Trainer(model, plan, make_optimizers(model, optim, c.device), optim, train, strategy=strategy)
@@ -281,15 +281,14 @@ def gpt2_step(c, how, vocab_size):
     t = trainer(c, c.work, cfg, B)
     start = time.perf_counter()
     if how == 'compiled':
-        batch = t.strategy.put(t.plan.batch(0))
-        t.model = try_compile(t.raw_model, batch, t.strategy)
+        t._compile()
         if not c.small: expect(t.model is not t.raw_model, 'the model was not compiled')
     t.train_step()
     wait(c.device)
     first_s = time.perf_counter() - start
     found = speed(c, t, cfg, B) | dict(first_step_s=first_s)
     if how == 'eager' and c.device.startswith('cuda'):
-        foretold = step_peak(cfg, B, 'bfloat16', c.device)/1e9
+        foretold = forecast(cfg, B, 'bfloat16', c.device).peak/1e9
         found |= dict(foretold_gb=foretold, off_by=foretold/found['peak_gb'] - 1)
     return found
 
@@ -314,9 +313,9 @@ def compile_mode(c, mode, accumulate):
     "Seconds until the first step, and milliseconds of a step, by mode of compiling"
     if c.small and mode != 'default': return dict(skipped='a CPU has no CUDA graphs')
     cfg, B = gpt2(c), 2 if c.small else 16
-    t = trainer(c, c.work, cfg, B, accumulate=accumulate)
+    t = trainer(c, c.work, cfg, B, accumulate=accumulate, compile_mode=mode)
     start = time.perf_counter()
-    t.model = try_compile(t.raw_model, t.strategy.put([o[:B] for o in t.plan.batch(0)]), t.strategy, mode=mode)
+    t._compile()
     t.train_step()
     wait(c.device)
     return dict(compiled=t.model is not t.raw_model, first_step_s=time.perf_counter() - start, ms_per_step=ms_per_step(c, t.train_step))

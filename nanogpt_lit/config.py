@@ -289,9 +289,10 @@ class MachineKnobs:
                                      # it
     tf32: bool = True                # GPU: products of float32 matrices with 10 binary digits,
                                      # several times faster
-    compile: bool = False            # torch.compile the model
+    compile: bool|None = None        # torch.compile the model; None = on CUDA, nowhere else
     compile_mode: Literal['auto', 'default', 'reduce-overhead', 'max-autotune',
-                          'max-autotune-no-cudagraphs'] = 'auto' # auto = by device
+                          'max-autotune-no-cudagraphs'] = 'auto' # auto = default; the others
+                                     # compile longer, or keep gradients allocated
     deterministic: bool = False      # refuse operations whose result may differ from one run to the next
                                      # (GPU; slower)
     overfit_batch: bool = False      # debugging: train on the first batch only, and say whether it was
@@ -311,7 +312,9 @@ class WatchKnobs:
     show_config: bool = False        # print all settings at the start, not only those that were changed
     log_interval: int = 10           # steps between log lines
     eval_interval: int = 250         # steps between validation losses
-    eval_iters: int = 0              # batches per validation loss; 0 = the whole validation split
+    eval_iters: int = 0              # batches per validation loss; 0 = as eval_tokens says
+    eval_tokens: int = 0             # tokens per validation loss, the same windows each time, spread evenly
+                                     # over the split; 0 = the whole validation split
     eval_only: bool = False          # measure the losses of what there is, and end without training
     eval_train: bool = False         # measure the loss on as many batches of the training split too
     patience: int = 0                # stop early after so many evaluations without a better validation loss;
@@ -397,8 +400,8 @@ def _check_numbers(cfg):
     if cfg.max_tokens and cfg.max_epochs:
         raise UserError('the length of the run was given twice: '
                         'use --max_tokens or --max_epochs (0 switches one off)')
-    for k in ('eval_iters', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs', 'patience',
-              'min_delta', 'stop_on_overfit'):
+    for k in ('eval_iters', 'eval_tokens', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs',
+              'patience', 'min_delta', 'stop_on_overfit'):
         if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
 # %% ../nbs/00a_config.ipynb #4952ffb2
@@ -466,6 +469,9 @@ PRESETS |= {
         n_head=8, n_embd=512, block_size=256, dropout=.4, bias=False, batch_size=32, max_steps=30_000,
         learning_rate=2e-5, warmup_steps=100, eval_interval=2000, eval_iters=200, checkpoint_interval=2000,
         keep_last_n_checkpoints=2, eval_train=True)}
+
+# %% ../nbs/00a_config.ipynb #822188d8
+PRESETS |= {k: v | dict(eval_tokens=10_000_000) for k, v in PRESETS.items() if v.get('tokenizer') == 'gpt2'}
 
 # %% ../nbs/00a_config.ipynb #aa3e2ff2
 _cs336 = dict(out_dir='checkpoints', checkpoint_name='checkpoint_{step}.pt', pos='rotary', norm='rmsnorm', act='swiglu', bias=False,

@@ -377,17 +377,28 @@ def known_value(
 def pick_device(
     device: str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', …
 ) -> str:
-    "A usable torch device name; `UserError` if the one asked for isn't there"
+    "A usable torch device name; `UserError` if the one asked for isn't there. A GPU becomes this process's own"
     import torch
     there = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
-    if device == 'auto': return next(o for o in ('cuda', 'mps', 'cpu') if there[o])
+    if device == 'auto': device = next(o for o in ('cuda', 'mps', 'cpu') if there[o])
     kind, _, index = device.partition(':')
     if kind not in there or index and not re.fullmatch('[0-9]{1,4}', index):
         raise UserError(f'device={device!r} is unknown: use auto, cpu, cuda, cuda:N or mps')
     if not there[kind]: raise UserError(f'device={device!r} is not available here: use --device cpu or --device auto')
-    if kind == 'cuda' and index and int(index) >= torch.cuda.device_count():
-        raise UserError(f'device={device!r}: this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0')
-    return device
+    return _own_gpu(index) if kind == 'cuda' else device
+
+def _own_gpu(index):
+    "The GPU of this number, or of this process's number under torchrun: what is asked without a number from now on is asked about it"
+    import torch
+    rank, several = os.environ.get('LOCAL_RANK', ''), os.environ.get('WORLD_SIZE', '1') != '1'
+    if 'RANK' in os.environ and several and re.fullmatch('[0-9]{1,4}', rank): index = rank
+    if index and int(index) >= torch.cuda.device_count():
+        raise UserError(f"device='cuda:{index}': this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0")
+    # memory that grows in place is wasted less; torch reads this when it first touches the GPU
+    told = {'PYTORCH_CUDA_ALLOC_CONF', 'PYTORCH_ALLOC_CONF'} & {*os.environ}
+    if sys.platform == 'linux' and not told: os.environ['PYTORCH_CUDA_ALLOC_CONF'] = 'expandable_segments:True'
+    if index and torch.backends.cuda.is_built(): torch.cuda.set_device(int(index))
+    return f'cuda:{index}' if index else 'cuda'
 
 # %% ../nbs/00_core.ipynb #51da9ece
 def pick_dtype(

@@ -72,19 +72,17 @@ def device_of(
     device: str='auto', # as in `pick_device`
 ) -> str:
     "The device of one of several processes. `UserError` if there are more of them than devices"
-    if device == 'mps' or device == 'auto' and not torch.cuda.is_available():
-        device = 'cpu' if device == 'auto' else device
-    if device == 'mps':
+    kind, n = device.split(':')[0], torch.cuda.device_count()
+    if kind == 'mps':
         raise UserError("device='mps' cannot be shared by several processes: use --device cpu, "
                         "or one process")
-    kind = pick_device(device.split(':')[0])
-    if kind != 'cuda': return kind
-    n = torch.cuda.device_count()
+    if kind == 'auto': kind = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if kind != 'cuda' or not torch.cuda.is_available(): return pick_device(kind)
     if w.local_world_size > n:
         raise UserError(f'{w.local_world_size} processes were started on this machine, '
                         f'which has {n} CUDA device{"s"*(n != 1)}: '
                         f'use --nproc_per_node {n}, or --device cpu')
-    return f'cuda:{w.local_rank}'
+    return pick_device(f'cuda:{w.local_rank}')
 
 # %% ../nbs/13_distributed.ipynb #6a6bff7f
 def backend_of(
@@ -179,7 +177,7 @@ class DataParallel(SingleDevice):
         super().__init__(device_of(w, device), dtype)
         backend, limit = backend_of(self.device), timedelta(seconds=timeout_s)
         gpu = dict(device_id=torch.device(self.device)) if self.device.startswith('cuda') else {}
-        if gpu: torch.cuda.set_device(self.device); _met['nccl'] = True
+        if gpu: _met['nccl'] = True
         if not dist.is_initialized():
             dist.init_process_group(backend, store=dist.PrefixStore('group', self.store), rank=w.rank,
                                     world_size=w.world_size, timeout=limit, **gpu)
@@ -202,6 +200,9 @@ def wrap(self: DataParallel, model):
     known = signature(DistributedDataParallel).parameters
     buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers'
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **{buffers: False}, **gpu)
+
+@patch
+def inside(self: DataParallel, model): return model.module
 
 @patch
 def accumulate(self: DataParallel, model, last):

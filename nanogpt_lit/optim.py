@@ -122,6 +122,8 @@ class AdamW(Unmarked, torch.optim.AdamW):
 # %% ../nbs/08_optim.ipynb #4f4e7160
 class Muon(Unmarked, torch.optim.Optimizer):
     "Momentum with orthogonalised updates for matrices (Jordan 2024); all matrices of a shape are processed as one bank"
+    # with float16 torch's scaler sets `found_inf` for the length of a step: 1 where gradients overflowed, and nothing may change
+    _step_supports_amp_scaling = True
     def __init__(self,
         params,                   # 2-D parameters, or groups of them
         lr: float=.02,            # spectral norm of an update, roughly
@@ -159,11 +161,16 @@ def _step_bank(self: Muon, group, ps, scale):
     for p in ps:
         if not self.state[p]: self.state[p]['momentum_buffer'] = torch.zeros_like(p)
     grads, bufs = [p.grad for p in ps], [self.state[p]['momentum_buffer'] for p in ps]
+    overflow = getattr(self, 'found_inf', None)
+    if overflow is not None: grads = [torch.where(overflow > 0, b, g) for b, g in zip(bufs, grads)] # the momentum stays as it is
     torch._foreach_lerp_(bufs, grads, 1 - group['momentum'])
     ahead = torch._foreach_lerp(grads, bufs, group['momentum']) if group['nesterov'] else bufs
-    updates = self.orthogonalise(torch.stack(ahead), coefficients(group['polynomial'], group['ns_steps'])).unbind()
-    if group['weight_decay']: torch._foreach_mul_(ps, 1 - group['lr']*group['weight_decay'])
-    torch._foreach_add_(ps, updates, alpha=-group['lr']*scale)
+    updates = self.orthogonalise(torch.stack(ahead), coefficients(group['polynomial'], group['ns_steps']))
+    shrink = 1 - group['lr']*group['weight_decay']
+    if overflow is not None:                                    # and so do the weights
+        updates, shrink = torch.where(overflow > 0, 0., updates), torch.where(overflow > 0, 1., shrink)
+    if group['weight_decay']: torch._foreach_mul_(ps, shrink)
+    torch._foreach_add_(ps, updates.unbind(), alpha=-group['lr']*scale)
 
 Muon.orthogonalise = staticmethod(newton_schulz)         # several processes share this work: they bring their own
 

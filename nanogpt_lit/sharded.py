@@ -106,6 +106,15 @@ def _cut_up(whole, like):
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 # %% ../nbs/13a_sharded.ipynb #8ee59596
+def _norms_in_float32(block):
+    "Layer norms that take gains of 16 bits for an input of 32, which autocast arranges on GPUs only"
+    for m in block.modules():
+        if isinstance(m, torch.nn.LayerNorm): m.forward = partial(_layer_norm, m)
+
+def _layer_norm(m, x):
+    gain, bias = (None if o is None else o.float() for o in (m.weight, m.bias))
+    return torch.nn.functional.layer_norm(x.float(), m.normalized_shape, gain, bias, m.eps)
+
 class Sharded(DataParallel):
     "Weights, gradients and optimiser states in slices, one per process (torch's FSDP2)"
     def __init__(self, device='auto', dtype='auto', timeout_s=600., seed=1337):
@@ -124,15 +133,19 @@ class Sharded(DataParallel):
         "Cut `model` into slices, in place"
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
         low = getattr(torch, self.dtype)
-        mixed = {} if low == torch.float32 else dict(param_dtype=low, reduce_dtype=torch.float32)
-        policy = MixedPrecisionPolicy(**mixed)
-        for part in (*model.blocks, model): fully_shard(part, mesh=self.mesh, mp_policy=policy)
+        mixed = {} if low == torch.float32 else dict(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        for block in model.blocks:
+            if mixed: _norms_in_float32(block)
+            fully_shard(block, mesh=self.mesh, mp_policy=MixedPrecisionPolicy(**mixed))
+        fully_shard(model, mesh=self.mesh)
         if not hasattr(model, 'notes'): return model.to(self.device)
         fill_slices(model, model.notes, self.device)
         del model.notes
         return model
 
+    records = False
     def wrap(self, model): return model
+    def inside(self, model): return model
     def accumulate(self, model, last):
         "Every micro-batch's gradients are summed at once: keeping them would take the room of a whole model"
         return nullcontext()
@@ -144,7 +157,7 @@ class _Joined:
     def __getattr__(self, name): return getattr(self._model, name)
     def __call__(self, *args, **kw):
         self._s.any(True)
-        return self._model(*args, **kw)
+        with self._s.autocast(): return self._model(*args, **kw)
     def hidden(self, *args, **kw):
         "The scores already (only calls of the whole model gather slices); `logits` has nothing left to do"
         names = ('ids_BT', 'cache', 'pad_B', 'segments_BT')
@@ -162,7 +175,7 @@ def joined(self: Sharded,
     training = model.training
     yield _Joined(self, model.eval())
     nothing = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-    with torch.no_grad():
+    with torch.no_grad(), self.autocast():
         while self.any(False): model(nothing)
     model.reshard()
     model.train(training)

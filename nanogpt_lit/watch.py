@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STALE_S', 'ENDS', 'STATUS', 'COLOURS', 'myself', 'alive', 'environment', 'resources', 'Heartbeat', 'read_status',
-           'run_state', 'braille', 'line_dots', 'text_chart', 'headline', 'bar', 'gpu_busy', 'sample_files',
-           'sample_text', 'last_sample', 'clip', 'screen', 'monitor_command', 'full_screen', 'watch']
+           'run_state', 'braille', 'line_dots', 'text_chart', 'headline', 'bar', 'gpu_busy', 'physical_gpu',
+           'sample_files', 'sample_text', 'last_sample', 'clip', 'screen', 'monitor_command', 'full_screen', 'watch']
 
 # %% ../nbs/10a_watch.ipynb #fa55caa2
 import json, os, platform, re, select, shutil, socket, subprocess, sys, textwrap, time, unicodedata
@@ -277,14 +277,26 @@ def gpu_busy(
     note: dict, # from `read_status`
 ) -> str:
     "How busy the run's GPU is, in percent, asked from nvidia-smi; empty where there is none to ask"
-    index = note.get('device', '').partition(':')[2] or '0'
-    if not re.fullmatch('[0-9]{1,3}', index): return ''   # it comes from a file, and goes to a program
     if note.get('host') != socket.gethostname() or not shutil.which('nvidia-smi'): return ''
+    if not (index := physical_gpu(note)): return ''
     question = ['nvidia-smi', '-i', index, '--query-gpu=utilization.gpu', '--format=csv,noheader,nounits']
     try: r = subprocess.run(question, capture_output=True, text=True, timeout=3)
     except (OSError, ValueError, subprocess.TimeoutExpired): return ''
     answer = r.stdout.strip()
     return answer if r.returncode == 0 and re.fullmatch('[0-9]{1,3}', answer) else ''
+
+def physical_gpu(
+    note: dict, # from `read_status`
+) -> str:
+    "What nvidia-smi calls the GPU of a run that may see only some of them; empty where nobody can know"
+    index = note.get('device', '').partition(':')[2] or '0'
+    if not re.fullmatch('[0-9]{1,3}', index) or not alive(note): return ''  # it comes from a file, and goes to a program
+    try: seen = psutil.Process(note['pid']).environ().get('CUDA_VISIBLE_DEVICES')
+    except psutil.Error: return ''
+    if seen is None: return index
+    names = [o.strip() for o in seen.split(',')]
+    name = names[int(index)] if int(index) < len(names) else ''
+    return name if re.fullmatch(r'[0-9]{1,3}|GPU-[0-9a-f-]{1,64}', name) else ''
 
 def sample_files(
     run,              # run folder
