@@ -15,17 +15,19 @@ __all__ = ['PARTS', 'DEEP', 'FEW', 'size', 'SPARE', 'MUCH', 'PEAK_TFLOPS', 'TOKE
 import math, re, time, weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 import psutil
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 from .attention import KVCache
-from .config import GPTConfig, RunConfig, nanogpt_plan
-from .core import COUNT, UserError, duration, human, human_bytes, pick_device, pick_dtype, read_json
-from .model import GPT, ShapesOnly
+from .config import GPTConfig, RunConfig, TrainConfig, nanogpt_plan
+from .core import COUNT, UserError, duration, human, human_bytes, known_value, pick_device, pick_dtype, read_json
+from .model import GPT, ShapesOnly, loss_alone, rows_at_once
 
 # %% ../nbs/04a_sizing.ipynb #826fbb99
 PARTS = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'taps': 'taps',

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
+import numpy as np
 import psutil, torch
 from torch import nn
 from fastcore.basics import patch
@@ -22,10 +23,10 @@ from tqdm import tqdm
 from .config import OptimConfig, TrainConfig
 from .core import (UserError, atomic_write, duration, human, pick_device, pick_dtype,
                               progress as tqdm_bar, set_threads, spoken_through)
-from .loader import eval_batches
+from .loader import DocumentPlan, eval_batches
 from .model import loss_alone
 from .optim import clip_grad_norm, lr_factor, odd_schedule, set_lr, update_ratios, weights_of
-from .sizing import flops_per_token, peak_flops
+from .sizing import MUCH, eval_share, eval_size, flops_per_token, is_out_of_memory, peak_flops
 
 # %% ../nbs/09_trainer.ipynb #13c5dd77
 def micro_shares(
