@@ -255,10 +255,11 @@ def forecast(
     accumulate: bool=False, # are there several micro-steps per step?
     optim_cfg=None,         # an `OptimConfig`, handed on to `optimizers`
     optimizers=_adamw,      # makes optimisers from (model, optim_cfg, device)
+    checkpointing: bool=False, # are activations of blocks forgotten, and computed again?
 ) -> Rehearsal:
     "What `rehearse` finds, to the byte, from rehearsals of shallow models with few sequences"
     few = _few(cfg, batch_size)
-    found = [_of_depth(cfg, b, dtype, device, True, optim_cfg, optimizers) for b in few]
+    found = [_of_depth(cfg, b, dtype, device, True, optim_cfg, optimizers, checkpointing) for b in few]
     whole = found[0] if len(few) == 1 else _further(*found, batch_size - few[0], _on_line)
     return whole if accumulate else replace(whole, passes=whole.passes[:2])
 
