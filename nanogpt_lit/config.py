@@ -9,10 +9,10 @@ __all__ = ['PRESETS', 'FINETUNE_PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nan
            'nanogpt_chat', 'nanogpt_bench', 'ShapeKnobs', 'BlockKnobs', 'ReachKnobs', 'GPTConfig', 'SourceKnobs',
            'TextKnobs', 'DataConfig', 'RateKnobs', 'OptimConfig', 'LengthKnobs', 'MachineKnobs', 'WatchKnobs',
            'SaveKnobs', 'TrainConfig', 'RunConfig', 'TokenizerConfig', 'AddConfig', 'EncodeConfig', 'DecodeConfig',
-           'InspectConfig', 'CompareConfig', 'CorpusKnobs', 'PrepareConfig', 'PlanConfig', 'shape_hints', 'ChoiceKnobs',
-           'SampleConfig', 'ImportConfig', 'ExportConfig', 'ExampleKnobs', 'RemedyKnobs', 'TuneKnobs', 'FinetuneConfig',
-           'EvalConfig', 'ChatConfig', 'PlotConfig', 'MonitorConfig', 'ReportConfig', 'RaceKnobs', 'BenchConfig',
-           'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
+           'InspectConfig', 'CompareConfig', 'CorpusKnobs', 'PrepareConfig', 'PlanConfig', 'HintKnobs', 'shape_hints',
+           'ChoiceKnobs', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'ExampleKnobs', 'RemedyKnobs', 'TuneKnobs',
+           'FinetuneConfig', 'EvalConfig', 'ChatConfig', 'PlotConfig', 'MonitorConfig', 'ReportConfig', 'RaceKnobs',
+           'BenchConfig', 'QuickstartConfig', 'LaunchConfig', 'ConsolidateConfig', 'nanogpt_launch']
 
 # %% ../nbs/00a_config.ipynb #c7ede687
 import math, re, sys
@@ -670,15 +670,15 @@ class PlanConfig:
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
 # %% ../nbs/00a_config.ipynb #e3ce1414
-@dataclass
-class ShapeKnobs:
+@dataclass(kw_only=True)
+class HintKnobs:
     "What a checkpoint of another code base may not say of its network"
     n_head: int|None = None          # heads, where a foreign checkpoint doesn't say
     block_size: int|None = None      # context length, where it doesn't say (CS336)
     rope_theta: float|None = None    # base of the rotary wavelengths, where it doesn't say (CS336)
 
 def shape_hints(
-    cfg: ShapeKnobs,
+    cfg: HintKnobs,
 ) -> dict:
     "Keywords for `load_run`"
     return {k: getattr(cfg, k) for k in ('n_head', 'block_size', 'rope_theta')}
@@ -700,7 +700,7 @@ class ChoiceKnobs:
 
 # %% ../nbs/00a_config.ipynb #efc2f058
 @dataclass
-class SampleConfig(ShapeKnobs, ChoiceKnobs):
+class SampleConfig(HintKnobs, ChoiceKnobs):
     "Knobs of `nanogpt-sample`"
     repetition_penalty: float = 1.   # above 1 pushes down tokens that the text already has (1.2 is common)
     stop: list[str] = field(default_factory=list)    # texts that end a sample, and are not shown: \n works
@@ -728,7 +728,7 @@ class SampleConfig(ShapeKnobs, ChoiceKnobs):
 
 # %% ../nbs/00a_config.ipynb #ad89b3ad
 @dataclass
-class ImportConfig(ShapeKnobs):
+class ImportConfig(HintKnobs):
     "Knobs of `nanogpt-import`"
     source: str = ''                 # Hugging Face folder or name, or a checkpoint of nanoGPT,
                                      # build-nanogpt or CS336
@@ -739,7 +739,7 @@ class ImportConfig(ShapeKnobs):
     overwrite: bool = False          # replace a run that is already in out_dir
 
 @dataclass
-class ExportConfig(ShapeKnobs):
+class ExportConfig(HintKnobs):
     "Knobs of `nanogpt-export`"
     run: str = ''                    # run folder, or anything else that nanogpt-sample takes
     out_dir: str = 'hf'              # folder to make
@@ -818,7 +818,7 @@ class TuneKnobs:
 
 # %% ../nbs/00a_config.ipynb #bf86d2ef
 @dataclass
-class FinetuneConfig(ShapeKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
+class FinetuneConfig(HintKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
     "Knobs of `nanogpt-finetune`"
     out_dir: str = 'runs/finetune'   # the run folder
     eval_interval: int = -1          # steps between validation losses; -1 = after every step
@@ -868,7 +868,7 @@ FINETUNE_PRESETS = {
 
 # %% ../nbs/00a_config.ipynb #9c1ae5cb
 @dataclass
-class EvalConfig(ShapeKnobs):
+class EvalConfig(HintKnobs):
     "Knobs of `nanogpt-eval`"
     run: str = ''                    # run folder, checkpoint, or Hugging Face folder or name
     tasks: list[str] = field(default_factory=lambda: ['loss', 'cloze']) # loss, cloze, hellaswag,
