@@ -11,6 +11,7 @@ The exit code is 0 if every part that ran found what it expected. Speeds are nev
 """
 import argparse, contextlib, dataclasses, json, math, os, platform, re, shutil, signal, statistics, subprocess, sys, tempfile, time, traceback
 from pathlib import Path
+from unittest import mock
 import numpy as np
 import torch
 from nanogpt_lit.checkpoint import checksum, load_checkpoint, latest_checkpoint
@@ -329,6 +330,9 @@ def decoding(c):
     for B in (1, 10):
         ids = torch.zeros(B, 4, dtype=torch.long, device=c.device)
         found[f'batch {B}'] = B*n/ms_per_step(c, lambda: generate(model, ids, n, top_k=200, seed=1), 1, 3)*1000
+        # what it would be if cuDNN were asked too, which plans anew for each length
+        with mock.patch('nanogpt_lit.generate.AnyLength', contextlib.nullcontext):
+            found[f'batch {B}, cuDNN allowed'] = B*n/ms_per_step(c, lambda: generate(model, ids, n, top_k=200, seed=1), 1, 3)*1000
     if c.peer:
         sys.path.insert(0, str(c.peer))
         from model import GPT as Theirs, GPTConfig as TheirConfig

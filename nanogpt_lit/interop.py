@@ -687,6 +687,8 @@ def export_command(cfg: ExportConfig):
     if os.path.lexists(out/'config.json') and not cfg.overwrite:
         raise UserError(f'{out} already holds a model: give another --out_dir, or --overwrite')
     run = load_run(cfg.run, 'cpu', **shape_hints(cfg))
+    # rows that were only added for a GPU's sake
+    if run.tokenizer and run.tokenizer.vocab_size < run.model.cfg.vocab_size: crop_vocab(run.model, run.tokenizer.vocab_size)
     to_hf(run, out, dtype=cfg.dtype, max_bytes=int(cfg.max_shard_gb*1e9))
     what = read_json(out/'config.json')['architectures'][0]
     size = sum(p.stat().st_size for p in out.glob('model*.safetensors') if _PIECE.fullmatch(p.name))

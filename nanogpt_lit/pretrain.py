@@ -26,7 +26,7 @@ from .config import PRESETS, GPTConfig, QuickstartConfig, RunConfig, nanogpt_tra
 from .tokens import tokenizer_of
 from .model import GPT
 from .sizing import (available_memory, check_weights_fit, explain_memory, fit_batch_size,
-                                free_memory, MUCH, param_table, plan, size, validation_line)
+                                free_memory, MUCH, padded_vocabulary, param_table, plan, size, validation_line)
 from .generate import first_prompt
 from .data import RECIPES, expand_sources, left_out, load_manifest, prepare, reading_of
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
@@ -118,6 +118,7 @@ def _prepared_input(d, home, again=False):
 def _prepared_home(name):
     "The folder of this name, here or in data/, that holds tokens; None if there is none"
     for home in (Path(name), Path('data')/name):
+        if (home/'.unfinished').exists(): continue           # a preparation was cut short
         tokens = (p for ext in ('bin', 'npy') for p in home.glob(f'*train*.{ext}'))
         if (home/'meta.json').exists() or any(tokens): return home
 
@@ -188,11 +189,14 @@ def fit_vocabulary(
     cfg: RunConfig,  # changed in place: `model.vocab_size`
     tokenizer,       # of the data, or the data themselves; None = unknown
     origin: dict,    # where settings came from: an explicit vocab_size is kept
+    device: str='cpu', # where it is going to be trained
 ):
     "Set the model's vocabulary size from the tokenizer; `UserError` if the one asked for is too small"
     if tokenizer is None or not tokenizer.vocab_size: return
     need, asked = tokenizer.vocab_size, cfg.model.vocab_size
-    if 'vocab_size' not in origin: cfg.model.vocab_size = need
+    if 'vocab_size' not in origin:
+        cfg.model.vocab_size = n = padded_vocabulary(need, device)
+        if n > need: print(f'vocabulary: {need:,} ids, padded to {n:,}, a multiple of 64, for which GPUs are faster')
     elif asked < need:
         raise UserError(f'vocab_size={asked} is smaller than the vocabulary of the data, {need} ids: '
                         f'leave it out or give at least {need}')
@@ -609,7 +613,7 @@ def _made_ready(cfg, folder, origin, back, device, free=None, shards=1):
             raise UserError('--patience needs a validation loss to watch: give validation data, '
                             'and an --eval_interval above 0')
         if back: check_tokenizer(back.ckpt, back.path, tok)
-        fit_vocabulary(cfg, tok or train, origin)
+        fit_vocabulary(cfg, tok or train, origin, device)
         if back: _check_resume(cfg, back)
         _check_ids(cfg, train, val)
         check_weights_fit(cfg, free_memory(device) if free is None else free[0])

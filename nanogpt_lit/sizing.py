@@ -9,7 +9,7 @@ __all__ = ['PARTS', 'DEEP', 'FEW', 'size', 'SPARE', 'MUCH', 'PEAK_TFLOPS', 'TOKE
            'step_peak', 'fit_batch_size', 'too_large', 'check_weights_fit', 'is_out_of_memory', 'memory_advice',
            'explain_memory', 'eval_size', 'eval_share', 'validation_line', 'known_peak', 'measured_flops', 'peak_flops',
            'trial_size', 'micro_step_s', 'update_s', 'Speed', 'measure', 'expected_loss', 'optimal_tokens',
-           'planned_vocabulary', 'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
+           'padded_vocabulary', 'planned_vocabulary', 'plan_lines', 'batch_line', 'long_time', 'time_lines', 'plan']
 
 # %% ../nbs/04a_sizing.ipynb #6b8f9484
 import math, re, time, weakref
@@ -675,6 +675,13 @@ def optimal_tokens(
     return (f['beta']*f['B']/(f['alpha']*f['A']))**(1/f['beta'])*N**(f['alpha']/f['beta'])
 
 # %% ../nbs/04a_sizing.ipynb #a94eb6ce
+def padded_vocabulary(
+    n: int,      # ids that the data have
+    device: str, # a torch device name
+) -> int:
+    "Rows of the tables of a model trained there: on CUDA up to the next multiple of 64, as widths like that are multiplied faster"
+    return -(-n//64)*64 if device.startswith('cuda') else n
+
 def planned_vocabulary(
     cfg: RunConfig, # settings
     origin: dict,   # where they came from
@@ -776,6 +783,9 @@ def plan(
     memory = parse_bytes(cfg.memory) if cfg.memory else available_memory(device)
     run = RunConfig(cfg.model, cfg.data, cfg.optim, cfg.train)
     source = planned_vocabulary(run, origin)
+    known = run.model.vocab_size
+    if 'vocab_size' not in origin: run.model = replace(run.model, vocab_size=padded_vocabulary(known, device))
+    if run.model.vocab_size > known: source += f', {known:,} padded to a multiple of 64'
     if run.train.auto_batch: run.train = _cut_to_fit(run, memory, device, optimizers)
     print('\n'.join([f'vocabulary: {run.model.vocab_size:,} ids, {source}', *plan_lines(run, device, optimizers)]))
     try: print('', batch_line(run, device, memory, optimizers), sep='\n')

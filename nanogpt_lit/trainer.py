@@ -788,6 +788,11 @@ def _step_of(line):
     return step if type(step) is int else math.inf
 
 # %% ../nbs/09_trainer.ipynb #681ae5ab
+def _in_json(value):
+    "What JSON can't hold: a single number of torch's or numpy's becomes a plain one, anything else its words"
+    try: return value.item()
+    except (AttributeError, ValueError, RuntimeError): return str(value)
+
 class MetricsFile(Callback):
     "Appends every record to a JSON-lines file; cuts it back to the checkpoint when a run resumes"
     def __init__(self,
@@ -807,7 +812,7 @@ class MetricsFile(Callback):
     def on_log(self, t):
         if not t.strategy.is_main: return
         try:
-            with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(t.record) + '\n')
+            with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(t.record, default=_in_json) + '\n')
         except OSError as e:
             raise UserError(f'{self.path} could not be written ({e.strerror}): '
                             'free some space, then continue with --auto_resume') from None
@@ -869,7 +874,8 @@ class LogLines(Callback):
     def on_log(self, t):
         if not t.strategy.is_main: return
         if 'train_loss' in t.record: t.say(eval_line(t.record))
-        t.say(log_line(on_screen(t)))
+        # before the first step there is nothing else to say
+        if 'train_loss' not in t.record or 'loss' in t.record: t.say(log_line(on_screen(t)))
     def on_fit_end(self, t):
         if t.strategy.is_main and not self.idle: t.say(outcome(t))
 
@@ -884,7 +890,8 @@ def outcome(
     early = f' early ({t.finish_reason})' if t.finish_reason else ''
     if t.stop_reason is None:
         return f'done{early}: {t.step} steps, {human(t.tokens_seen)} tokens in {duration(t.elapsed_s)}{best}'
-    saved = f'saved as {t.last_checkpoint}; the same command with --auto_resume continues'
+    again = 'the same command' if t.cfg.auto_resume else 'the same command with --auto_resume'
+    saved = f'saved as {t.last_checkpoint}; {again} continues'
     go_on = saved if t.last_checkpoint else 'nothing was saved'
     return f'stopped by {t.stop_reason} after step {t.step}{best}; {go_on}'
 

@@ -486,3 +486,40 @@ def test_slices_are_a_share_of_what_lasts():
     r = forecast(cfg, 2)
     lasting = sum(r.parts[k] for k in ('weights', 'gradients', 'optimiser states'))
     assert in_slices(r, cfg, 1) == r.peak and .7*lasting < r.peak - in_slices(r, cfg, 8) < 7/8*lasting
+
+# --- a vocabulary that GPUs like -----------------------------------------------------------------------------------
+
+def test_the_vocabulary_is_padded_on_cuda_unless_it_was_given(capsys):
+    from types import SimpleNamespace
+    from nanogpt_lit.config import RunConfig
+    from nanogpt_lit.pretrain import fit_vocabulary
+    gpt2 = SimpleNamespace(vocab_size=50257)
+    def size(origin, device):
+        cfg = RunConfig()
+        fit_vocabulary(cfg, gpt2, origin, device)
+        return cfg.model.vocab_size
+    assert size({}, 'cuda:1') == 50304 and '50,257 ids, padded to 50,304' in capsys.readouterr().out
+    assert size({}, 'cpu') == size({'vocab_size': 'flag'}, 'cuda') == 50257 and not capsys.readouterr().out
+
+def test_padded_ids_are_never_drawn_and_not_exported(tmp_path):
+    from transformers import AutoModelForCausalLM
+    from nanogpt_lit.config import nanogpt_export, nanogpt_sample
+    from nanogpt_lit.interop import load_run, write_run
+    from nanogpt_lit.tokenizer import Tokenizer
+    tok = Tokenizer.train(['the cat sat on the mat '*20], 265, ['<|endoftext|>'], progress=False)
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=320, block_size=32, n_layer=1, n_head=2, n_embd=16, act='gelu_tanh')).eval()
+    assert tok.vocab_size < 320
+    with torch.no_grad(): model.wte.weight[tok.vocab_size:] = 9*model.wte.weight[:50].sum(0)   # what they would say would be likely
+    (tmp_path/'run').mkdir()
+    write_run(model, tok, tmp_path/'run', 1)
+    run = load_run(tmp_path/'run', 'cpu')
+    ids = torch.tensor([tok.encode('the cat')])
+    from nanogpt_lit.generate import generate
+    out = generate(run.model, ids, 50, seed=1, tokenizer=run.tokenizer)
+    assert int(torch.as_tensor(out).max()) < tok.vocab_size
+    assert nanogpt_sample([str(tmp_path/'run'), '--max_new_tokens', '20', '--num_samples', '1', '--device', 'cpu']) in (0, None)
+    assert nanogpt_export([str(tmp_path/'run'), '--out_dir', str(tmp_path/'hf')]) in (0, None)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path/'hf')
+    assert theirs.config.vocab_size == tok.vocab_size
+    with torch.no_grad(): assert torch.allclose(theirs(ids).logits, model(ids)[0][..., :tok.vocab_size], atol=1e-4)

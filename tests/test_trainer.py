@@ -188,3 +188,23 @@ def test_tensorboard_goes_on_after_a_record_of_every_kind(tmp_path):
     tracker.on_fit_end(SimpleNamespace(say=said.append))
     shown = EventAccumulator(str(tmp_path)).Reload()
     assert {*shown.Tags()['scalars']} == {*NUMBERS, 'nan'} and [e.step for e in shown.Scalars('norms/wte')] == [1, 2] and not said
+
+def test_a_tensor_in_the_record_is_a_number_in_the_file(tmp_path):
+    from nanogpt_lit.trainer import MetricsFile
+    t = SimpleNamespace(strategy=SimpleNamespace(is_main=True), record=dict(step=1, loss=torch.tensor(2.5), norm=np.float32(1), shape=torch.zeros(3)))
+    MetricsFile(tmp_path/'metrics.jsonl').on_log(t)
+    row = read_metrics(tmp_path/'metrics.jsonl')[0]
+    assert (row['loss'], row['norm']) == (2.5, 1) and 'tensor' in row['shape']
+
+def test_before_the_first_step_the_losses_are_said_once(train):
+    code, said, _ = train('--max_steps', 5, '--eval_train', '--eval_iters', 1)
+    assert code in (0, None) and said.count('step 0:') == 1 and 'iter 0:' not in said and 'iter 5:' in said
+
+def test_a_preparation_that_was_cut_short_is_no_data_set(tmp_path, monkeypatch):
+    from nanogpt_lit.pretrain import _prepared_home
+    monkeypatch.chdir(tmp_path)
+    Path('data/TH').mkdir(parents=True)
+    Path('data/TH/train.bin').write_bytes(bytes(4))
+    assert _prepared_home('TH') == Path('data/TH')
+    Path('data/TH/.unfinished').touch()
+    assert _prepared_home('TH') is None
