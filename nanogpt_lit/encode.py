@@ -363,6 +363,15 @@ def _joined(parts):
     return out
 
 # %% ../nbs/01a_encode.ipynb #c0a7e102
+def _deepest(pattern):
+    "How many brackets of a pattern are open at once, at most"
+    depth = deepest = 0
+    for c in re.sub(r'\\.', '', pattern, flags=re.S):
+        if c == '(': depth += 1
+        if c == ')': depth -= 1
+        deepest = max(deepest, depth)
+    return deepest
+
 def check_pattern(
     pattern: str, # a regular expression from a file or a command line
 ) -> str:
@@ -371,6 +380,8 @@ def check_pattern(
     shown = f'split pattern {pattern[:60]!r}'
     if size > 10**5:
         raise UserError(f'{shown} is too large: it stands for more than 100,000 characters')
+    # how deep Python can go depends on where it stands already
+    if _deepest(pattern) > 100: raise UserError(f'{shown} is nested too deeply')
     if re.search(r'\(\?(?:R|[-+]?\d|&|P>)', pattern): raise UserError(f'{shown} calls itself: not supported')
     letters = sorted({c for c in pattern if c.isalnum()})[:50]
     sample = ''.join(c*40 + '!' for c in ['a', ' ', '1', '\n', '.', 'é', '猫', *letters])

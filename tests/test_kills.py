@@ -6,7 +6,7 @@ of a save. The short form runs always; the long one with as many SIGKILLs as you
 
     NANOGPT_LIT_KILLS=500 python -m pytest -q -s tests/test_kills.py
 """
-import argparse, json, os, random, signal, socket, subprocess, sys, time
+import argparse, json, os, random, re, signal, socket, subprocess, sys, time
 from pathlib import Path
 import pytest
 
