@@ -657,8 +657,8 @@ def _finetune(cfg, origin):
     if f['pretraining_before'] is not None: print(f'loss on pretraining text: {in_figures(f, "pretraining", "forgotten")}')
     for q, _, *texts in run.samples[:1]:
         # an untrained model may answer a hundred empty lines
-        folded = [re.sub(r'\n\s*\n', '\n\n', o) for o in texts]
-        print('--- asked ---\n{}\n--- before ---\n{}\n--- after ---\n{}'.format(q, *folded))
+        shorter = [re.sub(r'\n\s*\n', '\n\n', o) for o in texts]
+        print('--- asked ---\n{}\n--- before ---\n{}\n--- after ---\n{}'.format(q, *shorter))
     print(f'report: {write_report(run)}\ntalk to it: nanogpt-chat {shlex.quote(str(run.folder))}')
     return exit_code(run.trainer.stop_reason)
 

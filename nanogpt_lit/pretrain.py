@@ -680,7 +680,7 @@ def _last_evaluation(t):
     cheap = n <= SMALL_SPLIT or seconds is not None and seconds <= MUCH*t.elapsed_s
     if t.strategy.any(not cheap):
         how_long = f', which would take {duration(seconds)}' if seconds else ''
-        t.say(f'the whole validation split has {human(n)} tokens{how_long}: nanogpt-eval {t.cfg.out_dir} --tasks loss reads it')
+        t.say(f'the whole validation split has {human(n)} tokens{how_long}: nanogpt-eval {shlex.quote(t.cfg.out_dir)} --tasks loss reads it')
         return None
     return Evaluation(t.whole_val_loss(), n - 1, n/val.n_bytes if val.n_bytes else None)
 

@@ -8,7 +8,7 @@ __all__ = ['SLICED', 'checkpoint_activations', 'Noted', 'shapes_and_notes', 'fil
            'ShardedCheckpoint', 'consolidate', 'consolidate_command']
 
 # %% ../nbs/13a_sharded.ipynb #273bec49
-import math, os, pickle, re, secrets, time, warnings, zipfile
+import math, os, pickle, re, secrets, shlex, time, warnings, zipfile
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from io import RawIOBase
@@ -541,7 +541,7 @@ def _put_together(t):
     need = 0 if path.suffix == '.pt' else sum(p.stat().st_size for p in path.glob('*.distcp'))
     if need < room: return consolidate(path)
     t.say(f'{path} stays in slices: as a single file it would need {human_bytes(need)} of memory here, '
-          f'and {human_bytes(room)} are free; elsewhere, nanogpt-consolidate {path} puts it together')
+          f'and {human_bytes(room)} are free; elsewhere, nanogpt-consolidate {shlex.quote(str(path))} puts it together')
 
 def consolidate(
     path,        # folder of a sharded checkpoint

@@ -291,8 +291,8 @@ def test_e_three_trainings_a_monitor_and_curves(place):
     said_by(nanogpt_train, f'--config small --data-files pretrain_200.jsonl --max-data-size 10000 --max-steps 3 --batch-size 2 --plot-loss '
                            f'--output-dir checkpoints/test_run {small}')
     assert 'checkpoints/test_run' in said_by(nanogpt_monitor, '--once')
-    said = said_by(nanogpt_train, f'--config small --data-files sft_mini_512.jsonl --max-data-size 50000 --batch-size 2 --max-steps 3 --max-cpu 100 '
-                                  f'--max-memory 100 --plot-loss {small}')
+    said_by(nanogpt_train, f'--config small --data-files sft_mini_512.jsonl --max-data-size 50000 --batch-size 2 --max-steps 3 --max-cpu 100 '
+                           f'--max-memory 100 --plot-loss {small}')
     newest = said_by(nanogpt_monitor, '--once').split(' ')[0]
     assert Path(newest, 'final_model.pt').exists() and newest != 'checkpoints/test_run'
     assert 'mfu' not in said_by(nanogpt_monitor, f'{newest} --once')

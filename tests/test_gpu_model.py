@@ -25,7 +25,7 @@ from nanogpt_lit.evaluate import score_rows
 from nanogpt_lit.generate import Predictor, generate, is_plain, stream
 from nanogpt_lit.lora import add_lora
 from nanogpt_lit.model import GPT, loss_alone
-from nanogpt_lit.optim import coefficients, lr_factor, make_optimizers, muon_scale
+from nanogpt_lit.optim import lr_factor, make_optimizers
 from nanogpt_lit.sizing import flops_table, param_table
 from nanogpt_lit.trainer import SingleDevice
 from nanogpt_lit.translate import hf_config

@@ -222,15 +222,20 @@ def alone():
     yield s
     dist.destroy_process_group()
 
-@pytest.mark.parametrize('checkpointing', [False, True])
-def test_the_compiled_graph_is_cut_where_gradients_travel(alone, checkpointing):
-    "One piece per bucket: only then can a bucket travel while the rest is computed"
-    from nanogpt_lit.sharded import checkpoint_activations
+def counted_graphs():
+    "A list that grows with every graph that is compiled, and the backend that notes them there; earlier ones are forgotten"
     torch._dynamo.reset()
     graphs = []
     def backend(graph, inputs):
         graphs.append(1)
         return graph.forward
+    return graphs, backend
+
+@pytest.mark.parametrize('checkpointing', [False, True])
+def test_the_compiled_graph_is_cut_where_gradients_travel(alone, checkpointing):
+    "One piece per bucket: only then can a bucket travel while the rest is computed"
+    from nanogpt_lit.sharded import checkpoint_activations
+    graphs, backend = counted_graphs()
     torch.manual_seed(0)
     model = GPT(GPTConfig(vocab_size=64, block_size=8, n_layer=3, n_head=2, n_embd=512))
     if checkpointing: checkpoint_activations(model)
@@ -251,11 +256,7 @@ def test_the_compiled_graph_is_cut_where_gradients_travel(alone, checkpointing):
 
 def test_thirty_steps_with_evaluation_are_two_graphs(tokens):
     "One for training, one for evaluation, and nothing is compiled again"
-    torch._dynamo.reset()
-    graphs = []
-    def backend(graph, inputs):
-        graphs.append(1)
-        return graph.forward
+    graphs, backend = counted_graphs()
     real = torch.compile
     torch.compile = lambda model, mode: real(model, backend=backend)
     try:
