@@ -15,7 +15,8 @@ import torch
 from nanogpt_lit.config import DataConfig, OptimConfig, RunConfig, TrainConfig
 from nanogpt_lit.core import keep_memory, seed_everything
 from nanogpt_lit.loader import BatchPlan, TokenData
-from nanogpt_lit.model import GPT, GPTConfig
+from nanogpt_lit.model import GPT
+from nanogpt_lit.config import GPTConfig
 from nanogpt_lit.optim import clip_grad_norm, lr_factor, make_optimizers, set_lr
 from nanogpt_lit.pretrain import make_trainer
 from nanogpt_lit.tokenizer import CharTokenizer

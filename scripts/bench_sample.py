@@ -15,7 +15,8 @@ import argparse, importlib.util, statistics, time
 from pathlib import Path
 import torch
 from nanogpt_lit.generate import generate
-from nanogpt_lit.model import GPT, GPTConfig
+from nanogpt_lit.model import GPT
+from nanogpt_lit.config import GPTConfig
 
 SHAPES = {'chars': dict(n_layer=4, n_head=4, n_embd=128, vocab_size=65, block_size=64, bias=False),
           'gpt2': dict(n_layer=12, n_head=12, n_embd=768, vocab_size=50257, block_size=1024, bias=True)}

@@ -20,7 +20,8 @@ import torch
 from nanogpt_lit.core import keep_memory, seed_everything
 from nanogpt_lit.config import PRESETS, OptimConfig, TrainConfig
 from nanogpt_lit.loader import BatchPlan, TokenData
-from nanogpt_lit.model import GPT, GPTConfig
+from nanogpt_lit.model import GPT
+from nanogpt_lit.config import GPTConfig
 from nanogpt_lit.optim import make_optimizers
 from nanogpt_lit.trainer import Trainer
 from nanogpt_lit.translate import GPT2_HF, NANOGPT, family_of, to_theirs

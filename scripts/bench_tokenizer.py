@@ -36,7 +36,7 @@ def site_files():
 def corpus(mb, file, folder):
     "A name and the list of files: about `mb` million bytes of text, or `file` cut where no token changes"
     from nanogpt_lit.bpe import chunks, file_blocks
-    from nanogpt_lit.data import pystdlib_files
+    from nanogpt_lit.corpus import pystdlib_files
     if file:
         paths = []
         for i, text in enumerate(chunks(file_blocks(file))):

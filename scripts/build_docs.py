@@ -37,7 +37,7 @@ def sections(cfg):
     return [(title, paths) for title, paths in out if paths]
 
 def page_name(path, nbs):
-    "03_attention.ipynb → attention, tutorials/01_x.ipynb → tutorials/x: the names that nbdev's links use"
+    "20_attention.ipynb → attention, tutorials/01_x.ipynb → tutorials/x: the names that nbdev's links use"
     rel = path.relative_to(nbs).with_suffix('')
     return rel.with_name(re.sub(r'^\d+[a-zA-Z0-9]*_', '', rel.name)).as_posix().lower()
 

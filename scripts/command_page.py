@@ -1,7 +1,7 @@
 "The page about the console commands, from the same dataclasses that make their flags and their --help."
 from typing import Literal, get_args, get_origin
 from nanogpt_lit.config import COMMANDS, PRESETS
-from nanogpt_lit.core import ALIASES, flat_fields
+from nanogpt_lit.config import ALIASES, flat_fields
 from api_tables import plain
 
 INTRO = """# Commands

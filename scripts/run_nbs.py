@@ -1,7 +1,7 @@
 """Run notebooks with a real kernel, store their outputs, and clean them.
 
     python scripts/run_nbs.py                       # every notebook, in reading order
-    python scripts/run_nbs.py 03_attention 04       # those whose path begins so
+    python scripts/run_nbs.py 20_attention 04       # those whose path begins so
     python scripts/run_nbs.py 09 --flags "slow"     # with the cells that are flagged slow
     python scripts/run_nbs.py --tidy                # run nothing: only clean what is stored
 

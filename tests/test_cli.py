@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from nbdev.config import get_config
 from nanogpt_lit.config import COMMANDS
-from nanogpt_lit.core import flat_fields
+from nanogpt_lit.config import flat_fields
 
 SCRIPTS = dict(line.strip().split('=') for line in get_config().d.get('console_scripts').splitlines() if line.strip())
 HEAVY = ['torch', 'datasets', 'numpy', 'matplotlib', 'transformers', 'tiktoken', 'pandas', 'IPython']

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 from nanogpt_lit.config import LaunchConfig
-from nanogpt_lit.distributed import sbatch_script
+from nanogpt_lit.launch import sbatch_script
 
 BIN = Path(sys.executable).parent
 LIMIT = 150 # seconds for anything here; usually it is five

@@ -7,8 +7,10 @@ from nanogpt_lit.chat import Chat, chat_loop
 from nanogpt_lit.config import nanogpt_eval, nanogpt_train
 from nanogpt_lit.core import UserError, check_writable
 from nanogpt_lit.instructions import with_template
-from nanogpt_lit.interop import to_hf, write_run
-from nanogpt_lit.model import GPT, GPTConfig
+from nanogpt_lit.interop import to_hf
+from nanogpt_lit.checkpoint import write_run
+from nanogpt_lit.model import GPT
+from nanogpt_lit.config import GPTConfig
 from nanogpt_lit.tokenizer import Tokenizer
 
 WORDS = ['--n_layer', '1', '--n_head', '2', '--n_embd', '16', '--block_size', '64', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',

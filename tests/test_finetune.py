@@ -81,7 +81,7 @@ def tune(base, shared_data, tmp_path, monkeypatch, capsys):
     '--pretrained_checkpoint=log/model_19072.pt --data_dir=dolly15k --auto_resume', '--resume --checkpoint_path logs_finetune/model_00100.pt --max_lr 1e-5'])
 def test_flags_as_build_nanogpt_spells_them(words):
     from nanogpt_lit.config import FinetuneConfig
-    from nanogpt_lit.core import resolve
+    from nanogpt_lit.config import resolve
     from nanogpt_lit.finetune import loop_configs
     cfg, _ = resolve(FinetuneConfig, words.split())
     optim, loop = loop_configs(cfg.__class__(**{**vars(cfg), 'max_steps': cfg.max_steps or 1, 'learning_rate': cfg.learning_rate or 1e-6}))
@@ -89,7 +89,7 @@ def test_flags_as_build_nanogpt_spells_them(words):
 
 def test_presets_are_build_nanogpts_own():
     from nanogpt_lit.config import FINETUNE_PRESETS, FinetuneConfig
-    from nanogpt_lit.core import resolve
+    from nanogpt_lit.config import resolve
     for name, want in dict(dolly=(1e-6, 3, -1, -1), guide=(6e-5, 6, 2, 2)).items():
         cfg, _ = resolve(FinetuneConfig, [name], FINETUNE_PRESETS)
         assert (cfg.learning_rate, cfg.max_steps, cfg.checkpoint_interval, cfg.eval_interval) == want

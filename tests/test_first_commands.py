@@ -10,7 +10,8 @@ import torch
 import nanogpt_lit
 from harness import spoken
 from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_report, nanogpt_sample, nanogpt_train
-from nanogpt_lit.core import UserError, resolve
+from nanogpt_lit.core import UserError
+from nanogpt_lit.config import resolve
 from nanogpt_lit.evaluate import evaluate_loss
 from nanogpt_lit.interop import load_run
 from nanogpt_lit.loader import TokenData
@@ -202,7 +203,7 @@ COURSE = dict(pos='rotary', act='swiglu', norm='rmsnorm', beta1=.9, beta2=.999, 
 @pytest.mark.parametrize('flag', ['--merges_path tokenizer.merges --vocab_path tokenizer.vocab', '--d_model 768', '--rope_theta 10000.0', '--max_grad_norm 1.0',
                                   '--num_eval_batches 100', '--checkpoint_dir checkpoints', '--d_model 768 --max_seq_len 1024'])
 def test_the_course_is_recognised_by_its_flags(flag, capsys):
-    from nanogpt_lit.core import flat_values
+    from nanogpt_lit.config import flat_values
     values = flat_values(asked(flag)[0])
     assert {k: values[k] for k in COURSE} == COURSE
     assert capsys.readouterr().out.startswith(f'note: {flag.split()[0]} is a flag of one trainer')
@@ -307,12 +308,12 @@ def test_a_module_in_a_process_of_its_own():
 def test_what_torchrun_starts():
     "With scripts that nobody has installed"
     from nanogpt_lit.config import LaunchConfig
-    from nanogpt_lit.distributed import torchrun_words
+    from nanogpt_lit.launch import torchrun_words
     for name, module in dict(train='pretrain', prepare='fleet', finetune='finetune', eval='benchmarks').items():
         words = torchrun_words(LaunchConfig(nproc=2, command=[name, '--flag']))
         assert words[-3:] == ['-m', f'nanogpt_lit.{module}', '--flag'], words
     assert torchrun_words(LaunchConfig(nproc=2, command=['sample', 'runs/a']))[-4:] == ['-m', 'nanogpt_lit', 'sample', 'runs/a']
-    from nanogpt_lit.distributed import sbatch_script
+    from nanogpt_lit.launch import sbatch_script
     assert 'dolly --auto_resume' in sbatch_script(LaunchConfig(nproc=2, command=['finetune', 'dolly']))
     assert '--auto_resume' not in sbatch_script(LaunchConfig(nproc=2, command=['prepare', 'a.txt', 'b.txt'])).replace('#', '')
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nanogpt_lit.config import (COMMANDS, FINETUNE_PRESETS, PRESETS, FinetuneConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_monitor, nanogpt_plot,
                                 nanogpt_prepare, nanogpt_sample, nanogpt_tokenizer, nanogpt_train)
-from nanogpt_lit.core import ALIASES, flat_values, help_text, resolve
+from nanogpt_lit.config import ALIASES, flat_values, help_text, resolve
 
 # --- what the guides say ----------------------------------------------------------------------------------------------
 

@@ -154,7 +154,7 @@ USUAL = dict(number=0, env={}, stdin='text', stdout='file', stderr='file', cwd='
 def make_call(number, files):
     "The call of this number: what to run, what to damage before, and around it"
     from nanogpt_lit.config import COMMANDS
-    from nanogpt_lit.core import flat_fields
+    from nanogpt_lit.config import flat_fields
     rng = random.Random(number)
     command, words, tail = rng.choices(RECIPES, [WEIGHT.get(o[0], 1) for o in RECIPES])[0]
     program, *sub = command.split()
@@ -279,7 +279,7 @@ def fill_home():
     "Make one of everything in the working directory, with the commands themselves"
     import torch
     from nanogpt_lit import config, pretrain, translate
-    from nanogpt_lit.core import flat_values, resolve
+    from nanogpt_lit.config import flat_values, resolve
     def do(words):
         program, *argv = words.split()
         assert (code := getattr(config, f'nanogpt_{program}')(argv)) == 0, (words, code)

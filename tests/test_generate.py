@@ -1,8 +1,10 @@
 "Generation on random configurations: the same tokens with and without a cache, alone and in company, in one go and in two"
 import torch
 from hypothesis import given, settings, strategies as st
-from nanogpt_lit.generate import DecodeStep, Predictor, generate, is_plain, row_seeds
-from nanogpt_lit.model import GPT, GPTConfig
+from nanogpt_lit.decode import DecodeStep, Predictor, is_plain
+from nanogpt_lit.generate import generate, row_seeds
+from nanogpt_lit.model import GPT
+from nanogpt_lit.config import GPTConfig
 
 V = 40
 

@@ -22,7 +22,8 @@ from nanogpt_lit.benchmarks import read_windows, tokens_of
 from nanogpt_lit.config import GPTConfig, OptimConfig
 from nanogpt_lit.core import UserError, fast_bfloat16, pick_dtype
 from nanogpt_lit.evaluate import score_rows
-from nanogpt_lit.generate import Predictor, generate, is_plain, stream
+from nanogpt_lit.decode import Predictor, is_plain
+from nanogpt_lit.generate import generate, stream
 from nanogpt_lit.lora import add_lora
 from nanogpt_lit.model import GPT, loss_alone
 from nanogpt_lit.optim import lr_factor, make_optimizers

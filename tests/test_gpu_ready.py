@@ -9,7 +9,8 @@ import torch.distributed as dist
 from torch import nn
 from nanogpt_lit import trainer
 from nanogpt_lit.config import PRESETS, GPTConfig, OptimConfig, RunConfig, TrainConfig
-from nanogpt_lit.core import UserError, build
+from nanogpt_lit.core import UserError
+from nanogpt_lit.config import build
 from nanogpt_lit.distributed import DataParallel
 from nanogpt_lit.loader import BatchPlan, TokenData
 from nanogpt_lit.model import GPT
@@ -505,7 +506,8 @@ def test_the_vocabulary_is_padded_on_cuda_unless_it_was_given(capsys):
 def test_padded_ids_are_never_drawn_and_not_exported(tmp_path):
     from transformers import AutoModelForCausalLM
     from nanogpt_lit.config import nanogpt_export, nanogpt_sample
-    from nanogpt_lit.interop import load_run, write_run
+    from nanogpt_lit.interop import load_run
+    from nanogpt_lit.checkpoint import write_run
     from nanogpt_lit.tokenizer import Tokenizer
     tok = Tokenizer.train(['the cat sat on the mat '*20], 265, ['<|endoftext|>'], progress=False)
     torch.manual_seed(0)

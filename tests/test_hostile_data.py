@@ -9,7 +9,8 @@ from harness import heard as said
 from nanogpt_lit import corpus as corpora, data as preparing, fleet, loader
 from nanogpt_lit.config import nanogpt_prepare, nanogpt_tokenizer, nanogpt_train
 from nanogpt_lit.core import COUNT, UserError, alone_in, misfit, parse_json, read_json, read_small, sha256_file
-from nanogpt_lit.data import load_manifest, prepare, verify
+from nanogpt_lit.shards import load_manifest, verify
+from nanogpt_lit.data import prepare
 from nanogpt_lit.fleet import join_parts, prepare_parts, tokens_at, who_am_i
 from nanogpt_lit.loader import TokenData, open_tokens
 from nanogpt_lit.reading import parse_line, record_text

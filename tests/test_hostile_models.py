@@ -7,10 +7,13 @@ from nanogpt_lit import config as commands
 from nanogpt_lit.checkpoint import (CheckpointCallback, checkpoints, checksum, load_checkpoint, newest_good, peek, plain,
                                     save_checkpoint, set_aside, strip_checkpoint)
 from nanogpt_lit.config import GPTConfig, LaunchConfig, TrainConfig
-from nanogpt_lit.core import UserError, flat_values
+from nanogpt_lit.core import UserError
+from nanogpt_lit.config import flat_values
 from nanogpt_lit.distributed import world
 from nanogpt_lit.generate import first_prompt
-from nanogpt_lit.interop import find_checkpoint, from_hf, load_run, read_pickle, read_tensors, sample_command, to_hf, write_run
+from nanogpt_lit.interop import find_checkpoint, from_hf, load_run, read_pickle, read_tensors, to_hf
+from nanogpt_lit.sample import sample_command
+from nanogpt_lit.checkpoint import write_run
 from nanogpt_lit.lora import add_lora, load_adapter, save_adapter
 from nanogpt_lit.model import GPT
 from nanogpt_lit.sizing import parse_bytes
@@ -207,7 +210,7 @@ def home(tmp_path_factory):
 def resumed(state, home):
     "What `restore` says to such a state"
     from nanogpt_lit.checkpoint import restore
-    from nanogpt_lit.core import build
+    from nanogpt_lit.config import build
     from nanogpt_lit.config import RunConfig
     from nanogpt_lit.optim import make_optimizers
     from nanogpt_lit.trainer import Trainer

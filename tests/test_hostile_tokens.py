@@ -7,7 +7,7 @@ import pytest
 import harness
 from nanogpt_lit.config import nanogpt_tokenizer
 from nanogpt_lit.core import UserError
-from nanogpt_lit.encode import Tokenizer
+from nanogpt_lit.tokenizer import Tokenizer
 from nanogpt_lit.tokenizer import CharTokenizer, load_tokenizer, read_meta_pkl
 from nanogpt_lit.tokens import check_ids_path, read_ids, write_ids
 

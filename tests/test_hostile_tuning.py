@@ -642,7 +642,7 @@ def test_random_damage_to_prepared_data(home, tmp_path):
 
 def test_random_flags(tune):
     from nanogpt_lit.config import FinetuneConfig
-    from nanogpt_lit.core import flat_fields
+    from nanogpt_lit.config import flat_fields
     draw = random.Random(99)
     values = ['', '0', '1', '-1', '2', '0.5', 'nan', 'inf', '-1e308', '1e-320', 'x', 'None', 'True', '\x1b[2J', '.', 'pairs.jsonl', 'base', 'ready', '/dev/null', '9'*400, '[]', '\0', '\udc80']
     names = [k for k in flat_fields(FinetuneConfig) if k not in ('max_steps', 'minutes', 'out_dir', 'prepare', 'device', 'compile', 'max_new_tokens', 'grad_accum_steps')]

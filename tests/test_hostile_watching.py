@@ -8,7 +8,8 @@ import harness
 from nanogpt_lit.config import PlotConfig, nanogpt_eval, nanogpt_monitor, nanogpt_plot, nanogpt_report, nanogpt_train
 from nanogpt_lit.core import Screen, UserError
 from nanogpt_lit.monitor import one_line, plot_losses, read_metrics, run_table, scan_metrics, series
-from nanogpt_lit.watch import STATUS, Heartbeat, alive, clip, gpu_busy, headline, last_sample, myself, newest_run, read_status, run_state, screen, text_chart
+from nanogpt_lit.watch import STATUS, Heartbeat, alive, clip, gpu_busy, headline, last_sample, myself, read_status, run_state, screen, text_chart
+from nanogpt_lit.monitor import newest_run
 
 posix = pytest.mark.skipif(os.name != 'posix', reason='pipes with a name, pseudo-terminals')
 WORDS = ['tiny', '--n_layer', '1', '--n_head', '2', '--n_embd', '16', '--block_size', '32', '--batch_size', '4', '--max_steps', '20', '--eval_interval', '5', '--eval_iters', '1',

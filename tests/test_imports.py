@@ -8,13 +8,21 @@ CFG = get_config()
 PACKAGE = CFG.lib_name
 NOTEBOOKS = notebooks(CFG.nbs_path)
 
-def number(path): # '00a_config' sorts after '00_core' and before '01_bpe'; pages without a number may use everything
+def number(path): # '98_commands' sorts after '00_core' and before '11_bpe'; pages without a number may use everything
     m = re.match(r'(\d+)([a-z]?)_', path.name) if path.parent == CFG.nbs_path else None
     return (int(m[1]), m[2]) if m else (10**9, '')
 
-def module(path): return next((marks['default_exp'][0] for marks, *_ in code_cells(path) if 'default_exp' in marks), None)
+def module(path):
+    "The module that a page fills: its `default_exp`, or, on a page that adds to an earlier page's module, the name behind `export`"
+    cells = [marks for marks, *_ in code_cells(path)]
+    own = [marks['default_exp'][0] for marks in cells if 'default_exp' in marks]
+    named = [marks['export'][0] for marks in cells if marks.get('export') and marks['export'][0] != SETTINGS]
+    return (own + named + [None])[0]
 
-ROOMS = {m: number(p) for p in NOTEBOOKS if (m := module(p))}
+SETTINGS = 'config' # filled by every page that explains a setting
+ROOMS = {}
+for p in NOTEBOOKS:
+    if m := module(p): ROOMS.setdefault(m, number(p))
 
 def rooms_used(tree):
     "The package's modules that a piece of code imports, wherever the import stands, and the star imports among them"
@@ -52,4 +60,4 @@ def test_module_imports_lower_rooms_only(path):
 def test_a_violation_would_be_seen():
     tree = ast.parse(f'def f():\n    from {PACKAGE}.core import UserError\n    from .config import *\n    import {PACKAGE}.core as c')
     assert rooms_used(tree) == ({'core', 'config'}, ['from .config import *'])
-    assert ROOMS['core'] < ROOMS['config'] < (1, '')
+    assert ROOMS['core'] < ROOMS['config'] < (2, '')

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from nanogpt_lit.config import GPTConfig
 from nanogpt_lit.core import UserError
-from nanogpt_lit.interop import GPT, from_hf, read_pickle, to_hf
+from nanogpt_lit.model import GPT
+from nanogpt_lit.interop import from_hf, read_pickle, to_hf
 from nanogpt_lit.translate import FAMILIES, cannot, family_of, gpt_config, hf_config
 
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'}

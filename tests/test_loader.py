@@ -98,7 +98,8 @@ MODELS = {'classic': {}, 'modern': dict(pos='rotary', norm='rmsnorm', act='relu2
 @pytest.mark.parametrize('kind', MODELS)
 def test_a_document_sees_nothing_of_its_neighbours(tmp_path, kind):
     "Loss and gradients of a batch of documents are those of the documents one by one, whatever the model"
-    from nanogpt_lit.model import GPT, GPTConfig
+    from nanogpt_lit.model import GPT
+    from nanogpt_lit.config import GPTConfig
     rng = np.random.default_rng(0)
     pieces = [rng.integers(1, 50, n if n % 9 else 40) for n in rng.integers(1, 10, 120)]     # some longer than a window of 24
     np.concatenate([np.append(o, 0) for o in pieces]).astype('<u2').tofile(tmp_path/'docs.bin')

@@ -36,7 +36,7 @@ def old_kind(file):
 def test_tuning_saves_nothing_that_pretraining_would_misread(home, tune):
     from nanogpt_lit.checkpoint import load_checkpoint
     from nanogpt_lit.config import GPTConfig, RunConfig, nanogpt_train
-    from nanogpt_lit.core import flat_fields
+    from nanogpt_lit.config import flat_fields
     assert tune('--max_steps', 2, '--batch_size', 4)[0] == 0
     saved = load_checkpoint(tune.out/'model_00002.pt')['config']
     assert {k for k in saved if k in flat_fields(RunConfig)} == {*flat_fields(GPTConfig)}
@@ -136,7 +136,8 @@ def test_help_lists_the_formats(capsys):
 def talkative():
     "A small model, a chat tokenizer, and the ids of its marks"
     from nanogpt_lit.instructions import with_template
-    from nanogpt_lit.model import GPT, GPTConfig
+    from nanogpt_lit.model import GPT
+    from nanogpt_lit.config import GPTConfig
     from nanogpt_lit.tokenizer import Tokenizer
     tok = with_template(Tokenizer.train(['the cat sat on the mat'], 260, progress=False), 'chatml')
     torch.manual_seed(0)
@@ -272,7 +273,8 @@ HELLASWAG_ENDINGS = {'[x] One': ' One', 'two [title] Three ': 'two. Three', 'fou
 
 def test_hellaswag_as_the_harness_writes_it(tmp_path):
     "The rules of lm_eval/tasks/hellaswag (0.4.13), with which 5,000 records of random parts agree"
-    from nanogpt_lit.benchmarks import harness_hellaswag, questions_for
+    from nanogpt_lit.benchmarks import harness_hellaswag
+    from nanogpt_lit.grading import questions_for
     from nanogpt_lit.config import EvalConfig
     from nanogpt_lit.core import UserError
     records = [dict(activity_label=label, ctx_a=a, ctx_b=b, ctx=f'{a} {b}', endings=[*HELLASWAG_ENDINGS], label=i % 4)

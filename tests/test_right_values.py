@@ -174,9 +174,11 @@ def test_names_of_tokens_come_back(marked, tmp_path):
     "Beginning, end, padding: of a foreign folder through import and export, and of ours so that padding works"
     import torch
     from transformers import AutoTokenizer, GenerationConfig
-    from nanogpt_lit.interop import LoadedRun, import_command, load_run, sample_texts, to_hf
+    from nanogpt_lit.interop import LoadedRun, load_run, to_hf
+    from nanogpt_lit.sample import import_command, sample_texts
     from nanogpt_lit.config import ImportConfig
-    from nanogpt_lit.model import GPT, GPTConfig
+    from nanogpt_lit.model import GPT
+    from nanogpt_lit.config import GPTConfig
     home, _ = marked
     tok = load_tokenizer(home/'template')
     model = GPT(GPTConfig(vocab_size=tok.vocab_size, block_size=32, n_layer=1, n_head=2, n_embd=8)).eval()
@@ -238,7 +240,8 @@ def test_own_patterns_are_saved_exactly(tmp_path):
 # what leaves for other programs
 
 def tiny(**kw):
-    from nanogpt_lit.model import GPT, GPTConfig
+    from nanogpt_lit.model import GPT
+    from nanogpt_lit.config import GPTConfig
     return GPT(GPTConfig(**dict(vocab_size=300, block_size=32, n_layer=1, n_head=2, n_embd=8) | kw)).eval()
 
 @pytest.mark.parametrize('name', ['chatml', 'plain'])
@@ -247,7 +250,8 @@ def test_exported_templates_mark_what_is_learned(tok, tmp_path, capsys, name):
     from transformers import AutoTokenizer
     from nanogpt_lit.config import ExportConfig
     from nanogpt_lit.instructions import TEMPLATES, encode_turns, template_of, with_template
-    from nanogpt_lit.interop import export_command, write_run
+    from nanogpt_lit.sample import export_command
+    from nanogpt_lit.checkpoint import write_run
     chat = with_template(tok, name)
     write_run(tiny(vocab_size=chat.vocab_size), chat, tmp_path)
     export_command(ExportConfig(str(tmp_path), out_dir=str(tmp_path/'hf')))
@@ -297,7 +301,7 @@ def test_plan_is_quick(tmp_path):
 def test_forecasts_equal_rehearsals(preset):
     "With the optimisers that are really used, Muon's banks of matrices among them"
     from nanogpt_lit.config import PRESETS, RunConfig
-    from nanogpt_lit.core import build
+    from nanogpt_lit.config import build
     from nanogpt_lit.optim import make_optimizers
     from nanogpt_lit.sizing import forecast, rehearse
     cfg = build(RunConfig, PRESETS[preset] | dict(vocab_size=500, n_layer=9))
@@ -332,7 +336,7 @@ def old_checkpoint(path, optimizer=False, evil=None):
 def build_nanogpt(data, **flags):
     "Settings and their origins, as `nanogpt-train build-nanogpt` with small data would have them"
     from nanogpt_lit.config import PRESETS, RunConfig
-    from nanogpt_lit.core import resolve
+    from nanogpt_lit.config import resolve
     argv = [f'--{k}={v}' for k, v in (dict(train_data=data, val_data=data, tokenizer='bpe', batch_size=2, grad_accum_steps=1, max_steps=43, device='cpu',
             hellaswag_interval=0, warmup_steps=2, keep_last_n_checkpoints=1, checkpoint_interval=1) | flags).items()]
     return resolve(RunConfig, ['build-nanogpt', *argv], PRESETS)
@@ -388,7 +392,7 @@ def test_a_restored_checkpoint_is_let_go(tmp_path, monkeypatch, kind):
     import gc, weakref
     from nanogpt_lit import finetune, pretrain
     from nanogpt_lit.config import FinetuneConfig
-    from nanogpt_lit.interop import write_run
+    from nanogpt_lit.checkpoint import write_run
     from nanogpt_lit.trainer import Callback
     monkeypatch.chdir(tmp_path)
     refs, alive = [], []
@@ -423,7 +427,8 @@ def test_tuning_in_the_folder_of_its_base_loses_nothing(tmp_path, monkeypatch):
     "The base is set aside with its tokenizer, and can be sampled from there"
     from nanogpt_lit.config import FinetuneConfig
     from nanogpt_lit.finetune import finetune
-    from nanogpt_lit.interop import load_run, write_run
+    from nanogpt_lit.interop import load_run
+    from nanogpt_lit.checkpoint import write_run
     monkeypatch.chdir(tmp_path)
     tok = Tokenizer.train([WORDS*20], 290, ['<|endoftext|>'], progress=False)
     (tmp_path/'x.jsonl').write_text(''.join(json.dumps(dict(instruction=f'say {i}', response='a b')) + '\n' for i in range(9)))

@@ -3,7 +3,8 @@ import json, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.core import UserError, resolve
+from nanogpt_lit.core import UserError
+from nanogpt_lit.config import resolve
 from nanogpt_lit.generate import generate
 from nanogpt_lit.interop import to_hf
 from nanogpt_lit.model import GPT

@@ -5,7 +5,7 @@ import nbformat, pytest, tiktoken
 from hypothesis import HealthCheck, given, settings, strategies as st
 from nanogpt_lit.bpe import PATTERNS, GPT2_PATTERN, GPT4_PATTERN, chunks, count_documents, count_pretokens, cut_place, documents, fast_starts, plain_pattern, safe_edge, train_bpe
 from nanogpt_lit.core import UserError
-from nanogpt_lit.encode import apply_steps, check_pattern, split_text
+from nanogpt_lit.tokenizer import apply_steps, check_pattern, split_text
 from nanogpt_lit.tokenizer import CharTokenizer, Tokenizer, load_tokenizer, to_printable
 
 fuzz = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -16,8 +16,8 @@ crafty = st.lists(st.sampled_from([*"aZsé中9½'.!_\n\r\t 　  ", "'s", "'LL", 
 # ---- learning
 @pytest.fixture(scope='module')
 def naive(root):
-    "The loop that 01_bpe begins with, as it stands in the notebook"
-    cells = nbformat.read(root/'nbs'/'01_bpe.ipynb', 4).cells
+    "The loop that 11_bpe begins with, as it stands in the notebook"
+    cells = nbformat.read(root/'nbs'/'11_bpe.ipynb', 4).cells
     source = next(c.source for c in cells if c.cell_type == 'code' and 'def train_naive(' in c.source)
     names = {'Counter': Counter}
     exec(source, names)

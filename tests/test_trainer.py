@@ -10,7 +10,8 @@ import pytest, torch
 from nanogpt_lit import config
 from nanogpt_lit.checkpoint import load_checkpoint
 from nanogpt_lit.monitor import read_metrics
-from nanogpt_lit.trainer import TIMINGS, TensorBoard, Tracker
+from nanogpt_lit.trainer import TIMINGS
+from nanogpt_lit.callbacks import TensorBoard, Tracker
 
 SMALL = ['--n_layer', '2', '--n_head', '2', '--n_embd', '32', '--block_size', '32', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',
          '--tokenizer', 'char', '--log_interval', '1', '--eval_interval', '5', '--checkpoint_interval', '0', '--learning_rate', '1e-2']
@@ -190,7 +191,7 @@ def test_tensorboard_goes_on_after_a_record_of_every_kind(tmp_path):
     assert {*shown.Tags()['scalars']} == {*NUMBERS, 'nan'} and [e.step for e in shown.Scalars('norms/wte')] == [1, 2] and not said
 
 def test_a_tensor_in_the_record_is_a_number_in_the_file(tmp_path):
-    from nanogpt_lit.trainer import MetricsFile
+    from nanogpt_lit.callbacks import MetricsFile
     t = SimpleNamespace(strategy=SimpleNamespace(is_main=True), record=dict(step=1, loss=torch.tensor(2.5), norm=np.float32(1), shape=torch.zeros(3)))
     MetricsFile(tmp_path/'metrics.jsonl').on_log(t)
     row = read_metrics(tmp_path/'metrics.jsonl')[0]
