@@ -23,7 +23,7 @@ from .evaluate import Choice, RULES, answer, ask, bits_per_byte, hub_hellaswag, 
 from .evaluate import score_rows
 from .generate import generate
 from .loader import TokenData
-from .monitor import small_file
+from .runs import small_file
 from .trainer import Callback, SingleDevice
 
 # %% ../nbs/51_exams.ipynb #c8a439f2

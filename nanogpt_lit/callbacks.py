@@ -14,8 +14,8 @@ from fastcore.basics import patch
 from numbers import Real
 from pathlib import Path
 from tqdm import tqdm
+from .config import TrainConfig
 from .core import UserError, atomic_write, duration, human, progress as tqdm_bar
-from .config import EXTRAS, TrainConfig
 from .trainer import Callback, Trainer, outcome
 
 # %% ../nbs/42_callbacks.ipynb #b04a3632
@@ -182,7 +182,7 @@ class EarlyStop(Callback):
         self.patience, self.min_delta = patience, min_delta
         self.best, self.waited = math.inf, 0
     @classmethod
-    def from_settings(cls, cfg): return cls(cfg.patience, cfg.min_delta)
+    def from_settings(cls, cfg: TrainConfig) -> 'EarlyStop': return cls(cfg.patience, cfg.min_delta)
 
     def on_fit_start(self, t):
         if not t.eval_due(True):
@@ -254,7 +254,7 @@ class Tracker(Callback):
     "Sends each record to a `writer`; a failure is reported once and never ends the run"
     order, name, writer = 20, 'the tracker', None
     @classmethod
-    def from_settings(cls, cfg): return TRACKERS[cfg.track]()
+    def from_settings(cls, cfg: TrainConfig) -> 'Tracker': return TRACKERS[cfg.track]()
     def on_log(self, t):
         if self.writer is not None:
             record = {k: v for k, v in t.record.items() if k != 'step'}

@@ -4,20 +4,16 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'TABLE', 'SMALL_TABLE', 'MOST_VALUES', 'MOST_CONTAINERS', 'DEEPEST', 'TENSOR', 'FIGURE', 'SETTING', 'RNG',
-           'CONTENT', 'SETTINGS', 'MAY_DIFFER', 'TO_RESUME', 'ONLY_TO_RESUME', 'RUN_FILES', 'NEEDED', 'rng_state',
-           'set_rng_state', 'plain', 'checksum', 'trainer_state', 'save_checkpoint', 'n_bytes', 'survey',
-           'survey_pickle', 'tame', 'read_tamely', 'why_unread', 'load_checkpoint', 'Foreign', 'peek', 'verified',
-           'effective', 'differing', 'check_fit', 'fit_weights', 'bare_name', 'built', 'release', 'restore',
-           'check_averages', 'step_of', 'checkpoints', 'newest_good', 'latest_checkpoint', 'strip_checkpoint',
-           'set_aside', 'is_sharded', 'remove_sharded', 'check_place', 'snapshot', 'Later', 'writes_aside', 'write_run',
-           'CheckpointCallback']
-
-# %% ../nbs/43_checkpoint.ipynb #ae1f8abc
-import json
-from .config import RunConfig, to_toml
+           'CONTENT', 'SETTINGS', 'MAY_DIFFER', 'TO_RESUME', 'ONLY_TO_RESUME', 'rng_state', 'set_rng_state', 'plain',
+           'checksum', 'trainer_state', 'save_checkpoint', 'n_bytes', 'survey', 'survey_pickle', 'tame', 'read_tamely',
+           'why_unread', 'load_checkpoint', 'Foreign', 'peek', 'verified', 'effective', 'differing', 'check_fit',
+           'fit_weights', 'bare_name', 'built', 'release', 'restore', 'check_averages', 'newest_good',
+           'latest_checkpoint', 'strip_checkpoint', 'set_aside', 'check_place', 'snapshot', 'Later', 'writes_aside',
+           'write_run', 'CheckpointCallback']
 
 # %% ../nbs/43_checkpoint.ipynb #49eeb109
 import hashlib
+import json
 import os
 import pickle
 import platform
@@ -29,7 +25,6 @@ import shutil
 import struct
 import threading
 import time
-import tomllib
 import torch
 import warnings
 import zipfile
@@ -41,11 +36,13 @@ from io import BytesIO
 from pathlib import Path
 from types import NoneType
 from . import __version__
-from .config import GPTConfig, build, flat_values
+from .config import GPTConfig, RunConfig, build, flat_values, to_toml
 from .core import ANY, COUNT, Kind, TEXT, UserError, atomic_open, atomic_write, check_writable
-from .core import duration, human, human_bytes, leftovers, misfit, or_none, read_text
+from .core import duration, human, human_bytes, leftovers, misfit, or_none
 from .model import GPT, ShapesOnly
 from .optim import AdamW
+from .runs import NEEDED, checkpoints, is_sharded, later_than, move_aside, point_to_newest, refuse_strangers
+from .runs import remove_sharded, step_of, whole_run
 from .trainer import Callback, Trainer
 
 # %% ../nbs/43_checkpoint.ipynb #2ba8c6d2
@@ -588,24 +585,6 @@ def _changes(t, ckpt):
         notes.append(f'torch was {v} and is {torch.__version__} now')
     return notes
 
-# %% ../nbs/43_checkpoint.ipynb #bda837ee
-def step_of(
-    path, # a file of a run folder
-) -> int|None:
-    "The step in the name of a checkpoint; None for other files"
-    found = re.fullmatch(r'[^.].*?(\d+)\.pt', Path(path).name)
-    return int(found[1]) if found else None
-
-# %% ../nbs/43_checkpoint.ipynb #aa1470e4
-def _numbered(folder): return [p for p in Path(folder).glob('*.pt') if step_of(p) is not None and p.is_file()]
-
-def checkpoints(
-    run_dir, # a run folder
-) -> list[Path]:
-    "The checkpoints of a run, oldest first; two names of one file count once"
-    found = sorted(_numbered(run_dir), key=step_of)
-    return sorted({(s.st_dev, s.st_ino or p): p for p in found for s in [p.stat()]}.values(), key=step_of)
-
 # %% ../nbs/43_checkpoint.ipynb #c2b7bbba
 def newest_good(
     run_dir,         # a run folder
@@ -644,134 +623,37 @@ def strip_checkpoint(
                                          if k not in (*ONLY_TO_RESUME, 'checksum')})
 
 # %% ../nbs/43_checkpoint.ipynb #ea5b8bcf
-RUN_FILES = ('best.pt', 'latest', 'metrics.jsonl', 'metrics.old.jsonl', 'hellaswag.jsonl', 'status.json', 'tensorboard',
-             'wandb_id', 'samples', 'plots', 'report.html', 'config.toml', 'baselines.json', 'tokenizer', 'superseded',
-             'adapter', 'before.json', 'tuning.json')     # the last three are of fine-tuning
-NEEDED = ('config.toml', 'tokenizer', 'metrics.jsonl', 'hellaswag.jsonl')
-
-def set_aside(
-    folder,          # a run folder
-    after: int=None, # what is later than this step is in the way; None: the whole run is
-) -> Path|None:
-    "Move what is in the way to `folder/previous-N`, all or nothing; returns that folder, None if nothing was to be moved"
-    folder, home = Path(folder), None
-    moving = _whole_run(folder) if after is None else _later(folder, after)
-    if moving and (after is not None or any(p.suffix in ('.pt', '.dcp') for p in moving)):
-        home = next(p for i in range(1, 10**6) if not os.path.lexists(p := folder/f'previous-{i}'))
-        _move(folder, moving, home, () if after is None else NEEDED)
-    if after is not None: _point_to_newest(folder)
-    return home
-
-# %% ../nbs/43_checkpoint.ipynb #cae7c839
-def _move(folder, moving, home, copied):
-    "Move paths from `folder` to `home` and copy others; if that fails, everything is where it was"
-    home.mkdir()
-    done = []
-    try:
-        for name in copied:
-            if (folder/name).is_dir(): shutil.copytree(folder/name, home/name)
-            elif (folder/name).is_file(): shutil.copy(folder/name, home/name)
-        for p in moving:
-            there = home/p.relative_to(folder)
-            there.parent.mkdir(exist_ok=True)
-            os.replace(p, there)
-            done.append((there, p))
-    except OSError:
-        for there, p in reversed(done): os.replace(there, p)
-        shutil.rmtree(home)                                # only copies are left in it
-        raise
-
-# %% ../nbs/43_checkpoint.ipynb #4ef25901
-_SHARD = re.compile(r'__\d+_\d+\.distcp|\.metadata(\.tmp)?|state\.pt|\.state\.pt\.[0-9a-f]{12}\.part')
-
-def is_sharded(
-    path, # anything
-) -> bool:
-    "Is this the folder of a sharded checkpoint, and nothing else in it?"
-    path = Path(path)
-    if path.is_symlink() or not path.is_dir(): return False
-    names = [p.name for p in path.iterdir()]
-    return bool(names) and all(_SHARD.fullmatch(o) for o in names)
-
-def remove_sharded(
-    path, # folder of a sharded checkpoint
-):
-    "Delete a sharded checkpoint. `UserError` if the folder holds anything else"
-    path = Path(path)
-    if not is_sharded(path): raise UserError(f'{path} is in the way and is no checkpoint of nanogpt_lit: move it')
-    for p in sorted(path.iterdir(), key=lambda p: p.name != 'state.pt'): p.unlink()
-    path.rmdir()
-
-def _sharded(folder):
-    return [p for p in Path(folder).glob('*.dcp') if step_of(p.with_suffix('.pt')) is not None and is_sharded(p)]
-
-def _unnumbered(folder):
-    "The names under which a run's best and last weights may be found"
-    settings = {}
-    with suppress(UserError, ValueError, RecursionError):
-        if (folder/'config.toml').is_file(): settings = tomllib.loads(read_text(folder/'config.toml'))
-    tables = [settings, *(v for v in settings.values() if isinstance(v, dict))]
-    names = ['best.pt', *(str(o['final_name']) for o in tables if o.get('final_name'))]
-    return [folder/o for o in dict.fromkeys(names) if Path(o).name == o and o.endswith('.pt')]
-
-def _whole_run(folder):
-    paths = dict.fromkeys([*_numbered(folder), *_sharded(folder), *_unnumbered(folder), *(folder/o for o in RUN_FILES)])
-    return [p for p in paths if os.path.lexists(p)]
-
-# %% ../nbs/43_checkpoint.ipynb #3232b20e
-_SIGNS = ('metrics.jsonl', 'before.json', 'status.json')  # one of them is in every folder that a run has begun in
-
-def check_place(
-    folder,        # that a run is to write to
-    harmless=(),   # names that it doesn't mind
-):
-    "`UserError` if files are in the way that no run has written"
-    folder = Path(folder)
-    if any((folder/name).is_file() for name in _SIGNS) or _has_settings(folder/'config.toml'): return
-    if any(_readable(p) for p in [*checkpoints(folder), folder/'best.pt']): return
-    names = {o for o in RUN_FILES if (folder/o).exists()} | {p.name for p in checkpoints(folder)}
-    if names := names - {*harmless}:
-        raise UserError(f'{folder} holds {", ".join(sorted(names)[:3])}, and no run was ever begun there: '
-                        'choose another --out_dir, so that nothing of yours is replaced')
-
-def _readable(path):
-    "Is this a checkpoint of ours?"
-    try: return bool(peek(path, mmap=True))
-    except (UserError, OSError): return False
-
-def _has_settings(path):
-    "Does a TOML file hold the settings of a run? They always say where it was to write to"
-    try: values = tomllib.loads(read_text(path))
-    except (UserError, OSError, ValueError, RecursionError): return False
-    tables = [values, *(o for o in values.values() if isinstance(o, dict))]
-    return any({'out_dir', 'max_steps', 'learning_rate', 'batch_size'} <= {*o} for o in tables) or {'model', 'optim', 'train'} <= {*values}
-
-# %% ../nbs/43_checkpoint.ipynb #88cb034e
 def _is_ahead(path, step):
     "Is the state in `path` from later than `step`, or unreadable?"
     try: return path.is_file() and peek(path, mmap=True)['step'] > step
     except (UserError, LookupError, TypeError): return True
 
-_DATED = re.compile(r'(?:loss_curve_(?:final_)?)?step_(\d+)\.(?:txt|png)')
+def set_aside(
+    folder: str|Path,     # a run folder
+    after: int|None=None, # what is later than this step is in the way; None: the whole run is
+) -> Path|None:
+    "Move what is in the way to `folder/previous-N`, all or nothing; returns that folder, None if nothing was to be moved"
+    if after is None:
+        moving = whole_run(folder)
+        begun = any(p.suffix in ('.pt', '.dcp') for p in moving)
+        return move_aside(folder, moving) if begun else None
+    moving = later_than(folder, after, _is_ahead)
+    home = move_aside(folder, moving, NEEDED) if moving else None
+    point_to_newest(folder)
+    return home
 
-def _later(folder, step):
-    "What a run has written after a step"
-    named = [p for p in _numbered(folder) if step_of(p) > step]
-    named += [p for p in _sharded(folder) if step_of(p.with_suffix('.pt')) > step]
-    named += [p for p in _unnumbered(folder) if _is_ahead(p, step)]
-    if named and (folder/'adapter').is_dir(): named.append(folder/'adapter')
-    dated = [(p, _DATED.fullmatch(p.name)) for o in ('samples', 'plots') for p in (folder/o).glob('*')]
-    return named + [p for p, found in dated if found and int(found[1]) > step]
+# %% ../nbs/43_checkpoint.ipynb #3232b20e
+def _readable(path):
+    "Is this a checkpoint of ours?"
+    try: return bool(peek(path, mmap=True))
+    except (UserError, OSError): return False
 
-def _point_to_newest(folder):
-    "`latest` names the newest checkpoint that is there"
-    note = folder/'latest'
-    if not note.is_file(): return
-    with suppress(UserError):
-        if os.path.lexists(folder/read_text(note).strip()): return
-    left = sorted([*checkpoints(folder), *_sharded(folder)], key=lambda p: step_of(p.with_suffix('.pt')))
-    if left: atomic_write(note, left[-1].name + '\n')
-    else: note.unlink()
+def check_place(
+    folder: str|Path,  # that a run is to write to
+    harmless: list=(), # names that it doesn't mind
+) -> None:
+    "`UserError` if files are in the way that no run has written"
+    refuse_strangers(folder, harmless, _readable)
 
 # %% ../nbs/43_checkpoint.ipynb #76bd8641
 def snapshot(

@@ -19,7 +19,8 @@ from .config import nanogpt_eval
 from .corpus import hub_dataset
 from .loader import TokenData
 from .trainer import SingleDevice, mean_loss
-from .monitor import one_line, plot_label, small_file
+from .monitor import one_line, plot_label
+from .runs import small_file
 
 # %% ../nbs/50_evaluate.ipynb #7f7d0777
 def bits_per_byte(

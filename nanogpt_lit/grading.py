@@ -17,7 +17,7 @@ from .corpus import pystdlib_documents
 from .evaluate import accuracies, hub_hellaswag, read_choices
 from .interop import load_run
 from .loader import TokenData
-from .monitor import run_json
+from .runs import run_json
 
 # %% ../nbs/73_eval.ipynb #c8c31d0f
 def result_table(

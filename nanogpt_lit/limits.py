@@ -10,7 +10,7 @@ import ctypes, gc, os, time
 from pathlib import Path
 import psutil, torch
 from fastcore.basics import patch
-from .config import EXTRAS
+from .config import TrainConfig
 from .trainer import Callback
 
 # %% ../nbs/47_limits.ipynb #08bff779
@@ -37,7 +37,8 @@ class CpuLimit(Callback):
         self.share, self.pausing = 1., False
 
     @classmethod
-    def from_settings(cls, cfg): return cls(cfg.max_cpu) if cfg.monitoring else None
+    def from_settings(cls, cfg: TrainConfig) -> 'CpuLimit|None':
+        return cls(cfg.max_cpu) if cfg.monitoring else None
 
     def on_fit_start(self, t):
         self.process = self.ps.Process()
@@ -67,7 +68,7 @@ def adjust(self: CpuLimit, t):
 
 # %% ../nbs/47_limits.ipynb #cab8eb8f
 def container_share(
-    root='/sys/fs/cgroup', # where Linux shows a container its limits
+    root: str|Path='/sys/fs/cgroup', # where Linux shows a container its limits
 ) -> float:
     "The share of this container's memory that is in use; 0 where there is no limit"
     try:
@@ -78,7 +79,7 @@ def container_share(
     except (OSError, ValueError): return 0.
 
 # %% ../nbs/47_limits.ipynb #4bbb9b75
-def free_caches():
+def free_caches() -> None:
     "Give back memory that is only kept for later"
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
@@ -100,7 +101,8 @@ class MemoryLimit(Callback):
         self.above, self.due = 0, 0.
 
     @classmethod
-    def from_settings(cls, cfg): return cls(cfg.max_memory) if cfg.monitoring else None
+    def from_settings(cls, cfg: TrainConfig) -> 'MemoryLimit|None':
+        return cls(cfg.max_memory) if cfg.monitoring else None
 
     def on_step_end(self, t):
         if time.monotonic() < self.due: return

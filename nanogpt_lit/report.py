@@ -13,8 +13,8 @@ from .config import FinetuneConfig, ReportConfig, RunConfig, build, flat_fields,
 from .config import in_words, nanogpt_report, read_config
 from .core import COUNT, FLAG, NUMBER, TEXT, UserError, atomic_write, duration, human, or_none
 from .core import printable, read_text, warn
-from .monitor import FIGURE, left_out, loss_stats, one_line, run_json, scan_metrics, series
-from .monitor import small_file, smooth
+from .monitor import FIGURE, left_out, loss_stats, one_line, scan_metrics, series, smooth
+from .runs import run_json, small_file
 from .trainer import Callback
 from .watch import STATUS, environment, headline, read_status, sample_files, sample_text
 

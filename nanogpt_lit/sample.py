@@ -17,7 +17,7 @@ from .core import read_text, set_threads
 from .generate import first_prompt, generate, prompt_ids, row_seeds, stream_text
 from .interop import _PIECE, crop_vocab, load_run, to_hf
 from .model import GPT
-from .monitor import newest_run
+from .runs import newest_run
 
 # %% ../nbs/72_sample.ipynb #a6bd99d7
 def _shown(tokenizer, prompt, new, stop):

@@ -19,7 +19,8 @@ from fastcore.basics import patch
 from . import __version__
 from .config import MonitorConfig, nanogpt_monitor
 from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit, one_of, or_none
-from .monitor import FIGURE, left_out, newest_run, one_line, run_json, scan_metrics, series, smooth
+from .monitor import FIGURE, left_out, one_line, scan_metrics, series, smooth
+from .runs import newest_run, run_json
 from .trainer import Callback
 
 # %% ../nbs/46_watch.ipynb #b2b63a5b
