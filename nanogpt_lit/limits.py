@@ -7,6 +7,7 @@ __all__ = ['work_share', 'CpuLimit', 'container_share', 'free_caches', 'MemoryLi
 
 # %% ../nbs/47_limits.ipynb #532970ef
 import ctypes, gc, os, time
+from collections.abc import Callable
 from pathlib import Path
 import psutil, torch
 from fastcore.basics import patch
@@ -31,7 +32,7 @@ class CpuLimit(Callback):
     def __init__(self,
         limit: float,     # percent
         every: float=2.,  # seconds between two measurements
-        ps=psutil,        # where measurements come from
+        ps: object=psutil, # where measurements come from
     ):
         self.limit, self.every, self.ps = limit, every, ps
         self.share, self.pausing = 1., False
@@ -44,7 +45,7 @@ class CpuLimit(Callback):
         self.process = self.ps.Process()
         self.measure()                                     # both count from the last call
         self.looked = self.woke = time.perf_counter()
-    def measure(self):
+    def measure(self) -> tuple[float, float]:
         return self.ps.cpu_percent(None), self.process.cpu_percent(None)/(os.cpu_count() or 1)
 
     def on_step_end(self, t):
@@ -56,7 +57,7 @@ class CpuLimit(Callback):
 
 # %% ../nbs/47_limits.ipynb #c3350228
 @patch
-def adjust(self: CpuLimit, t):
+def adjust(self: CpuLimit, t) -> None:
     "Measure, and change the share of the time that is worked"
     load, own = self.measure()
     self.share, self.looked = work_share(self.share, load, own, self.limit), time.perf_counter()
@@ -94,8 +95,8 @@ class MemoryLimit(Callback):
         limit: float,      # percent
         every: float=2.,   # seconds between two looks
         patience: int=3,   # looks in a row above the limit until it stops
-        ps=psutil,         # where measurements come from
-        container=container_share, # likewise, of a container
+        ps: object=psutil, # where measurements come from
+        container: Callable=container_share, # likewise, of a container
     ):
         self.limit, self.every, self.patience, self.ps, self.container = limit, every, patience, ps, container
         self.above, self.due = 0, 0.

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['RUN_FILES', 'NEEDED', 'RUN_PLACES', 'step_of', 'checkpoints', 'is_sharded', 'remove_sharded', 'sharded_checkpoints',
            'small_file', 'run_json', 'run_settings', 'run_folder', 'has_settings', 'refuse_strangers', 'whole_run',
-           'later_than', 'move_aside', 'point_to_newest', 'newest_run', 'tokenizer_of', 'trained_on', 'data_of_run']
+           'later_than', 'move_aside', 'point_to_newest', 'newest_run', 'run_tokenizer', 'trained_on', 'data_of_run']
 
 # %% ../nbs/38_runs.ipynb #eb2c1aaa
 import os, re, shutil, tomllib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from .core import ANY, TEXT, UserError, alone_in, atomic_write, misfit, new_folder, read_json, read_text
 from .loader import find_tokenizer
-from .tokenizer import load_tokenizer
+from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 
 # %% ../nbs/38_runs.ipynb #b68d9477
 RUN_FILES = {
@@ -102,10 +103,10 @@ def small_file(
     return path
 
 def run_json(
-    path: str|Path,   # a JSON file of a run folder
-    shape={...: ANY}, # what must be in it, for `misfit`
-    most: int=2**24,  # bytes
-):
+    path: str|Path,           # a JSON file of a run folder
+    shape: object={...: ANY}, # what must be in it, for `misfit`
+    most: int=2**24,          # bytes
+) -> object:
     "The content of a JSON file of a run folder. `UserError` if it is no file, far too large, damaged or of another shape"
     return read_json(small_file(path, most), shape, 'restore it, or remove it')
 
@@ -127,7 +128,7 @@ def run_folder(
     path: str|Path,        # folder of the run, made if need be
     doing: str='training', # what for, in a word
     alone: bool=True,      # refuse other processes; False = one of several that belong together, but not the first
-):
+) -> Iterator[Path]:
     "The folder, for the whole of a run. If it was made here and the block fails, it is removed again, as far as it is empty"
     with new_folder(path) as folder, alone_in(folder, doing) if alone else nullcontext(): yield folder
 
@@ -145,9 +146,9 @@ def has_settings(
     return flat or {'model', 'optim', 'train'} <= {*values}
 
 def refuse_strangers(
-    folder: str|Path, # that a run is to write to
-    harmless: list=(), # names that it doesn't mind
-    readable=None,     # called with a path: is it a checkpoint of ours?
+    folder: str|Path,             # that a run is to write to
+    harmless: list=(),            # names that it doesn't mind
+    readable: Callable|None=None, # called with a path: is it a checkpoint of ours?
 ) -> None:
     "`UserError` if files are in the way that no run has written"
     folder = Path(folder)
@@ -179,9 +180,9 @@ def whole_run(
 _DATED = re.compile(r'(?:loss_curve_(?:final_)?)?step_(\d+)\.(?:txt|png)')
 
 def later_than(
-    folder: str|Path, # run folder
-    step: int,        # what was written after it counts
-    is_ahead,         # called with a path and the step: is what is inside later, or unreadable?
+    folder: str|Path,   # run folder
+    step: int,          # what was written after it counts
+    is_ahead: Callable, # called with a path and the step: is what is inside later, or unreadable?
 ) -> list[Path]:
     "What a run has written after a step"
     folder = Path(folder)
@@ -216,6 +217,7 @@ def move_aside(
         raise
     return home
 
+# %% ../nbs/38_runs.ipynb #01e1029b
 def point_to_newest(
     folder: str|Path, # run folder
 ) -> None:
@@ -248,10 +250,10 @@ def newest_run(
     return max(when, key=when.get)
 
 # %% ../nbs/38_runs.ipynb #fea1afdf
-def tokenizer_of(
+def run_tokenizer(
     folder: str|Path,       # run folder, or wherever a checkpoint lies
     dataset: str|None=None, # what another program's checkpoint calls its data: a plain name
-):
+) -> Tokenizer|CharTokenizer|None:
     "The tokenizer that belongs to a run, or None"
     folder = Path(folder)
     if found := find_tokenizer(folder): return found
