@@ -380,7 +380,7 @@ def decoding(c):
         ids = torch.zeros(B, 4, dtype=torch.long, device=c.device)
         found[f'batch {B}'] = B*n/ms_per_step(c, lambda: generate(model, ids, n, top_k=200, seed=1), 1, 3)*1000
         # what it would be if cuDNN were asked too, which plans anew for each length
-        with mock.patch('nanogpt_lit.generate.AnyLength', contextlib.nullcontext):
+        with mock.patch('nanogpt_lit.decode.AnyLength', contextlib.nullcontext):
             found[f'batch {B}, cuDNN allowed'] = B*n/ms_per_step(c, lambda: generate(model, ids, n, top_k=200, seed=1), 1, 3)*1000
     if c.peer:
         sys.path.insert(0, str(c.peer))

@@ -89,7 +89,7 @@ def read_page(root, folder, log):
     (folder/'bench'/'gpu_check.py').write_text((root/'bench'/'gpu_check.py').read_text())
     if log: (folder/'runs'/'logs'/'gpu').mkdir(parents=True)
     for name, o in log.items(): (folder/'runs'/'logs'/'gpu'/f'{name}.json').write_text(json.dumps(o))
-    cells = json.loads((root/'nbs'/'17b_gpu.ipynb').read_text())['cells']
+    cells = json.loads((root/'nbs'/'84_gpu.ipynb').read_text())['cells']
     plt.close('all')
     names, said = {}, io.StringIO()
     with contextlib.chdir(folder/'nbs'), contextlib.redirect_stdout(said):
