@@ -8,7 +8,7 @@ __all__ = ['FORMAT', 'TENSOR', 'ONLY_TO_RESUME', 'rng_state', 'set_rng_state', '
            'load_checkpoint', 'Foreign', 'peek', 'verified', 'effective', 'differing', 'check_fit', 'fit_weights',
            'bare_name', 'built', 'release', 'restore', 'check_averages', 'newest_good', 'latest_checkpoint',
            'strip_checkpoint', 'set_aside', 'check_place', 'snapshot', 'Later', 'writes_aside', 'write_run',
-           'CheckpointCallback']
+           'CheckpointCallback', 'sweep_sharded']
 
 # %% ../nbs/43_checkpoint.ipynb #49eeb109
 import hashlib
@@ -43,7 +43,7 @@ from .core import duration, human, human_bytes, leftovers, misfit, or_none
 from .model import GPT, ShapesOnly
 from .optim import AdamW
 from .runs import NEEDED, checkpoints, is_sharded, later_than, move_aside, point_to_newest, refuse_strangers
-from .runs import remove_sharded, step_of, whole_run
+from .runs import remove_sharded, sharded_checkpoints, step_of, whole_run
 from .tokenizer import Tokenizer
 from .trainer import Callback, Trainer
 
@@ -748,10 +748,13 @@ class CheckpointCallback(Callback):
         self.settle(t, wait=False)
         if (n := t.cfg.checkpoint_interval) > 0 and t.step % n == 0: self.save(t)
     def on_fit_end(self, t):
+        self._save_last(t)
+        if t.strategy.is_main and t.stop_reason is None: self._name_the_last(t, t.last_checkpoint)
+
+    def _save_last(self, t):
         self.settle(t)
         if t.step and self.saved_step != t.step: self.save(t)
         self.settle(t)
-        if t.strategy.is_main and t.stop_reason is None: self._name_the_last(t)
         if self.save_s > max(30, t.elapsed_s/20):
             t.say(f'saving took {duration(self.save_s)} of {duration(t.elapsed_s)}: '
                   'a larger --checkpoint_interval would cost less')
@@ -763,13 +766,21 @@ def _is_foreign(path):
     except Foreign: return True
     except UserError: return False
 
+def sweep_sharded(
+    path, # hidden folder of a sharded checkpoint that wasn't finished
+):
+    "Delete what there is of it, if anything; what holds something else stays"
+    with suppress(UserError, OSError):
+        if any(Path(path).iterdir()): remove_sharded(path)
+        else: Path(path).rmdir()
+
 @patch
 def _look_around(self: CheckpointCallback, t):
     if not t.strategy.is_main: return
     check_writable(self.out_dir)
     for p in leftovers(self.out_dir): p.unlink(missing_ok=True)
     for p in self.out_dir.glob('.*.dcp.*.part'):
-        if re.fullmatch(r'\..+\.[0-9a-f]{12}\.part', p.name) and is_sharded(p): remove_sharded(p)
+        if re.fullmatch(r'\..+\.[0-9a-f]{12}\.part', p.name): sweep_sharded(p)
     if moved := set_aside(self.out_dir, after=t.step):
         t.say(f'what is later than step {t.step} was moved to {moved.name} in the run folder')
     if t.cfg.keep_last_n_checkpoints > 0: self.strangers = {p for p in checkpoints(self.out_dir) if _is_foreign(p)}
@@ -785,11 +796,18 @@ def _check_best(self: CheckpointCallback, t):
 
 # %% ../nbs/43_checkpoint.ipynb #8c7d4ad0
 @patch
+def writes(self: CheckpointCallback,
+    t: Trainer, # who is to be saved
+) -> bool:
+    "Is there something for this process to write? Rank 0 has all that goes into a file"
+    return t.strategy.is_main
+
+@patch
 def save(self: CheckpointCallback,
     t: Trainer, # what to save
 ):
     "Write a full checkpoint, now or in a thread of its own (`async_save`)"
-    if not t.strategy.is_main: return
+    if not self.writes(t): return
     t.check_finite()
     if not self.out_dir.is_dir(): raise UserError(f'the folder {self.out_dir} has vanished')
     start = time.perf_counter()
@@ -807,9 +825,10 @@ def _write(self: CheckpointCallback, t):
 
 @patch
 def _written(self: CheckpointCallback, t, path, step):
-    "A checkpoint is whole and on the disk: point to it, forget the oldest, tell everybody"
-    atomic_write(self.out_dir/'latest', path.name + '\n')
+    "A checkpoint, file or folder, is whole and on the disk: point to it, forget the oldest, tell everybody"
+    if t.strategy.is_main: atomic_write(self.out_dir/'latest', path.name + '\n')
     t.last_checkpoint, t.saved_step, self.saved_step = path, step, step
+    if not t.strategy.is_main: return
     self._forget(t)
     t.fire('on_checkpoint')
 
@@ -828,17 +847,29 @@ def settle(self: CheckpointCallback,
 
 # %% ../nbs/43_checkpoint.ipynb #37281929
 @patch
+def _written_here(self: CheckpointCallback, t):
+    "`{step: files and folders}` of the numbered checkpoints that this run has written, oldest first"
+    found = {}
+    for p in [*checkpoints(self.out_dir), *sharded_checkpoints(self.out_dir)]:
+        file = p.with_suffix('.pt')
+        ours = file.name == t.cfg.checkpoint_name.format(step=step_of(file)) and p not in self.strangers
+        if ours: found.setdefault(step_of(file), []).append(p)
+    return dict(sorted(found.items()))
+
+@patch
 def _forget(self: CheckpointCallback, t):
-    "Delete or strip what has been superseded by a newer file, as far as this run has written it"
-    kept = [p for p in checkpoints(self.out_dir) if p.name == t.cfg.checkpoint_name.format(step=step_of(p))
-            and p not in self.strangers]
+    "Delete or strip what has been superseded by a newer checkpoint, as far as this run has written it"
     # none if the folder is gone: the next save will say so
+    kept = [*self._written_here(t).values()]
     older = kept[:-1]
     if (keep := t.cfg.keep_last_n_checkpoints) > 0:
-        for p in kept[:-keep]: p.unlink(missing_ok=True)
+        for p in sum(kept[:-keep], []):
+            if p.suffix == '.dcp': remove_sharded(p)
+            else: p.unlink(missing_ok=True)
         older = older[-keep + 1:] if keep > 1 else []
     if t.cfg.strip_checkpoints:
-        for p in older:
+        for p in sum(older, []):
+            if p.suffix == '.dcp': continue
             with suppress(UserError):                                  # a damaged one is no reason to stop
                 if 'optimizer' in peek(p, mmap=True): strip_checkpoint(p)
 
@@ -851,13 +882,13 @@ def on_eval(self: CheckpointCallback, t):
 
 # %% ../nbs/43_checkpoint.ipynb #6ea773a1
 @patch
-def _name_the_last(self: CheckpointCallback, t):
-    if not t.cfg.final_name or not t.last_checkpoint: return
+def _name_the_last(self: CheckpointCallback, t, file):
+    if not t.cfg.final_name or not file: return
     name = self.out_dir/t.cfg.final_name.format(step=t.step, index=t.step - 1)
     if step_of(name) is not None and name.exists(): return              # a checkpoint of its own
     part = name.with_name(f'.{name.name}.{secrets.token_hex(6)}.part')   # `leftovers` knows such names
-    try: os.link(t.last_checkpoint, part)
-    except OSError: shutil.copyfile(t.last_checkpoint, part)           # a file system without links
+    try: os.link(file, part)
+    except OSError: shutil.copyfile(file, part)                        # a file system without links
     os.replace(part, name)
     # renaming a link to itself does nothing at all
     part.unlink(missing_ok=True)

@@ -166,6 +166,7 @@ def steps(
     repetition_penalty: float=1., # above 1 pushes down what prompt and text already have, but for marks and ends
     tokenizer=None,       # needed if `stop` has texts; ids that it doesn't know are never drawn
     logprobs: int=None,   # tell the log-probabilities of the tokens, and of this many of the likeliest
+    compile: bool|dict=False, # compile the step, see `CompiledStep`: True, or arguments of `torch.compile`
 ):
     "Yield a `Step` for each round until every row has stopped"
     knobs = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
@@ -174,7 +175,7 @@ def steps(
     texts, device = _prompt_lists(prompts, model.cfg.vocab_size), model.wte.weight.device
     stopped, known = Stopper(stop, tokenizer), getattr(tokenizer, 'vocab_size', None)
     rows, done = range(len(texts)), [False]*len(texts)
-    predict = Predictor(model, max(map(len, texts)) + max_new_tokens, use_cache, slide)
+    predict = Predictor(model, max(map(len, texts)) + max_new_tokens, use_cache, slide, compile)
     seen_BV = None
     if repetition_penalty != 1:
         spare_V = _spare(stopped.ids, tokenizer, model.cfg.vocab_size, device)
@@ -233,7 +234,7 @@ def generate(
     stop=(),              # ids and texts that end a row, and stay in it (for texts, give `tokenizer=` too)
     seed=None,            # an int, or one for each row; None = torch's global state
     use_cache: bool=True, # keep keys and values; the tokens are the same either way
-    **kwargs,             # `repetition_penalty`, `tokenizer`, `slide` and `logprobs` of `steps`
+    **kwargs,             # `repetition_penalty`, `tokenizer`, `slide`, `logprobs` and `compile` of `steps`
 ): # a tensor for a tensor (rows that stopped repeat their last id), else a list of lists
     "Continue each prompt by up to `max_new_tokens` tokens; with `logprobs`, a `Generated`"
     rounds = [*steps(model, prompts, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, use_cache,

@@ -10,6 +10,7 @@ import math, torch
 import numpy as np
 import torch.nn.functional as F
 from dataclasses import dataclass
+from .attention import AnyLength
 from .config import OptimConfig
 from .core import UserError, mix64
 from .instructions import Conversations, check_turns, encode_turns, records_of, texts_of
@@ -81,7 +82,7 @@ def answer_logprobs(
     for b, (ids, mask) in enumerate(rows):
         ids_BT[b, :len(ids)], mask_BT[b, :len(ids)] = torch.tensor(ids), torch.tensor(mask).float()
     ids_BT, mask_BT = ids_BT.to(device), mask_BT.to(device)
-    logits_BTV = model(ids_BT[:, :-1])[0]
+    with AnyLength(): logits_BTV = model(ids_BT[:, :-1])[0]
     nats_BT = F.cross_entropy(logits_BTV.transpose(1, 2).float(), ids_BT[:, 1:], reduction='none')
     return -(nats_BT*mask_BT[:, 1:]).sum(1)
 

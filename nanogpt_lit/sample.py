@@ -86,7 +86,6 @@ def _load_for_sampling(cfg):
                         + (run.note or 'put the folder that its training data was made with beside it, '
                                        'named tokenizer'))
     if run.tokenizer.vocab_size < run.model.cfg.vocab_size: crop_vocab(run.model, run.tokenizer.vocab_size)
-    if cfg.compile: run.model.compile()
     return run.model, run.tokenizer
 
 # %% ../nbs/72_sample.ipynb #66796fad
@@ -107,7 +106,8 @@ def sample_command(cfg: SampleConfig, origin=None):
     model, tok = _load_for_sampling(cfg)
     prompts, dtype = _prompts(cfg, tok, origin), pick_dtype(pick_device(cfg.device), cfg.dtype)
     stop = [s.replace('\\n', '\n').replace('\\t', '\t') for s in cfg.stop]
-    kw = {k: getattr(cfg, k) for k in ('temperature', 'top_k', 'top_p', 'min_p', 'repetition_penalty')}
+    kw = {k: getattr(cfg, k) for k in ('temperature', 'top_k', 'top_p', 'min_p', 'repetition_penalty', 'compile')}
+    if cfg.compile: print('torch.compile begins: 10 to 50 seconds before the first token', file=sys.stderr)
     single = len(prompts)*cfg.num_samples == 1 and cfg.logprobs is None
     if single and (sys.stdout.isatty() if cfg.stream is None else cfg.stream):
         print(prompts[0], end='', flush=True)

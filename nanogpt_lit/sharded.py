@@ -9,12 +9,14 @@ __all__ = ['SLICED', 'checkpoint_activations', 'Noted', 'shapes_and_notes', 'fil
 
 # %% ../nbs/61_sharded.ipynb #273bec49
 import math, os, pickle, re, secrets, shlex, time, warnings, zipfile
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import timedelta
 from functools import cache, partial
 from io import RawIOBase
 from pathlib import Path
 import psutil
 import torch
+import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
@@ -22,9 +24,9 @@ from .core import ANY, TEXT, UserError, atomic_write, human_bytes, misfit, sha25
 from .config import ConsolidateConfig, nanogpt_consolidate
 from .attention import KVCache
 from .model import GPT
-from .checkpoint import (CheckpointCallback, check_averages, fit_weights, is_sharded, load_checkpoint,
-                                    newest_good, remove_sharded, restore, save_checkpoint, step_of,
-                                    survey, survey_pickle, trainer_state)
+from .checkpoint import (CheckpointCallback, Later, check_averages, fit_weights, is_sharded, load_checkpoint,
+                                    newest_good, remove_sharded, restore, save_checkpoint, snapshot, step_of,
+                                    survey, survey_pickle, sweep_sharded, trainer_state, writes_aside)
 from .distributed import DataParallel, OneProcess, world
 
 # %% ../nbs/61_sharded.ipynb #dcdbb0d7
@@ -115,6 +117,7 @@ def _layer_norm(m, x):
     gain, bias = (None if o is None else o.float() for o in (m.weight, m.bias))
     return torch.nn.functional.layer_norm(x.float(), m.normalized_shape, gain, bias, m.eps)
 
+# %% ../nbs/61_sharded.ipynb #2d717b12
 class Sharded(DataParallel):
     "Weights, gradients and optimiser states in slices, one per process (torch's FSDP2)"
     def __init__(self, device='auto', dtype='auto', timeout_s=600., seed=1337):
@@ -129,26 +132,28 @@ class Sharded(DataParallel):
         model, model.notes = shapes_and_notes(lambda: GPT(cfg))
         return model
 
-    def prepare(self, model):
-        "Cut `model` into slices, in place"
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-        low = getattr(torch, self.dtype)
-        mixed = {} if low == torch.float32 else dict(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        for block in model.blocks:
-            if mixed: _norms_in_float32(block)
-            fully_shard(block, mesh=self.mesh, mp_policy=MixedPrecisionPolicy(**mixed))
-        fully_shard(model, mesh=self.mesh)
-        if not hasattr(model, 'notes'): return model.to(self.device)
-        fill_slices(model, model.notes, self.device)
-        del model.notes
-        return model
-
     records = False
     def wrap(self, model): return model
     def inside(self, model): return model
     def accumulate(self, model, last):
         "Every micro-batch's gradients are summed at once: keeping them would take the room of a whole model"
         return nullcontext()
+
+# %% ../nbs/61_sharded.ipynb #6e510e12
+@patch
+def prepare(self: Sharded, model):
+    "Cut `model` into slices, in place"
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    low = getattr(torch, self.dtype)
+    mixed = {} if low == torch.float32 else dict(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in model.blocks:
+        if mixed: _norms_in_float32(block)
+        fully_shard(block, mesh=self.mesh, mp_policy=MixedPrecisionPolicy(**mixed))
+    fully_shard(model, mesh=self.mesh)
+    if not hasattr(model, 'notes'): return model.to(self.device)
+    fill_slices(model, model.notes, self.device)
+    del model.notes
+    return model
 
 # %% ../nbs/61_sharded.ipynb #35ae81aa
 class _Joined:
@@ -238,6 +243,7 @@ class _Piece(RawIOBase):
         self.at += n
         return n
 
+# %% ../nbs/61_sharded.ipynb #fc70277d
 @cache
 def _reader_class():
     from torch.distributed.checkpoint import FileSystemReader
@@ -260,6 +266,7 @@ def _reader_class():
             return super()._slice_file(file, about)
     return SafeReader
 
+# %% ../nbs/61_sharded.ipynb #916f86b1
 def safe_reader(
     path, # folder of a sharded checkpoint
 ):
@@ -295,26 +302,114 @@ def _rest(t, config, tokenizer_hash):
                for k, v in s.items() if not isinstance(v, torch.Tensor)}
     return state | dict(tied=tied, param_groups=groups, order=order, numbers=numbers)
 
+# %% ../nbs/61_sharded.ipynb #21d2f9e7
+@cache
+def _writer_class():
+    from torch.distributed.checkpoint import FileSystemWriter
+    class Writer(FileSystemWriter):
+        "DCP's writer, but a full disk is called a full disk"
+        def write_data(self, *args, **kw):
+            try: return super().write_data(*args, **kw)
+            except RuntimeError as e: raise e.__context__ if isinstance(e.__context__, OSError) else e
+    return Writer
+
 # %% ../nbs/61_sharded.ipynb #9e6ba08e
+def _write_slices(tensors, part, path, group):
+    "Every process its own slices, rank 0 the table. What one of them can't write, all say in the same words"
+    from torch.distributed.checkpoint.api import CheckpointException    # not an `Exception`
+    try: _dcp().save(tensors, storage_writer=_writer_class()(part), process_group=group)
+    except CheckpointException as e:
+        rank = min(e.failures)
+        raise _unwritten(path, rank, e.failures[rank][0]) from None
+
+def _unwritten(path, rank, e):
+    why = (e.strerror or str(e)) if isinstance(e, OSError) else f'{type(e).__name__}: {e}'[:150]
+    return UserError(f'{path} could not be written (rank {rank}: {why}): make room there or choose another --out_dir; '
+                     'earlier checkpoints are untouched, and --auto_resume continues from the newest')
+
+# %% ../nbs/61_sharded.ipynb #0b661100
+def _together(s, group, path, f):
+    "The answers of all processes to `f`. What one of them can't do, all say in the same words"
+    answer = error = None
+    try: answer = f()
+    except UserError as e: error = str(e)
+    except Exception as e: error = str(_unwritten(path, s.rank, e))
+    said = [(answer, error)]*s.world_size
+    if group is not None: dist.all_gather_object(said, (answer, error), group=group)
+    for _, error in said:
+        if error: raise UserError(error)
+    return [answer for answer, _ in said]
+
+def _sums(part, s):
+    "`{name: [size, SHA-256]}` of the files that this process has written"
+    mine = [*part.glob(f'__{s.rank}_*.distcp')]
+    if s.is_main: mine.append(part/'.metadata')
+    return {p.name: [p.stat().st_size, sha256_file(p)] for p in mine}
+
+# %% ../nbs/61_sharded.ipynb #da3f5d15
+def _write_folder(s, group, tensors, rest, part, path):
+    "Write a sharded checkpoint as `part`; when all have written, rank 0 adds the rest and calls it `path`"
+    def finish():
+        files = {k: about for o in sums for k, about in sorted(o.items())}
+        save_checkpoint(part/'state.pt', rest | {'files': files})
+        if os.path.lexists(path): remove_sharded(path)
+        os.replace(part, path)
+
+    try:
+        _write_slices(tensors, part, path, group)
+        sums = _together(s, group, path, lambda: _sums(part, s))
+        _together(s, group, path, finish if s.is_main else lambda: None)
+    except UserError:
+        if s.is_main: sweep_sharded(part)
+        raise
+
+# %% ../nbs/61_sharded.ipynb #14c327f4
+@patch
+def writers(self: DataParallel,
+    timeout_s: float, # silence after which another process counts as lost
+):
+    "The group through which processes talk about a checkpoint that they write; all must ask for it"
+    if not hasattr(self, '_writers'):
+        self._writers = dist.new_group(backend='gloo', timeout=timedelta(seconds=timeout_s))
+    return self._writers
+
+@patch
+def writers(self: OneProcess, timeout_s): return None
+
+# %% ../nbs/61_sharded.ipynb #ede1f532
+@patch
+def copied(self: DataParallel,
+    tensors: dict, # `{name: tensor}`, some of them in slices
+) -> dict:
+    "The same in memory of its own on the CPU: of each tensor what lies in this process, copied once"
+    here = snapshot({k: v.to_local() if _in_slices(v) else v for k, v in tensors.items()})
+    return here | {k: self._as_slice(here[k], v) for k, v in tensors.items() if _in_slices(v)}
+
+@patch
+def _as_slice(self: DataParallel, part, like):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor
+    if not hasattr(self, '_cpu_mesh'): self._cpu_mesh = init_device_mesh('cpu', (self.world_size,))
+    return DTensor.from_local(part, self._cpu_mesh, like.placements, shape=like.shape, stride=like.stride())
+
+OneProcess.copied = DataParallel.copied
+
+# %% ../nbs/61_sharded.ipynb #98dafeb9
 @patch
 def save_sharded(self: DataParallel,
     t,                   # a `Trainer`
     path,                # folder to make, such as model_00500.dcp
     config=None,         # as for `trainer_state`
     tokenizer_hash=None, # likewise
-) -> Path:
+    aside=False,         # write it in a thread
+) -> Path|Later:
     "Write a sharded checkpoint, every process its own part, all or nothing; all processes must call it"
     path = Path(path)
     part = path.with_name(f'.{path.name}.{self.gather(secrets.token_hex(6))[0]}.part')
-    with self.in_turn():
-        if self.is_main: part.mkdir(parents=True)
-    _dcp().save(_tensors(t), checkpoint_id=part)
-    with self.in_turn():
-        if self.is_main:
-            files = {p.name: [p.stat().st_size, sha256_file(p)] for p in sorted(part.iterdir())}
-            save_checkpoint(part/'state.pt', _rest(t, config, tokenizer_hash) | {'files': files})
-            if os.path.lexists(path): remove_sharded(path)
-            os.replace(part, path)
+    group, tensors = self.writers(t.cfg.dist_timeout), _tensors(t)
+    rest = _rest(t, config, tokenizer_hash) if self.is_main else {}
+    if aside: return Later(_write_folder, self, group, self.copied(tensors), snapshot(rest), part, path)
+    _write_folder(self, group, tensors, rest, part, path)
     return path
 
 OneProcess.save_sharded = DataParallel.save_sharded
@@ -498,6 +593,7 @@ def newest_of_any(
 # %% ../nbs/61_sharded.ipynb #2f5de5f4
 class ShardedCheckpoint(CheckpointCallback):
     "As `CheckpointCallback`, each process writing its own slices; all processes take part"
+    def writes(self, t): return True
     def on_fit_start(self, t):
         self._look_around(t)
         t.strategy.check_disk(self.out_dir)
@@ -507,19 +603,28 @@ class ShardedCheckpoint(CheckpointCallback):
         self.saved_step = t.strategy.gather(self.saved_step)[0]
         self._check_best(t)
 
-    def save(self, t):
-        "Write a sharded checkpoint, then forget the oldest"
-        t.check_finite()
-        path = self.out_dir/Path(t.cfg.checkpoint_name.format(step=t.step)).with_suffix('.dcp')
-        t.strategy.save_sharded(t, path, self.config, self.tokenizer_hash)
-        t.last_checkpoint, self.saved_step = path, t.step
-        if not t.strategy.is_main: return
-        atomic_write(self.out_dir/'latest', path.name + '\n')
-        if (keep := t.cfg.keep_last_n_checkpoints) > 0:
-            for p in sharded_checkpoints(self.out_dir)[:-keep]: remove_sharded(p)
-        t.fire('on_checkpoint')
+    def on_error(self, t):
+        "Finish what is being written. Nothing new is begun: the others may be gone"
+        with suppress(UserError, OSError, RuntimeError): self.settle(t)
 
-    def on_error(self, t): "Nothing: the others may be gone"
+# %% ../nbs/61_sharded.ipynb #95e8c042
+@patch
+def _write(self: ShardedCheckpoint, t):
+    path = self.out_dir/Path(t.cfg.checkpoint_name.format(step=t.step)).with_suffix('.dcp')
+    aside = writes_aside(t)
+    saved = t.strategy.save_sharded(t, path, self.config, self.tokenizer_hash, aside)
+    if aside: self.pending = saved, path, t.step
+    else: self._written(t, path, t.step)
+
+@patch
+def settle(self: ShardedCheckpoint,
+    t,               # a `Trainer`
+    wait: bool=True, # as in `CheckpointCallback`
+):
+    "As in `CheckpointCallback`, but an error is raised only where all processes wait; until then it ends the run"
+    failed = self.pending is not None and self.pending[0].done() and self.pending[0].error is not None
+    if failed and not wait: t.stop('a checkpoint that could not be written')
+    else: CheckpointCallback.settle(self, t, wait)
 
 # %% ../nbs/61_sharded.ipynb #02cda02c
 @patch
@@ -530,19 +635,7 @@ def on_eval(self: ShardedCheckpoint, t):
     about = dict(model=weights, config=self.config, tokenizer_hash=self.tokenizer_hash)
     save_checkpoint(self.out_dir/'best.pt', about | t.state_dict())
 
-@patch
-def on_fit_end(self: ShardedCheckpoint, t):
-    if t.step and self.saved_step != t.step: self.save(t)
-    if t.strategy.is_main and t.step: _put_together(t)
-
-def _put_together(t):
-    "The last checkpoint as a single file, if there is memory for it"
-    path, room = t.last_checkpoint, psutil.virtual_memory().available
-    need = 0 if path.suffix == '.pt' else sum(p.stat().st_size for p in path.glob('*.distcp'))
-    if need < room: return consolidate(path)
-    t.say(f'{path} stays in slices: as a single file it would need {human_bytes(need)} of memory here, '
-          f'and {human_bytes(room)} are free; elsewhere, nanogpt-consolidate {shlex.quote(str(path))} puts it together')
-
+# %% ../nbs/61_sharded.ipynb #39890c0f
 def consolidate(
     path,        # folder of a sharded checkpoint
     output=None, # file to write; None = beside it
@@ -551,6 +644,22 @@ def consolidate(
     path = Path(path)
     if path.suffix == '.pt': return path
     return save_checkpoint(Path(output) if output else path.with_suffix('.pt'), gather_sharded(path))
+
+# %% ../nbs/61_sharded.ipynb #d183f6d5
+@patch
+def on_fit_end(self: ShardedCheckpoint, t):
+    self._save_last(t)
+    if not t.strategy.is_main or not t.step: return
+    file = _put_together(t)
+    if t.stop_reason is None: self._name_the_last(t, file)
+
+def _put_together(t):
+    "The last checkpoint as a single file, if there is memory for it; else None"
+    path, room = t.last_checkpoint, psutil.virtual_memory().available
+    need = 0 if path.suffix == '.pt' else sum(p.stat().st_size for p in path.glob('*.distcp'))
+    if need < room: return consolidate(path)
+    t.say(f'{path} stays in slices: as a single file it would need {human_bytes(need)} of memory here, '
+          f'and {human_bytes(room)} are free; elsewhere, nanogpt-consolidate {shlex.quote(str(path))} puts it together')
 
 # %% ../nbs/61_sharded.ipynb #471dc322
 def consolidate_command(

@@ -516,15 +516,23 @@ def validation_line(
             '(--eval_tokens, --eval_iters, --eval_interval)')
 
 # %% ../nbs/25_sizing.ipynb #f2925679
-PEAK_TFLOPS = {                       # dense, added up in float32: (16 bits, TF32, float32); None = the card can't, or no sheet says
-    'GB200': (2500, 1250, None), 'B200': (2250, 1125, None), 'GH200': (990, 494, 67),
-    'H200': (989, 494, 67), 'H200 NVL': (835, 417, 60), 'H100 80GB HBM3': (989, 494, 67), 'H100 NVL': (835, 417, 60), 'H100 PCIe': (756, 378, 51),
+PEAK_TFLOPS = {                       # dense, added up in float32: (16 bits, TF32, float32); None = the card can't, or sheets differ
+    # "NVIDIA Blackwell Datasheet": GB200 NVL72 and HGX B200, per GPU, half of what is given with sparsity
+    'GB200': (2500, 1250, None), 'B200': (2250, 1125, None),
+    # "NVIDIA GH200 Grace Hopper Superchip", "NVIDIA H200 Tensor Core GPU", "NVIDIA H100 Tensor Core GPU" (989.4 on boards), data sheets
+    'GH200': (990, 494, 67), 'H200': (989, 494, 67), 'H200 NVL': (835, 417, 60),
+    'H100 80GB HBM3': (989, 494, 67), 'H100 NVL': (835, 417, 60), 'H100 PCIe': (756, 378, 51),
+    # "NVIDIA A100 Tensor Core GPU" (1758950), "NVIDIA A30 Tensor Core GPU", "NVIDIA A40", "NVIDIA A10 Tensor Core GPU", data sheets
     'A100-SXM4': (312, 156, 19.5), 'A100-PCIE': (312, 156, 19.5), 'A100 80GB PCIe': (312, 156, 19.5),
-    'A30': (165, 82, 10.3), 'A40': (149.7, 74.8, 37.4), 'A10': (125, 62.5, 31.2), 'A10G': (70, 35, 35),
+    'A30': (165, 82, 10.3), 'A40': (149.7, 74.8, 37.4), 'A10': (125, 62.5, 31.2),
+    'A10G': (70, 35, 35),             # Amazon's: no sheet of NVIDIA's; its half rate, as tables of others have it
+    # "NVIDIA L40S", "NVIDIA L40", "NVIDIA L4 Tensor Core GPU", "NVIDIA T4" (951643), "NVIDIA V100 Tensor Core GPU" (1165301), data sheets
     'L40S': (362, 183, 91.6), 'L40': (181, 90.5, 90.5), 'L4': (121, 60, 30.3), 'T4': (65, None, 8.1),
     'V100-SXM2': (125, None, 15.7), 'V100-PCIE': (112, None, 14), 'V100S-PCIE': (130, None, 16.4),
-    'RTX 3090': (71, 35.6, 35.6), 'RTX 3090 Ti': (80, 40, 40), 'RTX 4090': (165.2, 82.6, 82.6), 'RTX 5090': (209.5, 104.8, 104.8),
-    'RTX A6000': (154.8, 77.4, 38.7), 'RTX 6000 Ada Generation': (364, 182, 91.1)}
+    # white papers, rows "with FP32 accumulate": "NVIDIA Ampere GA102", "NVIDIA Ada" and "NVIDIA RTX Blackwell GPU Architecture"
+    'RTX 3090': (71, 35.6, 35.6), 'RTX 3090 Ti': (80, 40, 40), 'RTX A6000': (154.8, 77.4, 38.7),
+    'RTX 4090': (165.2, 82.6, 82.6), 'RTX 6000 Ada Generation': (364, 182, 91.1),
+    'RTX 5090': (209.5, 104.8, 104.8)}
 
 def known_peak(
     name: str,        # as `torch.cuda.get_device_name` gives it

@@ -217,6 +217,182 @@ def test_compiled_in_two_processes(strategy, one, text, tmp_path):
     assert 'going on without it' not in out
     close(rows(one), rows(tmp_path/'run'), 1e-4)
 
+# --- slices, written by a thread -------------------------------------------------------------------------------------
+
+ASIDE = '''
+import json, os, resource, sys, time
+from pathlib import Path
+import torch
+from nanogpt_lit import sharded
+from nanogpt_lit.checkpoint import checksum
+from nanogpt_lit.config import GPTConfig, OptimConfig, TrainConfig
+from nanogpt_lit.core import UserError, seed_everything
+from nanogpt_lit.distributed import as_one
+from nanogpt_lit.loader import BatchPlan, TokenData
+from nanogpt_lit.model import GPT
+from nanogpt_lit.optim import make_optimizers
+from nanogpt_lit.sharded import Sharded, ShardedCheckpoint, gather_sharded, newest_of_any, restore_any
+from nanogpt_lit.trainer import Callback, Trainer
+
+class Watch(Callback):
+    "When is a checkpoint whole, and what happens at the end of a step?"
+    order = 99                                              # after the checkpoint
+    def __init__(self, at_end=None): self.at, self.at_end = [], at_end
+    def on_checkpoint(self, t): self.at.append((t.saved_step, t.step))
+    def on_step_end(self, t):
+        if self.at_end: self.at_end(t)
+
+def trainer(run, watch=None, **kw):
+    seed_everything(1337)
+    s = Sharded('cpu', 'float32', 60.)
+    model = s.prepare(GPT(GPTConfig(vocab_size=256, block_size=32, n_layer=2, n_head=2, n_embd=32, dropout=.1)))
+    ocfg = OptimConfig(learning_rate=3e-3, warmup_steps=5)
+    tcfg = TrainConfig(**dict(max_steps=12, batch_size=4, grad_accum_steps=2, device='cpu', eval_interval=0, num_threads=1,
+                              checkpoint_interval=5, dist_timeout=60.) | kw)
+    plan = BatchPlan(TokenData('train.bin'), 8, 32, seed=1337)
+    return Trainer(model, plan, make_optimizers(model, ocfg), ocfg, tcfg, [ShardedCheckpoint(run), *([watch] if watch else [])], strategy=s)
+
+def local(t): return t.to_local() if hasattr(t, 'to_local') else t
+def mine(t):
+    "A checksum of what this process has of weights and optimiser"
+    states = [{k: v for k, v in s.items()} for o in t.optimizers for s in o.state.values()]
+    return checksum({'p': [local(p) for p in t.raw_model.parameters()], 'o': [{k: local(v) for k, v in s.items()} for s in states]})
+def content(folder): return {k: checksum({'': gather_sharded(folder)[k]}) for k in ('model', 'optimizer', 'rng', 'step')}
+def tell(name, value):
+    said = s.gather(value)
+    if s.is_main: print('told', json.dumps([name, said]), flush=True)
+'''
+
+EQUAL = ASIDE + '''
+whole = sharded._write_folder
+def slowly(*args):
+    time.sleep(.1 + .1*args[0].rank)                        # while the training goes on, and not at the same step everywhere
+    whole(*args)
+
+plain = trainer('plain', keep_last_n_checkpoints=2, final_name='final_model.pt').fit()
+s = plain.strategy
+sharded._write_folder, watch = slowly, Watch(lambda t: time.sleep(.06))
+aside = trainer('aside', watch, async_save=True, keep_last_n_checkpoints=2, final_name='final_model.pt').fit()
+sharded._write_folder = whole
+tell('weights', [mine(plain), mine(aside)])
+if s.is_main:
+    folders = [sorted(p.name for p in Path(o).iterdir()) for o in ('plain', 'aside')]
+    assert folders[0] == folders[1], folders
+    for name in ('model_00010.dcp', 'model_00012.dcp'): assert content(Path('plain')/name) == content(Path('aside')/name), name
+tell('files', [sorted(p.name for p in Path('aside').iterdir()), Path('aside/latest').read_text(), watch.at])
+
+# goes on from what the thread has written
+s.gather('all have looked')
+if s.is_main:
+    Path('again').mkdir()
+    Path('aside/model_00010.dcp').rename('again/model_00010.dcp')
+s.gather('moved')
+again = trainer('again', async_save=True)
+restore_any(again, newest_of_any('again')[1])
+again.fit()
+tell('resumed', [again.step, mine(again)])
+'''
+
+def told(out): return {k: v for k, v in (json.loads(o[5:]) for o in out.splitlines() if o.startswith('told '))}
+
+@pytest.fixture
+def home(text, tmp_path):
+    import numpy as np
+    np.frombuffer(text.read_bytes(), dtype=np.uint8).astype(np.uint16).tofile(tmp_path/'train.bin')
+    return tmp_path
+
+def job(home, code, *torchrun):
+    (home/'job.py').write_text(code)
+    return start([*TORCHRUN, '--nproc_per_node=2', *torchrun, 'job.py'], home)
+
+def test_slices_written_by_a_thread_are_those_that_the_training_writes(home):
+    seen = told(good(finish(job(home, EQUAL))))
+    assert all(plain == aside for plain, aside in seen['weights']), 'the training itself was changed'
+    names, latest, passed = seen['files'][0]
+    assert names == ['final_model.pt', 'latest', 'model_00010.dcp', 'model_00012.dcp', 'model_00012.pt'] and latest == 'model_00012.dcp\n'
+    assert [o[0] for o in passed] == [5, 10, 12] and passed[0][1] > 5, f'the training waited: {passed}'
+    assert seen['resumed'] == [[12, o[0]] for o in seen['weights']], 'a resumed run is another one'
+
+# the disk is full on rank 1, for whatever it writes after the first checkpoint
+FULL = ASIDE + '''
+whole = sharded._write_folder
+def late(s, *args):
+    try: whole(s, *args)
+    except UserError:
+        if s.rank == 0: time.sleep(.3)                      # rank 1 hears of it some steps earlier
+        raise
+sharded._write_folder = late
+def fill(t):
+    time.sleep(.03)
+    if t.step != 6 or t.strategy.rank != 1: return
+    while not Path('run/model_00005.dcp').exists(): time.sleep(.01)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+with as_one(): trainer('run', Watch(fill), async_save=sys.argv[1] == 'aside', max_steps=40).fit()
+'''
+
+@pytest.mark.parametrize('how', ['aside', 'plain'])
+def test_a_disk_that_is_full_on_one_rank_stops_all_in_one_sentence(how, home):
+    code, out, err = finish(job(home, FULL.replace('sys.argv[1]', repr(how))))
+    assert code == 1, err[-3000:]
+    last = [o for o in err.splitlines() if 'nanogpt_lit.core.UserError: ' in o]
+    assert len(last) == 1 and 'model_00010.dcp could not be written (rank 1: File too large): make room' in last[0], err[-3000:]
+    assert sorted(p.name for p in (home/'run').iterdir()) == ['latest', 'model_00005.dcp']
+    assert (home/'run'/'latest').read_text() == 'model_00005.dcp\n'
+
+def test_files_and_folders_are_forgotten_alike(home):
+    "A run that goes on in slices leaves nothing behind of the files from before"
+    from nanogpt_lit.checkpoint import CheckpointCallback
+    from nanogpt_lit.config import GPTConfig, OptimConfig, TrainConfig
+    from nanogpt_lit.distributed import OneProcess
+    from nanogpt_lit.loader import BatchPlan, TokenData
+    from nanogpt_lit.model import GPT
+    from nanogpt_lit.optim import make_optimizers
+    from nanogpt_lit.sharded import ShardedCheckpoint, newest_of_any, restore_any
+    from nanogpt_lit.trainer import Trainer
+    run, plan, ocfg = home/'run', BatchPlan(TokenData(home/'train.bin'), 4, 32, seed=1), OptimConfig(warmup_steps=0)
+    (run/'model_00001.dcp').mkdir(parents=True)
+    (run/'model_00001.dcp'/'mine.txt').touch()
+    def go(keeper, until):
+        model = GPT(GPTConfig(vocab_size=256, block_size=32, n_layer=1, n_head=1, n_embd=8))
+        tcfg = TrainConfig(max_steps=until, batch_size=4, device='cpu', eval_interval=0, checkpoint_interval=1, keep_last_n_checkpoints=2)
+        t = Trainer(model, plan, make_optimizers(model, ocfg), ocfg, tcfg, [keeper(run)], strategy=OneProcess('cpu'))
+        if found := newest_of_any(run): restore_any(t, found[1])
+        t.fit()
+        return sorted(p.name for p in run.iterdir() if p.name != 'latest')
+    assert go(CheckpointCallback, 2) == ['model_00001.dcp', 'model_00001.pt', 'model_00002.pt']
+    assert go(ShardedCheckpoint, 3) == ['model_00001.dcp', 'model_00002.pt', 'model_00003.dcp', 'model_00003.pt']
+    assert go(CheckpointCallback, 5) == ['model_00001.dcp', 'model_00004.pt', 'model_00005.pt'], 'or what holds something else was deleted'
+
+# rank 1 is killed when it has written its slices of step 10 and said nothing of it yet; torchrun starts both again
+KILLED = ASIDE + '''
+whole, sums = sharded._write_folder, sharded._sums
+def killed(part, s):
+    if s.rank == 1 and 'model_00010' in part.name and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
+        time.sleep(.5)                                      # what rank 0 does by itself, it has done
+        Path('left.json').write_text(json.dumps(sorted(p.name for p in Path('run').glob('*'))))
+        os.kill(os.getpid(), 9)
+    return sums(part, s)
+sharded._sums = killed
+with as_one():
+    t = trainer('run', async_save=True)
+    s, found = t.strategy, newest_of_any('run')
+    begun = found[1]['step'] if found else 0
+    if found: restore_any(t, found[1])
+    t.fit()
+    if s.is_main: assert not [*Path('run').glob('.*.part')], 'the remains are still there'
+    if begun:
+        sharded._write_folder = whole
+        plain = trainer('plain').fit()
+        if s.is_main: assert content('plain/model_00012.dcp') == content('run/model_00012.dcp')
+        tell('killed', [begun, mine(t) == mine(plain), json.loads(Path('left.json').read_text())])
+'''
+
+def test_a_rank_killed_in_mid_save_leaves_the_one_before(home):
+    seen = told(good(finish(job(home, KILLED, '--max-restarts=1'))))
+    assert [o[:2] for o in seen['killed']] == [[5, True]]*2, seen
+    hidden, *left = seen['killed'][0][2]
+    assert hidden.startswith('.model_00010.dcp.') and left == ['latest', 'model_00005.dcp'], (hidden, left)
+
 # --- death and signals ---------------------------------------------------------------------------------------------
 
 def worker(p, rank):

@@ -1,10 +1,12 @@
 "Generation on random configurations: the same tokens with and without a cache, alone and in company, in one go and in two"
+import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from nanogpt_lit.config import GPTConfig
+from nanogpt_lit.core import UserError
 from nanogpt_lit.decode import DecodeStep, Predictor, is_plain
 from nanogpt_lit.generate import generate, row_seeds
 from nanogpt_lit.model import GPT
-from nanogpt_lit.config import GPTConfig
 
 V = 40
 
@@ -59,3 +61,59 @@ def test_the_step_gives_the_scores_of_the_module(model, rows):
         torch.testing.assert_close(fast(texts), slow(texts), rtol=1e-6, atol=1e-6)
         assert isinstance(fast.step, DecodeStep)
         for t in texts: t.append((7*i + len(t)) % V)
+
+# --- the compiled step ----------------------------------------------------------------------------------------------
+
+KINDS = dict(classic=dict(), modern=dict(pos='rotary', norm='rmsnorm', act='swiglu', qk_norm=True, n_kv_head=2, window=5, window_pattern='LG', taps=2),
+             odd=dict(pos='none', act='relu2', window=4, n_kv_head=1, taps=1, taps_at='embedding', norm_embed=True, logit_softcap=10., norm_affine=False))
+
+def kind_of(kind, dtype=torch.float32):
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(vocab_size=V, block_size=16, n_layer=2, n_head=4, n_embd=32, **KINDS[kind])).to(dtype)
+    for p in model.parameters(): torch.nn.init.normal_(p, std=.2)
+    return model.eval()
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
+def test_the_compiled_step_writes_the_same_tokens(kind, backend, capsys):
+    "Alone, together, with padding, beyond the context, with a window that moves by one; likeliest and drawn"
+    torch._dynamo.reset()
+    model = kind_of(kind)
+    for rows in ([[7]], [[1, 2, 3], [4], [5]*20], [[1, 2], [3, 4], [5, 6]]):
+        for kw in (dict(temperature=0.), dict(temperature=1., top_k=20, seed=3), dict(temperature=1., seed=4, slide=1, logprobs=1)):
+            compiled, plain = (generate(model, rows, 30, **kw, compile=o) for o in (dict(backend=backend), False))
+            if 'logprobs' not in kw: assert compiled == plain
+            else:
+                assert compiled.ids == plain.ids
+                assert all(a == pytest.approx(b, abs=1e-4) for a, b in zip(compiled.logprobs, plain.logprobs))
+    assert capsys.readouterr() == ('', '')
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
+def test_the_compiled_step_takes_other_number_types(dtype):
+    torch._dynamo.reset()
+    model, texts = kind_of('modern', dtype), [[1, 2, 3], [4, 5]]
+    fast, plain = Predictor(model, compile=dict(backend='eager')), Predictor(model)
+    for i in range(25):
+        a, b = (way([list(t) for t in texts]) for way in (fast, plain))
+        assert a.dtype == b.dtype == dtype
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9 if dtype == torch.float64 else .3)
+        for t in texts: t.append((7*i + len(t)) % V)
+
+def test_where_nothing_compiles_one_line_says_so_and_the_text_is_the_same(capsys):
+    torch._dynamo.reset()
+    tried = []
+    def broken(graph, inputs):
+        tried.append(1)
+        raise RuntimeError('no compiler\nand a long story')
+    model = kind_of('classic')
+    for _ in range(2): assert generate(model, [[1, 2]], 30, seed=5, compile=dict(backend=broken)) == generate(model, [[1, 2]], 30, seed=5)
+    out, err = capsys.readouterr()
+    assert not out and err.count('\n') == 1 and 'torch.compile does not work here (' in err and 'no compiler' in err, err
+    assert len(tried) == 1                                            # not once more for every text
+    hooked = kind_of('classic')
+    hooked.blocks[0].mlp.register_forward_hook(lambda m, args, y: 2*y)
+    assert not is_plain(hooked)
+    assert generate(hooked, [[1, 2]], 30, seed=5, compile=True) == generate(hooked, [[1, 2]], 30, seed=5)
+    err = capsys.readouterr().err
+    assert err.count('\n') == 1 and 'of its own' in err
+    with pytest.raises(UserError, match='use_cache=False'): generate(model, [[1]], 3, use_cache=False, compile=True)

@@ -24,11 +24,12 @@ from nanogpt_lit.core import UserError, fast_bfloat16, pick_dtype
 from nanogpt_lit.evaluate import score_rows
 from nanogpt_lit.decode import Predictor, is_plain
 from nanogpt_lit.generate import generate, stream
+from nanogpt_lit.finetune import response_loss
 from nanogpt_lit.lora import add_lora
 from nanogpt_lit.model import GPT, loss_alone
 from nanogpt_lit.optim import lr_factor, make_optimizers
 from nanogpt_lit.sizing import flops_table, param_table
-from nanogpt_lit.trainer import SingleDevice
+from nanogpt_lit.trainer import SingleDevice, mean_loss
 from nanogpt_lit.translate import hf_config
 
 # attention, model, decoding
@@ -241,7 +242,24 @@ def tokens_in_memory(ids):
 USES = [use_generate, use_hellaswag, use_windows]
 
 
-@pytest.mark.parametrize('use', USES, ids=lambda f: f.__name__)
+def use_validation(model):
+    class Tokens:
+        documents = False
+        def __len__(self): return 100
+        def gather(self, starts, length): return np.ones((len(starts), length), dtype=np.int64)
+    assert mean_loss(model, Tokens(), 2, 16, max_tokens=64, rows=1) > 0
+
+
+def use_answers(model):
+    class Rows:
+        n_windows = 3
+        def fetch(self, which):
+            ids = torch.ones(len(which), 16, dtype=torch.int64)
+            return ids, ids, torch.ones(len(which), 16)
+    assert response_loss(model, Rows(), 2) > 0
+
+
+@pytest.mark.parametrize('use', [*USES, use_validation, use_answers], ids=lambda f: f.__name__)
 def test_nothing_is_made_in_float64_on_a_device(monkeypatch, use):
     darts = generate_module.darts
     monkeypatch.setattr(generate_module, 'darts', lambda *args: (u.float() for u in darts(*args)))     # as on that device
@@ -277,6 +295,20 @@ def test_rotary_tables_are_made_for_a_device_without_float64(monkeypatch):
         for table in (*by_default, *rotary_tables(8, 4, device='mps')):
             assert table.device.type == 'mps' and table.dtype == torch.float32 and table.shape == (4, 8)
         with pytest.raises(TypeError, match='float64'): torch.ones(2, device='mps').double()
+
+
+def test_darts_are_thrown_in_a_number_type_that_the_device_has(monkeypatch):
+    real = torch.Tensor.to
+    def to(self, *args, **kw):                                         # this torch can't copy to a device that it hasn't got
+        asked = {torch.device(o).type for o in (*args, kw.get('device')) if isinstance(o, (str, torch.device))}
+        if 'mps' not in asked: return real(self, *args, **kw)
+        dtypes = [o for o in (*args, *kw.values()) if isinstance(o, torch.dtype)]
+        assert (dtypes or [self.dtype])[0] != torch.float64, 'float64 on its way to a device that has none'
+        return real(self, (dtypes or [self.dtype])[0])
+    monkeypatch.setattr(torch.Tensor, 'to', to)
+    first = {device: next(iter(generate_module.darts([1, 2], device))) for device in ('cpu', 'mps')}
+    assert first['mps'].dtype == torch.float32
+    torch.testing.assert_close(first['mps'].double(), first['cpu'].double(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize('use', USES, ids=lambda f: f.__name__)

@@ -2,17 +2,22 @@
 import sys, time
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from nanogpt_lit import trainer
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+from nanogpt_lit import checkpoint, trainer
 from nanogpt_lit.config import PRESETS, GPTConfig, OptimConfig, RunConfig, TrainConfig
 from nanogpt_lit.core import UserError
 from nanogpt_lit.config import build
 from nanogpt_lit.distributed import DataParallel
-from nanogpt_lit.loader import BatchPlan, TokenData
+from nanogpt_lit.generate import generate
+from nanogpt_lit.loader import BatchPlan, TokenData, make_plan
+from nanogpt_lit.lora import add_lora
 from nanogpt_lit.model import GPT
 from nanogpt_lit.optim import make_optimizers
 from nanogpt_lit.trainer import SingleDevice, Trainer, try_compile
@@ -70,6 +75,11 @@ def test_the_budget_buys_the_same_windows_for_every_batch_size_and_process(billi
         for _ in trainer.eval_pieces(seen[-1], batch_size, 1024, max_tokens=50_000): pass
     first, gaps = seen[0].seen, np.diff(seen[0].seen)
     assert first == seen[1].seen and first[0] == 0 and gaps.max() - gaps.min() <= 1024 and first[-1] > .97e9
+
+def test_the_plan_says_what_validation_costs(capsys):
+    from nanogpt_lit.config import nanogpt_plan
+    assert nanogpt_plan(['tiny', '--vocab_size', '64', '--max_steps', '1000', '--eval_tokens', '51200', '--device', 'cpu']) in (0, None)
+    assert 'validation takes about 41.2% of the run: 51.2k tokens every 50 steps' in capsys.readouterr().out
 
 def test_a_small_split_is_read_whole_and_known_afterwards(tokens):
     cfg = TrainConfig(batch_size=4, device='cpu', dtype='float32', max_steps=2, eval_interval=2, eval_tokens=10**7)
@@ -255,18 +265,39 @@ def test_the_compiled_graph_is_cut_where_gradients_travel(alone, checkpointing):
     model(*batch)[1].backward()
     assert all(torch.allclose(a, p.grad, atol=1e-5) for a, p in zip(again, model.parameters()))
 
-def test_thirty_steps_with_evaluation_are_two_graphs(tokens):
-    "One for training, one for evaluation, and nothing is compiled again"
-    graphs, backend = counted_graphs()
-    real = torch.compile
-    torch.compile = lambda model, mode: real(model, backend=backend)
-    try:
-        cfg = TrainConfig(batch_size=4, max_steps=30, eval_interval=7, eval_tokens=1000, device='cpu', dtype='float32', compile=True)
-        t = trainer_of(GPT(SMALL), tokens, cfg, tokens)
-        t.say = lambda text: None
-        t.fit()
-    finally: torch.compile = real
-    assert len(graphs) == 2 and t.compiled is not None
+class Writes(trainer.Callback):
+    "A text now and then"
+    def on_step_end(self, t):
+        if t.step % 7 == 3: generate(t.raw_model.eval(), [[1, 2, 3]], 20, seed=t.step); t.raw_model.train()
+
+MODERN = dict(pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True, tie_embeddings=False)
+
+@pytest.mark.parametrize('kind', ['classic', 'modern', 'documents', 'lora'])
+def test_thirty_steps_with_evaluation_are_two_graphs(tokens, monkeypatch, kind):
+    "One for training, one for evaluation; nothing breaks them, nothing is compiled again, and each evaluation goes through its own"
+    graphs, _ = counted_graphs()
+    torch._dynamo.utils.counters.clear()
+    uses, real = [], torch.compile
+    def backend(graph, inputs):
+        number = len(graphs)
+        graphs.append(1)
+        def run(*args):
+            uses.append(number)
+            return graph.forward(*args)
+        return run
+    monkeypatch.setattr(torch, 'compile', lambda model, mode: real(model, backend=backend))
+    model = GPT(replace(SMALL, **(MODERN if kind == 'modern' else {})))
+    if kind == 'lora': add_lora(model, rank=2)
+    if kind == 'documents':
+        tokens = TokenData(tokens.path, documents=True)
+        tokens.eot_id = 0
+    cfg = TrainConfig(batch_size=4, max_steps=30, eval_interval=7, eval_tokens=1000, device='cpu', dtype='float32', compile=True)
+    optim = OptimConfig(learning_rate=1e-2, warmup_steps=0)
+    t = Trainer(model, make_plan(tokens, 4, 16), make_optimizers(model, optim), optim, cfg, [Writes()], val_data=tokens)
+    t.say = lambda text: None
+    t.fit()
+    assert len(graphs) == 2 and not torch._dynamo.utils.counters['graph_break'] and t.compiled is not None
+    assert uses.count(0) == 1 + 30 and uses.count(1) >= 1 + 6*(1000//16//4), (uses.count(0), uses.count(1))
 
 def test_what_was_not_proven_is_not_relied_on(tokens, monkeypatch):
     "Without evaluations on the way, the last one takes the model as it is"
@@ -276,6 +307,53 @@ def test_what_was_not_proven_is_not_relied_on(tokens, monkeypatch):
     t.say = lambda text: None
     t.fit()
     assert isinstance(t.model, Replayed) and t.compiled is None and t.whole_val_loss() > 0
+
+# --- writing text ---------------------------------------------------------------------------------------------------
+
+MODERN = dict(pos='rotary', norm='rmsnorm', act='swiglu', qk_norm=True, n_kv_head=1, window=4, window_pattern='LG', taps=2)
+
+@pytest.mark.parametrize('options', [dict(), MODERN], ids=['classic', 'modern'])
+def test_sampling_compiles_one_step_and_nothing_again(options, tmp_path, capsys, monkeypatch):
+    "Forty tokens, of which the context holds sixteen; then other texts, whose lengths and number may cost two graphs more, and no more"
+    from nanogpt_lit.config import nanogpt_sample
+    from nanogpt_lit.generate import generate
+    from nanogpt_lit.checkpoint import write_run
+    from nanogpt_lit.tokenizer import Tokenizer
+    graphs, backend = counted_graphs()
+    real = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda model, **how: real(model, **how | dict(backend=backend)))
+    tok = Tokenizer.train(['the cat sat on the mat '*20], 265, ['<|endoftext|>'], progress=False)
+    torch.manual_seed(0)
+    model = GPT(replace(SMALL, vocab_size=tok.vocab_size, **options)).eval()
+    for p in model.parameters(): nn.init.normal_(p, std=.2)
+    (tmp_path/'run').mkdir()
+    write_run(model, tok, tmp_path/'run', 1)
+    texts = []
+    for compile in ('--no-compile', '--compile'):
+        nanogpt_sample([str(tmp_path/'run'), '--max_new_tokens', '40', '--num_samples', '2', '--device', 'cpu', '--dtype', 'float32', compile])
+        texts.append(capsys.readouterr())
+        assert len(graphs) == (compile == '--compile')
+    assert texts[0].out == texts[1].out and texts[1].err.startswith('torch.compile begins') and texts[1].err.count('\n') == 1
+    for rows in ([[1]], [[1, 2, 3]], [[1, 2], [3]], [[1]*9], [[4], [5, 6], [7]]):
+        for n in (5, 12): assert generate(model, rows, n, seed=1, compile=True) == generate(model, rows, n, seed=1)
+    assert len(graphs) <= 4
+
+@pytest.mark.parametrize('before', [True, False])
+def test_answers_of_all_lengths_are_scored_without_the_kernel_that_plans_for_each(before, monkeypatch):
+    "Also while preferences are learned, and it stays as it was for everybody else"
+    from nanogpt_lit.preference import answer_logprobs
+    seen, attention = [], nn.functional.scaled_dot_product_attention
+    def watched(*args, **kw):
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return attention(*args, **kw)
+    monkeypatch.setattr(nn.functional, 'scaled_dot_product_attention', watched)
+    model = GPT(SMALL)
+    torch.backends.cuda.enable_cudnn_sdp(before)
+    try:
+        for n in (3, 5): answer_logprobs(model, [([1]*n, [0, 1] + [1]*(n - 2)), ([2, 3], [0, 1])]).sum().backward()
+        assert torch.backends.cuda.cudnn_sdp_enabled() is before
+    finally: torch.backends.cuda.enable_cudnn_sdp(True)
+    assert len(seen) == 2 and not any(seen)
 
 # --- speed against the peak -----------------------------------------------------------------------------------------
 
@@ -412,6 +490,72 @@ def test_an_optimiser_that_cannot_leave_out_a_step_is_waited_for():
     p = nn.Parameter(torch.ones(2))
     assert not trainer.Together([torch.optim.SGD([p], lr=1.), torch.optim.AdamW([p], fused=True)])._step_supports_amp_scaling
 
+# --- saving ---------------------------------------------------------------------------------------------------------
+
+class Far(TorchFunctionMode):
+    "Some tensors say that they are on a GPU; every copy of one to here is noted under its first number's address"
+    def __init__(self, tensors):
+        super().__init__()
+        self.far, self.copies = WeakTensorKeyDictionary(), []
+        for t in tensors: self.far[t] = t.data_ptr()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        there = [o for o in args if isinstance(o, torch.Tensor) and o in self.far]
+        if func is torch.empty: kwargs.pop('pin_memory', None)         # there is no GPU for which it could be pinned
+        out = func(*args, **kwargs)
+        if func == torch.Tensor.device.__get__: return torch.device('cuda') if there else out
+        if func in (torch.Tensor.cpu, torch.Tensor.copy_):
+            self.copies += [self.far[o] for o in there]
+            return out
+        if there and isinstance(out, torch.Tensor): self.far[out] = self.far[there[0]]
+        return out
+
+def test_a_save_copies_each_tensor_from_the_device_once(tokens, tmp_path, monkeypatch):
+    "Checksum and file are made of one copy; tied weights are copied once, too"
+    t = trainer_of(GPT(SMALL), tokens, TrainConfig(batch_size=4, max_steps=2, device='cpu', dtype='float32'))
+    t.train_step()
+    there = [*t.params, *(v for o in t.optimizers for s in o.state.values() for v in s.values())]
+    write, far = checkpoint._torch_save, Far(there)
+    def watched(state, f):
+        far.copies += [far.far[v] for _, v in checkpoint._leaves(state) if isinstance(v, torch.Tensor) and v in far.far]
+        with torch._C.DisableTorchFunctionSubclass(): write(state, f)
+    monkeypatch.setattr(checkpoint, '_torch_save', watched)
+    with far: path = checkpoint.save_checkpoint(tmp_path/'one.pt', t)
+    assert sorted(far.copies) == sorted(o.data_ptr() for o in there), (len(far.copies), len(there))
+    assert torch.equal(checkpoint.load_checkpoint(path)['model']['wte.weight'], t.raw_model.wte.weight)
+
+def test_saves_in_a_thread_wait_for_each_other_and_keep_their_own_numbers(tokens, tmp_path, monkeypatch):
+    "The training goes on meanwhile; no two are written at a time; the files are those of a run that waits"
+    writing, most, passed, write = [], [], [], checkpoint._torch_save
+    def slowly(state, f):
+        writing.append(1)
+        time.sleep(.03)
+        most.append(len(writing))
+        write(state, f)
+        writing.pop()
+    class Seen(trainer.Callback):
+        def on_step_end(self, t): passed.append(bool(writing))
+    monkeypatch.setattr(checkpoint, '_torch_save', slowly)
+    sums = []
+    for aside in (False, True):
+        torch.manual_seed(0)
+        (out := tmp_path/str(aside)).mkdir()
+        cfg = TrainConfig(batch_size=4, max_steps=6, eval_interval=0, checkpoint_interval=2, async_save=aside, device='cpu', dtype='float32')
+        t = trainer_of(GPT(SMALL), tokens, cfg, callbacks=[checkpoint.CheckpointCallback(out), Seen()])
+        t.say = lambda text: None
+        t.fit()
+        files = checkpoint.checkpoints(out)
+        assert [p.name for p in files] == [f'model_{n:05d}.pt' for n in (2, 4, 6)] and t.saved_step == 6
+        sums.append([checkpoint.checksum(checkpoint.load_checkpoint(p)[k]) for p in files for k in ('model', 'optimizer')])
+        assert any(passed) is aside
+    assert sums[0] == sums[1] and {*most} == {1}
+
+@pytest.mark.parametrize('device, asked, aside', [('cuda', None, True), ('cuda:1', None, True), ('cpu', None, False), ('cuda', False, False), ('cpu', True, True)])
+def test_saves_go_to_a_thread_on_a_gpu_unless_somebody_says_otherwise(device, asked, aside):
+    t = SimpleNamespace(cfg=SimpleNamespace(async_save=asked), strategy=SimpleNamespace(device=device))
+    assert checkpoint.writes_aside(t) is aside
+
 # --- slices ---------------------------------------------------------------------------------------------------------
 
 def sharded_alone():
@@ -492,7 +636,6 @@ def test_slices_are_a_share_of_what_lasts():
 # --- a vocabulary that GPUs like -----------------------------------------------------------------------------------
 
 def test_the_vocabulary_is_padded_on_cuda_unless_it_was_given(capsys):
-    from types import SimpleNamespace
     from nanogpt_lit.config import RunConfig
     from nanogpt_lit.pretrain import fit_vocabulary
     gpt2 = SimpleNamespace(vocab_size=50257)
@@ -518,7 +661,6 @@ def test_padded_ids_are_never_drawn_and_not_exported(tmp_path):
     write_run(model, tok, tmp_path/'run', 1)
     run = load_run(tmp_path/'run', 'cpu')
     ids = torch.tensor([tok.encode('the cat')])
-    from nanogpt_lit.generate import generate
     out = generate(run.model, ids, 50, seed=1, tokenizer=run.tokenizer)
     assert int(torch.as_tensor(out).max()) < tok.vocab_size
     assert nanogpt_sample([str(tmp_path/'run'), '--max_new_tokens', '20', '--num_samples', '1', '--device', 'cpu']) in (0, None)
