@@ -8,7 +8,7 @@ __all__ = ['FORMAT', 'TENSOR', 'ONLY_TO_RESUME', 'rng_state', 'set_rng_state', '
            'load_checkpoint', 'Foreign', 'peek', 'verified', 'effective', 'differing', 'check_fit', 'fit_weights',
            'bare_name', 'built', 'release', 'restore', 'check_averages', 'newest_good', 'latest_checkpoint',
            'strip_checkpoint', 'set_aside', 'check_place', 'snapshot', 'Later', 'writes_aside', 'write_run',
-           'CheckpointCallback', 'sweep_sharded']
+           'CheckpointCallback']
 
 # %% ../nbs/43_checkpoint.ipynb #49eeb109
 import hashlib
@@ -42,8 +42,8 @@ from .core import ANY, COUNT, Kind, TEXT, UserError, atomic_open, atomic_write, 
 from .core import duration, human, human_bytes, leftovers, misfit, or_none
 from .model import GPT, ShapesOnly
 from .optim import AdamW
-from .runs import NEEDED, checkpoints, is_sharded, later_than, move_aside, point_to_newest, refuse_strangers
-from .runs import remove_sharded, sharded_checkpoints, step_of, whole_run
+from .runs import NEEDED, checkpoints, is_sharded, later_than, move_aside, point_to_newest, refuse_strangers, remove_sharded
+from .runs import sharded_checkpoints, step_of, sweep_sharded, whole_run
 from .tokenizer import Tokenizer
 from .trainer import Callback, Trainer
 
@@ -765,14 +765,6 @@ def _is_foreign(path):
     try: return not peek(path, mmap=True)
     except Foreign: return True
     except UserError: return False
-
-def sweep_sharded(
-    path, # hidden folder of a sharded checkpoint that wasn't finished
-):
-    "Delete what there is of it, if anything; what holds something else stays"
-    with suppress(UserError, OSError):
-        if any(Path(path).iterdir()): remove_sharded(path)
-        else: Path(path).rmdir()
 
 @patch
 def _look_around(self: CheckpointCallback, t):
