@@ -10,7 +10,8 @@ import ctypes, gc, os, time
 from pathlib import Path
 import psutil, torch
 from fastcore.basics import patch
-from .trainer import EXTRAS, Callback
+from .config import EXTRAS
+from .trainer import Callback
 
 # %% ../nbs/47_limits.ipynb #08bff779
 def work_share(
@@ -31,7 +32,12 @@ class CpuLimit(Callback):
         limit: float,     # percent
         every: float=2.,  # seconds between two measurements
         ps=psutil,        # where measurements come from
-    ): self.limit, self.every, self.ps, self.share, self.pausing = limit, every, ps, 1., False
+    ):
+        self.limit, self.every, self.ps = limit, every, ps
+        self.share, self.pausing = 1., False
+
+    @classmethod
+    def from_settings(cls, cfg): return cls(cfg.max_cpu) if cfg.monitoring else None
 
     def on_fit_start(self, t):
         self.process = self.ps.Process()
@@ -58,8 +64,6 @@ def adjust(self: CpuLimit, t):
               f'working {self.share:.0%} of the time (--max_cpu)')
     if self.share == 1 and self.pausing: t.say(f'the CPU is {load:.0f} % busy: working all of the time again')
     self.pausing = self.share < .95 if not self.pausing else self.share < 1
-
-EXTRAS['max_cpu'] = lambda cfg: CpuLimit(cfg.max_cpu) if cfg.monitoring else Callback()
 
 # %% ../nbs/47_limits.ipynb #cab8eb8f
 def container_share(
@@ -95,6 +99,9 @@ class MemoryLimit(Callback):
         self.limit, self.every, self.patience, self.ps, self.container = limit, every, patience, ps, container
         self.above, self.due = 0, 0.
 
+    @classmethod
+    def from_settings(cls, cfg): return cls(cfg.max_memory) if cfg.monitoring else None
+
     def on_step_end(self, t):
         if time.monotonic() < self.due: return
         self.due = time.monotonic() + self.every
@@ -106,8 +113,6 @@ class MemoryLimit(Callback):
                   'if that does not help, the run will be saved and stopped (--max_memory)')
         if self.above >= self.patience:
             t.stop(f'the memory limit ({used:.0f} % of the memory is in use, --max_memory {self.limit:g})')
-
-EXTRAS['max_memory'] = lambda cfg: MemoryLimit(cfg.max_memory) if cfg.monitoring else Callback()
 
 # %% ../nbs/47_limits.ipynb #350169d1
 #| eval: false

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from pathlib import Path
 import torch
 from fastcore.basics import patch
-from .config import PlotConfig, nanogpt_monitor
+from .config import EXTRAS, PlotConfig, nanogpt_monitor
 from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, human, misfit, printable
 from .core import read_json, warn
 from .trainer import Callback

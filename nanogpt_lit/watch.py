@@ -98,7 +98,7 @@ def write(self: Heartbeat, t, state, reason=None):
                minutes=c.minutes, progress=t.progress, eta_s=t.eta_s, elapsed_s=t.elapsed_s,
                tokens=t.tokens_seen, device=t.strategy.device, dtype=t.strategy.dtype,
                world_size=t.strategy.world_size, checkpoint=str(t.last_checkpoint or '') or None,
-               pause_s=getattr(t, 'pause_s', 0.), **resources(t.strategy.device))
+               pause_s=t.pause_s, **resources(t.strategy.device))
     with suppress(OSError): self._replace(json.dumps(self.note | now)) # who can't do without the disk reports it
 
 @patch
