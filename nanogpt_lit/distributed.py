@@ -10,12 +10,13 @@ import atexit, json, os, psutil, re, secrets, socket, time, torch
 import numpy as np
 import torch.distributed as dist
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from fastcore.basics import patch
 from inspect import signature
 from pathlib import Path
+from typing import Any
 from torch import nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn import functional as F
@@ -209,14 +210,14 @@ def wrap(self: DataParallel, model: nn.Module) -> nn.Module:
 def inside(self: DataParallel, model: nn.Module) -> nn.Module: return model.module
 
 @patch
-def accumulate(self: DataParallel, model: nn.Module, last: bool):
+def accumulate(self: DataParallel, model: nn.Module, last: bool) -> AbstractContextManager:
     "No exchange before the last micro-batch: the sums are exchanged once"
     return nullcontext() if last else model.no_sync()
 
 # %% ../nbs/60_distributed.ipynb #50e5fb4b
 @patch
 def gather(self: DataParallel,
-    value, # anything that JSON can hold
+    value: Any, # anything that JSON can hold
 ) -> list:
     "The values of all processes, in the order of their ranks"
     data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -243,7 +244,7 @@ def mean(self: DataParallel, value: float) -> float:
     return self.sum(torch.tensor(float(value), dtype=torch.float64)).item()/self.world_size
 
 @patch
-def same(self: DataParallel, value):
+def same(self: DataParallel, value: float) -> float:
     "Rank 0's number, on all processes"
     out = torch.tensor(float(value), dtype=torch.float64)
     dist.broadcast(out, 0)
@@ -410,7 +411,7 @@ def _go_quietly(wait_s=2.):
 
 @patch
 @contextmanager
-def in_turn(self: DataParallel):
+def in_turn(self: DataParallel) -> Iterator[None]:
     "A block that rank 0 enters first, then one process of each other machine, then all others"
     first_here = self.world.local_rank == 0
     turn = 0 if self.is_main else 1 if first_here else 2

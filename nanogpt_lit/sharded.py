@@ -7,8 +7,8 @@ __all__ = ['checkpoint_activations', 'Noted', 'shapes_and_notes', 'fill_slices',
 
 # %% ../nbs/61_sharded.ipynb #273bec49
 import torch, warnings
-from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from fastcore.basics import patch
 from torch import nn
@@ -127,7 +127,7 @@ class Sharded(DataParallel):
 
     def wrap(self, model: nn.Module) -> nn.Module: return model
     def inside(self, model: nn.Module) -> nn.Module: return model
-    def accumulate(self, model: nn.Module, last: bool):
+    def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager:
         "Every micro-batch's gradients are summed at once: keeping them would take the room of a whole model"
         return nullcontext()
 
@@ -168,7 +168,7 @@ class _Joined:
 @contextmanager
 def joined(self: Sharded,
     model: nn.Module, # after `prepare`
-):
+) -> Iterator[Callable]:
     "A view of `model` that a process may call as often as it pleases: the others join in"
     training = model.training
     yield _Joined(self, model.eval())
@@ -279,7 +279,7 @@ def _reader_class():
 # %% ../nbs/61a_slices.ipynb #916f86b1
 def safe_reader(
     path: str|Path, # folder of a sharded checkpoint
-):
+) -> 'FileSystemReader':
     "A reader for `torch.distributed.checkpoint` that unpickles a dozen harmless classes, nothing else"
     return _reader_class()(path)
 
@@ -383,7 +383,7 @@ class SliceWriter:
 
     def group(self,
         timeout_s: float, # silence after which another process counts as lost
-    ):
+    ) -> dist.ProcessGroup|None:
         "The group through which processes talk about a checkpoint that they write; all must ask for it"
         several = isinstance(self.strategy, DataParallel)
         if several and self._group is None:
