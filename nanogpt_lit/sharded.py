@@ -212,6 +212,7 @@ from datetime import timedelta
 from functools import cache
 from io import RawIOBase
 from pathlib import Path
+from typing import Any
 import psutil
 import torch.distributed as dist
 from .checkpoint import (CheckpointCallback, Later, check_averages, checkpoints, fit_weights, is_sharded, load_checkpoint,
@@ -279,7 +280,7 @@ def _reader_class():
 # %% ../nbs/61a_slices.ipynb #916f86b1
 def safe_reader(
     path: str|Path, # folder of a sharded checkpoint
-) -> 'FileSystemReader':
+) -> Any: # torch's `FileSystemReader`
     "A reader for `torch.distributed.checkpoint` that unpickles a dozen harmless classes, nothing else"
     return _reader_class()(path)
 
