@@ -258,7 +258,7 @@ def one_process_strategies(c):
     "DDP and FSDP with a single process: the same losses, and a sharded checkpoint that continues exactly"
     os.environ |= dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', LOCAL_WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='29533')
     from nanogpt_lit.distributed import DataParallel, leave
-    from nanogpt_lit.sharded import Sharded, look_sharded, restore_any
+    from nanogpt_lit.sharded import Sharded, look_sharded, restore_any, save_sharded
     found, cfg = {}, gpt2(c, n_layer=2, block_size=32)
     for kind in (DataParallel, Sharded):
         s = kind(c.device, 'float32')
@@ -266,7 +266,7 @@ def one_process_strategies(c):
         for _ in range(5): t.train_step()
         found[kind.__name__] = float(t.loss)
         if kind is Sharded:
-            place = s.save_sharded(t, c.work/'model_00005.dcp')
+            place = save_sharded(t, c.work/'model_00005.dcp')
             again = trainer(c, c.work, cfg, 2, 'float32', strategy=s)
             restore_any(again, look_sharded(place))
             for o in (t, again): o.train_step()

@@ -1225,7 +1225,7 @@ class ReportConfig:
     checkpoint_dir: str|None = None  # another way to name the run folder
     output: str|None = None          # file to write; None = report.html in the run folder
 
-# %% ../nbs/61_sharded.ipynb #aa0863a2
+# %% ../nbs/61a_slices.ipynb #aa0863a2
 @dataclass
 class ConsolidateConfig:
     "Knobs of `nanogpt-consolidate`"

@@ -217,6 +217,71 @@ def test_compiled_in_two_processes(strategy, one, text, tmp_path):
     assert 'going on without it' not in out
     close(rows(one), rows(tmp_path/'run'), 1e-4)
 
+# --- slices, resumed ------------------------------------------------------------------------------------------------
+
+HELD = """
+import sys, weakref
+import torch
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from nanogpt_lit.config import PRESETS, RunConfig, resolve
+from nanogpt_lit.distributed import as_one
+from nanogpt_lit.pretrain import pretrain
+from nanogpt_lit.trainer import Callback
+
+class Held(TorchDispatchMode):
+    "Counts the bytes of all tensors that exist at the same time: `now`, and `most` at any time"
+    def __init__(self):
+        super().__init__()
+        self.now, self.most, self.known = 0, 0, set()
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if DTensor in types: return NotImplemented           # what it does inside is counted
+        made = func(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self.count, made)
+        return made
+    def count(self, tensor):
+        if isinstance(tensor, DTensor): tensor = tensor.to_local()
+        if tensor.is_meta: return
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known: return
+        self.known.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self.gone, key, size)
+    def gone(self, key, size):
+        self.known.discard(key)
+        self.now -= size
+
+class Look(Callback):
+    def on_fit_start(self, t): self.most, self.step = held.most, t.step
+
+def local(t): return t.to_local() if hasattr(t, 'to_local') else t
+
+def bytes_of(t, of):
+    states = [v for o in t.optimizers for s in o.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
+    return sum(of(v).numel()*v.element_size() for v in [*t.params, *states])
+
+flags = resolve(RunConfig, sys.argv[1:], PRESETS)
+with as_one():
+    t = pretrain(*flags).trainer
+    flags[0].train.auto_resume = True
+    with Held() as held: pretrain(*flags, callbacks=[look := Look()])
+    said = t.strategy.gather([look.step, look.most, bytes_of(t, local), bytes_of(t, lambda v: v)])
+    if t.strategy.is_main: print('told', said, flush=True)
+"""
+
+def test_an_ended_run_in_slices_is_resumed_in_slices(text, tmp_path):
+    "Beside the last checkpoint lies a copy of it as a single file. Nobody reads that: a process holds its slice, and for a moment a tensor"
+    (tmp_path/'job.py').write_text(HELD)
+    size = ['--n_embd', '128', '--max_steps', '2', '--lr_decay_steps', '2', '--eval_interval', '0', '--strategy', 'fsdp']
+    out = good(run(*TORCHRUN, '--nproc_per_node=2', 'job.py', '--input', text, '--out_dir', 'run', *FLAGS, *size, cwd=tmp_path))
+    assert (tmp_path/'run'/'model_00002.dcp').is_dir() and (tmp_path/'run'/'model_00002.pt').is_file()
+    for step, most, slice_, whole in json.loads(next(o for o in out.splitlines() if o.startswith('told'))[5:]):
+        assert step == 2 and .45*whole < slice_ < .55*whole
+        assert slice_ <= most < .75*whole, f'{most:,} bytes at most, of {whole:,} in all and {slice_:,} in a slice'
+
 # --- slices, written by a thread -------------------------------------------------------------------------------------
 
 ASIDE = '''

@@ -280,6 +280,7 @@ def fill_home():
     import torch
     from nanogpt_lit import config, pretrain, translate
     from nanogpt_lit.config import flat_values, resolve
+    from nanogpt_lit.sharded import save_sharded
     def do(words):
         program, *argv = words.split()
         assert (code := getattr(config, f'nanogpt_{program}')(argv)) == 0, (words, code)
@@ -308,7 +309,7 @@ def fill_home():
     do('finetune --input chats.jsonl --pretrained_checkpoint run --prepare instructions')
     do('export run --out_dir hf --max_shard_gb 1e-5')
     done = pretrain.pretrain(*resolve(config.RunConfig, f'--dataset prepared --out_dir sharded {TINY}'.split()), quiet=True)
-    done.trainer.strategy.save_sharded(done.trainer, 'sharded/model_00003.dcp', flat_values(done.cfg))
+    save_sharded(done.trainer, 'sharded/model_00003.dcp', flat_values(done.cfg))
     Path('sharded/model_00003.pt').unlink()
     Path('run/baselines.json').write_text(json.dumps({'gzip': dict(nats_per_token=3., bits_per_byte=3.)}))
     letters = dict(enumerate(sorted({*texts['text.txt']})))
