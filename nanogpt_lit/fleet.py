@@ -23,6 +23,7 @@ from .data import prepare_command, reading_of, workshop
 from .loader import NoSplit, TokenData
 from .shards import COUNTED, DataFolder, cache_home, check_shard, load_manifest
 from .shards import own_tokenizer, parse_manifest
+from .tokenizer import CharTokenizer, Tokenizer
 
 # %% ../nbs/63_fleet.ipynb #72bbedeb
 def divide(
@@ -197,7 +198,8 @@ def _shared_tokenizer(cfg, home, worker, limit_s):
     "The tokenizer that worker 0 learns for all"
     folder = home/'tokenizer'
     if worker == 0 and not folder.exists():
-        if not DataFolder(home).claim(): raise UserError(f'{home} holds other files: move it away, or choose another --out_dir')
+        if not DataFolder(home).claim():
+            raise UserError(f'{home} holds other files: move it away, or choose another --out_dir')
         _learn(cfg, home, folder)
     _wait_for(folder, limit_s, 'the vocabulary')
     return folder
@@ -222,7 +224,7 @@ def retrying(
     tries: int=6,      # at most
     first_s: float=.5, # pause after the first failure, in seconds; doubled each time
     say: Callable=warn,# told about each failure
-):
+) -> object: # what it returns
     "`f()`, tried again with growing pauses while it fails as networks do"
     for attempt in range(tries):
         try: return f()
@@ -292,6 +294,7 @@ def fetch(self:Store,
     path.parent.mkdir(parents=True, exist_ok=True)
     return retrying(lambda: self._fetch_once(name, good, path))
 
+# %% ../nbs/63_fleet.ipynb #26fb0af1
 @patch
 def _fetch_once(self:Store, name, good, path):
     part = path.with_name(f'.{path.name}.{os.urandom(6).hex()}.part')
@@ -318,7 +321,11 @@ def _make_room(self:Store, newest):
 # %% ../nbs/63_fleet.ipynb #aab1cea6
 class RemoteShard:
     "A shard that is fetched at first use"
-    def __init__(self, store, entry, manifest):
+    def __init__(self,
+        store: Store,   # where it is
+        entry: dict,    # what the manifest says about it
+        manifest: dict, # of its folder
+    ):
         self.store, self.entry, self.manifest, self._ids = store, entry, manifest, None
     def __len__(self): return self.entry['tokens']
     def __getitem__(self, key): return self.ids()[key]
@@ -336,8 +343,15 @@ class RemoteShard:
 # %% ../nbs/63_fleet.ipynb #134679b0
 class RemoteTokens(TokenData):
     "`TokenData` for a prepared folder behind an address"
-    def __init__(self, url, split='train', vocab_size=None, dtype=None, documents=False, cache=None,
-                 limit=None):
+    def __init__(self,
+        url: str,                  # address of the folder
+        split: str='train',        # 'train' or 'val'
+        vocab_size: int|None=None, # ids must be below it
+        dtype: str|None=None,      # ignored: the manifest says it
+        documents: bool=False,     # keep documents apart
+        cache: Path|str|None=None, # local folder; None = as for a `Store`
+        limit: int|None=None,      # bytes of shards to keep; None = all
+    ):
         self.store = Store(str(url), cache, limit)
         self.split, self.documents, self.path = split, documents, self.store.local
         self.manifest = m = self._manifest()
@@ -347,40 +361,46 @@ class RemoteTokens(TokenData):
         self._join([RemoteShard(self.store, o, m) for o in m['splits'][split]['files']])
         if vocab_size and self.vocab_size > vocab_size: self.check_ids(vocab_size)
 
-    def _manifest(self):
-        "The manifest, which is kept in the cache"
-        store, kept = self.store, self.store.local/'meta.json'
-        raw = store.read('meta.json')
-        manifest = parse_manifest(raw, store.url)
-        before = kept.read_bytes() if kept.exists() else None
-        if before is not None and before != raw: self._forget(before)
-        if before != raw: atomic_write(kept, raw)
-        self._fetch_tokenizer(before == raw)
-        return manifest
+# %% ../nbs/63_fleet.ipynb #844209c1
+@patch
+def _manifest(self:RemoteTokens):
+    "The manifest, which is kept in the cache"
+    store, kept = self.store, self.store.local/'meta.json'
+    raw = store.read('meta.json')
+    manifest = parse_manifest(raw, store.url)
+    before = kept.read_bytes() if kept.exists() else None
+    if before is not None and before != raw: self._forget(before)
+    if before != raw: atomic_write(kept, raw)
+    self._fetch_tokenizer(before == raw)
+    return manifest
 
-    def _forget(self, raw):
-        "Remove the shards of a manifest that isn't there any more"
-        with suppress(UserError):
-            for s in parse_manifest(raw, self.store.local)['splits'].values():
-                for o in s['files']: (self.store.local/o['name']).unlink(missing_ok=True)
+@patch
+def _forget(self:RemoteTokens, raw):
+    "Remove the shards of a manifest that isn't there any more"
+    with suppress(UserError):
+        for s in parse_manifest(raw, self.store.local)['splits'].values():
+            for o in s['files']: (self.store.local/o['name']).unlink(missing_ok=True)
 
-    def _fetch_tokenizer(self, known):
-        "The files of the tokenizer, those of the right size from the cache"
-        for o in self.store.ask(self.store.fs.ls, 'tokenizer', detail=True):
-            name, size = Path(o['name']).name, o.get('size')
-            if o.get('type') != 'file' or not plain_name(name): continue
-            if (size or 0) > 2**30:
-                raise UserError(f'{self.store.url}/tokenizer/{name} has {human_bytes(size)}: expected a tokenizer')
-            path = self.store.local/'tokenizer'/name
-            fits = known and path.exists() and size in (None, path.stat().st_size)
-            if not fits: path.unlink(missing_ok=True)
-            self.store.fetch(f'tokenizer/{name}')
+# %% ../nbs/63_fleet.ipynb #91517383
+@patch
+def _fetch_tokenizer(self:RemoteTokens, known):
+    "The files of the tokenizer, those of the right size from the cache"
+    for o in self.store.ask(self.store.fs.ls, 'tokenizer', detail=True):
+        name, size = Path(o['name']).name, o.get('size')
+        if o.get('type') != 'file' or not plain_name(name): continue
+        if (size or 0) > 2**30:
+            raise UserError(f'{self.store.url}/tokenizer/{name} has {human_bytes(size)}: expected a tokenizer')
+        path = self.store.local/'tokenizer'/name
+        fits = known and path.exists() and size in (None, path.stat().st_size)
+        if not fits: path.unlink(missing_ok=True)
+        self.store.fetch(f'tokenizer/{name}')
 
-    def tokenizer(self):
-        "The tokenizer that belongs to the ids; fetched again if what is in the cache isn't that"
-        try: return own_tokenizer(self.path, self.manifest)
-        except UserError: self._fetch_tokenizer(known=False)
-        return own_tokenizer(self.path, self.manifest)
+@patch
+def tokenizer(self:RemoteTokens) -> Tokenizer|CharTokenizer:
+    "The tokenizer that belongs to the ids; fetched again if what is in the cache isn't that"
+    try: return own_tokenizer(self.path, self.manifest)
+    except UserError: self._fetch_tokenizer(known=False)
+    return own_tokenizer(self.path, self.manifest)
 
 # %% ../nbs/63_fleet.ipynb #ce5be347
 def tokens_at(

@@ -16,7 +16,7 @@ from pathlib import Path
 from .core import ANY, COUNT, DIGEST, Kind, NUMBER, TEXT, UserError, atomic_write, duration
 from .core import human_bytes, leftovers, misfit, one_of, or_none, parse_json, plain_name, read_json
 from .core import read_small, warn
-from .tokenizer import load_tokenizer
+from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 
 # %% ../nbs/32_shards.ipynb #4d7c2c96
 MOST_SHARDS = 150_000 # of a split: what a manifest can name, and a file system bears
@@ -24,28 +24,34 @@ MOST_SHARDS = 150_000 # of a split: what a manifest can name, and a file system 
 class ShardWriter:
     "Appends ids to `{split}_000000.bin`, `{split}_000001.bin`, …, each of `shard_size` tokens but the last"
     def __init__(self,
-        folder,           # where the files go
+        folder: Path|str, # where the files go
         split: str,       # 'train' or 'val'
-        dtype,            # '<u2' or '<u4'
+        dtype: str|np.dtype, # '<u2' or '<u4'
         shard_size: int,  # tokens per file
         n_tokens: int=0,  # go back to this many tokens, if the files hold more
     ):
         self.folder, self.split, self.dtype = Path(folder), split, np.dtype(dtype)
         self.shard_size, self.n_tokens = shard_size, n_tokens
-        self.file, (full, rest) = None, divmod(n_tokens, shard_size)
-        for path in self.paths()[full + (rest > 0):]: path.unlink()
+        self.file = None    # the one in progress
+        full, rest = divmod(n_tokens, shard_size)
+        kept = full + 1 if rest else full
+        for path in self.paths()[kept:]: path.unlink()
         if rest: os.truncate(self.path(full), rest*self.dtype.itemsize)
 
-    def path(self, k): return self.folder/f'{self.split}_{k:06d}.bin'
-    def paths(self):
+    def path(self, k: int) -> Path:
+        "The file with number `k`"
+        return self.folder/f'{self.split}_{k:06d}.bin'
+
+    def paths(self) -> list[Path]:
+        "The files that there are, in order"
         found = [p for p in self.folder.glob(f'{self.split}_*.bin') if p.stem[len(self.split) + 1:].isdecimal()]
         return sorted(found, key=lambda p: (len(p.name), p.name))
 
 # %% ../nbs/32_shards.ipynb #6c93b087
 @patch
 def write(self:ShardWriter,
-    ids, # 1-D array of token ids
-):
+    ids: np.ndarray, # 1-D array of token ids
+) -> None:
     "Append `ids`, beginning a new file wherever one is full"
     while len(ids):
         k, used = divmod(self.n_tokens, self.shard_size)
@@ -58,15 +64,18 @@ def write(self:ShardWriter,
 
 # %% ../nbs/32_shards.ipynb #185b53f9
 @patch
-def sync(self:ShardWriter):
+def sync(self:ShardWriter) -> None:
     "Make what was written durable"
-    if self.file: self.file.flush(); os.fsync(self.file.fileno())
+    if not self.file: return
+    self.file.flush()
+    os.fsync(self.file.fileno())
 
 @patch
-def close(self:ShardWriter):
+def close(self:ShardWriter) -> None:
     "Finish the file in progress"
     self.sync()
-    if self.file: self.file.close(); self.file = None
+    if self.file: self.file.close()
+    self.file = None
 
 # %% ../nbs/32_shards.ipynb #c70eb51c
 FORMAT = 'nanogpt_lit tokens'
@@ -93,8 +102,8 @@ MANIFEST = {'format': one_of(FORMAT), 'version': one_of(1), 'made_by': TEXT, 'na
 _AGAIN = 'prepare it again with --overwrite'
 
 def parse_manifest(
-    data: bytes, # the content of a meta.json
-    folder,      # where it is, for messages
+    data: bytes,      # the content of a meta.json
+    folder: Path|str, # where it is, for messages
 ) -> dict:
     "The manifest in `data`. `UserError` if it is damaged, of a newer version, or contradicts itself"
     where = f'{folder}/meta.json'
@@ -247,7 +256,7 @@ def remember_shards(
 def own_tokenizer(
     folder: Path|str, # a folder made by `prepare`
     manifest: dict,   # its manifest
-):
+) -> Tokenizer|CharTokenizer:
     "The tokenizer in a prepared folder. `UserError` if it isn't the one that made the shards"
     tok = load_tokenizer(Path(folder)/'tokenizer')
     if (tok.hash, tok.vocab_size) == (manifest['tokenizer']['hash'], manifest['vocab_size']): return tok
