@@ -23,7 +23,7 @@ from .core import UserError, alone_in, atomic_write, human, leftovers, mix64, ne
 from .core import progress as progress_bar, read_small, sha256_file
 from .corpus import Corpus, Source, open_corpus
 from .reading import CHAT_TOKENS, Marker
-from .shards import COUNTED, DataFolder, FORMAT, ShardWriter, card, is_card, is_shard_name
+from .shards import COUNTED, DataFolder, DATA_FORMAT, ShardWriter, card, is_card, is_shard_name
 from .shards import load_manifest, parse_manifest, remember_shards, verify
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 
@@ -418,7 +418,7 @@ def _whose(out: Path) -> dict|None:
     try: data = read_small(out/'meta.json')
     except UserError: return None
     with suppress(UserError): return parse_manifest(data, out)
-    return {} if f'"format": "{FORMAT}"'.encode() in data[:100] else None
+    return {} if f'"format": "{DATA_FORMAT}"'.encode() in data[:100] else None
 
 def _is_listed(path: Path, out: Path, manifest: dict|None) -> bool:
     "Does a file belong to the data set with this manifest?"
@@ -500,7 +500,7 @@ def _manifest(corpus, tokenizer, job, journal, writers) -> dict:
     sources = [dict(name=s.name, weight=s.weight, split=s.split, documents=s.documents, characters=s.characters,
                     **count) for s, count in zip(corpus.sources, counts)]
     return dict(
-        format=FORMAT, version=1, made_by=f'nanogpt_lit {__version__}', name=corpus.name,
+        format=DATA_FORMAT, version=1, made_by=f'nanogpt_lit {__version__}', name=corpus.name,
         about=corpus.about, dtype='uint16' if journal['itemsize'] == 2 else 'uint32',
         vocab_size=tokenizer.vocab_size, eot_id=tokenizer.eot_id,
         tokenizer=dict(kind=tokenizer.kind, hash=tokenizer.hash, folder='tokenizer'),
