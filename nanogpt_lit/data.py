@@ -21,7 +21,7 @@ from typing import NamedTuple
 from .bpe import GPT2_PATTERN, cpu_count
 from .core import UserError, alone_in, atomic_write, human, leftovers, mix64, new_folder
 from .core import progress as progress_bar, read_small, sha256_file
-from .corpus import Corpus, Source, open_corpus
+from .corpus import Corpus, Piece, Source, open_corpus
 from .reading import CHAT_TOKENS, Marker
 from .shards import COUNTED, DataFolder, DATA_FORMAT, ShardWriter, card, is_card, is_shard_name
 from .shards import load_manifest, parse_manifest, remember_shards, verify
@@ -52,7 +52,7 @@ class _Fingerprint:
     def __init__(self): self.sha256, self.begins = hashlib.sha256(), True
 
     def add(self,
-        p: 'Piece',  # of `Corpus.texts`
+        p: Piece,    # of `Corpus.texts`
         data: bytes, # its text in UTF-8
     ) -> None:
         "Go on with a piece"
@@ -217,8 +217,8 @@ def _by_position(pieces, n_train):
 
 # %% ../nbs/33_factory.ipynb #6de0bfd3
 def in_batches(
-    items: Iterable['Item'], # what is to be encoded
-    size: int=2**18,         # characters per batch, about
+    items: Iterable[Item], # what is to be encoded
+    size: int=2**18,       # characters per batch, about
 ) -> Iterator[list]:
     "The same items in lists of about `size` characters"
     batch, n = [], 0
@@ -551,7 +551,7 @@ def char_tokenizer(self:Survey) -> CharTokenizer:
 
 # %% ../nbs/33_factory.ipynb #5ef5ebe2
 def training_text(
-    items: Iterable['Item'],       # of a corpus
+    items: Iterable[Item],         # of a corpus
     chosen: np.ndarray|None=None,  # numbers of training documents, in order; None = all
     most: int=_BPE_SAMPLE,          # characters
 ) -> Iterator[str]:
@@ -859,7 +859,7 @@ def left_out(
 # %% ../nbs/35_prepare.ipynb #b57c0483
 def draw_folder(
     folder: Path|str, # a folder made by `prepare`
-) -> 'Figure':
+) -> object: # a matplotlib `Figure`
     "A matplotlib figure about a prepared folder: lengths of documents, frequencies of tokens, compression"
     import matplotlib.pyplot as plt
     m, lengths = load_manifest(folder), document_lengths(folder)
