@@ -992,10 +992,9 @@ def tokenizer_command(
     if corpus.remote and cfg.tokenizer_samples:
         corpus.max_documents = min(filter(None, (cfg.max_data_size, cfg.tokenizer_samples)))
     with new_folder(cfg.out_dir):
-        if cfg.kind == 'char': tok = survey_corpus(corpus).char_tokenizer()
-        else: tok = _bpe_tokenizer(corpus, cfg)
+        if cfg.kind == 'char': tok, n = survey_corpus(corpus).char_tokenizer(), corpus.documents
+        else: tok, n = _bpe_tokenizer(corpus, cfg)
         tok.save(cfg.out_dir)
-    n = corpus.documents
     source = '1 document' if n == 1 else f'{n:,} documents'
     if 0 < cfg.tokenizer_samples < n and cfg.kind == 'bpe': source = f'{cfg.tokenizer_samples:,} of {n:,} documents'
     print(f'{tok}\nlearned from {source}, written to {cfg.out_dir}')
@@ -1012,16 +1011,19 @@ def _bytes_of(corpus):
 
 # %% ../nbs/35_prepare.ipynb #02ca7e42
 def _bpe_tokenizer(corpus, cfg):
+    "`(tokenizer, documents there are)`"
     corpus.pattern, corpus.special_tokens = split_pattern(cfg.pattern), cfg.special_tokens
-    chosen = None
+    chosen, n = None, 0
     if cfg.tokenizer_samples and not corpus.remote:
         deque(corpus.pieces(), 0)  # count them
-        chosen = spread(corpus.documents, cfg.tokenizer_samples)
+        n = corpus.documents
+        chosen = spread(n, cfg.tokenizer_samples)
     workers = cfg.workers and worker_count(cfg.workers, _bytes_of(corpus))
     items = (Item('train', p.text, p.ends) for p in corpus.texts())
     texts = _covered(training_text(items, chosen, sys.maxsize), corpus.pattern)
-    return Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
-                           progress=sys.stderr.isatty(), workers=workers)
+    tok = Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
+                          progress=sys.stderr.isatty(), workers=workers)
+    return tok, n or corpus.documents
 
 # %% ../nbs/35_prepare.ipynb #6f5efcac
 def _covered(texts, pattern):

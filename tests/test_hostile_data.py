@@ -503,6 +503,11 @@ def test_other_sources_with_the_same_text_do_not_go_on_with_it(monkeypatch):
     monkeypatch.setattr(preparing.ShardWriter, 'write', write)
     assert said(nanogpt_prepare, '?.txt', '--tokenizer', 'char', '--workers', 1, '--out_dir', 'p')[0] == 0
 
+def test_a_sample_of_documents_is_counted_by_all_there_are():
+    Path('x.jsonl').write_text(''.join(json.dumps(dict(text=f'{o} {k}')) + '\n' for k in range(8) for o in TEXTS[:5]))
+    code, out, _ = said(nanogpt_tokenizer, 'train', '--input', 'x.jsonl', '--vocab_size', 270, '--tokenizer_samples', 3, '--out_dir', 'tok')
+    assert code == 0 and 'learned from 3 of 40 documents' in out, out
+
 # --- 7. bombs and nonsense --------------------------------------------------------------------------------------------
 
 def test_no_more_workers_than_work(monkeypatch):
