@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'visible', 'tokens_html', 'show_tokens', 'tokens_ansi', 'wants_color', 'after_merges', 'used_merges',
-           'Explorer', 'explore', 'ordinary_tokens', 'shares', 'measure', 'costs_more', 'only_in', 'compared',
-           'compare_html', 'html_page', 'tokenizer_of', 'describe', 'inspect_command', 'compare_command', 'ids_dtype',
-           'check_ids_path', 'asked_dtype', 'write_ids', 'read_ids', 'decode_command', 'check_unoccupied',
+           'Explorer', 'explore', 'ordinary_tokens', 'shares', 'measure_tokens', 'costs_more', 'only_in', 'compared',
+           'compare_html', 'html_page', 'tokenizer_of', 'describe_tokenizer', 'inspect_command', 'compare_command',
+           'ids_dtype', 'check_ids_path', 'asked_dtype', 'write_ids', 'read_ids', 'decode_command', 'check_unoccupied',
            'add_command']
 
 # %% ../nbs/16_tokens.ipynb #56233881
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import regex
 from fastcore.basics import patch
-from .bpe import PATTERNS, _mend
+from .bpe import PATTERNS, mend
 from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig, nanogpt_tokenizer
 from .core import UserError, as_it_is, atomic_open, atomic_write, human, new_folder, one_of, printable
 from .core import read_json, read_text
@@ -116,7 +116,7 @@ def used_merges(
     order = _order(tok)
     return sorted({i + 1 for piece in _pieces(tok, text) for i in _fall(piece, order)[1]})
 
-def _pieces(tok, text): return tok._pieces(tok._normal(_mend(text)))
+def _pieces(tok, text): return tok._pieces(tok._normal(mend(text)))
 
 # %% ../nbs/16_tokens.ipynb #cea314c6
 def _order(tok):
@@ -236,7 +236,7 @@ def _is_utf8(token):
     except UnicodeDecodeError: return False
 
 # %% ../nbs/16_tokens.ipynb #27451c0c
-def measure(
+def measure_tokens(
     tok,       # any tokenizer
     text: str, # text to measure it on
 ) -> dict[str, float]:
@@ -280,7 +280,7 @@ def compared(
 ) -> str:
     "Two or more tokenizers on the same text: a table, and how each differs from the first"
     (first, a), *others = toks.items()
-    lines = _columns(toks, {name: measure(t, text) for name, t in toks.items()})
+    lines = _columns(toks, {name: measure_tokens(t, text) for name, t in toks.items()})
     for name, b in others:
         ta, tb = {*ordinary_tokens(a)}, {*ordinary_tokens(b)}
         both = len(ta & tb)
@@ -350,7 +350,7 @@ def _text_of(cfg):
     return ' '.join(cfg.text) if cfg.text else read_text(cfg.input) if cfg.input else ''
 
 # %% ../nbs/16_tokens.ipynb #f4e7f506
-def describe(
+def describe_tokenizer(
     tok,          # any tokenizer
     top: int=20,  # how many of the longest tokens
     text: str='', # a text to measure it on
@@ -360,7 +360,7 @@ def describe(
     kinds = ', '.join(f'{v:.1%} {k}' for k, v in shares(tok).items())
     lines = [str(tok), f'hash {tok.hash}', f'split {_split_name(tok)}', f'of its tokens {kinds}']
     if longest: lines.append('longest: ' + '  '.join(map(_quoted, longest)))
-    if text: lines.append(_on_text(text, measure(tok, text)))
+    if text: lines.append(_on_text(text, measure_tokens(tok, text)))
     return '\n'.join(lines)
 
 def _split_name(tok):
@@ -382,7 +382,7 @@ def inspect_command(cfg: InspectConfig):
     _check_page(cfg.html)
     tok, text = load_tokenizer(cfg.tokenizer), _text_of(cfg)
     if cfg.html and not text: raise UserError('--html needs a text to show: give one, or --input FILE')
-    numbers = describe(tok, cfg.top, text)
+    numbers = describe_tokenizer(tok, cfg.top, text)
     print(numbers)
     if text and cfg.show: _print_tokens(tok, text, cfg)
     if cfg.html: _write_page(cfg.html, str(cfg.tokenizer), numbers, tokens_html(tok, text[:PAGE]), text)
