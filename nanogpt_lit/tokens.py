@@ -59,14 +59,14 @@ def _spans(tokens):
 
 # %% ../nbs/16_tokens.ipynb #7bde2c57
 def tokens_html(
-    tok,       # any tokenizer
+    tok: Tokenizer|CharTokenizer,       # any tokenizer
     text: str, # text to show
 ) -> str:
     "`text` as HTML with coloured tokens; the pointer shows each id"
     return _pre(_tokens(tok, text))
 
 def show_tokens(
-    tok,       # any tokenizer
+    tok: Tokenizer|CharTokenizer,       # any tokenizer
     text: str, # text to show
 ):
     "`text` with coloured tokens, in a notebook"
@@ -77,7 +77,7 @@ def show_tokens(
 _ANSI = (153, 157, 222, 218, 183)  # the same five colours, in the palette of 256 that every terminal has
 
 def tokens_ansi(
-    tok,              # any tokenizer
+    tok: Tokenizer|CharTokenizer,              # any tokenizer
     text: str,        # text to show
     color: bool=True, # False: bars between the tokens
 ) -> str:
@@ -213,7 +213,7 @@ def explore(
 
 # %% ../nbs/16_tokens.ipynb #49f4c6b2
 def ordinary_tokens(
-    tok, # any tokenizer
+    tok: Tokenizer|CharTokenizer, # any tokenizer
 ) -> list[bytes]:
     "All tokens but the special ones"
     special = {*tok.special_tokens.values()}
@@ -221,7 +221,7 @@ def ordinary_tokens(
 
 # %% ../nbs/16_tokens.ipynb #8fbe60e1
 def shares(
-    tok, # any tokenizer
+    tok: Tokenizer|CharTokenizer, # any tokenizer
 ) -> dict[str, float]:
     "Which share of the tokens begin with a space, are a space and letters, aren't UTF-8 by themselves"
     tokens = ordinary_tokens(tok)
@@ -237,7 +237,7 @@ def _is_utf8(token):
 
 # %% ../nbs/16_tokens.ipynb #27451c0c
 def measure_tokens(
-    tok,       # any tokenizer
+    tok: Tokenizer|CharTokenizer,       # any tokenizer
     text: str, # text to measure it on
 ) -> dict[str, float]:
     "Tokens, bytes and characters per token, the share of words in one token, the ids that never occur"
@@ -251,7 +251,8 @@ def measure_tokens(
 
 # %% ../nbs/16_tokens.ipynb #4f3285c7
 def costs_more(
-    a, b,        # two tokenizers
+    a: Tokenizer|CharTokenizer, # one tokenizer
+    b: Tokenizer|CharTokenizer, # another
     text: str,   # the text
     top: int=12, # how many words
 ) -> list[tuple[str, int, int, int]]:
@@ -263,7 +264,8 @@ def costs_more(
 
 # %% ../nbs/16_tokens.ipynb #dc860c7e
 def only_in(
-    a, b,        # two tokenizers
+    a: Tokenizer|CharTokenizer, # one tokenizer
+    b: Tokenizer|CharTokenizer, # another
     top: int=12, # how many tokens
 ) -> list[bytes]:
     "The longest ordinary tokens of `a` that `b` lacks, those with a letter in them first"
@@ -335,8 +337,8 @@ def html_page(
 
 # %% ../nbs/16_tokens.ipynb #0ff44277
 def tokenizer_of(
-    cfg, # a configuration with `tokenizer`, `vocab_path` and `merges_path`
-):
+    cfg: object, # a configuration with `tokenizer`, `vocab_path` and `merges_path`
+) -> Tokenizer|CharTokenizer:
     "The tokenizer that the flags name"
     if bool(cfg.vocab_path) != bool(cfg.merges_path):
         raise UserError('--vocab_path and --merges_path belong together: give both')
@@ -351,7 +353,7 @@ def _text_of(cfg):
 
 # %% ../nbs/16_tokens.ipynb #f4e7f506
 def describe_tokenizer(
-    tok,          # any tokenizer
+    tok: Tokenizer|CharTokenizer,          # any tokenizer
     top: int=20,  # how many of the longest tokens
     text: str='', # a text to measure it on
 ) -> str:
@@ -377,7 +379,7 @@ def _on_text(text, m):
 # %% ../nbs/16_tokens.ipynb #a3f32a22
 PAGE = 20_000 # characters of a text that an HTML page shows
 
-def inspect_command(cfg: InspectConfig):
+def inspect_command(cfg: InspectConfig) -> None:
     "Target of `nanogpt-tokenizer inspect`"
     _check_page(cfg.html)
     tok, text = load_tokenizer(cfg.tokenizer), _text_of(cfg)
@@ -408,7 +410,7 @@ def _check_page(path):
         raise UserError(f'{path} cannot be written: the folder {Path(path).parent} does not exist')
 
 # %% ../nbs/16_tokens.ipynb #46332c06
-def compare_command(cfg: CompareConfig):
+def compare_command(cfg: CompareConfig) -> None:
     "Target of `nanogpt-tokenizer compare`"
     _check_page(cfg.html)
     names, words = _names(cfg.tokenizers)
@@ -433,7 +435,7 @@ def _names(words):
 
 # %% ../nbs/16_tokens.ipynb #68e6615a
 def ids_dtype(
-    tok,               # the tokenizer
+    tok: Tokenizer|CharTokenizer,               # the tokenizer
     dtype: str='auto', # a number type, or 'auto' for the smallest that holds every id
 ) -> np.dtype:
     "The number type for the ids of `tok`; `UserError` if the one asked for is too small"
@@ -442,8 +444,8 @@ def ids_dtype(
     raise UserError(f'dtype={dtype} is too small for {tok.vocab_size:,} ids: use uint32 or auto')
 
 def check_ids_path(
-    path, # a file for ids
-):
+    path: str|Path, # a file for ids
+) -> None:
     "`UserError` if it isn't named .npy or .bin, or can't be written"
     path = Path(path)
     _check_suffix(path)
@@ -468,7 +470,7 @@ def asked_dtype(
 # %% ../nbs/16_tokens.ipynb #ad157637
 def write_ids(
     blocks: Iterable, # ids in blocks: arrays or lists
-    path,             # a .npy or .bin file
+    path: str|Path,             # a .npy or .bin file
     dtype,            # number type
 ) -> int:
     "Stream ids into a file, all or nothing; returns how many there were"
@@ -490,8 +492,8 @@ def _fitting(ids, dtype):
 
 # %% ../nbs/16_tokens.ipynb #b0795fdf
 def read_ids(
-    path,              # a .npy or .bin file
-    tok,               # the tokenizer, for the number type of a .bin
+    path: str|Path,              # a .npy or .bin file
+    tok: Tokenizer|CharTokenizer,               # the tokenizer, for the number type of a .bin
     dtype: str='auto', # number type of a .bin file
 ) -> np.ndarray:
     "The ids in a file, mapped rather than read. `UserError` if the file isn't one of ids"
@@ -519,7 +521,7 @@ def _why(e):
     return str(e).split('\n')[0][:80] or type(e).__name__
 
 # %% ../nbs/16_tokens.ipynb #03a830ae
-def decode_command(cfg: DecodeConfig):
+def decode_command(cfg: DecodeConfig) -> None:
     "Target of `nanogpt-tokenizer decode`"
     if bool(cfg.ids) == bool(cfg.input): raise UserError('give either ids or --input FILE')
     tok = tokenizer_of(cfg)
@@ -542,9 +544,9 @@ def _parsed(words):
 _FILES = ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja')
 
 def check_unoccupied(
-    folder,          # where a tokenizer is to be written
+    folder: str|Path,          # where a tokenizer is to be written
     overwrite: bool, # has the user said that it may replace another?
-):
+) -> None:
     "`UserError` if a tokenizer would be replaced unasked, or one that isn't ours"
     folder = Path(folder)
     there = [o for o in _FILES if os.path.lexists(folder/o)]
@@ -560,7 +562,7 @@ def check_unoccupied(
                         'move them away, or choose another --out_dir') from None
 
 # %% ../nbs/16_tokens.ipynb #a6d57711
-def add_command(cfg: AddConfig):
+def add_command(cfg: AddConfig) -> None:
     "Target of `nanogpt-tokenizer add`"
     if not cfg.out_dir: raise UserError('say where to write it: --out_dir FOLDER')
     old = tokenizer_of(cfg)
