@@ -6,9 +6,9 @@
 __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSON', 'UserError', 'warn', 'read_bytes',
            'read_text', 'leftovers', 'atomic_open', 'atomic_write', 'check_writable', 'new_folder', 'sha256_file',
            'alone_in', 'Kind', 'plain_name', 'or_none', 'one_of', 'misfit', 'parse_json', 'read_small', 'read_json',
-           'human', 'human_bytes', 'duration', 'seed_everything', 'mix64', 'known_value', 'pick_device', 'pick_dtype',
-           'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax',
-           'progress']
+           'human', 'human_bytes', 'duration', 'seed_everything', 'mix64', 'cpu_count', 'known_value', 'pick_device',
+           'pick_dtype', 'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is',
+           'spoken_through', 'new_ax', 'progress']
 
 # %% ../nbs/00_core.ipynb #e67a4050
 import numpy as np
@@ -367,6 +367,11 @@ def mix64(
     x = (x ^ x >> np.uint64(30))*np.uint64(0xbf58476d1ce4e5b9)
     x = (x ^ x >> np.uint64(27))*np.uint64(0x94d049bb133111eb)
     return x ^ x >> np.uint64(31)
+
+# %% ../nbs/00_core.ipynb #91c4552f
+def cpu_count() -> int:
+    "CPUs that this process may use"
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% ../nbs/00_core.ipynb #577fe93e
 def known_value(

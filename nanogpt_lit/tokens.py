@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'visible', 'tokens_html', 'show_tokens', 'tokens_ansi', 'wants_color', 'after_merges', 'used_merges',
-           'Explorer', 'explore', 'ordinary_tokens', 'shares', 'measure', 'costs_more', 'only_in', 'compared',
-           'compare_html', 'html_page', 'tokenizer_of', 'describe', 'inspect_command', 'compare_command', 'ids_dtype',
-           'check_ids_path', 'asked_dtype', 'write_ids', 'read_ids', 'decode_command', 'check_unoccupied',
+           'Explorer', 'explore', 'ordinary_tokens', 'shares', 'measure_tokens', 'costs_more', 'only_in', 'compared',
+           'compare_html', 'html_page', 'tokenizer_of', 'describe_tokenizer', 'inspect_command', 'compare_command',
+           'ids_dtype', 'check_ids_path', 'asked_dtype', 'write_ids', 'read_ids', 'decode_command', 'check_unoccupied',
            'add_command']
 
 # %% ../nbs/16_tokens.ipynb #56233881
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import regex
 from fastcore.basics import patch
-from .bpe import PATTERNS, _mend
+from .bpe import PATTERNS, mend
 from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig, nanogpt_tokenizer
 from .core import UserError, as_it_is, atomic_open, atomic_write, human, new_folder, one_of, printable
 from .core import read_json, read_text
@@ -59,14 +59,14 @@ def _spans(tokens):
 
 # %% ../nbs/16_tokens.ipynb #7bde2c57
 def tokens_html(
-    tok,       # any tokenizer
+    tok: Tokenizer|CharTokenizer,       # any tokenizer
     text: str, # text to show
 ) -> str:
     "`text` as HTML with coloured tokens; the pointer shows each id"
     return _pre(_tokens(tok, text))
 
 def show_tokens(
-    tok,       # any tokenizer
+    tok: Tokenizer|CharTokenizer,       # any tokenizer
     text: str, # text to show
 ):
     "`text` with coloured tokens, in a notebook"
@@ -77,7 +77,7 @@ def show_tokens(
 _ANSI = (153, 157, 222, 218, 183)  # the same five colours, in the palette of 256 that every terminal has
 
 def tokens_ansi(
-    tok,              # any tokenizer
+    tok: Tokenizer|CharTokenizer,              # any tokenizer
     text: str,        # text to show
     color: bool=True, # False: bars between the tokens
 ) -> str:
@@ -116,7 +116,7 @@ def used_merges(
     order = _order(tok)
     return sorted({i + 1 for piece in _pieces(tok, text) for i in _fall(piece, order)[1]})
 
-def _pieces(tok, text): return tok._pieces(tok._normal(_mend(text)))
+def _pieces(tok, text): return tok._pieces(tok._normal(mend(text)))
 
 # %% ../nbs/16_tokens.ipynb #cea314c6
 def _order(tok):
@@ -213,7 +213,7 @@ def explore(
 
 # %% ../nbs/16_tokens.ipynb #49f4c6b2
 def ordinary_tokens(
-    tok, # any tokenizer
+    tok: Tokenizer|CharTokenizer, # any tokenizer
 ) -> list[bytes]:
     "All tokens but the special ones"
     special = {*tok.special_tokens.values()}
@@ -221,7 +221,7 @@ def ordinary_tokens(
 
 # %% ../nbs/16_tokens.ipynb #8fbe60e1
 def shares(
-    tok, # any tokenizer
+    tok: Tokenizer|CharTokenizer, # any tokenizer
 ) -> dict[str, float]:
     "Which share of the tokens begin with a space, are a space and letters, aren't UTF-8 by themselves"
     tokens = ordinary_tokens(tok)
@@ -236,8 +236,8 @@ def _is_utf8(token):
     except UnicodeDecodeError: return False
 
 # %% ../nbs/16_tokens.ipynb #27451c0c
-def measure(
-    tok,       # any tokenizer
+def measure_tokens(
+    tok: Tokenizer|CharTokenizer,       # any tokenizer
     text: str, # text to measure it on
 ) -> dict[str, float]:
     "Tokens, bytes and characters per token, the share of words in one token, the ids that never occur"
@@ -251,7 +251,8 @@ def measure(
 
 # %% ../nbs/16_tokens.ipynb #4f3285c7
 def costs_more(
-    a, b,        # two tokenizers
+    a: Tokenizer|CharTokenizer, # one tokenizer
+    b: Tokenizer|CharTokenizer, # another
     text: str,   # the text
     top: int=12, # how many words
 ) -> list[tuple[str, int, int, int]]:
@@ -263,7 +264,8 @@ def costs_more(
 
 # %% ../nbs/16_tokens.ipynb #dc860c7e
 def only_in(
-    a, b,        # two tokenizers
+    a: Tokenizer|CharTokenizer, # one tokenizer
+    b: Tokenizer|CharTokenizer, # another
     top: int=12, # how many tokens
 ) -> list[bytes]:
     "The longest ordinary tokens of `a` that `b` lacks, those with a letter in them first"
@@ -280,7 +282,7 @@ def compared(
 ) -> str:
     "Two or more tokenizers on the same text: a table, and how each differs from the first"
     (first, a), *others = toks.items()
-    lines = _columns(toks, {name: measure(t, text) for name, t in toks.items()})
+    lines = _columns(toks, {name: measure_tokens(t, text) for name, t in toks.items()})
     for name, b in others:
         ta, tb = {*ordinary_tokens(a)}, {*ordinary_tokens(b)}
         both = len(ta & tb)
@@ -335,8 +337,8 @@ def html_page(
 
 # %% ../nbs/16_tokens.ipynb #0ff44277
 def tokenizer_of(
-    cfg, # a configuration with `tokenizer`, `vocab_path` and `merges_path`
-):
+    cfg: object, # a configuration with `tokenizer`, `vocab_path` and `merges_path`
+) -> Tokenizer|CharTokenizer:
     "The tokenizer that the flags name"
     if bool(cfg.vocab_path) != bool(cfg.merges_path):
         raise UserError('--vocab_path and --merges_path belong together: give both')
@@ -350,8 +352,8 @@ def _text_of(cfg):
     return ' '.join(cfg.text) if cfg.text else read_text(cfg.input) if cfg.input else ''
 
 # %% ../nbs/16_tokens.ipynb #f4e7f506
-def describe(
-    tok,          # any tokenizer
+def describe_tokenizer(
+    tok: Tokenizer|CharTokenizer,          # any tokenizer
     top: int=20,  # how many of the longest tokens
     text: str='', # a text to measure it on
 ) -> str:
@@ -360,7 +362,7 @@ def describe(
     kinds = ', '.join(f'{v:.1%} {k}' for k, v in shares(tok).items())
     lines = [str(tok), f'hash {tok.hash}', f'split {_split_name(tok)}', f'of its tokens {kinds}']
     if longest: lines.append('longest: ' + '  '.join(map(_quoted, longest)))
-    if text: lines.append(_on_text(text, measure(tok, text)))
+    if text: lines.append(_on_text(text, measure_tokens(tok, text)))
     return '\n'.join(lines)
 
 def _split_name(tok):
@@ -377,12 +379,12 @@ def _on_text(text, m):
 # %% ../nbs/16_tokens.ipynb #a3f32a22
 PAGE = 20_000 # characters of a text that an HTML page shows
 
-def inspect_command(cfg: InspectConfig):
+def inspect_command(cfg: InspectConfig) -> None:
     "Target of `nanogpt-tokenizer inspect`"
     _check_page(cfg.html)
     tok, text = load_tokenizer(cfg.tokenizer), _text_of(cfg)
     if cfg.html and not text: raise UserError('--html needs a text to show: give one, or --input FILE')
-    numbers = describe(tok, cfg.top, text)
+    numbers = describe_tokenizer(tok, cfg.top, text)
     print(numbers)
     if text and cfg.show: _print_tokens(tok, text, cfg)
     if cfg.html: _write_page(cfg.html, str(cfg.tokenizer), numbers, tokens_html(tok, text[:PAGE]), text)
@@ -408,7 +410,7 @@ def _check_page(path):
         raise UserError(f'{path} cannot be written: the folder {Path(path).parent} does not exist')
 
 # %% ../nbs/16_tokens.ipynb #46332c06
-def compare_command(cfg: CompareConfig):
+def compare_command(cfg: CompareConfig) -> None:
     "Target of `nanogpt-tokenizer compare`"
     _check_page(cfg.html)
     names, words = _names(cfg.tokenizers)
@@ -433,7 +435,7 @@ def _names(words):
 
 # %% ../nbs/16_tokens.ipynb #68e6615a
 def ids_dtype(
-    tok,               # the tokenizer
+    tok: Tokenizer|CharTokenizer,               # the tokenizer
     dtype: str='auto', # a number type, or 'auto' for the smallest that holds every id
 ) -> np.dtype:
     "The number type for the ids of `tok`; `UserError` if the one asked for is too small"
@@ -442,8 +444,8 @@ def ids_dtype(
     raise UserError(f'dtype={dtype} is too small for {tok.vocab_size:,} ids: use uint32 or auto')
 
 def check_ids_path(
-    path, # a file for ids
-):
+    path: str|Path, # a file for ids
+) -> None:
     "`UserError` if it isn't named .npy or .bin, or can't be written"
     path = Path(path)
     _check_suffix(path)
@@ -468,7 +470,7 @@ def asked_dtype(
 # %% ../nbs/16_tokens.ipynb #ad157637
 def write_ids(
     blocks: Iterable, # ids in blocks: arrays or lists
-    path,             # a .npy or .bin file
+    path: str|Path,             # a .npy or .bin file
     dtype,            # number type
 ) -> int:
     "Stream ids into a file, all or nothing; returns how many there were"
@@ -490,8 +492,8 @@ def _fitting(ids, dtype):
 
 # %% ../nbs/16_tokens.ipynb #b0795fdf
 def read_ids(
-    path,              # a .npy or .bin file
-    tok,               # the tokenizer, for the number type of a .bin
+    path: str|Path,              # a .npy or .bin file
+    tok: Tokenizer|CharTokenizer,               # the tokenizer, for the number type of a .bin
     dtype: str='auto', # number type of a .bin file
 ) -> np.ndarray:
     "The ids in a file, mapped rather than read. `UserError` if the file isn't one of ids"
@@ -519,7 +521,7 @@ def _why(e):
     return str(e).split('\n')[0][:80] or type(e).__name__
 
 # %% ../nbs/16_tokens.ipynb #03a830ae
-def decode_command(cfg: DecodeConfig):
+def decode_command(cfg: DecodeConfig) -> None:
     "Target of `nanogpt-tokenizer decode`"
     if bool(cfg.ids) == bool(cfg.input): raise UserError('give either ids or --input FILE')
     tok = tokenizer_of(cfg)
@@ -542,9 +544,9 @@ def _parsed(words):
 _FILES = ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja')
 
 def check_unoccupied(
-    folder,          # where a tokenizer is to be written
+    folder: str|Path,          # where a tokenizer is to be written
     overwrite: bool, # has the user said that it may replace another?
-):
+) -> None:
     "`UserError` if a tokenizer would be replaced unasked, or one that isn't ours"
     folder = Path(folder)
     there = [o for o in _FILES if os.path.lexists(folder/o)]
@@ -560,7 +562,7 @@ def check_unoccupied(
                         'move them away, or choose another --out_dir') from None
 
 # %% ../nbs/16_tokens.ipynb #a6d57711
-def add_command(cfg: AddConfig):
+def add_command(cfg: AddConfig) -> None:
     "Target of `nanogpt-tokenizer add`"
     if not cfg.out_dir: raise UserError('say where to write it: --out_dir FOLDER')
     old = tokenizer_of(cfg)

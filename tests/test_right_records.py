@@ -1,5 +1,6 @@
 "Records, tuned checkpoints, penalties and exams have the right values: what other people's files and tests expect."
-import json, random, shutil
+import bz2, gzip, json, lzma, random, shutil
+from collections import Counter
 from pathlib import Path
 import numpy as np
 import pytest
@@ -130,6 +131,124 @@ def test_help_lists_the_formats(capsys):
     code, said = spoken(nanogpt_finetune, '--help')
     said = ' '.join(said.split())
     for name in ('messages', 'conversations', 'instruction + output', 'prompt + completion', 'question + answer', 'input + output'): assert name in said
+
+# --- one stack: every format, every use -----------------------------------------------------------------------------------
+
+PAIR = [dict(role='user', content='Double it.\n\n4'), dict(role='assistant', content='8')]
+FLAT = {'alpaca': dict(instruction='Double it.', input='4', output='8'), 'dolly': dict(instruction='Double it.', context='4', response='8'),
+        'prompt': dict(prompt='Double it.\n\n4', completion='8'), 'question': dict(question=' Double it.\n\n4', answer='8 '), 'input': dict(input='Double it.\n\n4', output='8')}
+DEEP = {'messages': dict(messages=PAIR), 'conversation': dict(conversation=PAIR), 'sides': dict(prompt=PAIR[:1], completion=PAIR[1:]),
+        'sharegpt': dict(conversations=[{'from': 'human', 'value': PAIR[0]['content']}, {'from': 'gpt', 'value': '8'}]),
+        'model': dict(messages=[PAIR[0], dict(role='model', content='8')]), 'Capitals': dict(messages=[PAIR[0] | dict(role='User'), PAIR[1] | dict(role='Assistant')]),
+        'parts': dict(messages=[dict(role='user', content=[dict(type='text', text='Double it.\n\n'), dict(type='text', text='4')]), dict(role='assistant', content=[dict(type='text', text='8')])])}
+DEEP |= {f'{k} in JSON': v for k, v in FLAT.items()}
+WHOLE = dict(messages=[dict(role='system', content='S'), dict(role='user', content='1'), dict(role='assistant', content='2'), *PAIR])
+MORE = {'developer': dict(messages=[dict(role='developer', content='S'), *WHOLE['messages'][1:]]), 'system and history': dict(FLAT['alpaca'], system='S', history=[['1', '2']]),
+        'system_prompt': dict(messages=WHOLE['messages'][1:], system_prompt=' S ')}
+
+def as_table(path, records):
+    import pyarrow as pa, pyarrow.parquet as pq
+    table = pa.Table.from_pylist(records)
+    if path.suffix == '.parquet': return pq.write_table(table, path)
+    new = pa.ipc.new_file if path.suffix == '.feather' else pa.ipc.new_stream
+    with pa.OSFile(str(path), 'wb') as f, new(f, table.schema) as w: w.write_table(table)
+
+def as_csv(path, records):
+    import csv
+    with open(path, 'w', newline='', encoding='utf-8') as f:
+        rows = csv.writer(f)
+        rows.writerow(records[0])
+        for o in records: rows.writerow(o.values())
+
+def as_tsv(path, records):
+    lines = ['\t'.join(records[0])] + ['\t'.join(o.values()) for o in records]
+    path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+
+def packed(pack):
+    def write(path, records): path.write_bytes(pack('\n'.join(map(json.dumps, records)).encode()))
+    return write
+
+def zstd(data):
+    import pyarrow as pa
+    return pa.compress(data, 'zstd', asbytes=True)
+
+WRITE = {'.jsonl': packed(bytes), '.ndjson': packed(bytes), '.json': lambda path, records: path.write_text(json.dumps(records, indent=1)), '.parquet': as_table, '.arrow': as_table,
+         '.feather': as_table, '.jsonl.gz': packed(gzip.compress), '.jsonl.bz2': packed(bz2.compress), '.jsonl.xz': packed(lzma.compress), '.jsonl.zst': packed(zstd),
+         '.json.gz': lambda path, records: path.write_bytes(gzip.compress(json.dumps(records).encode())), '.csv': as_csv, '.tsv': as_tsv,
+         '.csv.gz': lambda path, records: (as_csv(path, records), path.write_bytes(gzip.compress(path.read_bytes())))}
+
+def spoken_in(turns): return ''.join(f'{t["role"]}\n{t["content"]}\n' for t in turns)
+
+def learned_from(path):
+    from nanogpt_lit.tokenizer import training_texts
+    return ''.join(training_texts(path))
+
+def prepared_from(path):
+    from nanogpt_lit.corpus import open_corpus
+    text = ''.join(t for _, t in open_corpus(path).pieces())
+    return text.replace('<|im_start|>', '').replace('<|im_end|>', '')
+
+def tuned_on(path):
+    from nanogpt_lit.instructions import read_instructions
+    return ''.join(map(spoken_in, read_instructions(path).turns))
+
+USES = {'tokenizer': learned_from, 'pretraining': prepared_from, 'tuning': tuned_on}
+
+@pytest.mark.parametrize('suffix', WRITE)
+@pytest.mark.parametrize('use', USES)
+def test_every_format_means_the_same_to_every_use(tmp_path, use, suffix):
+    flat = any(o in suffix for o in ('csv', 'tsv'))
+    for name, record in (FLAT if flat else DEEP | MORE).items():
+        if suffix == '.tsv': record = {k: v.replace('\n\n', ' ') for k, v in record.items()}
+        path = tmp_path/f'r{suffix}'
+        WRITE[suffix](path, [record, record])
+        want = spoken_in(WHOLE['messages'] if name in MORE else PAIR)
+        if suffix == '.tsv' and name not in ('alpaca', 'dolly'): want = want.replace('\n\n', ' ')
+        assert USES[use](path) == 2*want, name
+
+@pytest.mark.parametrize('use', USES)
+def test_a_new_format_is_one_row(tmp_path, monkeypatch, use):
+    from nanogpt_lit import reading
+    def faq(path, how):
+        for n, line in reading.read_lines(path):
+            asked, _, said = line.decode().partition('? ')
+            yield f'{path.name} line {n}', dict(question=f'{asked}?', answer=said)
+    (tmp_path/'help.faq').write_text('Who? Me.')
+    monkeypatch.setitem(reading.FORMATS, '.faq', faq)
+    assert USES[use](tmp_path/'help.faq') == USES[use](tmp_path) == 'user\nWho?\nassistant\nMe.\n'
+
+BAD = ['{"instruction": "Double it.", "input": "4", "output": "8"}', '{"prompt": "torn', '{"prompt": "a", "completion": "b", "prompt": "c"}', '["a"]',
+       '{"messages": [{"content": "x"}]}', '{"messages": []}', '{"prompt": "a", "completion": 3}', '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', '{"prompt": "\\ud83e", "completion": "b"}',
+       '{"prompt": ' + '['*100_000, '{"prompt": ' + '9'*5000 + '}']
+WHY = ['not JSON', 'a key twice', 'not a record', 'a turn without a role', 'no turns', 'a field is not a text', 'a part that is not a text', 'half a surrogate pair', 'not JSON', 'not JSON']
+
+def test_every_use_says_the_same_of_a_bad_record(tmp_path):
+    from nanogpt_lit.core import UserError
+    from nanogpt_lit.corpus import open_corpus
+    from nanogpt_lit.instructions import read_instructions
+    path = tmp_path/'bad.jsonl'
+    path.write_text('\n'.join(BAD))
+    want = {f'bad.jsonl line {n}: {why}' for n, why in enumerate(WHY, 2)}
+    assert {f'{at}: {why}' for why, places in read_instructions(path).dropped.items() for at in places} == want
+    corpus = open_corpus(path)
+    assert len([*corpus.pieces()]) and corpus.skipped == Counter(WHY) and {*corpus.examples} <= want
+    for n, line in enumerate(BAD[1:], 1):
+        path.write_text(f'{BAD[0]}\n{line}')
+        with pytest.raises(UserError) as e: learned_from(path)
+        assert 'bad.jsonl line 2' in str(e.value) and WHY[n - 1] in str(e.value)
+
+ARRAYS = {'cut short': ('[{"prompt": "a", "completion": "b"},\n{"prompt": "c", "compl', 'line 2'), 'two lists': ('[{"prompt": "a", "completion": "b"}]\n[]', 'goes on after the end of its list (line 2)'),
+          'deep': ('[{"prompt": ' + '['*100_000, 'nested too deeply'), 'digits': ('[{"prompt": ' + '9'*5000 + '}]', 'thousands of digits'),
+          'one object': ('{\n"train": [\n{"prompt": "a", "completion": "b"}]}', "one object with the keys 'train'")}
+
+@pytest.mark.parametrize('use', USES)
+@pytest.mark.parametrize('content, why', ARRAYS.values(), ids=ARRAYS)
+def test_every_use_says_the_same_of_a_bad_array(tmp_path, use, content, why):
+    from nanogpt_lit.core import UserError
+    path = tmp_path/'r.json'
+    path.write_text(content)
+    with pytest.raises(UserError) as e: USES[use](path)
+    assert 'r.json' in str(e.value) and why in str(e.value)
 
 # --- 5. what is never penalised -----------------------------------------------------------------------------------------
 
