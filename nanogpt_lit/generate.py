@@ -6,19 +6,17 @@
 __all__ = ['next_token_probs', 'penalise', 'draw', 'sample_next', 'row_seeds', 'darts', 'Stopper', 'Step', 'steps', 'stream',
            'Generated', 'generate', 'prompt_ids', 'first_prompt', 'stream_text', 'Playground', 'playground']
 
-# %% ../nbs/23_generate.ipynb #e549de1c
-from .decode import Predictor, _prompt_lists
-
 # %% ../nbs/23_generate.ipynb #b060051f
 import codecs, html, math, torch
-from fastcore.basics import patch
-from fastcore.meta import delegates
 from functools import cached_property
 from itertools import islice
+from typing import Iterator, NamedTuple
+from fastcore.basics import patch
+from fastcore.meta import delegates
 from torch import nn
-from typing import NamedTuple
 from .config import nanogpt_sample
 from .core import UserError
+from .decode import Predictor, prompt_lists
 from .model import GPT
 
 # %% ../nbs/23_generate.ipynb #ba1e6298
@@ -105,15 +103,17 @@ def row_seeds(
     return [s % 2**64 for s in seed]
 
 def darts(
-    seeds: list[int], # one for each row
-    device='cpu',     # where they are needed
-):
+    seeds: list[int],        # one for each row
+    device: str='cpu',       # where they are needed
+    dtype: torch.dtype=None, # of the numbers; None = float64, or float32 where the device has no float64
+) -> Iterator[torch.Tensor]:
     "Yield `u_B` for ever: even numbers in [0, 1), each row's from its own seed alone"
-    dtype = torch.float32 if torch.device(device).type == 'mps' else torch.float64
+    if dtype is None: dtype = torch.float32 if torch.device(device).type == 'mps' else torch.float64
+    below_1 = 1 - torch.finfo(dtype).eps/2
     rngs = [torch.Generator().manual_seed(s) for s in seeds]
     while True:
         u_NB = torch.stack([torch.rand(64, generator=g, dtype=torch.float64) for g in rngs], 1)
-        yield from u_NB.to(device, dtype)
+        yield from u_NB.to(dtype).clamp(max=below_1).to(device)
 
 # %% ../nbs/23_generate.ipynb #bd269c72
 class Stopper:
@@ -123,7 +123,8 @@ class Stopper:
         tokenizer=None, # needed for texts
     ):
         stop = [stop] if isinstance(stop, (int, str)) else [*stop]
-        self.ids, self.tails, self.tokenizer = {o for o in stop if isinstance(o, int)}, {}, tokenizer
+        self.ids = {o for o in stop if isinstance(o, int)}
+        self.tails, self.tokenizer = {}, tokenizer
         self.texts = [o.encode() for o in stop if isinstance(o, str)]
         if self.texts and tokenizer is None:
             raise UserError('stop contains a text: give the tokenizer too, or the id of a token')
@@ -167,13 +168,15 @@ def steps(
     tokenizer=None,       # needed if `stop` has texts; ids that it doesn't know are never drawn
     logprobs: int=None,   # tell the log-probabilities of the tokens, and of this many of the likeliest
     compile: bool|dict=False, # compile the step, see `CompiledStep`: True, or arguments of `torch.compile`
-):
+) -> Iterator[Step]:
     "Yield a `Step` for each round until every row has stopped"
     knobs = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     _check_knobs(**knobs, repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens,
                  logprobs=logprobs)
-    texts, device = _prompt_lists(prompts, model.cfg.vocab_size), model.wte.weight.device
-    stopped, known = Stopper(stop, tokenizer), getattr(tokenizer, 'vocab_size', None)
+    texts = prompt_lists(prompts, model.cfg.vocab_size)
+    device = model.wte.weight.device
+    stopped = Stopper(stop, tokenizer)
+    known = getattr(tokenizer, 'vocab_size', None)
     rows, done = range(len(texts)), [False]*len(texts)
     predict = Predictor(model, max(map(len, texts)) + max_new_tokens, use_cache, slide, compile)
     seen_BV = None
@@ -186,7 +189,7 @@ def steps(
         if seen_BV is not None: shaped_BV = penalise(logits_BV, seen_BV[:, :known], repetition_penalty)
         ids_B = draw(next_token_probs(shaped_BV, **knobs), u_B) if temperature else shaped_BV.argmax(-1)
         if seen_BV is not None: seen_BV.scatter_(1, ids_B[:, None], ~spare_V[ids_B][:, None])
-        ids = [texts[i][-1] if done[i] else o for i, o in enumerate(ids_B.tolist())]
+        ids = [texts[i][-1] if done[i] else id for i, id in enumerate(ids_B.tolist())]
         for i in rows: texts[i].append(ids[i])
         done = [done[i] or stopped(i, ids[i]) for i in rows]
         judged = (None, None) if logprobs is None else _judged(logits_BV, ids_B, logprobs)
@@ -204,7 +207,7 @@ def _spare(ends, tokenizer, V, device):
 def _seen(texts, spare_V):
     "bool, True for tokens that a row already has, unless they are to be spared"
     seen_BV = torch.zeros(len(texts), len(spare_V), dtype=torch.bool)
-    for row, t in zip(seen_BV, texts): row[t] = True
+    for row_V, ids in zip(seen_BV, texts): row_V[ids] = True
     return seen_BV.to(spare_V.device) & ~spare_V
 
 # %% ../nbs/23_generate.ipynb #9d50c8d5
@@ -214,9 +217,9 @@ def stream(
     prompts,             # ids_BT, or a list of B lists of ids of any lengths
     max_new_tokens: int, # at most this many tokens per row
     **kwargs,
-):
+) -> Iterator[torch.Tensor]:
     "Yield the next `ids_B` until every row has stopped; a row that has stopped repeats its stop id"
-    for s in steps(model, prompts, max_new_tokens, **kwargs): yield torch.tensor(s.ids)
+    for step in steps(model, prompts, max_new_tokens, **kwargs): yield torch.tensor(step.ids)
 
 # %% ../nbs/23_generate.ipynb #19030bb7
 class Generated(NamedTuple):
@@ -235,25 +238,32 @@ def generate(
     seed=None,            # an int, or one for each row; None = torch's global state
     use_cache: bool=True, # keep keys and values; the tokens are the same either way
     **kwargs,             # `repetition_penalty`, `tokenizer`, `slide`, `logprobs` and `compile` of `steps`
-): # a tensor for a tensor (rows that stopped repeat their last id), else a list of lists
+) -> object: # a tensor for a tensor (rows that stopped repeat their last id), else a list of lists
     "Continue each prompt by up to `max_new_tokens` tokens; with `logprobs`, a `Generated`"
-    rounds = [*steps(model, prompts, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, use_cache,
-                     **kwargs)]
-    n_B = [1 + sum(not s.done[i] for s in rounds[:-1]) if rounds else 0 for i in range(len(prompts))]
+    rounds = [*steps(model, prompts, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, use_cache, **kwargs)]
+    lengths = _new_tokens(rounds, len(prompts))
     if isinstance(prompts, torch.Tensor):
-        new_NB = torch.tensor([s.ids for s in rounds], device=prompts.device)
-        new_NB = new_NB.reshape(len(rounds), len(prompts))
+        new_NB = torch.tensor([step.ids for step in rounds], device=prompts.device).reshape(len(rounds), len(prompts))
         ids = torch.cat([prompts, new_NB.T.to(prompts.dtype)], 1)
     else:
-        ids = [[*map(int, p), *(s.ids[i] for s in rounds[:n])] for i, (p, n) in enumerate(zip(prompts, n_B))]
+        new = _row_by_row(rounds, lengths, 'ids')
+        ids = [[*map(int, prompt), *more] for prompt, more in zip(prompts, new)]
     if kwargs.get('logprobs') is None: return ids
-    def told(name): return [[getattr(s, name)[i] for s in rounds[:n]] for i, n in enumerate(n_B)]
-    return Generated(ids, told('logprobs'), told('top'))
+    return Generated(ids, _row_by_row(rounds, lengths, 'logprobs'), _row_by_row(rounds, lengths, 'top'))
+
+def _new_tokens(rounds, B):
+    "How many tokens each row got before it stopped, the one that stopped it included"
+    if not rounds: return [0]*B
+    return [1 + sum(not step.done[i] for step in rounds[:-1]) for i in range(B)]
+
+def _row_by_row(rounds, lengths, name):
+    "One field of all rounds as a list for each row"
+    return [[getattr(step, name)[i] for step in rounds[:n]] for i, n in enumerate(lengths)]
 
 # %% ../nbs/23_generate.ipynb #302b9eb4
 def prompt_ids(
-    tokenizer,   # that the model was trained with
-    prompt: str, # text; the name of the end-of-text token alone, or nothing at all, begins a document
+    tokenizer: object, # that the model was trained with
+    prompt: str,       # text; the name of the end-of-text token alone, or nothing at all, begins a document
 ) -> list[int]:
     "The ids of a prompt, and before them what the tokenizer's file puts there. `UserError` where there are none"
     eot, begin = tokenizer.eot_id, getattr(tokenizer, 'bos_ids', [])
@@ -270,7 +280,7 @@ def _held_back(text, stops):
 
 # %% ../nbs/23_generate.ipynb #68ab49ea
 def first_prompt(
-    tokenizer, # of the model
+    tokenizer: object, # of the model
 ) -> str:
     "What to begin with where nobody says: a newline if the vocabulary has one, else the first of its tokens that is a text"
     for text in ('\n', *(tokenizer.decode([i]) for i in range(min(tokenizer.vocab_size, 1000)))):
@@ -283,22 +293,23 @@ def first_prompt(
 @delegates(steps)
 def stream_text(
     model: GPT,                # the network
-    tokenizer,                 # that it was trained with
+    tokenizer: object,         # that it was trained with
     prompt: str,               # as for `prompt_ids`
     max_new_tokens: int=200,   # at most this many tokens
     stop=(),                   # ids and texts that end it; none of them is shown,
                                # nor is the end-of-text token
     **kwargs,
-):
+) -> Iterator[str]:
     "Yield the continuation of one prompt in pieces of whole characters"
-    stop, eot = [stop] if isinstance(stop, (int, str)) else [*stop], tokenizer.eot_id
-    quiet, texts = {o for o in stop if isinstance(o, int)} | {eot}, [o for o in stop if isinstance(o, str)]
+    eot = tokenizer.eot_id
+    stop = [stop] if isinstance(stop, (int, str)) else [*stop]
+    if eot is not None: stop.append(eot)
+    quiet, texts = {o for o in stop if isinstance(o, int)}, [o for o in stop if isinstance(o, str)]
     utf8, held = codecs.getincrementaldecoder('utf-8')('replace'), ''
-    rounds = steps(model, [prompt_ids(tokenizer, prompt)], max_new_tokens,
-                   stop=stop + [eot]*(eot is not None), tokenizer=tokenizer, **kwargs)
-    for s in rounds:
-        if s.ids[0] not in quiet: held += utf8.decode(tokenizer.token_bytes(s.ids[0]))
-        ends = [at for t in texts if (at := held.find(t)) >= 0]
+    for step in steps(model, [prompt_ids(tokenizer, prompt)], max_new_tokens, stop=stop, tokenizer=tokenizer, **kwargs):
+        id = step.ids[0]
+        if id not in quiet: held += utf8.decode(tokenizer.token_bytes(id))
+        ends = [at for text in texts if (at := held.find(text)) >= 0]
         n = min(ends) if ends else len(held) - _held_back(held, texts)
         if n: yield held[:n]
         if ends: return
@@ -310,7 +321,7 @@ class Playground:
     "What the model would say next, and who chooses is you"
     def __init__(self,
         model: GPT,             # the network
-        tok,                    # its tokenizer
+        tok: object,            # its tokenizer
         prompt: str='\n',       # text to begin with
         temperature: float=.8,  # where the slider stands
         top_p: float=1.,        # likewise
@@ -320,16 +331,18 @@ class Playground:
         self.start = dict(prompt=prompt, temperature=temperature, top_p=top_p)
 
     @cached_property
-    def widget(self): return self._build()                # made when it is first shown, and only once
+    def widget(self) -> object: return self._build()      # made when it is first shown, and only once
 
-    def next(self, ids, temperature, top_p):
+    def next(self, ids: list[int], temperature: float, top_p: float) -> list[tuple]:
         "The likeliest tokens after `ids`: [(id, share before the knobs, share after them)]"
         logits_BV = Predictor(self.model, use_cache=False)([ids])
-        raw_V, p_V = next_token_probs(logits_BV)[0], next_token_probs(logits_BV, temperature, top_p=top_p)[0]
+        raw_V = next_token_probs(logits_BV)[0]
+        p_V = next_token_probs(logits_BV, temperature, top_p=top_p)[0]
         best = raw_V.topk(min(self.n, len(raw_V))).indices.tolist()
         return [(i, raw_V[i].item(), p_V[i].item()) for i in best]
 
-    def label(self, id):
+    def label(self, id: int) -> str:
+        "A token as the text on a button"
         return repr(self.tok.token_bytes(id).decode('utf-8', 'replace'))[1:-1].replace(' ', '␣')
 
 # %% ../nbs/23_generate.ipynb #1f64f424
@@ -339,7 +352,7 @@ _BAR = ('<div style="display:flex;gap:6px;align-items:center;font-family:monospa
         '<div style="width:{p:.0f}%;height:8px;background:#1f77b4"></div></div>{p:.1f} %</div>')
 
 @patch
-def bar(self: Playground, id, raw, p, name=True):
+def bar(self: Playground, id: int, raw: float, p: float, name: bool=True) -> str: # HTML
     "One token's bars"
     name = f'<span style="width:6em;text-align:right">{html.escape(self.label(id))}</span>' if name else ''
     return _BAR.format(name=name, raw=100*raw, p=100*p)
@@ -349,7 +362,8 @@ def static(self: Playground,
     n_steps: int=3, # how many tokens
 ) -> str: # HTML
     "Some steps without a kernel, each taking the likeliest"
-    ids, page = prompt_ids(self.tok, self.start['prompt']), ''
+    ids = prompt_ids(self.tok, self.start['prompt'])
+    page = ''
     for _ in range(n_steps):
         bars = self.next(ids, self.start['temperature'], self.start['top_p'])
         text, chart = html.escape(self.tok.decode(ids)), ''.join(self.bar(*b) for b in bars)
@@ -370,12 +384,12 @@ def _build(self: Playground):
     def append(id):
         state['ids'] = state['ids'] + [id]
         state['text'] = box.value = self.tok.decode(state['ids'])
-        draw()
-    def draw(_=None):
+        show()
+    def show(_=None):
         note.value = ''
         try:
             if box.value != state['text']: state.update(text=box.value, ids=prompt_ids(self.tok, box.value))
-            bars.children = [row(*o) for o in self.next(state['ids'], tau.value, top_p.value)]
+            bars.children = [row(*bar) for bar in self.next(state['ids'], tau.value, top_p.value)]
         except UserError as e: note.value = html.escape(str(e))
     def row(id, raw, p):
         button = Button(description=self.label(id), layout=Layout(width='8em'))
@@ -386,8 +400,8 @@ def _build(self: Playground):
         logits_BV = Predictor(self.model, use_cache=False)([state['ids']])
         append(sample_next(logits_BV, tau.value, top_p=top_p.value).item())
     throw.on_click(dart)
-    for o in (box, tau, top_p): o.observe(draw, 'value')
-    draw()
+    for control in (box, tau, top_p): control.observe(show, 'value')
+    show()
     return VBox([box, HBox([tau, top_p, throw]), note, bars])
 
 # %% ../nbs/23_generate.ipynb #cd76560f
@@ -400,8 +414,8 @@ def _repr_mimebundle_(self: Playground, include=None, exclude=None):
 
 @delegates(Playground)
 def playground(
-    model: GPT, # the network
-    tok,        # its tokenizer
+    model: GPT,  # the network
+    tok: object, # its tokenizer
     **kwargs,
 ) -> Playground:
     "Be the die: next-token bars to click on in Jupyter, a few steps of them elsewhere"

@@ -25,9 +25,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 from .attention import KVCache
-from .config import GPTConfig, RunConfig, TrainConfig, nanogpt_plan
-from .core import COUNT, UserError, duration, human, human_bytes, known_value, pick_device, pick_dtype, read_json
-from .model import GPT, ShapesOnly, loss_alone, rows_at_once
+from .config import STATE_BYTES, GPTConfig, RunConfig, TrainConfig, nanogpt_plan
+from .core import COUNT, UserError, duration, human, human_bytes, pick_device, pick_dtype, read_json
+from .model import ACTIVATIONS, GPT, ShapesOnly, loss_alone, rows_at_once
 
 # %% ../nbs/25_sizing.ipynb #826fbb99
 PARTS = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'taps': 'taps',
@@ -56,19 +56,17 @@ def _by_depth(cfg, count):
     return {k: n + (four[k] - n)*(cfg.n_layer - 2)//2 for k, n in two.items()}
 
 # %% ../nbs/25_sizing.ipynb #daffb765
-_MATRICES = dict(gelu=2, gelu_tanh=2, relu2=2, swiglu=3)   # of an MLP, by its bend
-
 def flops_table(
     cfg: GPTConfig, # shape of the model
     T: int=None,    # context length in tokens; None = block_size
 ) -> dict[str, int]: # part → operations
     "Floating-point operations per token of a forward pass, by part"
     T = cfg.block_size if T is None else T
-    mlp = cfg.n_embd*cfg.ff_size*_MATRICES[known_value('act', cfg.act, *_MATRICES)]
+    matrices = 3 if ACTIVATIONS.of(cfg.act).gated else 2
     keys = sum(min(T, cfg.layer_window(i) or T) for i in range(cfg.n_layer))
     return {'attention, matrices': 4*cfg.n_layer*cfg.n_embd*cfg.head_size*(cfg.n_head + cfg.kv_heads),
             'attention, scores and sums': 4*cfg.n_head*cfg.head_size*keys,
-            'MLP': 2*cfg.n_layer*mlp, 'output layer': 2*cfg.n_embd*cfg.vocab_size}
+            'MLP': 2*cfg.n_layer*cfg.n_embd*cfg.ff_size*matrices, 'output layer': 2*cfg.n_embd*cfg.vocab_size}
 
 def flops_per_token(
     cfg: GPTConfig,      # shape of the model
@@ -411,7 +409,7 @@ def too_large(
     **kw,           # as for `forecast`: optimizers
 ) -> str:
     "One sentence: by how much it doesn't fit, and what would"
-    states = 8 if cfg.optim.optimizer == 'adamw' else 6  # Muon: 4 for matrices, 8 for the rest
+    states = STATE_BYTES.get(cfg.optim.optimizer, 0)
     fixed = (8 + states)*sum(param_table(cfg.model).values())
     shorter = ({'block_size': cfg.model.block_size//2**i} for i in range(1, 8) if cfg.model.block_size//2**i >= 8 and fixed < memory)
     flatter = ({'n_layer': cfg.model.n_layer*k//4} for k in (3, 2, 1) if cfg.model.n_layer*k//4)
@@ -430,7 +428,7 @@ def check_weights_fit(
     memory: int,    # all bytes that are free
 ):
     "`UserError` if weights, gradients and optimiser states alone are too large: a system that lends memory which it hasn't got would kill the run later"
-    each = 14 if cfg.optim.optimizer == 'muon' else 16
+    each = 8 + STATE_BYTES.get(cfg.optim.optimizer, 0)    # what is remembered by an optimiser that nobody knows isn't held against it
     need = each*sum(param_table(cfg.model).values())
     if need > memory:
         raise UserError(f'weights, gradients and optimiser states of the model need {size(need)}, but there are {size(memory)}: {size(need - memory)} too much; '
