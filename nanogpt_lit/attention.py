@@ -21,7 +21,7 @@ from .core import UserError, known_value
 def causal_mask(
     T: int,      # number of queries: the newest T positions
     S: int=None, # number of keys: all positions so far; None = T
-    device=None, # where to make it
+    device: str|torch.device=None, # where to make it
     window: int=None, # how many of the newest keys it sees, itself included; None = all
 ) -> torch.Tensor: # bool_TS
     "Which keys a query may see, True = yes: itself and everything before it, as far back as the window"
@@ -33,7 +33,7 @@ def causal_mask(
 def attention_weights(
     q_BHTD: torch.Tensor, # queries of the newest T positions
     k_BKSD: torch.Tensor, # keys of all S positions so far; K heads, K divides H
-    mask=None,            # bool, True = may look, broadcasting to BHTS; None = causal
+    mask: torch.Tensor=None, # bool, True = may look, broadcasting to BHTS; None = causal
 ) -> torch.Tensor: # w_BHTS, each row sums to 1
     "How much each query listens to each key (Vaswani et al. 2017)"
     (H, T, D), (K, S) = q_BHTD.shape[1:], k_BKSD.shape[1:3]
@@ -56,7 +56,7 @@ def prefer_eager(
 # %% ../nbs/20_attention.ipynb #0e988a2f
 def must_repeat(
     q_BHTD: torch.Tensor, # queries
-    mask=None,            # of one's own; None = causal
+    mask: torch.Tensor=None, # of one's own; None = causal
 ) -> bool:
     "Have shared keys and values to be repeated, so that there is a fast kernel for them?"
     half = q_BHTD.dtype in (torch.bfloat16, torch.float16)
@@ -67,7 +67,7 @@ def attend(
     q_BHTD: torch.Tensor, # queries of the newest T positions
     k_BKSD: torch.Tensor, # keys of all S positions so far; K heads, K divides H
     v_BKSD: torch.Tensor, # values, likewise
-    mask=None,            # bool, True = may look, broadcasting to BHTS; None = causal
+    mask: torch.Tensor=None, # bool, True = may look, broadcasting to BHTS; None = causal
     dropout: float=0.,    # share of the weights that is dropped
     impl: str='auto',     # 'sdpa' (torch's kernel), 'eager' (written out) or 'auto': `prefer_eager` decides
 ) -> torch.Tensor: # y_BHTD
@@ -88,7 +88,7 @@ def rotary_tables(
     head_size: int,      # D, channels per head (even)
     T: int,              # number of positions
     theta: float=10000., # base: the slowest pair needs about 2π·theta positions for one turn
-    device=None,         # where to make them
+    device: str|torch.device=None, # where to make them
 ) -> tuple[torch.Tensor, torch.Tensor]: # cos_TD, sin_TD
     "Cosines and signed sines for `apply_rotary` at positions 0 … T-1 (Su et al. 2021)"
     if head_size % 2:
@@ -162,7 +162,7 @@ POSITIONS = Choices(BlockKnobs, 'pos', dict(learned=Learned(), rotary=Rotary(), 
 # %% ../nbs/20_attention.ipynb #a51e7463
 def rms_norm(
     x: torch.Tensor,  # anything; its last axis is normalised
-    gain=None,        # multiplies each channel of the result
+    gain: torch.Tensor=None, # multiplies each channel of the result
     eps: float=1e-5,  # added to the mean square, so that zeros stay zeros
 ) -> torch.Tensor: # the same shape
     "Divide by the root mean square of the last axis (Zhang & Sennrich 2019), computed in float32"
@@ -177,7 +177,7 @@ def newest(
     v_BKSD: torch.Tensor, # values, likewise
     T: int,               # queries: the newest T positions
     window: int,          # keys that each of them sees, itself included
-    mask=None,            # bool, True = may look, broadcasting to BHTS; None = causal
+    mask: torch.Tensor=None, # bool, True = may look, broadcasting to BHTS; None = causal
 ) -> tuple: # k, v of the newest W+T-1 positions, and the mask (None = all of them)
     "What is left of the past in a window"
     S = min(k_BKSD.shape[2], window + T - 1)
@@ -208,7 +208,7 @@ class CausalSelfAttention(nn.Module):
 @patch
 def norm_head(self: CausalSelfAttention,
     x_BHTD: torch.Tensor, # queries or keys
-    gain=None,            # for each channel of a head
+    gain: torch.Tensor=None, # for each channel of a head
 ) -> torch.Tensor:
     "Normalise each head as `qk_norm_kind` says"
     eps = self.cfg.norm_eps
@@ -235,8 +235,8 @@ def project(self: CausalSelfAttention,
 def forward(self: CausalSelfAttention,
     x_BTC: torch.Tensor, # normalised residual stream
     where: object=None,  # what `Positions.tables` has for these positions
-    cache=None,          # `KVCache` that holds the positions before these
-    attn_mask=None,      # bool, True = may look; None = causal
+    cache: 'KVCache'=None, # `KVCache` that holds the positions before these
+    attn_mask: torch.Tensor=None, # bool, True = may look; None = causal
 ) -> torch.Tensor: # y_BTC
     "What every token hears from its past"
     q, k, v = self.project(x_BTC, where)
@@ -249,14 +249,14 @@ def forward(self: CausalSelfAttention,
 class AddPast(torch.autograd.Function):
     "x[t] + w1·x[t-1] + …, written into one copy of x, and its gradient likewise"
     @staticmethod
-    def forward(ctx, x_BTC, *ws):
+    def forward(ctx, x_BTC: torch.Tensor, *ws: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x_BTC, *ws)
         y_BTC = x_BTC.clone()
         for i, w_C in enumerate(ws, 1): y_BTC[:, i:].addcmul_(x_BTC[:, :-i], w_C.to(x_BTC.dtype))
         return y_BTC
 
     @staticmethod
-    def backward(ctx, g_BTC):
+    def backward(ctx, g_BTC: torch.Tensor) -> tuple:
         x_BTC, *ws = ctx.saved_tensors
         gx_BTC = g_BTC.clone()
         for i, w_C in enumerate(ws, 1): gx_BTC[:, :-i].addcmul_(g_BTC[:, i:], w_C.to(g_BTC.dtype))
@@ -273,7 +273,7 @@ class Taps(nn.Module):
         super().__init__()
         self.site, self.w = site, nn.ParameterList(torch.zeros(channels) for _ in range(n))
 
-    def forward(self, x_BTC, cache=None, pos_BT=None):
+    def forward(self, x_BTC: torch.Tensor, cache: 'KVCache'=None, pos_BT: torch.Tensor=None) -> torch.Tensor:
         if cache is None and pos_BT is None and not torch.compiler.is_compiling(): return AddPast.apply(x_BTC, *self.w)
         n, T = len(self.w), x_BTC.shape[1]
         longer = F.pad(x_BTC, (0, 0, n, 0)) if cache is None else cache.look_back(self.site, x_BTC)
@@ -291,17 +291,18 @@ class KVCache:
         cfg: GPTConfig,      # shape of the model
         batch_size: int=1,   # B, sequences decoded together
         max_len: int=None,   # room in tokens; None = block_size
-        device=None,         # where the model is
-        dtype=torch.float32, # as the model computes
+        device: str|torch.device=None, # where the model is
+        dtype: torch.dtype=torch.float32, # as the model computes
     ):
         shape = cfg.n_layer, batch_size, cfg.kv_heads, max_len or cfg.block_size, cfg.head_size
         self.k_LBKSD, self.v_LBKSD = (torch.zeros(shape, device=device, dtype=dtype) for _ in 'kv')
-        self.past = [torch.zeros(batch_size, cfg.taps, cfg.n_embd, device=device, dtype=dtype)]*(1 + 2*cfg.n_layer)*(cfg.taps > 0)
+        sites = 1 + 2*cfg.n_layer if cfg.taps else 0
+        self.past = [torch.zeros(batch_size, cfg.taps, cfg.n_embd, device=device, dtype=dtype)]*sites
         self.length, self.pad_B = 0, None
 
 # %% ../nbs/20_attention.ipynb #367c9793
 @patch(as_prop=True)
-def nbytes(self: KVCache) -> int: return sum(o.nbytes for o in (self.k_LBKSD, self.v_LBKSD, *self.past))
+def nbytes(self: KVCache) -> int: return sum(tensor.nbytes for tensor in (self.k_LBKSD, self.v_LBKSD, *self.past))
 
 @patch
 def look_back(self: KVCache,
@@ -331,14 +332,15 @@ def update(self: KVCache,
     return k[:, :, :end], v[:, :, :end]
 
 @patch
-def advance(self: KVCache, T: int):
+def advance(self: KVCache, T: int) -> None:
     "Count T more positions as known, after all layers have written theirs"
     self.length += T
 
 @patch
-def clear(self: KVCache):
+def clear(self: KVCache) -> None:
     "Forget everything: as if new, in the same memory"
-    self.length, self.pad_B, self.past = 0, None, [torch.zeros_like(o) for o in self.past]
+    self.length, self.pad_B = 0, None
+    self.past = [torch.zeros_like(inputs) for inputs in self.past]
 
 # %% ../nbs/20_attention.ipynb #32e6627f
 #| eval: false
@@ -349,8 +351,8 @@ if __name__ == '__main__':
 # %% ../nbs/20_attention.ipynb #5cbe0988
 class AnyLength:
     "Within this block attention isn't left to cuDNN, which plans anew for each length"
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.before = cudnn_sdp_enabled()
         enable_cudnn_sdp(False)
 
-    def __exit__(self, *error): enable_cudnn_sdp(self.before)
+    def __exit__(self, *error: object) -> None: enable_cudnn_sdp(self.before)

@@ -210,14 +210,14 @@ class DecodeStep:
 
 # %% ../nbs/22_decode.ipynb #9399296b
 @patch
-def positions(self: DecodeStep, pad_B):
+def positions(self: DecodeStep, pad_B: torch.Tensor|None) -> tuple: # positions, mask
     "Where the new token stands in each row, and the mask that hides the padding"
     t = self.cache.length
     if pad_B is None: return t, None
     return t - pad_B, (torch.arange(t + 1, device=pad_B.device) >= pad_B[:, None])[:, None, None]
 
 @patch
-def embed(self: DecodeStep, ids, pos):
+def embed(self: DecodeStep, ids: torch.Tensor, pos: object) -> tuple: # x_BC, tables
     "The vectors that enter the first block, and the rotary tables at these positions"
     x = F.embedding(ids, self.wte)
     if self.wpe is not None: x = x + self.wpe[pos]
@@ -227,14 +227,14 @@ def embed(self: DecodeStep, ids, pos):
     return x, [cos_TD[pos], sin_TD[pos]]
 
 @patch
-def scores(self: DecodeStep, x_BC):
+def scores(self: DecodeStep, x_BC: torch.Tensor) -> torch.Tensor:
     "From the last block's output to logits_BV"
     cap = self.model.cfg.logit_softcap
     y_BV = self.head(self.norm_f(x_BC)).contiguous()
     return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
 
 @patch
-def tapped(self: DecodeStep, x_BC, taps, pos, mask):
+def tapped(self: DecodeStep, x_BC: torch.Tensor, taps: Taps|None, pos: object, mask: torch.Tensor|None) -> torch.Tensor:
     "x with its taps, if there are any"
     if taps is None: return x_BC
     return taps(x_BC[:, None], self.cache, None if mask is None else pos[:, None])[:, 0]
@@ -349,7 +349,7 @@ def __call__(self: CompiledStep,
     return logits_BV
 
 @patch
-def begin(self: CompiledStep):
+def begin(self: CompiledStep) -> None:
     "The cache has been filled anew: what the graph reads from now on stays in its place"
     cache = self.cache
     self.past = cache.past = [o.clone(memory_format=torch.contiguous_format) for o in cache.past]

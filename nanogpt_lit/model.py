@@ -11,7 +11,7 @@ __all__ = ['NORMS', 'ACTIVATIONS', 'SCORES_AT_ONCE', 'RMSNorm', 'make_norm', 'Sq
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -32,7 +32,7 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.eps, self.weight = eps, nn.Parameter(torch.ones(n)) if affine else None
 
-    def forward(self, x_BTC): return rms_norm(x_BTC, self.weight, self.eps)
+    def forward(self, x_BTC: torch.Tensor) -> torch.Tensor: return rms_norm(x_BTC, self.weight, self.eps)
 
 # %% ../nbs/21_model.ipynb #f34243bc
 NORMS = Choices(BlockKnobs, 'norm', dict(
@@ -49,13 +49,13 @@ def make_norm(
 class SquaredReLU(torch.autograd.Function):
     "max(0, x)²; for the gradient 2·max(0, x) it keeps what it squared"
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
         r = F.relu(x)
         ctx.save_for_backward(r)
         return r*r
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g: torch.Tensor) -> torch.Tensor:
         h = g*ctx.saved_tensors[0]
         return h.add_(h)
 
@@ -114,7 +114,13 @@ class Block(nn.Module):
         tapped = cfg.taps and cfg.taps_at != 'embedding'
         self.taps1, self.taps2 = (Taps(cfg.taps, cfg.n_embd, 2*layer_idx + i) if tapped else None for i in (1, 2))
 
-    def forward(self, x_BTC, where=None, cache=None, attn_mask=None, pos_BT=None):
+    def forward(self,
+        x_BTC: torch.Tensor,          # the residual stream
+        where: object=None,           # what `Positions.tables` has for these positions
+        cache: KVCache=None,          # holds the positions before these
+        attn_mask: torch.Tensor=None, # bool, True = may look; None = causal
+        pos_BT: torch.Tensor=None,    # where rows have texts of their own: positions in them, for the taps
+    ) -> torch.Tensor:
         h_BTC = self.norm1(x_BTC)
         if self.taps1 is not None: h_BTC = self.taps1(h_BTC, cache, pos_BT)
         x_BTC = x_BTC + self.drop(self.attn(h_BTC, where, cache, attn_mask))
@@ -144,7 +150,7 @@ class GPT(nn.Module):
 # %% ../nbs/21_model.ipynb #45098668
 @patch
 @torch.no_grad()
-def init_weights(self: GPT):
+def init_weights(self: GPT) -> None:
     "Draw fresh weights: N(0, init_std²); those that write into the stream ÷ √(2·n_layer), or zero (Radford et al. 2019)"
     cfg = self.cfg
     std = cfg.init_std or .5/math.sqrt(cfg.n_embd)
@@ -159,12 +165,12 @@ def init_weights(self: GPT):
 # %% ../nbs/21_model.ipynb #6eb9c43c
 class ShapesOnly(TorchFunctionMode):
     "Inside this block modules have shapes, but no memory and no numbers"
-    def __enter__(self):
+    def __enter__(self) -> 'ShapesOnly':
         self.meta = torch.device('meta')
         self.meta.__enter__()
         return super().__enter__()
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self.meta.__exit__(*error)
 
@@ -225,10 +231,10 @@ def _check_shapes(self: GPT, ids, **others):
 # %% ../nbs/21_model.ipynb #aee3b36f
 @patch
 def hidden(self: GPT,
-    ids_BT,      # token ids
-    cache=None,  # a `KVCache`: the ids then follow those that it already holds
-    pad_B=None,  # for prompts of different lengths: how many ids at the left of each row are padding
-    segments_BT=None, # several texts in a row, as for `segment_layout`; not together with a cache
+    ids_BT: torch.Tensor, # token ids
+    cache: KVCache=None, # a `KVCache`: the ids then follow those that it already holds
+    pad_B: torch.Tensor=None, # for prompts of different lengths: how many ids at the left of each row are padding
+    segments_BT: torch.Tensor=None, # several texts in a row, as for `segment_layout`; not together with a cache
 ) -> torch.Tensor: # x_BTC
     "The residual stream after all blocks and the last norm. Raises `UserError` for wrong ids or too many of them"
     start = 0 if cache is None else cache.length
@@ -251,7 +257,7 @@ def hidden(self: GPT,
 # %% ../nbs/21_model.ipynb #30e4c383
 @patch
 def logits(self: GPT,
-    x_BTC, # from `hidden`, with any leading axes
+    x_BTC: torch.Tensor, # from `hidden`, with any leading axes
 ) -> torch.Tensor: # scores over the vocabulary
     "Scores for the next token, squashed into ±logit_softcap if that is set"
     y, cap = self.head(x_BTC), self.cfg.logit_softcap
@@ -259,9 +265,9 @@ def logits(self: GPT,
 
 # %% ../nbs/21_model.ipynb #cd9ef783
 def mean_nats(
-    logits_BTV,        # scores
-    targets_BT,        # the token that really came next, for each position
-    loss_mask_BT=None, # 1 where the loss counts, 0 where it doesn't; None = everywhere
+    logits_BTV: torch.Tensor, # scores
+    targets_BT: torch.Tensor, # the token that really came next, for each position
+    loss_mask_BT: torch.Tensor=None, # 1 where the loss counts, 0 where it doesn't; None = everywhere
 ) -> torch.Tensor:
     "Mean cross-entropy over the positions that count, in float32"
     scores, targets = logits_BTV.flatten(0, 1).float(), targets_BT.flatten().long()
@@ -273,7 +279,7 @@ def mean_nats(
 _loss_alone = False
 
 @contextmanager
-def loss_alone():
+def loss_alone() -> Iterator[None]:
     "Within this block models that are given targets return `(None, loss)`: they need not keep their scores"
     global _loss_alone
     before, _loss_alone = _loss_alone, True
@@ -283,12 +289,12 @@ def loss_alone():
 # %% ../nbs/21_model.ipynb #250fa51b
 @patch
 def forward(self: GPT,
-    ids_BT,            # token ids
-    targets_BT=None,   # the token that really came next, for each position
-    loss_mask_BT=None, # 1 where the loss counts, 0 where it doesn't; None = everywhere
-    segments_BT=None,  # several texts in a row: a number per position that changes where another text begins
-    cache=None,        # a `KVCache`
-    pad_B=None,        # left padding of each row
+    ids_BT: torch.Tensor, # token ids
+    targets_BT: torch.Tensor=None, # the token that really came next, for each position
+    loss_mask_BT: torch.Tensor=None, # 1 where the loss counts, 0 where it doesn't; None = everywhere
+    segments_BT: torch.Tensor=None, # several texts in a row: a number per position that changes where another text begins
+    cache: KVCache=None, # a `KVCache`
+    pad_B: torch.Tensor=None, # left padding of each row
 ) -> tuple: # logits_BTV (None within `loss_alone`), loss (None without targets)
     "Scores for every next token and, given targets, their mean cross-entropy in nats"
     x_BTC = self.hidden(ids_BT, cache, pad_B, segments_BT)
@@ -321,8 +327,10 @@ def _few_rows(z_RV, targets_R, weights_R, cap, learn):
 class ChunkedLoss(torch.autograd.Function):
     "Weighted sum of cross-entropies of `x_NC @ W_VC.T`, piece by piece; its gradients are found on the way"
     @staticmethod
-    def forward(ctx, x_NC, W_VC, targets_N, weights_N, cap, dtype, pieces, learn_x, learn_W):
-        W, total = W_VC.to(dtype), torch.zeros((), device=x_NC.device)
+    def forward(ctx, x_NC: torch.Tensor, W_VC: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor, cap: float,
+                dtype: torch.dtype, pieces: tuple, learn_x: bool, learn_W: bool) -> torch.Tensor:
+        W = W_VC.to(dtype)
+        total = torch.zeros((), device=x_NC.device)
         gx_NC = torch.empty_like(x_NC, dtype=dtype) if learn_x else None
         gW_VC = torch.zeros_like(W_VC, dtype=torch.float32) if learn_W else None
         shrink = 64 if dtype == torch.float16 else 1
@@ -340,7 +348,7 @@ class ChunkedLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g: torch.Tensor) -> tuple:
         found = iter(ctx.saved_tensors)
         grads = [(next(found)*g).to(dtype) if learn else None for learn, dtype in zip(ctx.learn, ctx.dtypes)]
         return *grads, None, None, None, None, None, None, None
@@ -366,9 +374,9 @@ def pieces(self: GPT,
 # %% ../nbs/21_model.ipynb #9a8302c7
 @patch
 def loss_from(self: GPT,
-    x_BTC,             # from `hidden`
-    targets_BT,        # the token that really came next, for each position
-    loss_mask_BT=None, # 1 where the loss counts, 0 where it doesn't; None = everywhere
+    x_BTC: torch.Tensor, # from `hidden`
+    targets_BT: torch.Tensor, # the token that really came next, for each position
+    loss_mask_BT: torch.Tensor=None, # 1 where the loss counts, 0 where it doesn't; None = everywhere
 ) -> torch.Tensor:
     "As `mean_nats` of the scores; but never all scores at once, if they are many"
     pieces, head = self.pieces(targets_BT.numel()), self.head

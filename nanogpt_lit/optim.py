@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from inspect import unwrap
-from typing import Callable, NamedTuple
+from typing import Callable, Iterable, NamedTuple
 import numpy as np
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ JORDAN = (3.4445, -4.7750, 2.0315)                      # a, b, c of Keller Jord
 
 def newton_schulz(
     G_NMK: torch.Tensor,     # one matrix (rows, columns), or a bank (N, rows, columns)
-    steps=5,                 # times Jordan's polynomial is applied, or a list with (a, b, c) for each step
+    steps: int|tuple=5,      # times Jordan's polynomial is applied, or a list with (a, b, c) for each step
     dtype: torch.dtype=None, # arithmetic; None = `muon_dtype` of the device
 ) -> torch.Tensor:
     "`G` with all its singular values moved to about 1 (Jordan 2024, quintic Newton–Schulz); dtype and shape of `G`"
@@ -55,7 +55,7 @@ def newton_schulz(
 
 # %% ../nbs/40_optim.ipynb #75b7ebce
 def muon_dtype(
-    device, # torch device
+    device: str|torch.device, # torch device
 ) -> torch.dtype:
     "bfloat16 where the hardware multiplies it fast (GPUs, CPUs with AMX or AVX-512 BF16), otherwise float32"
     return torch.bfloat16 if fast_bfloat16(str(device)) else torch.float32
@@ -105,7 +105,7 @@ def coefficients(
 # %% ../nbs/40_optim.ipynb #43c4473d
 def muon_scale(
     rule: str, # original or match_rms_adamw, as in `torch.optim.Muon`
-    shape,     # (rows, columns)
+    shape: tuple, # (rows, columns)
 ) -> float:
     "What an orthogonal update of this shape is multiplied by, besides the learning rate"
     known_value('muon_scale', rule, 'original', 'match_rms_adamw')
@@ -128,7 +128,7 @@ class Muon(Unmarked, torch.optim.Optimizer):
     # with float16 torch's scaler sets `found_inf` for the length of a step: 1 where gradients overflowed, and nothing may change
     _step_supports_amp_scaling = True
     def __init__(self,
-        params,                   # 2-D parameters, or groups of them
+        params: Iterable,         # 2-D parameters, or groups of them
         lr: float=.02,            # spectral norm of an update, roughly
         momentum: float=.95,      # of the running average
         weight_decay: float=0.,   # decoupled: W shrinks by lr*weight_decay per step
@@ -146,7 +146,7 @@ class Muon(Unmarked, torch.optim.Optimizer):
 # %% ../nbs/40_optim.ipynb #49aadbf1
 @patch
 @torch.no_grad()
-def step(self: Muon, closure=None):
+def step(self: Muon, closure: Callable=None) -> float|None:
     "Update all parameters that have a gradient. Returns the closure's loss, if one is given"
     loss = None
     if closure is not None:
@@ -296,7 +296,7 @@ def odd_schedule(
 
 # %% ../nbs/40_optim.ipynb #3e2d2963
 def clip_grad_norm(
-    params,         # parameters whose gradients are scaled together
+    params: Iterable, # parameters whose gradients are scaled together
     max_norm: float, # longest gradient allowed; 0 = measure only
 ) -> torch.Tensor:
     "Scale the gradients to a joint length of at most `max_norm`; returns the length before, without waiting for the device"

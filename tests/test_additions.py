@@ -1,9 +1,9 @@
 """An addition is one row: an activation, a position scheme, a schedule and an optimiser, added and removed at run time, each in one place.
 
 Each is trained with, writes the same tokens with a cache and without, is counted by sizing, and is refused by the exporter with the reason.
-`PLACES` is the table of CONTRIBUTING and the closing notes: what had to be touched.
+`PLACES` is the table of nbs/21_model.ipynb, 'The words of a setting': all that had to be touched.
 """
-import json, math
+import json
 from contextlib import contextmanager
 from dataclasses import replace
 import pytest
@@ -12,10 +12,10 @@ from torch import nn
 from nanogpt_lit.attention import POSITIONS, Learned, Positions, Rotary
 from nanogpt_lit.config import COMMANDS, GATED, STATE_BYTES, GPTConfig, OptimConfig, RunConfig, build, flat_values, help_text, resolve
 from nanogpt_lit.core import UserError
-from nanogpt_lit.decode import CompiledStep, DecodeStep, Predictor, is_plain
-from nanogpt_lit.generate import darts, draw, generate
+from nanogpt_lit.decode import DecodeStep, Predictor, is_plain
+from nanogpt_lit.generate import darts, draw_ids, generate
 from nanogpt_lit.interop import to_hf
-from nanogpt_lit.model import ACTIVATIONS, GPT, NORMS, Activation, RMSNorm
+from nanogpt_lit.model import ACTIVATIONS, GPT, NORMS, Activation
 from nanogpt_lit.optim import OPTIMIZERS, SCHEDULES, OptimizerKind, lr_at, lr_factor, make_optimizers, odd_schedule, set_lr
 from nanogpt_lit.sizing import check_weights_fit, flops_table, forecast, inference_memory, param_table, rehearse, too_large
 from nanogpt_lit.translate import FAMILIES, cannot, hf_config
@@ -87,7 +87,6 @@ def test_it_writes_the_same_tokens_cached_and_uncached(what):
             assert generate(model, rows, 30, **kw) == want
             assert generate(model, rows, 30, compile=dict(backend='eager'), **kw) == want
         assert generate(model, rows, 30, temperature=0) != generate(usual, rows, 30, temperature=0)       # it does something
-        # a gated bend that isn't known, and one whose halves are, are two things
         assert not is_plain(model) and is_plain(usual)
 
 def test_a_known_word_with_another_meaning_takes_the_plain_way():
@@ -221,4 +220,4 @@ def test_no_dart_flies_past_the_last_token(dtype, monkeypatch):
     assert u_B.dtype == dtype and u_B.item() < 1
     for total in (.1, 1/3, 1., 1 + 2**-23, 1.5, 2 - 2**-22, 1000.):                  # of whatever the probabilities sum to
         probs_BV = torch.tensor([[.2, .5, .3, 0., 0.]], dtype=dtype)*total
-        assert draw(probs_BV, u_B).item() == 2, total
+        assert draw_ids(probs_BV, u_B).item() == 2, total
