@@ -149,23 +149,26 @@ class _Attention:
         q, k = qk.split_with_sizes([H, K], 1)
         return q, k, v
 
-    def place(self, t):
-        "Where position t goes, and what it sees"
-        seen = slice(max(0, t + 1 - self.window) if self.window else 0, t + 1)
-        k, v = self.k_BKSD, self.v_BKSD
-        self.places[t] = k[:, :, t], v[:, :, t], k[:, :, seen], v[:, :, seen], seen
-        return self.places[t]
+# %% ../nbs/22_decode.ipynb #7ab7e8a9
+@patch
+def place(self: _Attention, t):
+    "Where position t goes, and what it sees"
+    seen = slice(max(0, t + 1 - self.window) if self.window else 0, t + 1)
+    k, v = self.k_BKSD, self.v_BKSD
+    self.places[t] = k[:, :, t], v[:, :, t], k[:, :, seen], v[:, :, seen], seen
+    return self.places[t]
 
-    def __call__(self, x_BC, r_BC, t, cos_sin, mask):
-        "One new position"
-        H, K, D = self.heads
-        q, k, v = self.split(self.qkv(x_BC).reshape(-1, H + 2*K, D), cos_sin, self.gain)
-        k_now, v_now, k_seen, v_seen, seen = self.places.get(t) or self.place(t)
-        k_now.copy_(k)
-        v_now.copy_(v)
-        may_look = None if mask is None else mask[..., seen]
-        y = F.scaled_dot_product_attention(q.reshape(-1, K, H//K, D), k_seen, v_seen, may_look)
-        return self.proj(y.reshape(-1, H*D), r_BC)
+@patch
+def __call__(self: _Attention, x_BC, r_BC, t, cos_sin, mask):
+    "One new position"
+    H, K, D = self.heads
+    q, k, v = self.split(self.qkv(x_BC).reshape(-1, H + 2*K, D), cos_sin, self.gain)
+    k_now, v_now, k_seen, v_seen, seen = self.places.get(t) or self.place(t)
+    k_now.copy_(k)
+    v_now.copy_(v)
+    may_look = None if mask is None else mask[..., seen]
+    y = F.scaled_dot_product_attention(q.reshape(-1, K, H//K, D), k_seen, v_seen, may_look)
+    return self.proj(y.reshape(-1, H*D), r_BC)
 
 # %% ../nbs/22_decode.ipynb #f2e225a7
 @patch

@@ -171,24 +171,20 @@ def steps(
 ) -> Iterator[Step]:
     "Yield a `Step` for each round until every row has stopped"
     knobs = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    _check_knobs(**knobs, repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens,
-                 logprobs=logprobs)
+    _check_knobs(**knobs, repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens, logprobs=logprobs)
     texts = prompt_lists(prompts, model.cfg.vocab_size)
     device = model.wte.weight.device
     stopped = Stopper(stop, tokenizer)
     known = getattr(tokenizer, 'vocab_size', None)
     rows, done = range(len(texts)), [False]*len(texts)
     predict = Predictor(model, max(map(len, texts)) + max_new_tokens, use_cache, slide, compile)
-    seen_BV = None
-    if repetition_penalty != 1:
-        spare_V = _spare(stopped.ids, tokenizer, model.cfg.vocab_size, device)
-        seen_BV = _seen(texts, spare_V)
+    penalty = None
+    if repetition_penalty != 1: penalty = _Penalty(repetition_penalty, texts, _spare(stopped.ids, tokenizer, model.cfg.vocab_size, device))
     for u_B in islice(darts(row_seeds(seed, len(texts)), device), max_new_tokens):
         logits_BV = predict(texts)[:, :known]
-        shaped_BV = logits_BV
-        if seen_BV is not None: shaped_BV = penalise(logits_BV, seen_BV[:, :known], repetition_penalty)
+        shaped_BV = logits_BV if penalty is None else penalty(logits_BV)
         ids_B = draw_ids(next_token_probs(shaped_BV, **knobs), u_B) if temperature else shaped_BV.argmax(-1)
-        if seen_BV is not None: seen_BV.scatter_(1, ids_B[:, None], ~spare_V[ids_B][:, None])
+        if penalty is not None: penalty.note(ids_B)
         ids = [texts[i][-1] if done[i] else id for i, id in enumerate(ids_B.tolist())]
         for i in rows: texts[i].append(ids[i])
         done = [done[i] or stopped(i, ids[i]) for i in rows]
@@ -209,6 +205,19 @@ def _seen(texts, spare_V):
     seen_BV = torch.zeros(len(texts), len(spare_V), dtype=torch.bool)
     for row_V, ids in zip(seen_BV, texts): row_V[ids] = True
     return seen_BV.to(spare_V.device) & ~spare_V
+
+class _Penalty:
+    "The repetition penalty for some rows, which remembers what each of them has"
+    def __init__(self, penalty, texts, spare_V):
+        self.penalty, self.spare_V, self.seen_BV = penalty, spare_V, _seen(texts, spare_V)
+
+    def __call__(self, logits_BV):
+        "The scores with what was seen pushed down"
+        return penalise(logits_BV, self.seen_BV[:, :logits_BV.shape[1]], self.penalty)
+
+    def note(self, ids_B):
+        "Every row has got a token"
+        self.seen_BV.scatter_(1, ids_B[:, None], ~self.spare_V[ids_B][:, None])
 
 # %% ../nbs/23_generate.ipynb #9d50c8d5
 @delegates(steps)

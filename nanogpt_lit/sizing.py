@@ -373,6 +373,7 @@ def step_peak(
         return in_slices(r, cfg.model, shards)
     return peak
 
+# %% ../nbs/25_sizing.ipynb #fd3f0c2b
 def fit_batch_size(
     cfg: RunConfig, # settings of a run
     memory: int,    # bytes that there are
