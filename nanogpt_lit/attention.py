@@ -9,6 +9,7 @@ __all__ = ['POSITIONS', 'causal_mask', 'attention_weights', 'prefer_eager', 'mus
 
 # %% ../nbs/20_attention.ipynb #0bcb3242
 import math
+from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -126,13 +127,13 @@ class Positions:
         "What enters the first block"
         return x_BTC
 
-    def tables(self, model: nn.Module, pos: torch.Tensor) -> object:
+    def tables(self, model: nn.Module, pos: torch.Tensor) -> Any:
         "What every attention layer is handed for these positions; None = nothing, and `turn` isn't called"
 
     def turn(self,
         q_BHTD: torch.Tensor, # queries
         k_BKTD: torch.Tensor, # keys
-        where: object,        # from `tables`
+        where: Any,        # from `tables`
     ) -> tuple: # q, k
         "Queries and keys that know where they stand"
         return q_BHTD, k_BKTD
@@ -218,7 +219,7 @@ def norm_head(self: CausalSelfAttention,
 @patch
 def project(self: CausalSelfAttention,
     x_BTC: torch.Tensor, # normalised residual stream
-    where: object=None,  # what `Positions.tables` has for these positions
+    where: Any=None,  # what `Positions.tables` has for these positions
 ) -> tuple: # q_BHTD, k_BKTD, v_BKTD
     "Queries, keys and values of each head, normalised and turned as the configuration says"
     B, T, _ = x_BTC.shape
@@ -234,7 +235,7 @@ def project(self: CausalSelfAttention,
 @patch
 def forward(self: CausalSelfAttention,
     x_BTC: torch.Tensor, # normalised residual stream
-    where: object=None,  # what `Positions.tables` has for these positions
+    where: Any=None,  # what `Positions.tables` has for these positions
     cache: 'KVCache'=None, # `KVCache` that holds the positions before these
     attn_mask: torch.Tensor=None, # bool, True = may look; None = causal
 ) -> torch.Tensor: # y_BTC

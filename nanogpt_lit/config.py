@@ -764,6 +764,7 @@ class CompareConfig:
 # %% ../nbs/21_model.ipynb #fcc5ac26
 import math
 from collections import UserDict
+from typing import Any
 
 # %% ../nbs/21_model.ipynb #961b1031
 GATED = dict(gelu=False, gelu_tanh=False, relu2=False, swiglu=True) # which activations have a gate: three matrices
@@ -874,7 +875,7 @@ class Choices(UserDict):
         self.settings, self.field, self.facts = settings, field, facts
         super().__init__(rows)
 
-    def __setitem__(self, word: str, meaning: object) -> None:
+    def __setitem__(self, word: str, meaning: Any) -> None:
         super().__setitem__(word, meaning)
         for attribute, known in self.facts.items(): known[word] = getattr(meaning, attribute)
         words = get_args(self.settings.__annotations__[self.field])
@@ -890,7 +891,7 @@ class Choices(UserDict):
         self.settings.__annotations__[self.field] = Literal[words]
         _kinds.cache_clear()
 
-    def of(self, word: str) -> object:
+    def of(self, word: str) -> Any:
         "What the word means. `UserError` if there is no row for it"
         if word in self: return self[word]
         raise UserError(f'{self.field}={word!r} is unknown: expected {" or ".join(self)}')

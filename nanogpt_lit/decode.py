@@ -9,6 +9,7 @@ __all__ = ['window_start', 'prompt_lists', 'last_logits', 'DecodeStep', 'Compile
 import math
 import sys
 from dataclasses import fields
+from typing import Any
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -33,7 +34,7 @@ def window_start(
 
 # %% ../nbs/22_decode.ipynb #02319621
 def prompt_lists(
-    prompts: object,                   # ids_BT, or B lists of ids
+    prompts: Any,                   # ids_BT, or B lists of ids
     vocab_size: int|float = math.inf,  # ids that there are
 ) -> list[list[int]]:
     "The prompts as lists of ints. `UserError` for empty ones, and for what is no id"
@@ -220,7 +221,7 @@ def positions(self: DecodeStep, pad_B: torch.Tensor|None) -> tuple: # positions,
     return t - pad_B, (torch.arange(t + 1, device=pad_B.device) >= pad_B[:, None])[:, None, None]
 
 @patch
-def embed(self: DecodeStep, ids: torch.Tensor, pos: object) -> tuple: # x_BC, tables
+def embed(self: DecodeStep, ids: torch.Tensor, pos: Any) -> tuple: # x_BC, tables
     "The vectors that enter the first block, and the rotary tables at these positions"
     x = F.embedding(ids, self.wte)
     if self.wpe is not None: x = x + self.wpe[pos]
@@ -237,7 +238,7 @@ def scores(self: DecodeStep, x_BC: torch.Tensor) -> torch.Tensor:
     return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
 
 @patch
-def tapped(self: DecodeStep, x_BC: torch.Tensor, taps: Taps|None, pos: object, mask: torch.Tensor|None) -> torch.Tensor:
+def tapped(self: DecodeStep, x_BC: torch.Tensor, taps: Taps|None, pos: Any, mask: torch.Tensor|None) -> torch.Tensor:
     "x with its taps, if there are any"
     if taps is None: return x_BC
     return taps(x_BC[:, None], self.cache, None if mask is None else pos[:, None])[:, 0]

@@ -10,7 +10,7 @@ __all__ = ['next_token_probs', 'penalise', 'draw_ids', 'sample_next', 'row_seeds
 import codecs, html, math, torch
 from functools import cached_property
 from itertools import islice
-from typing import Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import nn
@@ -92,7 +92,7 @@ def _check_knobs(temperature=1., top_k=None, top_p=None, min_p=None, repetition_
 
 # %% ../nbs/23_generate.ipynb #49dcb313
 def row_seeds(
-    seed: object, # an int, one int for each row, or None = from torch's global generator
+    seed: Any, # an int, one int for each row, or None = from torch's global generator
     B: int, # rows
 ) -> list[int]:
     "A seed for every row: row 0 has `seed` itself, row i is i golden sections of 2⁶⁴ away"
@@ -119,8 +119,8 @@ def darts(
 class Stopper:
     "Tells when a row has come to a stop: at an id, or at a text wherever its bytes begin and end"
     def __init__(self,
-        stop: object=(), # ids and texts; or a single one
-        tokenizer: object=None, # needed for texts
+        stop: Any=(), # ids and texts; or a single one
+        tokenizer: Any=None, # needed for texts
     ):
         stop = [stop] if isinstance(stop, (int, str)) else [*stop]
         self.ids = {o for o in stop if isinstance(o, int)}
@@ -157,15 +157,15 @@ def _judged(logits_BV, ids_B, n):
 # %% ../nbs/23_generate.ipynb #f2c97171
 def steps(
     model: GPT,           # the network; dropout is off while it predicts
-    prompts: object,      # ids_BT, or B lists of ids; of a long one the end is seen (`window_start`)
+    prompts: Any,      # ids_BT, or B lists of ids; of a long one the end is seen (`window_start`)
     max_new_tokens: int,  # at most this many tokens per row
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
-    stop: object=(),      # ids and texts that end a row
-    seed: object=None,    # an int, or one for each row; see `row_seeds`
+    stop: Any=(),      # ids and texts that end a row
+    seed: Any=None,    # an int, or one for each row; see `row_seeds`
     use_cache: bool=True, # keep keys and values; the tokens are the same either way
     slide: int=None,      # see `window_start`
     repetition_penalty: float=1., # above 1 pushes down what prompt and text already have, but for marks and ends
-    tokenizer: object=None, # needed if `stop` has texts; ids that it doesn't know are never drawn
+    tokenizer: Any=None, # needed if `stop` has texts; ids that it doesn't know are never drawn
     logprobs: int=None,   # tell the log-probabilities of the tokens, and of this many of the likeliest
     compile: bool|dict=False, # compile the step, see `CompiledStep`: True, or arguments of `torch.compile`
 ) -> Iterator[Step]:
@@ -223,7 +223,7 @@ class _Penalty:
 @delegates(steps)
 def stream(
     model: GPT,          # the network
-    prompts: object,     # ids_BT, or a list of B lists of ids of any lengths
+    prompts: Any,     # ids_BT, or a list of B lists of ids of any lengths
     max_new_tokens: int, # at most this many tokens per row
     **kwargs,
 ) -> Iterator[torch.Tensor]:
@@ -233,21 +233,21 @@ def stream(
 # %% ../nbs/23_generate.ipynb #19030bb7
 class Generated(NamedTuple):
     "What `generate` gives if it is asked for log-probabilities"
-    ids: object          # as without them
+    ids: Any          # as without them
     logprobs: list       # for each row, ln p of each new token, by the model itself
     top: list            # for each row and new token, the likeliest [(id, ln p), …]
 
 # %% ../nbs/23_generate.ipynb #a2a5400d
 def generate(
     model: GPT,           # the network
-    prompts: object,      # ids_BT, or a list of B lists of ids of any lengths
+    prompts: Any,      # ids_BT, or a list of B lists of ids of any lengths
     max_new_tokens: int,  # at most this many tokens per row
     temperature: float=1., top_k: int=None, top_p: float=None, min_p: float=None, # as in `next_token_probs`
-    stop: object=(),      # ids and texts that end a row, and stay in it (for texts, give `tokenizer=` too)
-    seed: object=None,    # an int, or one for each row; None = torch's global state
+    stop: Any=(),      # ids and texts that end a row, and stay in it (for texts, give `tokenizer=` too)
+    seed: Any=None,    # an int, or one for each row; None = torch's global state
     use_cache: bool=True, # keep keys and values; the tokens are the same either way
     **kwargs,             # `repetition_penalty`, `tokenizer`, `slide`, `logprobs` and `compile` of `steps`
-) -> object: # a tensor for a tensor (rows that stopped repeat their last id), else a list of lists
+) -> Any: # a tensor for a tensor (rows that stopped repeat their last id), else a list of lists
     "Continue each prompt by up to `max_new_tokens` tokens; with `logprobs`, a `Generated`"
     rounds = [*steps(model, prompts, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, use_cache, **kwargs)]
     lengths = _new_tokens(rounds, len(prompts))
@@ -271,7 +271,7 @@ def _row_by_row(rounds, lengths, name):
 
 # %% ../nbs/23_generate.ipynb #302b9eb4
 def prompt_ids(
-    tokenizer: object, # that the model was trained with
+    tokenizer: Any, # that the model was trained with
     prompt: str,       # text; the name of the end-of-text token alone, or nothing at all, begins a document
 ) -> list[int]:
     "The ids of a prompt, and before them what the tokenizer's file puts there. `UserError` where there are none"
@@ -289,7 +289,7 @@ def _held_back(text, stops):
 
 # %% ../nbs/23_generate.ipynb #68ab49ea
 def first_prompt(
-    tokenizer: object, # of the model
+    tokenizer: Any, # of the model
 ) -> str:
     "What to begin with where nobody says: a newline if the vocabulary has one, else the first of its tokens that is a text"
     for text in ('\n', *(tokenizer.decode([i]) for i in range(min(tokenizer.vocab_size, 1000)))):
@@ -302,10 +302,10 @@ def first_prompt(
 @delegates(steps)
 def stream_text(
     model: GPT,                # the network
-    tokenizer: object,         # that it was trained with
+    tokenizer: Any,         # that it was trained with
     prompt: str,               # as for `prompt_ids`
     max_new_tokens: int=200,   # at most this many tokens
-    stop: object=(),           # ids and texts that end it; none of them is shown,
+    stop: Any=(),           # ids and texts that end it; none of them is shown,
                                # nor is the end-of-text token
     **kwargs,
 ) -> Iterator[str]:
@@ -330,7 +330,7 @@ class Playground:
     "What the model would say next, and who chooses is you"
     def __init__(self,
         model: GPT,             # the network
-        tok: object,            # its tokenizer
+        tok: Any,            # its tokenizer
         prompt: str='\n',       # text to begin with
         temperature: float=.8,  # where the slider stands
         top_p: float=1.,        # likewise
@@ -340,7 +340,7 @@ class Playground:
         self.start = dict(prompt=prompt, temperature=temperature, top_p=top_p)
 
     @cached_property
-    def widget(self) -> object: return self._build()      # made when it is first shown, and only once
+    def widget(self) -> Any: return self._build()      # made when it is first shown, and only once
 
     def next(self, ids: list[int], temperature: float, top_p: float) -> list[tuple]:
         "The likeliest tokens after `ids`: [(id, share before the knobs, share after them)]"
@@ -424,7 +424,7 @@ def _repr_mimebundle_(self: Playground, include=None, exclude=None):
 @delegates(Playground)
 def playground(
     model: GPT,  # the network
-    tok: object, # its tokenizer
+    tok: Any, # its tokenizer
     **kwargs,
 ) -> Playground:
     "Be the die: next-token bars to click on in Jupyter, a few steps of them elsewhere"

@@ -11,7 +11,7 @@ __all__ = ['NORMS', 'ACTIVATIONS', 'SCORES_AT_ONCE', 'RMSNorm', 'make_norm', 'Sq
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -116,7 +116,7 @@ class Block(nn.Module):
 
     def forward(self,
         x_BTC: torch.Tensor,          # the residual stream
-        where: object=None,           # what `Positions.tables` has for these positions
+        where: Any=None,           # what `Positions.tables` has for these positions
         cache: KVCache=None,          # holds the positions before these
         attn_mask: torch.Tensor=None, # bool, True = may look; None = causal
         pos_BT: torch.Tensor=None,    # where rows have texts of their own: positions in them, for the taps
