@@ -4,31 +4,35 @@
 
 # %% auto #0
 __all__ = ['cloze_questions', 'read_windows', 'text_scores', 'tokens_of', 'documents_of', 'open_text', 'trained_on',
-           'data_of_run', 'whole_records', 'Logbook', 'exam_key', 'examine', 'HellaSwagWatch', 'hellaswag_watch',
-           'HarnessModel', 'harness_lm', 'harness_text', 'harness_choice', 'harness_hellaswag']
+           'data_of_run', 'Logbook', 'exam_key', 'examine', 'HellaSwagWatch', 'hellaswag_watch', 'HarnessModel',
+           'harness_lm', 'harness_hellaswag']
 
 # %% ../nbs/51_exams.ipynb #94ea9325
 import glob, hashlib, json, math, os, re, tomllib, torch
 import numpy as np
 import torch.nn.functional as F
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from fastcore.basics import patch
 from pathlib import Path
 from .attention import AnyLength
 from .callbacks import cut_back
 from .checkpoint import checksum
+from .config import TrainConfig, nanogpt_eval
 from .core import ANY, COUNT, Kind, TEXT, UserError, atomic_write, check_writable, misfit, read_text
 from .corpus import hub_dataset
 from .evaluate import Choice, RULES, answer, ask, bits_per_byte, hub_hellaswag, read_choices
 from .evaluate import score_rows
 from .generate import generate
 from .loader import TokenData
+from .model import GPT
 from .monitor import small_file
-from .trainer import Callback, SingleDevice
+from .trainer import Callback, SingleDevice, Trainer
 
 # %% ../nbs/51_exams.ipynb #c8a439f2
 def cloze_questions(
-    documents,       # held-out texts, made of lines
+    documents: Sequence, # held-out texts, made of lines
     n: int=200,      # questions
     n_lines: int=5,  # lines of context
     n_endings: int=4,# candidates
@@ -52,14 +56,14 @@ def cloze_questions(
     return out
 
 # %% ../nbs/51_exams.ipynb #c540b41c
-def _places(documents, n_lines):
+def _places(documents: Sequence, n_lines: int) -> tuple:
     "The lines of each document, and the `(document, line)` that a question may be about"
     lines = [[o for o in d.splitlines() if o.strip()] for d in documents]
     if len(lines) == 1: lines = [lines[0][i:i + 200] for i in range(0, len(lines[0]), 200)]
     def usable(o): return 8 <= len(o.strip()) <= 80
     return lines, [(d, i) for d, o in enumerate(lines) for i in range(n_lines, len(o)) if usable(o[i])]
 
-def _askable(lines, places, n_endings):
+def _askable(lines: list, places: list, n_endings: int) -> list:
     "The places in documents beside which there are enough different lines"
     own = {d: set() for d, _ in places}
     for d, i in places: own[d].add(lines[d][i])
@@ -70,14 +74,14 @@ def _askable(lines, places, n_endings):
 # %% ../nbs/51_exams.ipynb #b8eece07
 @torch.no_grad()
 def read_windows(
-    model,                # a `GPT`
+    model: GPT,           # who reads
     data: TokenData,      # the text
     batch_size: int=32,   # windows at a time
     dtype: str='float32', # of matrix products
     rank: int=0,          # this process
     world_size: int=1,    # processes that share the windows
-    skip=(),              # numbers of windows that are done already
-):
+    skip: set=(),         # numbers of windows that are done already
+) -> Iterator[dict]:
     "Yield `{index, nats, tokens}` for each window of this process, in order"
     T, N = model.cfg.block_size, len(data) - 1
     todo = [i for i in range(rank, -(-N//T), world_size) if i not in skip]
@@ -90,7 +94,7 @@ def read_windows(
         nats_BT = _surprise(model, ids_BT.to(model.wte.weight.device), dtype)
         for i, n, row in zip(part, counts, nats_BT): yield dict(index=i, nats=row[:n].sum().item(), tokens=n)
 
-def _surprise(model, ids_BT, dtype):
+def _surprise(model: GPT, ids_BT: torch.Tensor, dtype: str) -> torch.Tensor:
     "Nats of each token but the first, given those before it"
     with AnyLength(), SingleDevice(str(ids_BT.device), dtype).autocast(): logits_BTV = model(ids_BT[:, :-1])[0]
     logits_NV, targets_N = logits_BTV.flatten(0, 1).float(), ids_BT[:, 1:].flatten()
@@ -98,9 +102,9 @@ def _surprise(model, ids_BT, dtype):
 
 # %% ../nbs/51_exams.ipynb #4f8fa1dd
 def text_scores(
-    records,            # from `read_windows`
-    n_bytes: int=None,  # size of the text; None = unknown
-    n_tokens: int=None, # its tokens, the first included; None = one more than were predicted
+    records: list[dict],     # from `read_windows`
+    n_bytes: int|None=None,  # size of the text; None = unknown
+    n_tokens: int|None=None, # its tokens, the first included; None = one more than were predicted
 ) -> dict:
     "Loss, perplexity and bits per byte with their standard errors"
     s, c = (np.array([r[k] for r in records], float) for k in ('nats', 'tokens'))
@@ -115,9 +119,9 @@ def text_scores(
 
 # %% ../nbs/51_exams.ipynb #d0cf70c8
 def tokens_of(
-    texts,        # documents
-    tokenizer,    # of the model
-    name='text',  # what to call them
+    texts: Sequence,   # documents
+    tokenizer: object, # of the model
+    name: str='text',  # what to call them
 ) -> TokenData:
     "Texts as a split in memory, each followed by the end-of-text token if there is one"
     end = np.array([] if tokenizer.eot_id is None or len(texts) < 2 else [tokenizer.eot_id], np.int64)
@@ -146,9 +150,9 @@ def documents_of(
 
 # %% ../nbs/51_exams.ipynb #d916bf87
 def open_text(
-    path,      # prepared folder, token file, or text file
-    tokenizer, # of the model
-    split='val', # of a folder
+    path: str|Path,    # prepared folder, token file, or text file
+    tokenizer: object, # of the model
+    split: str='val',  # of a folder
 ) -> TokenData:
     "What to evaluate on, in the model's own tokens. `UserError` if nothing is there, or it can't be the model's"
     path = Path(path)
@@ -163,7 +167,7 @@ def open_text(
 
 # %% ../nbs/51_exams.ipynb #91a4505e
 def trained_on(
-    folder, # run folder
+    folder: str|Path, # run folder
 ) -> tuple[Path|None, str]: # the data, if they are at hand; what the settings call them
     "What a run was trained on, as far as its settings tell"
     told = _told(Path(folder)/'config.toml')
@@ -172,7 +176,7 @@ def trained_on(
     there = [Path(o) for o in places if os.path.isfile(o) or os.path.exists(Path(o)/'meta.json')]
     return next(iter(there), None), told.get('input') or name or told.get('train_data', '')
 
-def _told(path):
+def _told(path: Path) -> dict:
     "The texts among the settings on data, by name; none if there is no file"
     if not os.path.lexists(path): return {}
     cure = 'restore it, or name the data with --data'
@@ -184,13 +188,15 @@ def _told(path):
     texts = {k: v for k, v in told.items() if TEXT.test(v) or not misfit(v, [TEXT])}
     return {k: ' '.join(v) if isinstance(v, list) else v for k, v in texts.items()}
 
-def data_of_run(folder) -> Path|None:
+def data_of_run(
+    folder: str|Path, # run folder
+) -> Path|None:
     "The prepared data that a run was trained on, if they are still there"
     return trained_on(folder)[0]
 
 # %% ../nbs/51_exams.ipynb #b435c014
-def whole_records(
-    lines, # of a JSONL file that a crash may have cut short
+def _whole_records(
+    lines: Sequence, # of a JSONL file that a crash may have cut short
 ) -> list[dict]:
     "The lines that are whole, read"
     out = []
@@ -204,11 +210,11 @@ def whole_records(
 class Logbook:
     "Answers that survive an interruption"
     def __init__(self,
-        folder,            # where the files are
-        name: str,         # of the task
-        key: str,          # what is asked of whom: answers under another key don't count
-        rank: int=0,       # this process
-        fits=None,         # whether a record is an answer; None = every record with an index is
+        folder: str|Path,       # where the files are
+        name: str,              # of the task
+        key: str,               # what is asked of whom: answers under another key don't count
+        rank: int=0,            # this process
+        fits: Callable|None=None, # whether a record is an answer; None = every record with an index is
     ):
         self.folder, self.name, self.key, self.fits = check_writable(folder), name, key, fits or (lambda r: True)
         self.path, self.known = self.folder/f'{name}.{rank}.jsonl', {}
@@ -218,31 +224,32 @@ class Logbook:
         # written anew, without a line that a crash tore
         atomic_write(self.path, '\n'.join([json.dumps(dict(key=key)), *own]) + '\n')
 
-    def _all(self): return sorted(self.folder.glob(f'{glob.escape(self.name)}.*.jsonl'))
-    def _answers(self, path):
+    def _answers(self, path: Path) -> list[dict]:
         return [r for r in _lines(path, self.key) if COUNT.test(r.get('index')) and self.fits(r)]
 
-    def write(self, record):
+    def write(self, record: dict) -> None:
         self.known[record['index']] = record
         with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(record) + '\n')
 
-    def refresh(self):
+    def refresh(self) -> 'Logbook':
         "Read what the other processes have written since"
-        for p in self._all(): self.known |= {r['index']: r for r in self._answers(p)}
+        for path in sorted(self.folder.glob(f'{glob.escape(self.name)}.*.jsonl')):
+            self.known |= {r['index']: r for r in self._answers(path)}
         return self
 
-def _lines(path, key):
+def _lines(path: Path, key: str) -> list[dict]:
     "The records in a file, if it has this key; a torn line counts as none, and what isn't a file has none"
     if not path.is_file(): return []
     head, *lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
-    if [r.get('key') for r in whole_records([head])] != [key]: return []
-    return whole_records(lines)
+    if [r.get('key') for r in _whole_records([head])] != [key]: return []
+    return _whole_records(lines)
 
 # %% ../nbs/51_exams.ipynb #b79d0cc9
 def exam_key(
-    model, tokenizer, # who is asked
-    what,             # questions, or tokens
-    dtype: str,       # of matrix products
+    model: GPT,
+    tokenizer: object, # who is asked
+    what: TokenData|list[Choice], # tokens, or questions
+    dtype: str,        # of matrix products
 ) -> str:
     "A hash of everything that decides the answers"
     h = hashlib.sha256(f'{checksum(model.state_dict())} {tokenizer.hash} {dtype} {model.cfg}'.encode())
@@ -256,24 +263,26 @@ _NATS = Kind(lambda v: type(v) in (int, float), 'a number')         # of a damag
 _ANSWER = {'index': COUNT, 'label': COUNT, 'logprob': [_NATS], 'tokens': [COUNT], 'characters': [COUNT], 'cut?': TEXT}
 _WINDOW = {'index': COUNT, 'nats': _NATS, 'tokens': COUNT}
 
-def _fits(what, n):
+def _fits(what: TokenData|list[Choice], n: int) -> Callable:
     "Whether a record is an answer in this exam: a file may hold anything under the right key"
     def window(r): return not misfit(r, _WINDOW) and r['index'] < n and r['tokens'] > 0
     def choice(r): return not misfit(r, _ANSWER) and r['index'] < n and _same_question(r, what[r['index']])
     return window if isinstance(what, TokenData) else choice
 
-def _same_question(r, question):
+def _same_question(r: dict, question: Choice) -> bool:
     sizes = {len(r[k]) for k in ('logprob', 'tokens', 'characters')}
     return r['label'] == question.label and sizes == {len(question.endings)} and all([*r['tokens'], *r['characters']])
 
 def examine(
-    model, tokenizer,     # who is asked
-    what,                 # list of `Choice`, or `TokenData`
-    folder,               # where the answers are kept
+    model: GPT,
+    tokenizer: object,    # who is asked
+    what: TokenData|list[Choice], # a text, or questions
+    folder: str|Path,     # where the answers are kept
     name: str='exam',     # of the task
     batch_size: int=8,    # questions, or four windows each, at a time
     dtype: str='float32', # of matrix products
-    rank: int=0, world_size: int=1, # this process, of how many
+    rank: int=0,          # this process
+    world_size: int=1,    # of how many
 ) -> list[dict]|None:
     "All records of an exam; None as long as other processes have some left to answer"
     text = isinstance(what, TokenData)
@@ -292,31 +301,32 @@ class HellaSwagWatch(Callback):
     "Asks multiple-choice questions every `hellaswag_interval` steps and at the end"
     order = 15
     def __init__(self,
-        questions: list, # of `Choice`
-        tokenizer,       # of the model
-        folder,          # run folder: results go to hellaswag.jsonl
-        every: int=250,  # steps
+        questions: list,   # of `Choice`
+        tokenizer: object, # of the model
+        folder: str|Path,  # run folder: results go to hellaswag.jsonl
+        every: int=250,    # steps
     ):
         self.questions, self.tokenizer, self.every, self.asked = questions, tokenizer, every, None
         self.path = Path(folder)/'hellaswag.jsonl'
 
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         if t.strategy.is_main and self.path.exists(): cut_back(self.path, t.step)
-    def on_step_end(self, t):
+    def on_step_end(self, t: Trainer) -> None:
         if t.step % self.every == 0: self.measure(t)
-    def on_fit_end(self, t):
+    def on_fit_end(self, t: Trainer) -> None:
         if self.asked != t.step and t.stop_reason is None: self.measure(t)
 
-    def measure(self, t):
-        s, self.asked = t.strategy, t.step
-        with s.joined(t.raw_model) as model:
-            mine = dict(dtype=s.dtype, rank=s.rank, world_size=s.world_size)
-            own = [*ask(model, self.tokenizer, self.questions, **mine)]
-        share = s.world_size/len(self.questions)
-        scores = {rule: s.mean(sum(answer(r, rule) == r['label'] for r in own)*share) for rule in RULES}
-        if s.is_main: self.write(t, scores)
+    def measure(self, t: Trainer) -> None:
+        strategy, self.asked = t.strategy, t.step
+        with strategy.joined(t.raw_model) as model:
+            share = dict(dtype=strategy.dtype, rank=strategy.rank, world_size=strategy.world_size)
+            records = [*ask(model, self.tokenizer, self.questions, **share)]
+        weight = strategy.world_size/len(self.questions)
+        def mean(rule): return strategy.mean(sum(answer(r, rule) == r['label'] for r in records)*weight)
+        scores = {rule: mean(rule) for rule in RULES}
+        if strategy.is_main: self.write(t, scores)
 
-    def write(self, t, scores):
+    def write(self, t: Trainer, scores: dict) -> None:
         record = dict(step=t.step, n=len(self.questions)) | scores
         with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(record) + '\n')
         acc, per_token, per_character = scores.values()
@@ -325,9 +335,9 @@ class HellaSwagWatch(Callback):
 
 # %% ../nbs/51_exams.ipynb #bf5314d6
 def hellaswag_watch(
-    t,         # a `TrainConfig`
-    tokenizer, # of the model
-    folder,    # run folder
+    t: TrainConfig,    # what it asks for
+    tokenizer: object, # of the model
+    folder: str|Path,  # run folder
 ) -> list: # of callbacks
     "The callback that the settings ask for. `UserError` if its questions can't be read"
     if not t.hellaswag_interval: return []
@@ -340,20 +350,20 @@ def hellaswag_watch(
 # %% ../nbs/51_exams.ipynb #db941dea
 class HarnessModel:
     "What the evaluation harness asks of a model (lm_eval.api.model.LM), without its base class"
-    def setup(self, model, tokenizer, batch_size=8, dtype='float32'):
+    def setup(self, model: GPT, tokenizer: object, batch_size: int=8, dtype: str='float32') -> 'HarnessModel':
         self.model, self.tok, self.rows_at_once, self.dtype = model, tokenizer, batch_size, dtype
         self.first = [tokenizer.eot_id] if tokenizer.eot_id is not None else tokenizer.encode('\n')
         return self
 
     @property
-    def tokenizer_name(self): return self.tok.hash
+    def tokenizer_name(self) -> str: return self.tok.hash
 
-    def loglikelihood(self, requests):
+    def loglikelihood(self, requests: list) -> list[tuple]:
         "`(log-probability, is it what greedy decoding gives?)` of each continuation"
         rows = [self._row(*r.args) for r in requests]
         return [(s.logprob, s.greedy) for s in score_rows(self.model, rows, self.rows_at_once, self.dtype)]
 
-    def _row(self, context, continuation):
+    def _row(self, context: str, continuation: str) -> tuple:
         kept = context.rstrip()
         continuation, context = context[len(kept):] + continuation, kept
         both, before = self.tok.encode(context + continuation), self.tok.encode(context)
@@ -362,43 +372,46 @@ class HarnessModel:
         return ids, min(n, len(ids) - 1)
 
 # %% ../nbs/51_exams.ipynb #a13aaa97
-def _rolling_rows(ids, first, T):
+def _rolling_rows(ids: list, first: list, T: int) -> list[tuple]:
     "Rows that predict each of `ids` once, each with as much context as fits (the harness's rule)"
     shifted = first + ids
     spans = [(a, min(a + T, len(ids))) for a in range(0, len(ids), T)]
     return [(shifted[max(0, b - T):b + 1], b - a) for a, b in spans]
 
-def _loglikelihood_rolling(self, requests):
+@patch
+def loglikelihood_rolling(self: HarnessModel, requests: list) -> list[float]:
     "The log-probability of each text"
     T = self.model.cfg.block_size
     rows = [_rolling_rows(self.tok.encode(r.args[0]), self.first, T) for r in requests]
     scores = iter(score_rows(self.model, [o for part in rows for o in part], self.rows_at_once, self.dtype))
     return [sum(next(scores).logprob for _ in part) for part in rows]
 
-def _generate_until(self, requests):
+@patch
+def generate_until(self: HarnessModel, requests: list) -> list[str]:
     "A text for each context, up to one of the texts in `until`; greedy unless `do_sample` says otherwise"
-    out = []
-    for context, kw in (r.args for r in requests):
-        until = [kw['until']] if isinstance(kw.get('until'), str) else [*(kw.get('until') or [])]
-        n = kw.get('max_gen_toks', 256)
-        room = max(1, self.model.cfg.block_size - n)              # the harness leaves room for the whole answer
-        ids = self.tok.encode(context)[-room:] or self.first
-        stop = [*until, *([] if self.tok.eot_id is None else [self.tok.eot_id])]
-        heat = kw.get('temperature', 1.) if kw.get('do_sample') else 0.
-        new = generate(self.model, [ids], n, heat, stop=stop, tokenizer=self.tok, seed=0)[0][len(ids):]
-        text = self.tok.decode([i for i in new if i != self.tok.eot_id])
-        out.append(text[:min([at for u in until if (at := text.find(u)) >= 0], default=len(text))])
-    return out
+    return [self._continued(*r.args) for r in requests]
 
-HarnessModel.loglikelihood_rolling, HarnessModel.generate_until = _loglikelihood_rolling, _generate_until
+@patch
+def _continued(self: HarnessModel, context: str, kw: dict) -> str:
+    until = kw.get('until') or []
+    if isinstance(until, str): until = [until]
+    n, eot = kw.get('max_gen_toks', 256), self.tok.eot_id
+    room = max(1, self.model.cfg.block_size - n)                  # the harness leaves room for the whole answer
+    ids = self.tok.encode(context)[-room:] or self.first
+    stop = [*until] if eot is None else [*until, eot]
+    heat = kw.get('temperature', 1.) if kw.get('do_sample') else 0.
+    new = generate(self.model, [ids], n, heat, stop=stop, tokenizer=self.tok, seed=0)[0][len(ids):]
+    text = self.tok.decode([i for i in new if i != eot])
+    return text[:min([at for end in until if (at := text.find(end)) >= 0], default=len(text))]
 
 # %% ../nbs/51_exams.ipynb #4224d942
 def harness_lm(
-    model, tokenizer,     # who is asked
+    model: GPT,
+    tokenizer: object,    # who is asked
     batch_size: int=32,   # rows at a time
     dtype: str='float32', # of matrix products
-    base=None,            # the class to join; None = the harness's `LM`
-):
+    base: type|None=None, # the class to join; None = the harness's `LM`
+) -> HarnessModel:
     "A model as an `LM` of lm-evaluation-harness (for `simple_evaluate`). `UserError` if that isn't installed"
     if base is None:
         try: from lm_eval.api.model import LM as base
@@ -407,26 +420,22 @@ def harness_lm(
     return type('HarnessLM', (HarnessModel, base), {})().setup(model, tokenizer, batch_size, dtype)
 
 # %% ../nbs/51_exams.ipynb #bb137707
-def harness_text(
-    text: str, # of a HellaSwag question
-) -> str:
+def _harness_text(text: str) -> str:
     "The text as the evaluation harness cleans it"
     text = text.strip().replace(' [title]', '. ')
     return re.sub(r'\[.*?\]', '', text).replace('  ', ' ')
 
 _QUESTION = {'activity_label': TEXT, 'ctx_a': TEXT, 'ctx_b': TEXT, 'endings': [TEXT], 'label': ANY, ...: ANY}
 
-def harness_choice(
-    record, # of HellaSwag: `activity_label`, `ctx_a`, `ctx_b`, `endings`, `label`
-) -> Choice:
+def _harness_choice(record: dict) -> Choice:
     "The question that the evaluation harness makes of a record. `ValueError` says what is wrong with it"
     if flaw := misfit(record, _QUESTION): raise ValueError(flaw)
     asked = f'{record["activity_label"]}: {record["ctx_a"]} {record["ctx_b"].capitalize()}'
-    return Choice(harness_text(asked), [harness_text(o) for o in record['endings']], record['label'])
+    return Choice(_harness_text(asked), [_harness_text(o) for o in record['endings']], record['label'])
 
 def harness_hellaswag(
-    path=None,    # hellaswag_val.jsonl; None = through datasets
-    limit: int=0, # at most so many; 0 = all
+    path: str|Path|None=None, # hellaswag_val.jsonl; None = through datasets
+    limit: int=0,             # at most so many; 0 = all
 ) -> list[Choice]:
     "HellaSwag's validation questions as the evaluation harness asks them. `UserError` names the line that isn't one"
     if path is None: hub_hellaswag(1)                                # says what to do where there is no network
@@ -434,14 +443,18 @@ def harness_hellaswag(
     out = []
     for n, record in lines:
         if limit and len(out) == limit: break
-        try: out.append(harness_choice(record))
+        try: out.append(_harness_choice(record))
         except ValueError as e:
             raise UserError(f'{path or "HellaSwag"} line {n} is no question of HellaSwag ({e}): expected activity_label, '
                             'ctx_a, ctx_b, endings, label; the task hellaswag takes questions without them') from None
     return out
 
-def _hellaswag_lines(path):
+def _hellaswag_lines(path: str|Path) -> list[tuple]:
     lines = read_text(small_file(path, 2**31, 'expected hellaswag_val.jsonl')).split('\n')
-    records = [(n, whole_records([line])) for n, line in enumerate(lines, 1) if line.strip()]
+    records = [(n, _whole_records([line])) for n, line in enumerate(lines, 1) if line.strip()]
     if not records: raise UserError(f'{path} holds no questions: expected those of HellaSwag, one per line')
     return [(n, found[0] if found else None) for n, found in records]
+
+# %% ../nbs/51_exams.ipynb #c662831b
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_eval())

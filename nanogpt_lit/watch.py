@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from . import __version__
 from .config import MonitorConfig, nanogpt_monitor
 from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit, one_of, or_none
-from .monitor import FIGURE, left_out, newest_run, one_line, run_json, scan_metrics, series, smooth
+from .monitor import FIGURE, chart_of, left_out, newest_run, one_line, run_json, scan_metrics, series
 from .trainer import Callback
 
 # %% ../nbs/46_watch.ipynb #b2b63a5b
@@ -175,11 +175,9 @@ def text_chart(
     last: int=0,         # only so many steps; 0 = all
     plain: bool=False,   # ASCII only
 ) -> list[str]:
-    "Both losses as lines of text"
-    since = records[-1]['step'] - last if last else -1
-    (steps, losses), (vsteps, vals) = series(records, 'loss'), series(records, 'val_loss')
-    line = [(s, v) for s, v in zip(steps, smooth(losses, max(1, len(losses)/50))) if s > since]
-    marks = [(s, v) for s, v in zip(vsteps, vals) if s > since]
+    "Both losses as lines of text: `chart_of`, drawn with letters"
+    chart = chart_of(records, last=last)
+    line, marks = chart.points('train'), chart.points('val')
     if not line: return []
     cols, rows = max(8, width - 8), max(2, height - 1)
     values = np.array([v for _, v in line + marks])
@@ -196,11 +194,6 @@ def text_chart(
     labels = [label(scale[i]) if i in scale else ' '*8 for i in range(rows)]
     below = ' '*8 + f'{first:,}' + f'{end:,}'.rjust(cols - len(f'{first:,}'))
     return [label + ''.join(c) for label, c in zip(labels, cells)] + [below]
-
-def _cells(xs, ys, rows, cols, low, high, plain):
-    "The curve as lists of letters"
-    if plain: return [['*' if o else ' ' for o in row] for row in line_dots(xs, ys, rows, cols, low, high)]
-    return [list(o) for o in braille(line_dots(xs, ys, 4*rows, 2*cols, low, high))]
 
 # %% ../nbs/46_watch.ipynb #d19806de
 # codes of ANSI terminals: green, blue, yellow, red
