@@ -120,7 +120,7 @@ def text_scores(
 # %% ../nbs/51_exams.ipynb #d0cf70c8
 def tokens_of(
     texts: Sequence,   # documents
-    tokenizer: object, # of the model
+    tokenizer: Any, # of the model
     name: str='text',  # what to call them
 ) -> TokenData:
     "Texts as a split in memory, each followed by the end-of-text token if there is one"
@@ -151,7 +151,7 @@ def documents_of(
 # %% ../nbs/51_exams.ipynb #d916bf87
 def open_text(
     path: str|Path,    # prepared folder, token file, or text file
-    tokenizer: object, # of the model
+    tokenizer: Any, # of the model
     split: str='val',  # of a folder
 ) -> TokenData:
     "What to evaluate on, in the model's own tokens. `UserError` if nothing is there, or it can't be the model's"
@@ -247,7 +247,7 @@ def _lines(path: Path, key: str) -> list[dict]:
 # %% ../nbs/51_exams.ipynb #b79d0cc9
 def exam_key(
     model: GPT,
-    tokenizer: object, # who is asked
+    tokenizer: Any, # who is asked
     what: TokenData|list[Choice], # tokens, or questions
     dtype: str,        # of matrix products
 ) -> str:
@@ -275,7 +275,7 @@ def _same_question(r: dict, question: Choice) -> bool:
 
 def examine(
     model: GPT,
-    tokenizer: object,    # who is asked
+    tokenizer: Any,    # who is asked
     what: TokenData|list[Choice], # a text, or questions
     folder: str|Path,     # where the answers are kept
     name: str='exam',     # of the task
@@ -302,7 +302,7 @@ class HellaSwagWatch(Callback):
     order = 15
     def __init__(self,
         questions: list,   # of `Choice`
-        tokenizer: object, # of the model
+        tokenizer: Any, # of the model
         folder: str|Path,  # run folder: results go to hellaswag.jsonl
         every: int=250,    # steps
     ):
@@ -336,7 +336,7 @@ class HellaSwagWatch(Callback):
 # %% ../nbs/51_exams.ipynb #bf5314d6
 def hellaswag_watch(
     t: TrainConfig,    # what it asks for
-    tokenizer: object, # of the model
+    tokenizer: Any, # of the model
     folder: str|Path,  # run folder
 ) -> list: # of callbacks
     "The callback that the settings ask for. `UserError` if its questions can't be read"
@@ -350,7 +350,7 @@ def hellaswag_watch(
 # %% ../nbs/51_exams.ipynb #db941dea
 class HarnessModel:
     "What the evaluation harness asks of a model (lm_eval.api.model.LM), without its base class"
-    def setup(self, model: GPT, tokenizer: object, batch_size: int=8, dtype: str='float32') -> 'HarnessModel':
+    def setup(self, model: GPT, tokenizer: Any, batch_size: int=8, dtype: str='float32') -> 'HarnessModel':
         self.model, self.tok, self.rows_at_once, self.dtype = model, tokenizer, batch_size, dtype
         self.first = [tokenizer.eot_id] if tokenizer.eot_id is not None else tokenizer.encode('\n')
         return self
@@ -407,7 +407,7 @@ def _continued(self: HarnessModel, context: str, kw: dict) -> str:
 # %% ../nbs/51_exams.ipynb #4224d942
 def harness_lm(
     model: GPT,
-    tokenizer: object,    # who is asked
+    tokenizer: Any,    # who is asked
     batch_size: int=32,   # rows at a time
     dtype: str='float32', # of matrix products
     base: type|None=None, # the class to join; None = the harness's `LM`

@@ -106,7 +106,7 @@ def bigram_nats(
 def baselines(
     train: TokenData,  # training split, which the tables count
     val: TokenData,    # validation split, which everybody has to predict
-    tokenizer: object, # to turn the validation ids back into text, for the compressors
+    tokenizer: Any, # to turn the validation ids back into text, for the compressors
 ) -> dict[str, dict]:
     "`{name: {'nats_per_token': …, 'bits_per_byte': …}}` for uniform, unigram, bigram, gzip and xz"
     V, tr, va = tokenizer.vocab_size, np.asarray(train[0:len(train)]), np.asarray(val[0:len(val)])
@@ -122,7 +122,7 @@ def baselines(
 def plot_baselines(
     rows: dict[str, dict],  # from `baselines`, and the model's own figures under its name
     highlight: str='GPT',   # the row that is the model
-) -> 'matplotlib.axes.Axes':
+) -> Any: # matplotlib axes
     "Horizontal bars of bits per byte, the model's in another colour"
     ax = new_ax('Validation text, compressed', 'bits per byte', size=(6, .4*len(rows) + .9))
     names = sorted(rows, key=lambda k: -rows[k]['bits_per_byte'])
@@ -194,7 +194,7 @@ def _choice(line: str) -> Choice:
     except ValueError as e: raise ValueError(f'is no question: {e}') from None
 
 # %% ../nbs/50_evaluate.ipynb #ffb8354d
-def _whole_rows(question: Choice, tokenizer: object) -> list[tuple]:
+def _whole_rows(question: Choice, tokenizer: Any) -> list[tuple]:
     "For each ending: the ids of context and ending, and how many of them belong to the ending"
     eot = tokenizer.eot_id
     ctx, rows = question.ctx.rstrip(' '), []
@@ -208,7 +208,7 @@ def _whole_rows(question: Choice, tokenizer: object) -> list[tuple]:
 # %% ../nbs/50_evaluate.ipynb #c1c66cf5
 def choice_ids(
     question: Choice, # context and endings
-    tokenizer: object, # that the model was trained with
+    tokenizer: Any, # that the model was trained with
     block_size: int,  # the model's window
 ) -> list: # for each ending: (ids, how many of them belong to the ending)
     "The token ids of the context followed by each ending; of what is too long, the end"
@@ -220,7 +220,7 @@ def choice_ids(
 
 def lost(
     question: Choice, # context and endings
-    tokenizer: object, # that the model was trained with
+    tokenizer: Any, # that the model was trained with
     block_size: int,  # the model's window
 ) -> str:
     "What a window is too short for: 'ending', 'context', or '' if nothing is lost"
@@ -308,7 +308,7 @@ def accuracies(
 # %% ../nbs/50_evaluate.ipynb #f5c645e4
 def ask(
     model: GPT,           # who is asked
-    tokenizer: object,    # that it was trained with
+    tokenizer: Any,    # that it was trained with
     questions: list,      # of `Choice`
     batch_size: int=8,    # questions at a time
     dtype: str='float32', # of matrix products
@@ -329,7 +329,7 @@ def ask(
 # %% ../nbs/50_evaluate.ipynb #331679e4
 def hellaswag(
     model: GPT,           # who is asked
-    tokenizer: object,    # that it was trained with
+    tokenizer: Any,    # that it was trained with
     source: str|Path|list|None=None, # `hellaswag_val.jsonl`, or a list of `Choice`; None = through `datasets`
     limit: int=0,         # at most so many questions; 0 = all
     batch_size: int=8,    # questions at a time

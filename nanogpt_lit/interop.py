@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from types import NoneType
+from typing import Any
 from .checkpoint import TENSOR, bare_name, built, latest_checkpoint, read_tamely, survey, verified
 from .checkpoint import why_unread
 from .config import GPTConfig, build
@@ -48,7 +49,7 @@ def _asked_for(path: Path) -> list[str]:
 
 def read_pickle(
     path: str|Path, # .pt, .pth or .bin file
-) -> object: # what is in it; objects of unknown classes are stand-ins
+) -> Any: # what is in it; objects of unknown classes are stand-ins
     "A stranger's checkpoint; nothing in it is executed or imported. `UserError` if it asks for more"
     path = Path(path)
     if not path.exists(): raise UserError(f'{path} does not exist: check the path')
@@ -153,7 +154,7 @@ def read_tensors(
     raise UserError(f'{folder} holds no weights: expected model.safetensors, or its pieces with '
                     'model.safetensors.index.json')
 
-def _named_tensors(weights: object, path: Path) -> dict:
+def _named_tensors(weights: Any, path: Path) -> dict:
     "`weights`, if they are tensors with names"
     flaw = misfit(weights, {...: TENSOR}) or next((f'a name is {k!r:.50}' for k in weights if not isinstance(k, str)), '')
     if flaw: raise UserError(f'{path} is damaged ({flaw}): copy it again')
@@ -299,9 +300,9 @@ def _spelled_out(model: GPT, family: str) -> dict:
 
 # %% ../nbs/71_interop.ipynb #78ff91e4
 def to_hf(
-    model_or_run: object,   # a `GPT`, something with `.model` and `.tokenizer`, or what `load_run` takes
+    model_or_run: Any,   # a `GPT`, something with `.model` and `.tokenizer`, or what `load_run` takes
     folder: str|Path,       # folder to write, made if need be
-    tokenizer: object=None, # to save with it; None = the run's
+    tokenizer: Any=None, # to save with it; None = the run's
     dtype: str='float32',   # of the numbers in the file
     max_bytes: int=5*10**9, # largest size of one file
 ) -> Path:
@@ -330,7 +331,7 @@ def to_hf(
 # %% ../nbs/71_interop.ipynb #b309f741
 _ENDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')
 
-def _own_ends(tok: object) -> dict:
+def _own_ends(tok: Any) -> dict:
     "The ids of the tokens that begin, end and pad a text, as the tokenizer names them"
     names = getattr(tok, 'token_names', {})
     return {f'{k}_id': tok.special_tokens[v] for k, v in names.items() if f'{k}_id' in _ENDS}
@@ -345,7 +346,7 @@ def _told_ends(folder: Path, size: int) -> dict:
             if ids and all(COUNT.test(i) and i < size for i in ids): ends[k] = said[k]
     return ends
 
-def _with_turn(ends: dict, tok: object) -> dict:
+def _with_turn(ends: dict, tok: Any) -> dict:
     "A chat model ends its turn as well as the text"
     turn = tok.special_tokens.get('<|im_end|>') if getattr(tok, 'chat_template', None) else None
     every = ends.get('eos_token_id', [])
@@ -354,7 +355,7 @@ def _with_turn(ends: dict, tok: object) -> dict:
     return ends | dict(eos_token_id=[*every, turn] if every else turn)
 
 # %% ../nbs/71_interop.ipynb #8c147770
-def _save_tokenizer(tok: object, folder: Path, longest: int) -> None:
+def _save_tokenizer(tok: Any, folder: Path, longest: int) -> None:
     "The tokenizer's files, with the length of the context in its settings, and marks in its chat template"
     tok.save(folder)
     settings, more = folder/'tokenizer_config.json', dict(model_max_length=longest)
@@ -387,7 +388,7 @@ def _tokenizer_beside(
     path: Path,        # the checkpoint file, or Hugging Face folder
     ckpt: dict,        # its content
     vocab_size: int,   # of the model
-) -> object:
+) -> Any:
     "The tokenizer that belongs to a model of another code base, or None"
     home, config = path if path.is_dir() else path.parent, ckpt.get('config')
     dataset = config.get('dataset') if isinstance(config, dict) else None
@@ -440,7 +441,7 @@ def _look_for_tokenizer(run: 'LoadedRun', ckpt: dict) -> None:
         run.note = f'the tokenizer beside it has {theirs} ids, the model {ours}'
         run.tokenizer = None
 
-def _own_run(file: Path, ckpt: dict, tokenizer: object) -> 'LoadedRun':
+def _own_run(file: Path, ckpt: dict, tokenizer: Any) -> 'LoadedRun':
     if flaw := misfit(ckpt, {'model': {...: TENSOR}, 'config': {...: ANY}, 'step': COUNT}):
         raise UserError(f'{file} is not a model ({flaw}): expected a checkpoint of a run')
     c = ckpt['config']
@@ -462,7 +463,7 @@ def _own_run(file: Path, ckpt: dict, tokenizer: object) -> 'LoadedRun':
 class LoadedRun:
     "A trained model with what belongs to it"
     model: GPT          # in evaluation mode
-    tokenizer: object   # None if there is none (it was trained on bare token files), or it can't be used here
+    tokenizer: Any   # None if there is none (it was trained on bare token files), or it can't be used here
     path: Path          # checkpoint or folder it came from
     step: int           # optimizer steps behind it
     val_loss: float|None # validation loss in nats per token, when it was saved
@@ -483,7 +484,7 @@ class LoadedRun:
 def load_run(
     path: str|Path,         # run folder, checkpoint, Hugging Face folder or name
     device: str='auto',     # where to put the model
-    tokenizer: object=None, # folder, file or `gpt2`; None = look for the one that belongs to it; False = none
+    tokenizer: Any=None, # folder, file or `gpt2`; None = look for the one that belongs to it; False = none
     **hints,             # what a CS336 checkpoint doesn't say: `n_head`, `block_size`, `rope_theta`
 ) -> LoadedRun:
     "A model, its tokenizer and history. `UserError` if something is missing, damaged or doesn't fit together"

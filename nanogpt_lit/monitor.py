@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from numbers import Real
 from types import SimpleNamespace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import torch
 from fastcore.basics import patch
 from .config import PlotConfig, nanogpt_monitor
@@ -203,7 +203,7 @@ def plot_losses(
     path: str|Path|None=None, # picture to write (PNG, SVG, PDF by its ending)
     x: str='step',       # draw against 'step', 'tokens' or 'time' (minutes)
     panels: bool=False,  # below: learning rate, gradient norm, update ratio, tokens per second
-) -> 'matplotlib.figure.Figure':
+) -> Any: # a matplotlib `Figure`
     "Loss curves in two panels, whole history and the last steps, of one run or several. Returns the figure"
     from matplotlib.figure import Figure
     runs = _named(runs)

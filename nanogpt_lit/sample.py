@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from .checkpoint import set_aside, write_run
 from .config import ExportConfig, ImportConfig, SampleConfig, nanogpt_sample, shape_hints
 from .core import UserError, check_writable, human, human_bytes, pick_device, pick_dtype, read_json
@@ -21,7 +22,7 @@ from .model import GPT
 from .monitor import newest_run
 
 # %% ../nbs/72_sample.ipynb #a6bd99d7
-def _shown(tokenizer, prompt: list, new: list, stop: Sequence) -> str:
+def _shown(tokenizer: Any, prompt: list, new: list, stop: Sequence) -> str:
     "The text of a sample: prompt and continuation, up to the end of the document or a stop text"
     eot = tokenizer.eot_id
     data = tokenizer.decode_bytes(new[:new.index(eot)] if eot in new else new)
@@ -42,7 +43,7 @@ class _Wanted:
     stop: Sequence = ()        # texts that end a sample
     how: dict = field(default_factory=dict) # `temperature`, `top_k`, … of `generate`
 
-def _samples(model: GPT, tokenizer, prompts: Sequence, wanted: _Wanted) -> Iterator[tuple]:
+def _samples(model: GPT, tokenizer: Any, prompts: Sequence, wanted: _Wanted) -> Iterator[tuple]:
     "Yield (text, new ids, their log-probabilities, the likeliest there) for each sample, 64 rows at a time"
     rows = []
     for prompt in prompts: rows += [prompt_ids(tokenizer, prompt)]*wanted.num_samples
@@ -60,7 +61,7 @@ def _samples(model: GPT, tokenizer, prompts: Sequence, wanted: _Wanted) -> Itera
 # %% ../nbs/72_sample.ipynb #cff6bac0
 def sample_texts(
     model: GPT,                  # in evaluation mode or not
-    tokenizer,                   # that it was trained with
+    tokenizer: Any,                 # that it was trained with
     prompt: str|Sequence='\n',   # text to continue, or a list of texts
     num_samples: int=1,          # how many continuations of each
     max_new_tokens: int=200,     # length of each
@@ -76,14 +77,14 @@ def sample_texts(
     return [text for text, *_ in _samples(model, tokenizer, prompts, wanted)]
 
 # %% ../nbs/72_sample.ipynb #afe6eb4e
-def _token_lines(tokenizer, ids: list, logprobs: list, top: list) -> Iterator[str]:
+def _token_lines(tokenizer: Any, ids: list, logprobs: list, top: list) -> Iterator[str]:
     "One line per token: its probability, and those of the likeliest"
     def name(i): return repr(tokenizer.token_bytes(i).decode('utf-8', 'replace'))
     for i, p, others in zip(ids, logprobs, top):
         rivals = '  '.join(f'{name(j)} {math.exp(q):.1%}' for j, q in others)
         yield f'{math.exp(p):7.1%} {p:8.3f}  {name(i):16}{rivals}'
 
-def _prompts(cfg: SampleConfig, tokenizer, origin: set|None) -> list[str]:
+def _prompts(cfg: SampleConfig, tokenizer: Any, origin: set|None) -> list[str]:
     "The prompts that the flags ask for; where they don't, something that the vocabulary can say"
     if cfg.prompts is None:
         if cfg.start == '\n' and 'start' not in (origin or {}): return [first_prompt(tokenizer)]
@@ -114,7 +115,7 @@ def _newest_here() -> Path:
     print(f'{run}: the newest run here (nanogpt-sample FOLDER for another)', file=sys.stderr)
     return run
 
-def _show_as_it_comes(model: GPT, tokenizer, prompt: str, wanted: _Wanted) -> None:
+def _show_as_it_comes(model: GPT, tokenizer: Any, prompt: str, wanted: _Wanted) -> None:
     "Print one text, piece by piece"
     print(prompt, end='', flush=True)
     if wanted.dtype != 'float32': model = model.to(getattr(torch, wanted.dtype))

@@ -195,6 +195,11 @@ def text_chart(
     below = ' '*8 + f'{first:,}' + f'{end:,}'.rjust(cols - len(f'{first:,}'))
     return [label + ''.join(c) for label, c in zip(labels, cells)] + [below]
 
+def _cells(xs, ys, rows, cols, low, high, plain):
+    "The curve as lists of letters"
+    if plain: return [['*' if o else ' ' for o in row] for row in line_dots(xs, ys, rows, cols, low, high)]
+    return [list(o) for o in braille(line_dots(xs, ys, 4*rows, 2*cols, low, high))]
+
 # %% ../nbs/46_watch.ipynb #d19806de
 # codes of ANSI terminals: green, blue, yellow, red
 COLOURS = dict(running=32, finished=34, stopped=33, failed=31, died=31, silent=33, waiting=33, unknown=33)
