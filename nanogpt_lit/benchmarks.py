@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from fastcore.basics import patch
 from pathlib import Path
+from typing import Any
 from .attention import AnyLength
 from .callbacks import cut_back
 from .checkpoint import checksum
