@@ -184,6 +184,7 @@ def chart_of(
     return Chart(title, _AXES[x], PANELS.get(key, 'loss, nats per token'), [c for c in curves if c.xs],
                  _stats(curves[0].ys), key in _LOGARITHMIC)
 
+# %% ../nbs/45_monitor.ipynb #566a29bd
 def _places(records: list[dict], x: str) -> dict:
     "`{step: where it stands on the axis}`"
     if x == 'step': return {r['step']: r['step'] for r in records}

@@ -8,8 +8,9 @@ __all__ = ['BEFORE', 'changed_values', 'command_for', 'thin', 'ticks', 'svg_char
 
 # %% ../nbs/48_report.ipynb #159f4755
 import html, math, os, re, shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 from .config import FinetuneConfig, ReportConfig, RunConfig, build, flat_fields, flat_values
 from .config import in_words, nanogpt_report, read_config
 from .core import COUNT, FLAG, NUMBER, TEXT, UserError, atomic_write, duration, human, or_none
@@ -292,7 +293,7 @@ def _cell(o: object) -> str:
     return f'<td{" class=n" if isinstance(o, int) else ""}>{_safe(o)}</td>'
 
 def table(
-    rows,            # of values; numbers stand at the right
+    rows: Iterable,  # of values; numbers stand at the right
     head: tuple=(),  # headings
     marked: dict|Sequence=(), # first values of rows to mark
 ) -> str:
@@ -435,7 +436,7 @@ def _side_by_side(spoken: Sequence) -> str:
 
 # %% ../nbs/48_report.ipynb #71ef6be9
 def write_report(
-    run,                  # run folder, or a `Run`
+    run: Any,             # run folder, or a `Run`
     rows: dict|None=None, # figures of the model and of baselines, from `baselines`;
                      # None = baselines.json of the folder
     samples: Sequence=(), # texts that it wrote

@@ -123,6 +123,7 @@ def _show_as_it_comes(model: GPT, tokenizer: Any, prompt: str, wanted: _Wanted) 
         print(piece, end='', flush=True)
     print('\n---------------')
 
+# %% ../nbs/72_sample.ipynb #20ae5730
 def sample_command(
     cfg: SampleConfig,     # flags
     origin: dict|None=None,# where each setting was said; None = all of them on purpose
