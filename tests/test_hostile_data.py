@@ -6,7 +6,7 @@ import gzip, io, json, os, random, re, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, pytest
 from harness import heard as said
-from nanogpt_lit import corpus as corpora, data as preparing, fleet, loader
+from nanogpt_lit import corpus as corpora, data as preparing, fleet, loader, shards
 from nanogpt_lit.config import nanogpt_prepare, nanogpt_tokenizer, nanogpt_train
 from nanogpt_lit.core import COUNT, UserError, alone_in, misfit, parse_json, read_json, read_small, sha256_file
 from nanogpt_lit.shards import load_manifest, verify
@@ -122,7 +122,7 @@ def test_links_as_out_dir_are_followed():
     assert Path('round').is_symlink()
 
 def test_a_second_process_is_told_so():
-    preparing.claim(Path('p.partial'))
+    shards.DataFolder('p.partial').claim()
     with alone_in('p.partial', 'preparing'): refuses(made, 'preparing', 'p.partial')
     made()
 
@@ -194,7 +194,7 @@ def test_lies_of_a_manifest(whole, lie, tmp_path):
     copied(whole)
     edited('p', LIES[lie])
     before, t = sweep('.'), time.process_time()
-    readers = dict(load=lambda: load_manifest('p'), verify=lambda: verify('p'), train=lambda: TokenData('p'), describe=lambda: preparing.describe('p'),
+    readers = dict(load=lambda: load_manifest('p'), verify=lambda: verify('p'), train=lambda: TokenData('p'), describe=lambda: preparing.describe_folder('p'),
                    far=lambda: tokens_at(f'file://{tmp_path}/p', cache='far')[:5], again=lambda: made())
     late = {'another checksum', 'small vocabulary'}       # what only the shards themselves can tell
     for name, f in readers.items():
@@ -230,9 +230,9 @@ def test_a_manifest_that_never_ends(whole):
 
 def test_the_shape_fits_what_is_written(whole):
     m = json.loads((whole/'meta.json').read_text(encoding='utf-8'))
-    assert misfit(m, preparing.MANIFEST) == ''
+    assert misfit(m, shards.MANIFEST) == ''
     parts_of()
-    assert misfit(join_parts('home', 'all'), preparing.MANIFEST) == ''
+    assert misfit(join_parts('home', 'all'), shards.MANIFEST) == ''
 
 def test_lists_of_a_remote_folder_are_plain_names_too(whole, tmp_path, monkeypatch):
     import fsspec
@@ -298,8 +298,8 @@ def test_checked_once_and_remembered(monkeypatch):
     made()
     old, read = time.time() - 100, []
     for p in Path('p').glob('*.bin'): os.utime(p, (old, old))
-    check = preparing._check_shard
-    monkeypatch.setattr(preparing, '_check_shard', lambda path, *a: (read.append(path.name), check(path, *a)))
+    check = shards._check_content
+    monkeypatch.setattr(shards, '_check_content', lambda path, *a: (read.append(path.name), check(path, *a)))
     for n in range(3): TokenData('p'); TokenData('p', 'val')
     assert read == ['train_000000.bin', 'val_000000.bin']
     notes = [p for p in Path('.cache').rglob('*') if p.is_file()]
@@ -325,7 +325,7 @@ def test_another_tokenizer_in_the_folder_is_noticed():
     made()
     CharTokenizer('xyz').save('p/tokenizer')
     refuses(lambda: TokenData('p').tokenizer(), 'tokenizer')
-    refuses(lambda: preparing.describe('p'), 'tokenizer')
+    refuses(lambda: preparing.describe_folder('p'), 'tokenizer')
 
 def test_cached_shards_are_checked_and_fetched_again(tmp_path):
     made(shard_size=100)
@@ -353,7 +353,7 @@ def test_sources_that_change_while_they_are_prepared(change, tokenizer, monkeypa
     lines = [json.dumps(dict(text=o)) + '\n' for o in TEXTS]
     path = Path('x.jsonl')
     path.write_text(''.join(lines))
-    survey = preparing.survey
+    survey = preparing.survey_corpus
     def survey_and_change(*a, **kw):
         seen = survey(*a, **kw)
         if change == 'cut': path.write_text(''.join(lines[:-4]))
@@ -362,7 +362,7 @@ def test_sources_that_change_while_they_are_prepared(change, tokenizer, monkeypa
         if change == 'other text of that size': path.write_text(''.join(lines).replace('that', 'this'))
         if change == 'gone': path.unlink()
         return seen
-    monkeypatch.setattr(preparing, 'survey', survey_and_change)
+    monkeypatch.setattr(preparing, 'survey_corpus', survey_and_change)
     refused(said(nanogpt_prepare, 'x.jsonl', '--tokenizer', tokenizer, '--tokenizer_vocab_size', 300, '--out_dir', 'p'), 'x.jsonl')
     assert not Path('p').exists() and not Path('p.partial').exists()
 
@@ -518,7 +518,7 @@ def test_no_more_workers_than_work(monkeypatch):
     assert asked == [1]
 
 def test_no_more_shards_than_a_manifest_can_name(monkeypatch):
-    monkeypatch.setattr(preparing, 'MOST_SHARDS', 3)
+    monkeypatch.setattr(shards, 'MOST_SHARDS', 3)
     refuses(lambda: made(shard_size=1), '--shard_size')
     assert not Path('p').exists()
 
