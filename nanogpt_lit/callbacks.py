@@ -7,20 +7,21 @@ __all__ = ['cut_back', 'MetricsFile', 'log_line', 'eval_line', 'without_position
            'EarlyStop', 'batch_floor', 'OverfitBatch', 'numbers_in', 'Tracker', 'settings_of', 'TensorBoard', 'Wandb']
 
 # %% ../nbs/42_callbacks.ipynb #58061b0c
-import json, math, os, torch
+import io, json, math, os, torch
 from contextlib import suppress
 from fastcore.basics import patch
 from numbers import Real
 from pathlib import Path
 from tqdm import tqdm
+from .config import TrainConfig
 from .core import UserError, atomic_write, duration, human, progress as tqdm_bar
-from .trainer import Callback, EXTRAS, Trainer, outcome
+from .trainer import Callback, Trainer, outcome
 
 # %% ../nbs/42_callbacks.ipynb #b04a3632
 def cut_back(
-    path,      # JSON lines, each with its `step`; may be absent
-    step: int, # the checkpoint's
-):
+    path: str|Path, # JSON lines, each with its `step`; may be absent
+    step: int,      # the checkpoint's
+) -> None:
     "Drop the records after `step`, and lines that a crash tore; what is absent becomes an empty file"
     path = Path(path)
     text = path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
@@ -42,7 +43,7 @@ def _in_json(value):
 class MetricsFile(Callback):
     "Appends every record to a JSON-lines file; cuts it back to the checkpoint when a run resumes"
     def __init__(self,
-        path, # file to write, usually RUN/metrics.jsonl
+        path: str|Path, # file to write, usually RUN/metrics.jsonl
     ): self.path = Path(path)
 
     def on_fit_start(self, t):
@@ -85,11 +86,12 @@ def eval_line(
     return f'step {r["step"]}: train loss {r["train_loss"]:.4f}, val loss {r["val_loss"]:.4f}'
 
 def without_positions(
-    model, # any module
+    model: torch.nn.Module, # any
 ) -> str:
     "How nanoGPT counts the parameters of a model with a table of positions; nothing for one without"
     if getattr(getattr(model, 'cfg', None), 'pos', None) != 'learned': return ''
-    return f'; {(sum(p.numel() for p in model.parameters()) - model.wpe.weight.numel())/1e6:.2f}M without positions'
+    without = sum(p.numel() for p in model.parameters()) - model.wpe.weight.numel()
+    return f'; {without/1e6:.2f}M without positions'
 
 def on_screen(
     t: Trainer, # with a record
@@ -114,7 +116,7 @@ class LogLines(Callback):
         if t.step:
             t.say(f'continuing after step {t.step}' if not t._finished
                   else f'nothing is left to do after step {t.step}: {self.over(t)}')
-    def over(self, t):
+    def over(self, t) -> str:
         unit = next((k for k in ('minutes', 'max_tokens', 'max_epochs') if getattr(t.cfg, k)), 'max_steps')
         return t.finish_reason or f'a larger --{unit} would go on'
     def on_log(self, t):
@@ -122,14 +124,14 @@ class LogLines(Callback):
         if 'train_loss' in t.record: t.say(eval_line(t.record))
         # before the first step there is nothing else to say
         if 'train_loss' not in t.record or 'loss' in t.record: t.say(log_line(on_screen(t)))
-    def on_fit_end(self, t):
+    def on_fit_end(self, t) -> None:
         if t.strategy.is_main and not self.idle: t.say(outcome(t))
 
 # %% ../nbs/42_callbacks.ipynb #7ad4b0f1
 class ProgressBar(Callback):
     "A tqdm bar with loss, validation loss, tokens/s and time left, in terminals and notebooks"
     def __init__(self,
-        file=None, # draw plain text to this stream; None = the terminal or notebook,
+        file: io.TextIOBase|None=None, # draw plain text to this stream; None = the terminal or notebook,
                    # nothing if there is neither
     ): self.file, self.bar = file, None
 
@@ -161,12 +163,13 @@ def shown(self: ProgressBar,
     return {k: f'{v:.3f}' if isinstance(v, float) else v for k, v in values.items() if v is not None}
 
 @patch
-def on_fit_end(self: ProgressBar, t):
+def on_fit_end(self: ProgressBar, t) -> None:
     if self.bar is None: return
     if not self.bar.disable and not self.file: t.say = self._say
     self.bar.close()
 
-ProgressBar.on_error = ProgressBar.on_fit_end
+@patch
+def on_error(self: ProgressBar, t) -> None: self.on_fit_end(t)
 
 # %% ../nbs/42_callbacks.ipynb #169ff0cf
 class EarlyStop(Callback):
@@ -174,10 +177,14 @@ class EarlyStop(Callback):
     def __init__(self,
         patience: int,       # evaluations to wait
         min_delta: float=0., # by how much a loss must be lower to count as better
-    ): self.patience, self.min_delta, self.best, self.waited = patience, min_delta, math.inf, 0
+    ):
+        self.patience, self.min_delta = patience, min_delta
+        self.best, self.waited = math.inf, 0
+    @classmethod
+    def from_settings(cls, cfg: TrainConfig) -> 'EarlyStop': return cls(cfg.patience, cfg.min_delta)
 
     def on_fit_start(self, t):
-        if not t._eval_due(True):
+        if not t.eval_due(True):
             raise UserError('--patience needs a validation loss to watch: give validation data, '
                             'and an --eval_interval above 0')
         self._check(t)
@@ -186,18 +193,16 @@ class EarlyStop(Callback):
         self.best, self.waited = (t.val_loss, 0) if better else (self.best, self.waited + 1)
         self._check(t)
     def _check(self, t):
-        if self.waited >= self.patience:
-            t.finish(f'no better validation loss than {self.best:.4f} in {self.waited} '
-                     f'evaluation{"s"*(self.waited > 1)}')
-    def state_dict(self): return dict(best=self.best, waited=self.waited)
-    def load_state_dict(self, state): self.best, self.waited = state['best'], state['waited']
-
-EXTRAS['patience'] = lambda cfg: EarlyStop(cfg.patience, cfg.min_delta)
+        if self.waited < self.patience: return
+        evaluations = 'evaluation' if self.waited == 1 else 'evaluations'
+        t.finish(f'no better validation loss than {self.best:.4f} in {self.waited} {evaluations}')
+    def state_dict(self) -> dict: return dict(best=self.best, waited=self.waited)
+    def load_state_dict(self, state: dict) -> None: self.best, self.waited = state['best'], state['waited']
 
 # %% ../nbs/42_callbacks.ipynb #04371438
 def batch_floor(
-    x_BT, # inputs of a batch
-    y_BT, # its targets
+    x_BT: torch.Tensor, # inputs of a batch
+    y_BT: torch.Tensor, # its targets
 ) -> float:
     "The lowest mean loss that any causal model can reach on this batch, in nats per token"
     group, nats = torch.zeros(len(x_BT), dtype=torch.long), 0.
@@ -218,13 +223,12 @@ class OverfitBatch(Callback):
         s = t.strategy
         x_BT, y_BT, *mask = t.plan.batch(0, s.rank, s.world_size, 0, t.n_micro)
         self.floor = 0. if mask else batch_floor(x_BT, y_BT)
-        cfg = getattr(t.raw_model, 'cfg', None)
-        t.say('training on one batch only' + ('; with dropout it cannot be learned by heart: --dropout 0'
-                                              if getattr(cfg, 'dropout', 0) else ''))
+        drops = getattr(getattr(t.raw_model, 'cfg', None), 'dropout', 0)
+        t.say('training on one batch only' + ('; with dropout it cannot be learned by heart: --dropout 0' if drops else ''))
     def on_log(self, t):
         if t.record['step'] and t.record['loss'] < self.floor + self.close:
             t.finish('its one batch is known by heart')
-    def on_fit_end(self, t):
+    def on_fit_end(self, t) -> None:
         if t.stop_reason or t.record is None: return
         what = (f'the loss of the one batch is {t.record["loss"]:.4f} after {t.step} steps, '
                 f'and {self.floor:.4f} is possible')
@@ -232,8 +236,6 @@ class OverfitBatch(Callback):
         else:
             t.say(f'{what}: NOT known by heart. Try more --max_steps or another --learning_rate; '
                   'if it stays so, the mistake is in the model or its targets')
-
-EXTRAS['overfit_batch'] = lambda cfg: OverfitBatch()
 
 # %% ../nbs/42_callbacks.ipynb #df1067a9
 def numbers_in(
@@ -250,15 +252,17 @@ def numbers_in(
 class Tracker(Callback):
     "Sends each record to a `writer`; a failure is reported once and never ends the run"
     order, name, writer = 20, 'the tracker', None
+    @classmethod
+    def from_settings(cls, cfg: TrainConfig) -> 'Tracker': return _TRACKERS[cfg.track]()
     def on_log(self, t):
         if self.writer is not None:
             record = {k: v for k, v in t.record.items() if k != 'step'}
             self._try(t, self.write, numbers_in(record), t.step)
-    def on_fit_end(self, t):
+    def on_fit_end(self, t) -> None:
         if self.writer is not None: self._try(t, self.close, t); self.writer = None
-    on_error = on_fit_end
-    def _try(self, t, f, *args):
-        try: f(*args)
+    def on_error(self, t) -> None: self.on_fit_end(t)
+    def _try(self, t, send, *args):
+        try: send(*args)
         except Exception as e:
             t.say(f'{self.name} failed ({type(e).__name__}: {e}): going on without it, '
                   'metrics.jsonl has everything')
@@ -270,7 +274,8 @@ def settings_of(
 ) -> dict:
     "All settings of a run, flat"
     cfg = getattr(t.raw_model, 'cfg', None)
-    return {**(vars(cfg) if cfg is not None else {}), **vars(t.optim_cfg), **vars(t.cfg)}
+    shape = {} if cfg is None else vars(cfg)
+    return {**shape, **vars(t.optim_cfg), **vars(t.cfg)}
 
 # %% ../nbs/42_callbacks.ipynb #891f166c
 class TensorBoard(Tracker):
@@ -286,10 +291,10 @@ class TensorBoard(Tracker):
                                     purge_step=t.step + 1 if t.step else None)
         self.writer.add_text('settings', '\n'.join(f'    {k} = {v}' for k, v in settings_of(t).items()),
                              t.step)
-    def write(self, record, step):
+    def write(self, record: dict, step: int) -> None:
         for k, v in record.items(): self.writer.add_scalar(k, v, step)
         self.writer.flush()
-    def close(self, t): self.writer.close()
+    def close(self, t) -> None: self.writer.close()
 
 # %% ../nbs/42_callbacks.ipynb #cfcdc7ab
 class Wandb(Tracker):
@@ -313,13 +318,13 @@ class Wandb(Tracker):
             raise UserError(f'--track wandb could not start ({e}): log in with `wandb login`, '
                             'or add --track_offline') from None
         atomic_write(note, f'{self.writer.id}\n')
-    def write(self, record, step): self.writer.log(record, step=step)
-    def close(self, t): self.writer.finish(exit_code=int(t.error is not None))
+    def write(self, record: dict, step: int) -> None: self.writer.log(record, step=step)
+    def close(self, t) -> None: self.writer.finish(exit_code=int(t.error is not None))
 
-EXTRAS['track'] = lambda cfg: {'tensorboard': TensorBoard, 'wandb': Wandb}[cfg.track]()
+_TRACKERS = {'tensorboard': TensorBoard, 'wandb': Wandb}
 
 # %% ../nbs/42_callbacks.ipynb #5c6a7b45
 #| eval: false
 if __name__ == '__main__':
-    raise SystemExit('error: nanogpt_lit.trainer is no command: nanogpt-train trains a model '
+    raise SystemExit('error: nanogpt_lit.callbacks is no command: nanogpt-train trains a model '
                      '(python -m nanogpt_lit lists all commands)')

@@ -12,13 +12,12 @@ from dataclasses import replace
 from fastcore.basics import patch
 from functools import cached_property
 from pathlib import Path
-from .checkpoint import checkpoints
 from .config import ChatConfig, LIMITS, in_words, nanogpt_chat
 from .core import UserError, atomic_write, printable, set_threads
 from .generate import steps
 from .instructions import TEMPLATES, encode_turns, records_of, template_of, to_turns
 from .interop import load_run
-from .monitor import RUN_PLACES
+from .runs import RUN_PLACES, checkpoints
 
 # %% ../nbs/95_chat.ipynb #c8a9e04e
 class Chat:

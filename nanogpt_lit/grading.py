@@ -17,7 +17,7 @@ from .corpus import pystdlib_documents
 from .evaluate import Choice, accuracies, hub_hellaswag, read_choices
 from .interop import LoadedRun, load_run
 from .loader import TokenData
-from .monitor import run_json
+from .runs import run_json
 
 # %% ../nbs/73_eval.ipynb #09def1f5
 TASKS = { # name of a task → what it asks, from the settings and the model

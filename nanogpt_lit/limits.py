@@ -7,10 +7,12 @@ __all__ = ['work_share', 'CpuLimit', 'container_share', 'free_caches', 'MemoryLi
 
 # %% ../nbs/47_limits.ipynb #532970ef
 import ctypes, gc, os, time
+from collections.abc import Callable
 from pathlib import Path
 import psutil, torch
 from fastcore.basics import patch
-from .trainer import EXTRAS, Callback
+from .config import TrainConfig
+from .trainer import Callback
 
 # %% ../nbs/47_limits.ipynb #08bff779
 def work_share(
@@ -30,14 +32,20 @@ class CpuLimit(Callback):
     def __init__(self,
         limit: float,     # percent
         every: float=2.,  # seconds between two measurements
-        ps=psutil,        # where measurements come from
-    ): self.limit, self.every, self.ps, self.share, self.pausing = limit, every, ps, 1., False
+        ps: object=psutil, # where measurements come from
+    ):
+        self.limit, self.every, self.ps = limit, every, ps
+        self.share, self.pausing = 1., False
+
+    @classmethod
+    def from_settings(cls, cfg: TrainConfig) -> 'CpuLimit|None':
+        return cls(cfg.max_cpu) if cfg.monitoring else None
 
     def on_fit_start(self, t):
         self.process = self.ps.Process()
         self.measure()                                     # both count from the last call
         self.looked = self.woke = time.perf_counter()
-    def measure(self):
+    def measure(self) -> tuple[float, float]:
         return self.ps.cpu_percent(None), self.process.cpu_percent(None)/(os.cpu_count() or 1)
 
     def on_step_end(self, t):
@@ -49,7 +57,7 @@ class CpuLimit(Callback):
 
 # %% ../nbs/47_limits.ipynb #c3350228
 @patch
-def adjust(self: CpuLimit, t):
+def adjust(self: CpuLimit, t) -> None:
     "Measure, and change the share of the time that is worked"
     load, own = self.measure()
     self.share, self.looked = work_share(self.share, load, own, self.limit), time.perf_counter()
@@ -59,11 +67,9 @@ def adjust(self: CpuLimit, t):
     if self.share == 1 and self.pausing: t.say(f'the CPU is {load:.0f} % busy: working all of the time again')
     self.pausing = self.share < .95 if not self.pausing else self.share < 1
 
-EXTRAS['max_cpu'] = lambda cfg: CpuLimit(cfg.max_cpu) if cfg.monitoring else Callback()
-
 # %% ../nbs/47_limits.ipynb #cab8eb8f
 def container_share(
-    root='/sys/fs/cgroup', # where Linux shows a container its limits
+    root: str|Path='/sys/fs/cgroup', # where Linux shows a container its limits
 ) -> float:
     "The share of this container's memory that is in use; 0 where there is no limit"
     try:
@@ -74,7 +80,7 @@ def container_share(
     except (OSError, ValueError): return 0.
 
 # %% ../nbs/47_limits.ipynb #4bbb9b75
-def free_caches():
+def free_caches() -> None:
     "Give back memory that is only kept for later"
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
@@ -89,11 +95,15 @@ class MemoryLimit(Callback):
         limit: float,      # percent
         every: float=2.,   # seconds between two looks
         patience: int=3,   # looks in a row above the limit until it stops
-        ps=psutil,         # where measurements come from
-        container=container_share, # likewise, of a container
+        ps: object=psutil, # where measurements come from
+        container: Callable=container_share, # likewise, of a container
     ):
         self.limit, self.every, self.patience, self.ps, self.container = limit, every, patience, ps, container
         self.above, self.due = 0, 0.
+
+    @classmethod
+    def from_settings(cls, cfg: TrainConfig) -> 'MemoryLimit|None':
+        return cls(cfg.max_memory) if cfg.monitoring else None
 
     def on_step_end(self, t):
         if time.monotonic() < self.due: return
@@ -106,8 +116,6 @@ class MemoryLimit(Callback):
                   'if that does not help, the run will be saved and stopped (--max_memory)')
         if self.above >= self.patience:
             t.stop(f'the memory limit ({used:.0f} % of the memory is in use, --max_memory {self.limit:g})')
-
-EXTRAS['max_memory'] = lambda cfg: MemoryLimit(cfg.max_memory) if cfg.monitoring else Callback()
 
 # %% ../nbs/47_limits.ipynb #350169d1
 #| eval: false

@@ -19,7 +19,7 @@ from .core import read_text, set_threads
 from .generate import first_prompt, generate, prompt_ids, row_seeds, stream_text
 from .interop import crop_vocab, load_run, to_hf, weight_files
 from .model import GPT
-from .monitor import newest_run
+from .runs import newest_run
 
 # %% ../nbs/72_sample.ipynb #a6bd99d7
 def _shown(tokenizer: Any, prompt: list, new: list, stop: Sequence) -> str:
