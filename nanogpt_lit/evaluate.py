@@ -22,7 +22,8 @@ from .corpus import hub_dataset
 from .data import packed_size
 from .loader import TokenData
 from .model import GPT
-from .monitor import one_line, plot_label, small_file
+from .monitor import one_line, plot_label
+from .runs import small_file
 from .trainer import SingleDevice, mean_loss
 
 # %% ../nbs/50_evaluate.ipynb #7f7d0777

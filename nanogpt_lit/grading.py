@@ -8,8 +8,8 @@ __all__ = ['TASKS', 'questions_for', 'grade', 'result_table', 'harness_results',
 # %% ../nbs/73_eval.ipynb #e0ca7bd2
 import json, os, re
 from pathlib import Path
-from .benchmarks import cloze_questions, data_of_run, documents_of, exam_key, examine
-from .benchmarks import harness_hellaswag, harness_lm, open_text, text_scores, trained_on
+from .benchmarks import cloze_questions, documents_of, exam_key, examine
+from .benchmarks import harness_hellaswag, harness_lm, open_text, text_scores
 from .config import EvalConfig, nanogpt_eval, shape_hints
 from .core import ANY, UserError, atomic_write, check_writable, human, pick_device, pick_dtype
 from .core import set_threads, warn
@@ -17,7 +17,7 @@ from .corpus import pystdlib_documents
 from .evaluate import Choice, accuracies, hub_hellaswag, read_choices
 from .interop import LoadedRun, load_run
 from .loader import TokenData
-from .runs import run_json
+from .runs import data_of_run, run_json, trained_on
 
 # %% ../nbs/73_eval.ipynb #09def1f5
 TASKS = { # name of a task → what it asks, from the settings and the model

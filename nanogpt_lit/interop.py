@@ -21,6 +21,7 @@ from .config import GPTConfig, build
 from .core import ANY, COUNT, NAME, UserError, atomic_write, check_writable, misfit, pick_device
 from .core import plain_name, read_json, warn
 from .model import GPT
+from .runs import run_tokenizer
 from .tokenizer import load_tokenizer, marked_template
 from .translate import CS336, FAMILIES, NANOGPT, Layout, family_of, family_read, gpt_config, hf_config
 from .translate import tidy, to_ours, to_theirs
@@ -392,10 +393,7 @@ def _tokenizer_beside(
     "The tokenizer that belongs to a model of another code base, or None"
     home, config = path if path.is_dir() else path.parent, ckpt.get('config')
     dataset = config.get('dataset') if isinstance(config, dict) else None
-    places = [home/'tokenizer', home/'tokenizer.json', home/'vocab.json', home/'tokenizer.vocab', home/'meta.pkl']
-    if plain_name(dataset): places += [base/'data'/str(dataset)/'meta.pkl' for base in (Path(), home.parent)]
-    for place in places:
-        if place.exists(): return load_tokenizer(place)
+    if found := run_tokenizer(home, dataset if plain_name(dataset) else None): return found
     return load_tokenizer('gpt2') if vocab_size in (50257, 50304) and not path.is_dir() else None
 
 # %% ../nbs/71_interop.ipynb #61eda626

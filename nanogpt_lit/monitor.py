@@ -10,17 +10,17 @@ __all__ = ['FIGURE', 'PANELS', 'scan_metrics', 'left_out', 'read_metrics', 'seri
 # %% ../nbs/45_monitor.ipynb #83bc31dd
 import io, json, os, sys, time, unicodedata, warnings
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from types import SimpleNamespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 import torch
 from fastcore.basics import patch
 from .config import PlotConfig, nanogpt_monitor
-from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, human, misfit, printable
-from .core import read_json, warn
+from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, human, misfit, printable, warn
+from .runs import newest_run
 from .trainer import Callback
 
 # %% ../nbs/45_monitor.ipynb #70795294
@@ -177,13 +177,13 @@ def _stats(values: list) -> dict[str, float]:
 
 # %% ../nbs/45_monitor.ipynb #fd719f6c
 def plot_losses(
-    runs,                # a run folder or list of records, a list of folders, or `{name: folder or records}`
+    runs: str|Path|list|dict, # a run folder or list of records, a list of folders, or `{name: folder or records}`
     last: int=1000,      # steps in the right panel
     n_smooth: float=0.,  # values averaged over; 0 = a fiftieth of what there is
     path: str|Path|None=None, # picture to write (PNG, SVG, PDF by its ending)
     x: str='step',       # draw against 'step', 'tokens' or 'time' (minutes)
     panels: bool=False,  # below: learning rate, gradient norm, update ratio, tokens per second
-) -> Any: # a matplotlib `Figure`
+) -> Any: # matplotlib figure
     "Loss curves in two panels, whole history and the last steps, of one run or several. Returns the figure"
     from matplotlib.figure import Figure
     runs = _named(runs)
@@ -228,7 +228,7 @@ def _look(curve: Curve, i: int, name: str) -> dict:
     return look | (dict(color=f'C{i}', ls='--') if name else dict(color='C1'))
 
 # %% ../nbs/45_monitor.ipynb #66b00e0c
-def _named(runs) -> dict[str, list[dict]]:
+def _named(runs: str|Path|list|dict) -> dict[str, list[dict]]:
     "`{name: records}` from any of the ways to name runs"
     if isinstance(runs, dict): items = runs.items()
     elif isinstance(runs, (str, Path)): items = [(_name(runs), runs)]
@@ -242,7 +242,7 @@ def _named(runs) -> dict[str, list[dict]]:
 def _name(run: str|Path) -> str: return Path(os.path.abspath(run)).name or str(run)
 
 def save_figure(
-    fig,            # matplotlib figure
+    fig: Any,       # matplotlib figure
     path: str|Path, # .png, .svg or .pdf
 ) -> None:
     "Write a picture, all or nothing"

@@ -15,8 +15,8 @@ from .config import FinetuneConfig, ReportConfig, RunConfig, build, flat_fields,
 from .config import in_words, nanogpt_report, read_config
 from .core import COUNT, FLAG, NUMBER, TEXT, UserError, atomic_write, duration, human, or_none
 from .core import printable, read_text, warn
-from .monitor import Curve, FIGURE, PANELS, chart_of, left_out, one_line, run_json, scan_metrics, series
-from .monitor import small_file
+from .monitor import Curve, FIGURE, PANELS, chart_of, left_out, one_line, scan_metrics, series
+from .runs import run_json, small_file
 from .trainer import Callback, Trainer
 from .watch import STATUS, environment, headline, read_status, sample_files, sample_text
 

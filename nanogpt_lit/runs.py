@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from .core import ANY, TEXT, UserError, alone_in, atomic_write, misfit, new_folder, read_json, read_text
-from .loader import find_tokenizer
+from .loader import tokenizer_beside
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 
 # %% ../nbs/38_runs.ipynb #b68d9477
@@ -265,7 +265,7 @@ def run_tokenizer(
 ) -> Tokenizer|CharTokenizer|None:
     "The tokenizer that belongs to a run, or None"
     folder = Path(folder)
-    if found := find_tokenizer(folder): return found
+    if found := tokenizer_beside(folder): return found
     places = [folder/'vocab.json']
     if dataset: places += [home/'data'/dataset/'meta.pkl' for home in (Path(), folder.parent)]
     there = next((p for p in places if p.exists()), None)

@@ -9,6 +9,7 @@ __all__ = ['STATUS', 'myself', 'alive', 'environment', 'resources', 'Heartbeat',
 
 # %% ../nbs/46_watch.ipynb #fa55caa2
 import json, os, platform, re, select, shutil, socket, subprocess, sys, textwrap, time, unicodedata
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import zip_longest
@@ -19,7 +20,8 @@ from fastcore.basics import patch
 from . import __version__
 from .config import MonitorConfig, nanogpt_monitor
 from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit, one_of, or_none
-from .monitor import FIGURE, chart_of, left_out, newest_run, one_line, run_json, scan_metrics, series
+from .monitor import FIGURE, chart_of, left_out, one_line, scan_metrics, series
+from .runs import newest_run, run_json
 from .trainer import Callback
 
 # %% ../nbs/46_watch.ipynb #b2b63a5b
