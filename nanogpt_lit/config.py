@@ -1304,7 +1304,7 @@ class HintKnobs:
     rope_theta: float|None = None    # base of the rotary wavelengths, where it doesn't say (CS336)
 
 def shape_hints(
-    cfg: HintKnobs,
+    cfg: HintKnobs, # or settings with these among others
 ) -> dict:
     "Keywords for `load_run`"
     return {k: getattr(cfg, k) for k in ('n_head', 'block_size', 'rope_theta')}

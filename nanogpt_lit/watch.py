@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from . import __version__
 from .config import MonitorConfig, nanogpt_monitor
 from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit, one_of, or_none
-from .monitor import FIGURE, left_out, one_line, scan_metrics, series, smooth
+from .monitor import FIGURE, chart_of, left_out, one_line, scan_metrics, series
 from .runs import newest_run, run_json
 from .trainer import Callback
 
@@ -177,11 +177,9 @@ def text_chart(
     last: int=0,         # only so many steps; 0 = all
     plain: bool=False,   # ASCII only
 ) -> list[str]:
-    "Both losses as lines of text"
-    since = records[-1]['step'] - last if last else -1
-    (steps, losses), (vsteps, vals) = series(records, 'loss'), series(records, 'val_loss')
-    line = [(s, v) for s, v in zip(steps, smooth(losses, max(1, len(losses)/50))) if s > since]
-    marks = [(s, v) for s, v in zip(vsteps, vals) if s > since]
+    "Both losses as lines of text: `chart_of`, drawn with letters"
+    chart = chart_of(records, last=last)
+    line, marks = chart.points('train'), chart.points('val')
     if not line: return []
     cols, rows = max(8, width - 8), max(2, height - 1)
     values = np.array([v for _, v in line + marks])

@@ -2,7 +2,7 @@
 import argparse, json, os, subprocess, sys
 from pathlib import Path
 import pytest, torch
-from nanogpt_lit import benchmarks
+from nanogpt_lit import grading
 from nanogpt_lit.chat import Chat, chat_loop
 from nanogpt_lit.config import nanogpt_eval, nanogpt_train
 from nanogpt_lit.core import UserError, check_writable
@@ -41,7 +41,7 @@ def results(folder): return json.loads((Path(folder)/'results.json').read_text(e
 
 def test_processes_that_overtake_each_other_leave_results(here, monkeypatch, tmp_path):
     "Rank 1 does everything between rank 0's first task and its second: each of them has finished one task last"
-    examine, calls = benchmarks.examine, []
+    examine, calls = grading.examine, []
     def first_then_the_other(*args):
         found = examine(*args)
         if not calls:
@@ -49,7 +49,7 @@ def test_processes_that_overtake_each_other_leave_results(here, monkeypatch, tmp
             monkeypatch.setenv('RANK', '1')
             assert here('run', '--tasks', 'one.jsonl', 'two.jsonl', '--out_dir', tmp_path/'both')[0] == 0
         return found
-    monkeypatch.setattr(benchmarks, 'examine', first_then_the_other)
+    monkeypatch.setattr(grading, 'examine', first_then_the_other)
     monkeypatch.setenv('WORLD_SIZE', '2')
     monkeypatch.setenv('RANK', '0')
     assert here('run', '--tasks', 'one.jsonl', 'two.jsonl', '--out_dir', tmp_path/'both')[0] == 0
@@ -177,7 +177,7 @@ def test_a_task_that_the_harness_does_not_know(here, tmp_path):
 
 def test_figures_of_an_earlier_harness_run_are_not_taken_for_these(here, monkeypatch, tmp_path):
     "Process 1 of 2 finds what another exam has left behind; then process 0 of this one delivers"
-    monkeypatch.setattr(benchmarks, 'harness_results', lambda run, tasks, cfg: {f'harness:{t}': dict(acc=.5, n=2) for t in tasks})
+    monkeypatch.setattr(grading, 'harness_results', lambda run, tasks, cfg: {f'harness:{t}': dict(acc=.5, n=2) for t in tasks})
     assert here('run', '--tasks', 'harness:old', '--out_dir', tmp_path)[0] == 0
     (tmp_path/'results.json').unlink()
     monkeypatch.setenv('WORLD_SIZE', '2')

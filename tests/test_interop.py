@@ -1,5 +1,6 @@
 "Models that leave for other programs and come from them, each program in a process of its own."
 import json, os, pickle, subprocess, sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 import pytest
@@ -115,3 +116,25 @@ def test_any_configuration_is_exported_exactly_or_refused_with_reasons(tmp_path_
             assert (AutoModelForCausalLM.from_pretrained(folder).eval()(ids_BT).logits - scores).abs().max() < 1e-4
     assert json.loads((folder/'config.json').read_text())['model_type'] == name
     assert gpt_config(hf_config(back.cfg)) == back.cfg
+
+def test_a_family_is_one_row(tmp_path, monkeypatch):
+    "A kind of network that nobody has heard of yet: exported, imported, checked and refused by its row alone"
+    cfg = GPTConfig(vocab_size=30, block_size=12, n_layer=1, n_head=2, n_embd=16, pos='rotary', norm='rmsnorm', act='swiglu', bias=False, logit_softcap=15.)
+    model, ids_BT = GPT(cfg).eval(), torch.randint(30, (2, 12))
+    def refused(): pytest.raises(UserError, to_hf, model, tmp_path/'no').match('nearest is llama, but logit_softcap=15.0')
+    refused()
+    llama = FAMILIES['llama']
+    monkeypatch.setitem(FAMILIES, 'soft', replace(llama, architecture='SoftForCausalLM', keys=llama.keys | dict(logit_softcap='softcap'),
+                                                  can=llama.can | dict(logit_softcap='any'), reads={'soft': {}, 'softer': dict(tie_embeddings=True)}))
+    assert family_of(cfg) == 'soft' and family_of(replace(cfg, logit_softcap=0.)) == 'llama'
+    said = json.loads((to_hf(model, tmp_path/'hf')/'config.json').read_text())
+    assert (said['model_type'], said['architectures'], said['softcap']) == ('soft', ['SoftForCausalLM'], 15.)
+    back = from_hf(tmp_path/'hf')
+    assert back.cfg == cfg
+    with torch.no_grad(): assert torch.equal(back(ids_BT)[0], model(ids_BT)[0])
+    del said['tie_word_embeddings']
+    assert gpt_config(said | dict(model_type='softer')).tie_embeddings and not gpt_config(said).tie_embeddings
+    with pytest.raises(UserError, match="softcap is 'much', not a number"): gpt_config(said | dict(softcap='much'))
+    monkeypatch.delitem(FAMILIES, 'soft')
+    refused()
+    with pytest.raises(UserError, match="model_type='soft' \\(here: gpt2, llama"): from_hf(tmp_path/'hf')
