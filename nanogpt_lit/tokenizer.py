@@ -985,6 +985,15 @@ def load_tokenizer(
     tok.chat_template, tok.named = _template_beside(path), _names_beside(path)
     return tok
 
+# %% ../nbs/14_tokenizer.ipynb #a2e2a4e2
+@patch(cls_method=True)
+def load(
+    cls: Tokenizer,
+    source: str|Path, # as in `load_tokenizer`: a name, a folder, a file
+) -> 'Tokenizer|CharTokenizer':
+    "The counterpart of `save`: the tokenizer in a folder, whatever its kind"
+    return load_tokenizer(source)
+
 # %% ../nbs/14_tokenizer.ipynb #3e21c617
 _SAID = {"'\\n' + m['content'] | trim + '<|im_end|>\\n' }}": ("'\\n' }}", "{{ m['content'] | trim + '<|im_end|>' }}", "{{ '\\n' }}"),
          "':\\n' + m['content'] | trim }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}":
