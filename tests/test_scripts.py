@@ -57,3 +57,22 @@ def test_tidying_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['run_nbs.py', '--tidy'])
     run_nbs.main()
     assert [o.data for o in nbformat.read(path, as_version=4).cells[0].outputs] == [{'text/plain': 'kept'}]
+
+def test_what_a_cell_needs():
+    "Cells that make or change what it uses, and no others: not one that only prints, not an older meaning of a name, not a local name that is called alike"
+    sources = ['import os', 'x = 1', 'x = 2', 'class A: pass', '@patch\ndef f(self: A): return y', 'y = 3', 'print(x)', 'def g():\n    x = y\n    return os', 'A.z = 1', 'w = [x for x in (1, 2)]', None, 'A().f(), x']
+    assert run_nbs.needed(sources, 11) == [2, 3, 4, 5, 8]
+    assert run_nbs.needed([*sources[:11], 'g()'], 11) == [0, 5, 7]
+    assert run_nbs.needed(['d = {}', "d['a'] = 1", 'd.update(b=2)', 'd |= {}', 'd'], 4) == [0, 1, 2, 3]
+
+def test_one_cell_alone(tmp_path, monkeypatch):
+    cells = [nbformat.v4.new_code_cell(o) for o in ('a = 1', '1/0', 'b = a + 1', 'a, b')]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path := tmp_path/'page.ipynb')
+    ran = []
+    def execute(self):
+        ran.extend(c.source for c in self.nb.cells)
+        self.nb.cells[-1].outputs = [displayed(plain='(1, 2)')]
+    monkeypatch.setattr(run_nbs.Client, 'execute', execute)
+    count, outputs = run_nbs.run_cell(path, cells[-1].id[:6], frozenset())
+    assert ran == ['a = 1', 'b = a + 1', 'a, b'] and count == 2 and run_nbs.shown(outputs) == '(1, 2)'
+    assert [o.data for o in nbformat.read(path, as_version=4).cells[-1].outputs] == [{'text/plain': '(1, 2)'}]
