@@ -66,9 +66,14 @@ def outside(node):
 
 def names(src):
     "`(used, bound, changed)`: the names that a cell takes from others, those that it makes, and those that it changes (`x.y = 1`, `x.update()`, `@patch` on a class)"
-    top, *inner = scopes(symtable.symtable(src, 'cell', 'exec'))
-    bound = {o.get_name() for o in top.get_symbols() if o.is_assigned() or o.is_imported()}
-    used = {o.get_name() for o in top.get_symbols() if o.is_referenced()} | {o.get_name() for s in inner for o in s.get_symbols() if o.is_global() and o.is_referenced()}
+    used, bound = set(), set()
+    for o in ast.parse(src).body:
+        top, *inner = scopes(symtable.symtable(ast.unparse(o), 'statement', 'exec'))
+        makes = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+        takes = {s.get_name() for s in top.get_symbols() if s.is_referenced()} | {s.get_name() for i in inner for s in i.get_symbols() if s.is_global() and s.is_referenced()}
+        if not isinstance(o, (ast.Assign, ast.AugAssign, ast.AnnAssign)): takes -= makes # `for x in …: x` makes first
+        used |= takes - bound
+        bound |= makes
     changed = set()
     for o in outside(ast.parse(src)):
         if isinstance(o, (ast.Attribute, ast.Subscript)) and isinstance(o.ctx, (ast.Store, ast.Del)): changed.add(root(o))
@@ -87,10 +92,9 @@ def needed(sources, last):
             used, bound, changed = names(sources[i])
             if not (bound | changed) & wanted: continue
             wanted = wanted - bound | used
-            asked |= used
             found.insert(0, i)
         if found == out: return found
-        out = found
+        asked, out = asked | wanted, found
 
 def plain_source(cell, skip):
     "The code of a cell that can be run, without magics; None for any other"
