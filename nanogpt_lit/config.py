@@ -44,12 +44,12 @@ class Knob:
     help: str     # trailing comment of the field
     section: str  # field of the enclosing dataclass that it lives under; '' = top level
     @property
-    def base(self):
+    def base(self) -> Any:
         "The type without `None`"
         if get_origin(self.type) in (Union, UnionType): return next(o for o in get_args(self.type) if o is not NoneType)
         return self.type
     @property
-    def optional(self): return NoneType in get_args(self.type)
+    def optional(self) -> bool: return NoneType in get_args(self.type)
 
 # %% ../nbs/01_settings.ipynb #7cd34aa8
 def _sources(cls):
@@ -102,8 +102,8 @@ def field_comments(
 
 # %% ../nbs/01_settings.ipynb #105bf4de
 def flat_fields(
-    cls,        # a dataclass whose fields may be dataclasses
-    section='', # name of the section `cls` itself stands under
+    cls: type,       # a dataclass whose fields may be dataclasses
+    section: str='', # name of the section `cls` itself stands under
 ) -> dict[str, Knob]:
     "All knobs of `cls` by name, nested dataclasses as sections"
     docs, hints, out = field_comments(cls), get_type_hints(cls), {}
@@ -121,8 +121,8 @@ LIMITS = {}     # knob name → (least, most): where a number has no other check
 
 def parse_value(
     knob: Knob, # the knob to set
-    value,      # text, or an already typed value
-):
+    value: Any, # text, or an already typed value
+) -> Any:
     "`value` as the type of `knob`, within its limits; `UserError` if it can't be"
     t = knob.base
     if value is None or (knob.optional and isinstance(value, str) and value.lower() == 'none'):
@@ -332,7 +332,7 @@ def _small(value):
 
 # %% ../nbs/01_settings.ipynb #246ff7d1
 def read_py_config(
-    path, # a Python file of assignments, as nanoGPT's `config/train_*.py`
+    path: str|Path, # a Python file of assignments, as nanoGPT's `config/train_*.py`
 ) -> dict:
     "The settings in a nanoGPT-style configuration file, which is parsed and never executed"
     values = {}
@@ -353,7 +353,7 @@ def _unparsed(node):
 
 # %% ../nbs/01_settings.ipynb #aa136d52
 def read_config(
-    path,                   # a .toml or nanoGPT-style .py file
+    path: str|Path,         # a .toml or nanoGPT-style .py file
     knobs: dict[str, Knob], # what may be set
 ) -> dict:
     "The knobs that a configuration file sets, under their canonical names and types"
@@ -377,9 +377,9 @@ def _flatten(d):
 
 # %% ../nbs/01_settings.ipynb #f73d1974
 def build(
-    cls,          # a dataclass
+    cls: type,    # a dataclass
     values: dict, # flat `{knob name: value}`; the rest keeps its default
-):
+) -> Any:
     "An instance of `cls` from flat values"
     hints, kw = get_type_hints(cls), {}
     for f in fields(cls):
@@ -388,7 +388,7 @@ def build(
     return cls(**kw)
 
 def flat_values(
-    cfg, # an instance of a dataclass
+    cfg: Any, # an instance of a dataclass
 ) -> dict:
     "The knobs of `cfg` by name: the inverse of `build`"
     out = {}
@@ -399,7 +399,7 @@ def flat_values(
 
 # %% ../nbs/01_settings.ipynb #7f81c35c
 def to_toml(
-    cfg, # an instance of a dataclass
+    cfg: Any, # an instance of a dataclass
 ) -> str:
     "`cfg` as TOML, one section per nested dataclass, each knob with its help as a comment"
     lines, section, values = [], '', flat_values(cfg)
@@ -413,12 +413,12 @@ def to_toml(
 
 # %% ../nbs/01_settings.ipynb #265ad4d3
 def resolve(
-    cls,                   # dataclass to build
-    argv=(),               # words of the command line
-    presets: dict=None,    # `{preset name: {knob: value}}`
-    checkpoint=None,       # flat values saved in a checkpoint, when resuming; or a function of all other values that finds them
-    positional: str=None,  # knobs that take the positional words, in order; None: they name presets and configuration files
-):
+    cls: type,                                              # dataclass to build
+    argv: Sequence[str]=(),                                 # words of the command line
+    presets: dict=None,                                     # `{preset name: {knob: value}}`
+    checkpoint: dict|Callable[[dict], dict|None]|None=None, # flat values saved in a checkpoint, when resuming; or a function of all other values that finds them
+    positional: str=None,                                   # knobs that take the positional words, in order; None: they name presets and configuration files
+) -> tuple[Any, dict[str, str]]:
     "`(cfg, origin)`: the configuration, and a dict that says which layer set each knob that isn't at its default"
     knobs, presets = flat_fields(cls), presets or {}
     words, flags = parse_argv(spoken(list(argv), presets) if presets else list(argv), knobs)
@@ -495,7 +495,7 @@ def _by_file(path, values, knobs=()):
 
 # %% ../nbs/01_settings.ipynb #19b49f17
 def show_config(
-    cfg,          # a resolved configuration
+    cfg: Any,     # a resolved configuration
     origin: dict, # where each value came from, from `resolve`
 ) -> str:
     "A printable table of `cfg`; values that aren't the default carry their origin"
@@ -508,9 +508,9 @@ def show_config(
     return '\n'.join(lines).strip('\n')
 
 def show_changes(
-    cfg,          # a resolved configuration
-    origin: dict, # where each value came from, from `resolve`
-    width=110,    # characters a line
+    cfg: Any,       # a resolved configuration
+    origin: dict,   # where each value came from, from `resolve`
+    width: int=110, # characters a line
 ) -> str:
     "What isn't at its default, by where it came from: the table of `show_config` in a few lines"
     values, told = flat_values(cfg), {}

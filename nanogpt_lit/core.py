@@ -12,12 +12,12 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSO
 
 # %% ../nbs/00_core.ipynb #5acf5514
 import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TextIO
 
 # %% ../nbs/00_core.ipynb #57ce3aa0
 class UserError(Exception):
@@ -26,7 +26,7 @@ class UserError(Exception):
 # %% ../nbs/00_core.ipynb #3047f940
 def warn(
     text: str, # one line
-):
+) -> None:
     "Tell the user something on stderr, where it can't get into a command's output"
     print(text, file=sys.stderr, flush=True)
 
@@ -40,7 +40,7 @@ def from_above(
 
 # %% ../nbs/00_core.ipynb #26dbfe7d
 def read_bytes(
-    path, # file to read
+    path: str|Path, # file to read
 ) -> bytes:
     "The bytes of the file `path`. Raises `UserError` if it is missing, a folder, a pipe or device, unreadable or empty"
     p = Path(path)
@@ -62,7 +62,7 @@ def _here(): return f'the folder {Path.cwd().name!r}'
 
 # %% ../nbs/00_core.ipynb #a8b2bbcc
 def read_text(
-    path, # file to read, UTF-8 whatever the platform's default (a byte-order mark is dropped)
+    path: str|Path, # file to read, UTF-8 whatever the platform's default (a byte-order mark is dropped)
 ) -> str:
     "The text of the file `path`. Raises `UserError` as `read_bytes` does, and names the place of a byte that isn't UTF-8"
     data = read_bytes(path)
@@ -79,8 +79,8 @@ def _part_of(path):
     return path.with_name(f'.{name}.{os.urandom(6).hex()}.part')
 
 def leftovers(
-    folder,         # where a process may have died while it wrote
-    pattern='*',    # names of the files it wrote
+    folder: str|Path, # where a process may have died while it wrote
+    pattern: str='*', # names of the files it wrote
 ) -> list[Path]:
     "Files that `atomic_open` began in `folder` and didn't finish. Links, folders and other people's files are none"
     found = [p for p in Path(folder).glob(f'.{pattern}.*.part') if re.fullmatch(r'\..+\.[0-9a-f]{12}\.part', p.name)]
@@ -104,9 +104,9 @@ def _is_special(path, mode):
 # %% ../nbs/00_core.ipynb #9e3ecb99
 @contextmanager
 def atomic_open(
-    path,      # final name of the file
-    mode='wb', # mode of the temporary file ('wb', or 'w' for UTF-8 text)
-):
+    path: str|Path, # final name of the file
+    mode: str='wb', # mode of the temporary file ('wb', or 'w' for UTF-8 text)
+) -> Iterator[IO]:
     "A file handle whose content appears under `path` only when the block ends without an error"
     path, kind = Path(path), {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
     try:
@@ -143,15 +143,15 @@ def _fsync_folder(folder):
 
 # %% ../nbs/00_core.ipynb #e659e5fc
 def atomic_write(
-    path,            # final name of the file
+    path: str|Path,  # final name of the file
     data: bytes|str, # its whole content
-):
+) -> None:
     "Write `data` to `path`, all or nothing"
     with atomic_open(path, 'w' if isinstance(data, str) else 'wb') as f: f.write(data)
 
 # %% ../nbs/00_core.ipynb #54f35993
 def check_writable(
-    folder, # folder to create if need be
+    folder: str|Path, # folder to create if need be
 ) -> Path:
     "Create `folder` and prove that a file can be written there; `UserError` if not"
     folder = Path(folder)
@@ -165,8 +165,8 @@ def check_writable(
 
 @contextmanager
 def new_folder(
-    path, # a folder to write to, made if need be
-):
+    path: str|Path, # a folder to write to, made if need be
+) -> Iterator[Path]:
     "The folder; if the block fails, those folders that were made for it are removed again, unless something is in them"
     path, made = Path(path), []
     try:
@@ -177,7 +177,7 @@ def new_folder(
             with suppress(OSError): p.rmdir()
         raise
 
-def sha256_file(path) -> str:
+def sha256_file(path: str|Path) -> str:
     "SHA-256 of a file's content, in hexadecimal, read piece by piece"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
@@ -210,10 +210,10 @@ def _taken(path):
 # %% ../nbs/00_core.ipynb #1cb243e2
 @contextmanager
 def alone_in(
-    folder,            # a folder that is there
-    doing='training',  # one word, for whoever comes second
-    name='.lock',      # of the file that is locked
-):
+    folder: str|Path,      # a folder that is there
+    doing: str='training', # one word, for whoever comes second
+    name: str='.lock',     # of the file that is locked
+) -> Iterator[None]:
     "A block that only one process at a time can be in. `UserError`, at once, for all others"
     import platform
     path = Path(folder).resolve()/name
@@ -247,7 +247,7 @@ class Kind(NamedTuple):
     test: object
     words: str
 
-def plain_name(name) -> bool:
+def plain_name(name: Any) -> bool:
     "Does `name` stay in its folder? A file name without folders, not hidden, without control characters"
     return (isinstance(name, str) and 0 < len(name) < 256 and name.isprintable() and name[0] != '.'
             and not any(o in name for o in '/\\:'))
@@ -264,15 +264,15 @@ def or_none(kind: Kind) -> Kind:
     "The same kind, or nothing"
     return Kind(lambda v: v is None or kind.test(v), f'{kind.words} or null')
 
-def one_of(*values) -> Kind:
+def one_of(*values: Any) -> Kind:
     "One of these values"
     return Kind(lambda v: type(v) in map(type, values) and v in values, 'one of ' + ', '.join(map(str, values)))
 
 # %% ../nbs/00_core.ipynb #e881f7dd
 def misfit(
-    value,    # from a file
-    shape,    # a `Kind`, a list with the shape of its items, or a dict with the shapes of its values
-    where='', # its place, for the message
+    value: Any,    # from a file
+    shape: Any,    # a `Kind`, a list with the shape of its items, or a dict with the shapes of its values
+    where: str='', # its place, for the message
 ) -> str:
     "Where `value` isn't of this shape, in words; empty if it is"
     if isinstance(shape, Kind): return '' if shape.test(value) else f'{where or "it"} is {brief(value)}, not {shape.words}'
@@ -287,7 +287,7 @@ def misfit(
 
 def _inside(where, key): return f'{where}.{key}' if where else brief(key).strip("'")
 
-def brief(value):
+def brief(value: Any) -> str:
     text = repr(value) if isinstance(value, (str, int, float, bool, NoneType)) else f'a {type(value).__name__}'
     return text if len(text) < 60 else f'{text[:56]} …'
 
@@ -295,11 +295,11 @@ def brief(value):
 MOST_JSON = 2**26 # bytes of a JSON file of ours: the manifest of a hundred thousand shards has a third of that
 
 def parse_json(
-    data,             # text or bytes that may be JSON
-    shape={...: ANY}, # what must be in it, for `misfit`
-    where='this',     # its path, for the message
-    cure='restore the original file', # what to do if it isn't
-):
+    data: bytes,                           # text or bytes that may be JSON
+    shape: Any={...: ANY},                 # what must be in it, for `misfit`
+    where: str|Path='this',                # its path, for the message
+    cure: str='restore the original file', # what to do if it isn't
+) -> Any:
     "The value of this shape in `data`. `UserError` if there is none"
     try: value = json.loads(data.decode('utf-8-sig') if isinstance(data, bytes) else data)
     except (ValueError, RecursionError) as e:
@@ -309,9 +309,9 @@ def parse_json(
     return value
 
 def read_small(
-    path,           # a file
-    most=MOST_JSON, # bytes that it may have
-    cure='restore the original file', # what to do if it has more
+    path: str|Path,                        # a file
+    most: int=MOST_JSON,                   # bytes that it may have
+    cure: str='restore the original file', # what to do if it has more
 ) -> bytes:
     "The bytes of a file that has no reason to be large. `UserError` as from `read_bytes`, or if it has more than `most`"
     with suppress(OSError):                                     # whoever reads it says what is wrong
@@ -320,11 +320,11 @@ def read_small(
     return read_bytes(path)
 
 def read_json(
-    path,             # a JSON file
-    shape={...: ANY}, # what must be in it, for `misfit`
-    cure='restore the original file', # what to do if it isn't
-    most=MOST_JSON,   # bytes that it may have
-):
+    path: str|Path,                        # a JSON file
+    shape: Any={...: ANY},                 # what must be in it, for `misfit`
+    cure: str='restore the original file', # what to do if it isn't
+    most: int=MOST_JSON,                   # bytes that it may have
+) -> Any:
     "The content of a JSON file of this shape. `UserError` if it is missing, damaged, far too large, or of another shape"
     return parse_json(read_small(path, most, cure), shape, path, cure)
 
@@ -358,7 +358,7 @@ def duration(
 # %% ../nbs/00_core.ipynb #ce645523
 def seed_everything(
     seed: int, # any integer; the same one gives the same run
-):
+) -> None:
     "Seed Python's, numpy's and torch's generators (CUDA's too)"
     import numpy as np, torch
     random.seed(seed)
@@ -367,7 +367,7 @@ def seed_everything(
 
 # %% ../nbs/00_core.ipynb #1ffa9a42
 def mix64(
-    x, # integers of any shape, taken as 64 bits
+    x: Any, # integers of any shape, taken as 64 bits
 ) -> 'np.ndarray':
     "A pseudo-random 64-bit number for each `x` (SplitMix64's finaliser), the same on every machine"
     import numpy as np
@@ -378,9 +378,9 @@ def mix64(
 
 # %% ../nbs/00_core.ipynb #577fe93e
 def known_value(
-    name: str,   # of the setting
-    value: str,  # what it is
-    *values,     # the words that this code knows
+    name: str,    # of the setting
+    value: str,   # what it is
+    *values: str, # the words that this code knows
 ) -> str: # `value`
     "`value`, if this code knows it; otherwise a `UserError`, never a guess"
     if value in values: return value
@@ -463,17 +463,17 @@ def printable(text: str) -> str:
 class Screen:
     "An output stream that can show any text, obeys none, and may be gone"
     def __init__(self,
-        stream,        # where the text goes
-        lasting=False, # is it all right if nobody listens any more?
-        clean=True,    # make control characters visible
+        stream: TextIO,      # where the text goes
+        lasting: bool=False, # is it all right if nobody listens any more?
+        clean: bool=True,    # make control characters visible
     ): self.stream, self.lasting, self.clean, self.gone = stream, lasting, clean, None
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         "Write as much of `text` as can be shown"
         shown = printable(text) if self.clean else text
         if self.gone is None: self._try(self._write, shown)
         return len(text)
-    def flush(self):
+    def flush(self) -> None:
         if self.gone is None: self._try(self.stream.flush)
     def _write(self, text):
         try: self.stream.write(text)
@@ -485,14 +485,14 @@ class Screen:
         except (OSError, ValueError) as e:                       # ValueError: it was closed
             if not self.lasting: raise
             self.gone = e
-    def writelines(self, lines):
+    def writelines(self, lines: Iterable[str]) -> None:
         for line in lines: self.write(line)
     def __getattr__(self, name): return getattr(self.stream, name)
-    def __eq__(self, other): return self.stream is getattr(other, 'stream', other)      # tqdm asks whether two are the same terminal
+    def __eq__(self, other): return self.stream is getattr(other, 'stream', other) # tqdm asks whether two are the same terminal
     def __hash__(self): return hash(self.stream)
 
 # %% ../nbs/00_core.ipynb #2ba3d1fd
-def as_it_is(stream):
+def as_it_is(stream: TextIO) -> TextIO:
     "The same stream for text that steers the terminal on purpose"
     if not isinstance(stream, Screen) or not stream.clean: return stream
     return Screen(stream.stream, stream.lasting, clean=False)
@@ -509,7 +509,7 @@ def _open_streams():
 @contextmanager
 def spoken_through(
     lasting: bool=False, # go on when nobody listens any more
-):
+) -> Iterator[None]:
     "A block in which everything printed goes through a `Screen`"
     _open_streams()
     if isinstance(sys.stdout, Screen) and (sys.stdout.lasting or not lasting): yield; return
@@ -517,11 +517,11 @@ def spoken_through(
 
 # %% ../nbs/00_core.ipynb #872557bb
 def new_ax(
-    title='',     # heading of the plot
-    xlabel='',    # what the x axis shows, with its unit
-    ylabel='',    # what the y axis shows, with its unit
-    size=(6, 3),  # inches
-):
+    title: str='',                    # heading of the plot
+    xlabel: str='',                   # what the x axis shows, with its unit
+    ylabel: str='',                   # what the y axis shows, with its unit
+    size: tuple[float, float]=(6, 3), # inches
+) -> Any:
     "Matplotlib axes in the house style: light grid, no box"
     import matplotlib.pyplot as plt
     ax = plt.subplots(figsize=size, layout='constrained')[1]
@@ -531,10 +531,10 @@ def new_ax(
     return ax
 
 def progress(
-    it=None,    # iterable to watch, or None with a `total` to update by hand
-    total=None, # number of steps, where `it` has no length
-    **kw,       # further arguments of tqdm: `desc`, `unit`, `disable`, …
-):
+    it: Iterable|None=None, # iterable to watch, or None with a `total` to update by hand
+    total: int|None=None,   # number of steps, where `it` has no length
+    **kw: Any,              # further arguments of tqdm: `desc`, `unit`, `disable`, …
+) -> Any:
     "A tqdm progress bar for terminals and notebooks; silent when the output goes to a file, or with TQDM_DISABLE=1"
     from tqdm.auto import tqdm
     disable = kw.pop('disable', False) or bool(os.environ.get('TQDM_DISABLE')) or not (sys.stderr.isatty() or 'ipykernel' in sys.modules)
