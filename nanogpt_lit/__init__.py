@@ -32,15 +32,15 @@ if TYPE_CHECKING: # for editors and type checkers, which run nothing; a test com
     from .trainer import Callback as Callback, Trainer as Trainer
 
 import sys
-_Module = type(sys)
+from types import ModuleType
 
-class _Named(_Module):
+class _Named(ModuleType):
     "A module that bears the name of its main function, and can be called like it: `generate(model, ids, 8)`"
     @property
     def __wrapped__(self): return self.__dict__[self.__name__.rpartition('.')[2]] # where `inspect.signature` and `help` look
     def __call__(self, *args, **kwargs): return self.__wrapped__(*args, **kwargs)
 
-class _Front(_Module):
+class _Front(ModuleType):
     def __getattr__(self, name):
         if name not in FRONT: raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
         from importlib import import_module
@@ -51,7 +51,7 @@ class _Front(_Module):
         return value
 
     def __setattr__(self, name, value): # Python puts a module here that it has loaded
-        if FRONT.get(name) == name and isinstance(value, _Module): value.__class__ = _Named
+        if FRONT.get(name) == name and isinstance(value, ModuleType): value.__class__ = _Named
         super().__setattr__(name, value)
 
     def __dir__(self): return sorted({*super().__dir__(), *FRONT})

@@ -415,9 +415,9 @@ def to_toml(
 def resolve(
     cls: type,                                              # dataclass to build
     argv: Sequence[str]=(),                                 # words of the command line
-    presets: dict=None,                                     # `{preset name: {knob: value}}`
+    presets: dict|None=None,                                     # `{preset name: {knob: value}}`
     checkpoint: dict|Callable[[dict], dict|None]|None=None, # flat values saved in a checkpoint, when resuming; or a function of all other values that finds them
-    positional: str=None,                                   # knobs that take the positional words, in order; None: they name presets and configuration files
+    positional: str|None=None,                                   # knobs that take the positional words, in order; None: they name presets and configuration files
 ) -> tuple[Any, dict[str, str]]:
     "`(cfg, origin)`: the configuration, and a dict that says which layer set each knob that isn't at its default"
     knobs, presets = flat_fields(cls), presets or {}
@@ -526,15 +526,15 @@ def show_changes(
 @dataclass
 class Command:
     "One console command (or sub-command)"
-    name: str               # as typed in a shell, `nanogpt-train`
-    config: type            # dataclass of its knobs
-    target: str             # 'module:function', called with the configuration (and `origin`, if it takes one)
-    summary: str            # one sentence
-    examples: tuple = ()    # command lines worth copying
-    presets: dict = None    # presets that may be named
-    positional: str = None  # knobs that take positional words, in order
-    saved: str = None       # 'module:function' that finds the settings of what is resumed, from the flat values of all else
-    lasting: bool = False   # its result is files: it goes on when nobody reads what it prints any more
+    name: str                   # as typed in a shell, `nanogpt-train`
+    config: type                # dataclass of its knobs
+    target: str                 # 'module:function', called with the configuration (and `origin`, if it takes one)
+    summary: str                # one sentence
+    examples: tuple = ()        # command lines worth copying
+    presets: dict|None = None   # presets that may be named
+    positional: str|None = None # knobs that take positional words, in order
+    saved: str|None = None      # 'module:function' that finds the settings of what is resumed, from the flat values of all else
+    lasting: bool = False       # its result is files: it goes on when nobody reads what it prints any more
 
 @dataclass
 class Menu:
@@ -1794,7 +1794,7 @@ FINETUNE_PRESETS = {
                   learning_rate=6e-5, max_steps=6, checkpoint_interval=2, eval_interval=2, tokens_per_step=2**19)}
 
 # %% ../nbs/98_commands.ipynb #099c6dc7
-COMMANDS = {
+COMMANDS: dict[str, Command|dict[str, Command]] = {
     'nanogpt-quickstart': Command(
         'nanogpt-quickstart', QuickstartConfig, 'nanogpt_lit.quickstart:quickstart_command',
         'Train a small GPT on the sources of the Python standard library and teach it to answer, in minutes, '
@@ -1832,7 +1832,7 @@ COMMANDS |= {
 }
 
 # %% ../nbs/98_commands.ipynb #5dca7d92
-COMMANDS['nanogpt-tokenizer'] = {
+COMMANDS['nanogpt-tokenizer'] = _tokenizer = {
     'train': Command('nanogpt-tokenizer train', TokenizerConfig, 'nanogpt_lit.data:tokenizer_command',
         'Learn a vocabulary from text.',
         ('nanogpt-tokenizer train corpus.txt --vocab_size 8192 --out_dir tokenizer',
@@ -1854,7 +1854,7 @@ COMMANDS['nanogpt-tokenizer'] = {
 }
 
 # %% ../nbs/98_commands.ipynb #a479b824
-COMMANDS['nanogpt-tokenizer'] |= {
+_tokenizer |= {
     'decode': Command('nanogpt-tokenizer decode', DecodeConfig, 'nanogpt_lit.tokens:decode_command',
         'Turn ids back into text.',
         ('nanogpt-tokenizer decode 15496 995 --tokenizer gpt2',

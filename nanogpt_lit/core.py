@@ -12,7 +12,7 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSO
 
 # %% ../nbs/00_core.ipynb #5acf5514
 import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
@@ -244,7 +244,7 @@ def _locked_file(path, folder):
 # %% ../nbs/00_core.ipynb #9a2f7779
 class Kind(NamedTuple):
     "What a value must be: a test, and how to say it"
-    test: object
+    test: Callable[[Any], bool]
     words: str
 
 def plain_name(name: Any) -> bool:
@@ -368,7 +368,7 @@ def seed_everything(
 # %% ../nbs/00_core.ipynb #1ffa9a42
 def mix64(
     x: Any, # integers of any shape, taken as 64 bits
-) -> 'np.ndarray':
+) -> Any: # an array of uint64
     "A pseudo-random 64-bit number for each `x` (SplitMix64's finaliser), the same on every machine"
     import numpy as np
     x = np.array(x, np.uint64, ndmin=1) + np.uint64(0x9e3779b97f4a7c15)
@@ -492,7 +492,7 @@ class Screen:
     def __hash__(self): return hash(self.stream)
 
 # %% ../nbs/00_core.ipynb #2ba3d1fd
-def as_it_is(stream: TextIO) -> TextIO:
+def as_it_is(stream: TextIO) -> Any:
     "The same stream for text that steers the terminal on purpose"
     if not isinstance(stream, Screen) or not stream.clean: return stream
     return Screen(stream.stream, stream.lasting, clean=False)
