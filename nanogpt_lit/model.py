@@ -416,3 +416,28 @@ def new_cache(self: GPT,
 if __name__ == '__main__':
     raise SystemExit('error: nanogpt_lit.model is no command: nanogpt-train trains a model '
                      '(python -m nanogpt_lit lists all commands)')
+
+# %% ../nbs/21_model.ipynb #d370e8f9
+from pathlib import Path
+from typing import Any
+from .core import from_above
+
+# %% ../nbs/21_model.ipynb #d2aa9aea
+@patch(cls_method=True)
+def from_pretrained(
+    cls: GPT,
+    path: str|Path,    # run folder, checkpoint of ours or of others, Hugging Face folder, or a name such as gpt2
+    device: str='cpu', # where to put the model
+    **hints: Any,      # what a CS336 checkpoint doesn't say: `n_head`, `block_size`, `rope_theta`
+) -> GPT:
+    "The trained model in a file or folder, of ours or of others"
+    return from_above('interop:load_run')(path, device, tokenizer=False, **hints).model
+
+@patch
+def generate(self: GPT,
+    prompts: torch.Tensor|list[list[int]], # ids_BT, or B lists of ids of any lengths
+    max_new_tokens: int,                   # at most this many tokens per row
+    **options: Any,                        # temperature, top_k, top_p, min_p, stop, seed, use_cache, … of `nanogpt_lit.generate.generate`
+) -> Any: # a tensor for a tensor, lists for lists
+    "Continue each prompt by up to `max_new_tokens` tokens"
+    return from_above('generate:generate')(self, prompts, max_new_tokens, **options)

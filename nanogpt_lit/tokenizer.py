@@ -945,6 +945,15 @@ def save(self: CharTokenizer, folder: str|Path) -> Path:
     "Save in Hugging Face's format. Raises `UserError` if the folder can't be written"
     return _save(self, folder)
 
+# %% ../nbs/14_tokenizer.ipynb #a2e2a4e2
+@patch(cls_method=True)
+def load(
+    cls: Tokenizer,
+    source: str|Path, # as in `load_tokenizer`: a name, a folder, a file
+) -> 'Tokenizer|CharTokenizer':
+    "The counterpart of `save`: the tokenizer in a folder, whatever its kind"
+    return load_tokenizer(source)
+
 # %% ../nbs/14_tokenizer.ipynb #3e21c617
 _SAID = {"'\\n' + m['content'] | trim + '<|im_end|>\\n' }}": ("'\\n' }}", "{{ m['content'] | trim + '<|im_end|>' }}", "{{ '\\n' }}"),
          "':\\n' + m['content'] | trim }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}":

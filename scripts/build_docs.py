@@ -110,7 +110,7 @@ class Site:
         if page == 'index':
             first = next((m[1] for c in nb.cells if c.cell_type == 'markdown' and (m := re.search(r'^## (.+)$', c.source, re.M))), '')
             anchor = re.sub(r'[^\w -]', '', first.lower()).strip().replace(' ', '-')
-            return out + f'\n:::{{div}} ways\n[Start reading]({self.pages[self.paths[1]]}.ipynb) [Run it](#{anchor}) [Commands](commands.md) [Reference](reference.md)\n:::\n'
+            return out + f'\n:::{{div}} ways\n[Start reading]({self.pages[self.first()]}.ipynb) [Run it](#{anchor}) [Flags](flags.md) [Reference](reference.md)\n:::\n'
         rel = path.relative_to(self.cfg.nbs_path).as_posix()
         origin = f'{{download}}`nbs/{rel} <{"../"*page.count("/")}_nbs/{rel}>`' + (f' → `{self.cfg.lib_name}.{module}`' if module else '')
         return out + f'\n:::{{div}} origin\n{origin}\n:::\n'
@@ -145,10 +145,14 @@ class Site:
         out.append(code_cell(src, metadata={'tags': tags}, outputs=[still(o) for o in cell.get('outputs', [])]))
         return out + [markdown(cards(items))] if items else out
 
+    def first(self):
+        "Where reading starts: the first page of the main line, which has no ◇ in its title"
+        return next(p for p in self.paths[1:] if not self.titles[p].endswith('◇'))
+
     def toc(self):
         "The sidebar, as Sphinx wants it: hidden tables of contents on the home page"
         def entry(p): return f'{number(p)} {self.titles[p]} <{self.pages[p]}>'.strip()
-        parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Commands <commands>', 'Reference <reference>'])]
+        parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Flags <flags>', 'Reference <reference>'])]
         return '\n\n'.join(f'```{{toctree}}\n:hidden:\n:caption: {title}\n\n' + '\n'.join(entries) + '\n```' for title, entries in parts)
 
     def reference_page(self):
@@ -176,7 +180,7 @@ def main():
         dest = src/f'{site.pages[p]}.ipynb'
         dest.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(site.convert(p), dest)
-    (src/'commands.md').write_text(commands_page(), encoding='utf-8')
+    (src/'flags.md').write_text(commands_page(), encoding='utf-8')
     (src/'reference.md').write_text(site.reference_page(), encoding='utf-8')
     cmd = [sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *options, str(src), str(html)]
     if rc := subprocess.run(cmd, cwd=root, env={**os.environ, 'PROJECT_ROOT': str(root)}).returncode: sys.exit(rc)

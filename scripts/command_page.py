@@ -1,10 +1,10 @@
-"The page about the console commands, from the same dataclasses that make their flags and their --help."
+"The page with the flags of all commands, from the same dataclasses that make their flags and their --help."
 from typing import Literal, get_args, get_origin
 from nanogpt_lit.config import COMMANDS, PRESETS
 from nanogpt_lit.config import ALIASES, flat_fields
 from api_tables import plain
 
-INTRO = """# Commands
+INTRO = """# Flags
 
 :::{div} subtitle
 Every command, every flag, and what other code bases call it.

@@ -3,13 +3,18 @@
     python scripts/run_nbs.py                       # every notebook, in reading order
     python scripts/run_nbs.py 20_attention 04       # those whose path begins so
     python scripts/run_nbs.py 09 --flags "slow"     # with the cells that are flagged slow
+    python scripts/run_nbs.py 20 --cell ac3f00e7    # one cell, after those that define what it uses; prints and stores its output
     python scripts/run_nbs.py --tidy                # run nothing: only clean what is stored
 
 Progress bars and other live widgets are not stored: nobody can move them, and they change with every run.
 Cells marked `#| eval: false`, and those flagged slow, cuda or network that --flags doesn't name, are skipped and
 keep the output they have. The first error stops the run, and the notebook on disk stays as it was.
+
+What a cell needs is read from the code: cells that bind or change a name that it uses, and those that these need. Cells
+that only print, check or measure are passed over, so it takes seconds. What depends on the state of a random generator
+that such a cell has moved comes out otherwise than in a whole run: run the page before you commit.
 """
-import argparse, os, sys, time
+import argparse, ast, builtins, os, symtable, sys, time
 from pathlib import Path
 
 # one thread, no terminal progress bars or notices, before any kernel starts: stored outputs should not depend on the machine
@@ -41,6 +46,79 @@ def run(path, skip, timeout=900):
     client.execute()
     store(nb, path)
     return time.perf_counter() - start
+
+# --- one cell and what it needs ----------------------------------------------------------------------------------------
+
+def root(node):
+    "The name at the beginning of `a.b[c].d`, or None"
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred, ast.Call)): node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+def scopes(table):
+    yield table
+    for o in table.get_children(): yield from scopes(o)
+
+def outside(node):
+    "The nodes of a cell that are run when it is run: not those inside of functions"
+    yield node
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)): return
+    for o in ast.iter_child_nodes(node): yield from outside(o)
+
+def names(src):
+    "`(used, bound, changed)`: the names that a cell takes from others, those that it makes, and those that it changes (`x.y = 1`, `x.update()`, `@patch` on a class)"
+    used, bound = set(), set()
+    for o in ast.parse(src).body:
+        top, *inner = scopes(symtable.symtable(ast.unparse(o), 'statement', 'exec'))
+        makes = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+        takes = {s.get_name() for s in top.get_symbols() if s.is_referenced()} | {s.get_name() for i in inner for s in i.get_symbols() if s.is_global() and s.is_referenced()}
+        if not isinstance(o, (ast.Assign, ast.AugAssign, ast.AnnAssign)): takes -= makes # `for x in …: x` makes first
+        used |= takes - bound
+        bound |= makes
+    changed = set()
+    for o in outside(ast.parse(src)):
+        if isinstance(o, (ast.Attribute, ast.Subscript)) and isinstance(o.ctx, (ast.Store, ast.Del)): changed.add(root(o))
+        if isinstance(o, ast.AugAssign): changed.add(root(o.target))
+        if isinstance(o, ast.Expr) and isinstance(o.value, ast.Call) and isinstance(o.value.func, ast.Attribute): changed.add(root(o.value.func))
+        if isinstance(o, ast.FunctionDef) and 'patch' in map(root, o.decorator_list): changed |= {root(a.annotation) for a in o.args.args[:1] if a.annotation}; bound.discard(o.name)
+    return used - {*dir(builtins)}, bound - changed, changed - {None}
+
+def needed(sources, last):
+    "The indices of the cells, among `sources[:last]`, that make or change what cell `last` uses, directly or by others; the source of a cell that isn't run is None"
+    asked, out = names(sources[last])[0], None
+    while True: # again, for a function may use what a later cell makes, before it is called
+        wanted, found = {*asked}, []
+        for i in reversed(range(last)):
+            if sources[i] is None: continue
+            used, bound, changed = names(sources[i])
+            if not (bound | changed) & wanted: continue
+            wanted = wanted - bound | used
+            found.insert(0, i)
+        if found == out: return found
+        asked, out = asked | wanted, found
+
+def plain_source(cell, skip):
+    "The code of a cell that can be run, without magics; None for any other"
+    if cell.cell_type != 'code': return None
+    marks = extract_directives(NbCell(0, dict(cell)), remove=False)
+    if marks.get('eval:', [''])[0].lower() == 'false' or skip & marks.keys(): return None
+    return '\n'.join(o for o in cell.source.splitlines() if not o.lstrip().startswith(('%', '!')))
+
+def run_cell(path, id, skip, timeout=900):
+    "Execute the cell `id` of the notebook at `path` after those that it needs, and store its output; returns (how many those were, its output)"
+    nb = nbformat.read(path, as_version=4)
+    last = next((i for i, c in enumerate(nb.cells) if c.cell_type == 'code' and c.id.startswith(id)), None)
+    if last is None: sys.exit(f'{path.name} has no code cell {id}: the ids stand in the exported module, behind "# %%"')
+    before = needed([plain_source(c, skip) for c in nb.cells[:last]] + [plain_source(nb.cells[last], frozenset()) or ''], last)
+    few = nbformat.v4.new_notebook(cells=[nb.cells[i] for i in [*before, last]], metadata=nb.metadata)
+    outputs = [c.outputs for c in few.cells]
+    Client(few, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False, resources={'metadata': {'path': str(path.parent)}}).execute()
+    for cell, old in zip(few.cells[:-1], outputs): cell.outputs = old
+    store(nb, path)
+    return len(before), nb.cells[last].outputs
+
+def shown(outputs):
+    "Outputs as a terminal shows them"
+    return '\n'.join(o.get('text') or o.get('data', {}).get('text/plain', '') for o in outputs).rstrip()
 
 def store(nb, path):
     "Write the notebook `nb` to `path` with what a reader needs of its outputs"
@@ -80,12 +158,19 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('names', nargs='*', help='beginnings of notebook paths')
     ap.add_argument('--flags', default='', help='flags whose cells run too, space-separated')
+    ap.add_argument('--cell', default='', help='id of a cell, or its beginning: run it alone, after those that it needs')
     ap.add_argument('--tidy', action='store_true', help='run nothing: only clean what is stored')
     args = ap.parse_args()
     cfg = get_config()
     skip = {*cfg.tst_flags.split()} - {*args.flags.split()}
     paths = chosen(cfg.nbs_path, args.names)
     if not paths: sys.exit(f'no notebook begins with {" or ".join(args.names)}')
+    if args.cell:
+        if len(paths) != 1: sys.exit(f'--cell runs a cell of one page: {" ".join(args.names) or "no name"} means {len(paths)}')
+        start = time.perf_counter()
+        try: count, outputs = run_cell(paths[0], args.cell, skip)
+        except CellExecutionError as e: sys.exit(f'{paths[0].relative_to(cfg.config_path)}: {e}')
+        return print(f'{shown(outputs)}\n{paths[0].name} {args.cell}: after {count} other cells, {time.perf_counter() - start:.0f} s')
     for p in paths:
         if args.tidy: store(nbformat.read(p, as_version=4), p); continue
         try: print(f'{p.relative_to(cfg.config_path)}  {run(p, skip):.0f} s', flush=True)

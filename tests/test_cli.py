@@ -1,16 +1,20 @@
-"The console commands as a shell sees them: help at once, and one clear line for a mistake."
-import os, subprocess, sys, time
+"""The console commands as a shell sees them: help at once, and one clear line for a mistake.
+
+What all of them say and accept is kept in tests/commands.txt; a change that is meant: `python tests/test_cli.py` writes it anew, and
+the commit shows the difference.
+"""
+import json, os, subprocess, sys, time
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 import pytest
 from nbdev.config import get_config
-from nanogpt_lit.config import COMMANDS
-from nanogpt_lit.config import flat_fields
+from nanogpt_lit.config import COMMANDS, FINETUNE_PRESETS, GROUPS, IMPLIED, NO_EFFECT, PRESETS, SWITCHES, WORDS
+from nanogpt_lit.config import flat_fields, help_text
 
 SCRIPTS = dict(line.strip().split('=') for line in get_config().d.get('console_scripts').splitlines() if line.strip())
 HEAVY = ['torch', 'datasets', 'numpy', 'matplotlib', 'transformers', 'tiktoken', 'pandas', 'IPython']
-PAGES = [(name, *sub) for name in SCRIPTS for sub in ([()] + [(s,) for s in COMMANDS[name]] if isinstance(COMMANDS[name], dict) else [()])]
+PAGES = [(name, *sub) for name in COMMANDS for sub in ([()] + [(s,) for s in COMMANDS[name]] if isinstance(COMMANDS[name], dict) else [()])]
 
 def command(words): return COMMANDS[words[0]][words[1]] if len(words) > 1 else COMMANDS[words[0]]
 
@@ -23,7 +27,7 @@ def run(*words, **kw):
 
 def test_every_command_is_installed():
     installed = {e.name: e.value for e in entry_points(group='console_scripts') if e.value.startswith('nanogpt_lit')}
-    assert installed == SCRIPTS and set(SCRIPTS) == set(COMMANDS)
+    assert installed == SCRIPTS and set(SCRIPTS) == {*COMMANDS, 'nanogpt'}, "pip install -e '.[dev]' --no-deps"
     for target in SCRIPTS.values():
         mod, func = target.split(':')
         assert callable(getattr(import_module(mod), func))
@@ -48,6 +52,52 @@ def test_help_imports_nothing_heavy(words):
             f'print(code or 0, [m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)')
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
     assert r.stderr.strip() == '0 []', r.stderr
+
+SNAPSHOT = Path(__file__).with_name('commands.txt')
+
+def snapshot():
+    "What every command says on --help, the defaults that it doesn't show there, and the tables of other programs' words"
+    out = []
+    for words in PAGES:
+        cmd = command(words)
+        if isinstance(cmd, dict): continue
+        unshown = {k.name: k.default for k in flat_fields(cmd.config).values() if k.default in (None, '', [])}
+        out += [f'==== {cmd.name}', help_text(cmd), f'not shown: {json.dumps(unshown)}', '']
+    tables = dict(PRESETS=PRESETS, FINETUNE_PRESETS=FINETUNE_PRESETS, IMPLIED=IMPLIED, NO_EFFECT=NO_EFFECT, SWITCHES=dict.fromkeys(sorted(SWITCHES)), WORDS=WORDS)
+    for name, rows in tables.items(): out += [f'==== {name}', *(f'{k}: {json.dumps(v)}' for k, v in rows.items()), '']
+    return '\n'.join(out)
+
+def test_commands_say_and_accept_what_they_did():
+    assert snapshot().splitlines() == SNAPSHOT.read_text(encoding='utf-8').splitlines(), 'if that is meant: python tests/test_cli.py'
+
+MODULE = [sys.executable, '-c', f'import sys\nfrom nanogpt_lit.config import nanogpt\ncode = nanogpt()\nassert not {{*{HEAVY!r}}} & {{*sys.modules}}\nsys.exit(code)']
+
+def one_door(*words):
+    "`nanogpt …`, which must not load anything heavy: exit code, output and error text"
+    r = subprocess.run([*MODULE, *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    return r.returncode, r.stdout, r.stderr
+
+def test_one_door():
+    "`nanogpt train` is `nanogpt-train`; the menu has every command once, under the heading of its group"
+    code, menu, err = one_door('--help')
+    assert (code, err) == (0, '') and menu == one_door()[1]
+    lines = menu.splitlines()
+    for heading, names in GROUPS.items():
+        at = lines.index(f'{heading}:')
+        assert [o.split()[0] for o in lines[at + 1:at + 1 + len(names.split())]] == names.split()
+    assert sorted(f'nanogpt-{o}' for names in GROUPS.values() for o in names.split()) == sorted(COMMANDS)
+    for words in (['train'], ['nanogpt-train'], ['tokenizer', 'train'], ['launch', '--nproc', '2', 'sample']):
+        name = 'nanogpt-sample' if 'sample' in words else 'nanogpt-' + ' '.join(words).removeprefix('nanogpt-')
+        code, page, err = one_door(*words, '--help')
+        assert (code, err) == (0, '') and page.startswith(f'usage: {name} '), page
+    assert one_door('--debug', 'plot', '--width', 'x')[2].endswith('UserError: unknown flag --width: see --help for all\n')
+
+@pytest.mark.parametrize('words, said', [
+    (['smaple'], "'smaple' is no command: nanogpt lists all of them (did you mean sample?)"),
+    (['--hlep'], "'--hlep' is no command: nanogpt lists all of them"),
+    (['tokenizer', 'trian'], "unknown sub-command 'trian': expected train, add, encode, decode, inspect, compare (did you mean train?) (see nanogpt-tokenizer --help)"),
+], ids=lambda o: ' '.join(o) if isinstance(o, list) else '')
+def test_the_door_names_the_nearest(words, said): assert one_door(*words) == (1, '', f'error: {said}\n')
 
 def test_help_is_quick():
     def seconds():
@@ -76,3 +126,5 @@ def test_a_mistake_gets_one_line(words, hint, tmp_path):
     code, out, err = run(*words, cwd=tmp_path)
     assert code == 1 and err.count('\n') == 1 and err.startswith('error: ') and hint in err, err
     assert not [*tmp_path.iterdir()], 'something was left behind'
+
+if __name__ == '__main__': SNAPSHOT.write_text(snapshot(), encoding='utf-8')

@@ -1,4 +1,4 @@
-"The number of a room is its place in the reading order and in the import order: it may use only lower rooms, by name."
+"The number of a page is its place in the reading order and in the import order: it may use only what lower pages export, by name."
 import ast, re
 from nbdev.config import get_config
 from book_stats import code_cells, notebooks
@@ -56,6 +56,21 @@ def test_module_imports_lower_rooms_only(path):
     assert not stars
     high = {m for m in used if ROOMS[m] >= ROOMS[path.stem]}
     assert not high, f'{path.name} imports the higher-numbered {high}'
+
+# the one door upwards (page 00): methods that fetch, when they are called, what a later page exports
+DOORS = {'model': {'interop:load_run', 'generate:generate'}}
+
+def doors(tree):
+    "What a piece of code asks `from_above` for"
+    calls = [o for o in ast.walk(tree) if isinstance(o, ast.Call) and getattr(o.func, 'id', '') == 'from_above']
+    return {ast.literal_eval(o.args[0]) for o in calls}
+
+def test_only_the_known_doors_lead_upwards():
+    used = {p.stem: found for p in CFG.lib_path.glob('*.py') if (found := doors(ast.parse(p.read_text(encoding='utf-8'))))}
+    assert used == DOORS
+    for where in {o for found in used.values() for o in found}:
+        name, function = where.split(':')
+        assert f'def {function}(' in (CFG.lib_path/f'{name}.py').read_text(encoding='utf-8'), where
 
 def test_a_violation_would_be_seen():
     tree = ast.parse(f'def f():\n    from {PACKAGE}.core import UserError\n    from .config import *\n    import {PACKAGE}.core as c')

@@ -25,7 +25,7 @@ def built(tmp_path_factory, root):
 def test_wheel_holds_the_package_and_nothing_else(built):
     names = zipfile.ZipFile(built[0]).namelist()
     inside = {n for n in names if '.dist-info/' not in n}
-    assert inside == {f'{CFG.lib_name}/{p.name}' for p in CFG.lib_path.glob('*.py')}
+    assert inside == {f'{CFG.lib_name}/{p.name}' for p in (*CFG.lib_path.glob('*.py'), CFG.lib_path/'py.typed')}
     assert any(n.endswith('licenses/LICENSE') for n in names)
 
 def test_metadata(built):

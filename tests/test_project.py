@@ -115,6 +115,23 @@ def test_sidebar_names_every_page():
     placed = [p for _, pages in sections(CFG) for p in pages]
     assert len(placed) == len({*placed}) and {*placed} == {*NOTEBOOKS} - {CFG.nbs_path/'index.ipynb'}
 
+def rows_of_the_map():
+    "The home page's tables: heading of a part → {page: (its name in the row, whether a ◇ stands behind it)}"
+    text = '\n'.join(c.source for c in read_nb(CFG.nbs_path/'index.ipynb').cells if c.cell_type == 'markdown')
+    parts = dict(zip(*[iter(re.split(r'^### (.+)$', text.partition('## The map')[2].partition('\n## ')[0], flags=re.M)[1:])]*2))
+    return {part: {page: (name, bool(mark)) for name, page, mark in re.findall(r'^\| \[(.+?)\]\((\S+?)\.ipynb\)( ◇)? \|', rows, re.M)} for part, rows in parts.items()}
+
+def test_the_map_names_every_page():
+    "In the parts and the order of the sidebar, by its title, workshop pages with their ◇: a new page is one row there and one word in docs/sidebar.toml"
+    rows = rows_of_the_map()
+    assert [*rows] == [title for title, _ in sections(CFG)]
+    for part, pages in sections(CFG):
+        wanted = {}
+        for p in pages:
+            title = head(read_nb(p))[0]
+            wanted[p.relative_to(CFG.nbs_path).with_suffix('').as_posix()] = title.removesuffix(' ◇'), title.endswith('◇')
+        assert [*rows[part].items()] == [*wanted.items()], f'the map of the home page, part {part}'
+
 def test_readme_is_current(root):
     text, images = readme(CFG)
     assert (root/'README.md').read_text(encoding='utf-8') == text, 'run python scripts/build_readme.py'

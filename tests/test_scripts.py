@@ -1,5 +1,5 @@
 "The scripts still do their work: what benchmarks print is for people, but a script that nobody starts rots."
-import subprocess, sys
+import os, re, shutil, subprocess, sys
 from pathlib import Path
 import nbformat, pytest
 import run_nbs
@@ -57,3 +57,51 @@ def test_tidying_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['run_nbs.py', '--tidy'])
     run_nbs.main()
     assert [o.data for o in nbformat.read(path, as_version=4).cells[0].outputs] == [{'text/plain': 'kept'}]
+
+def test_what_a_cell_needs():
+    "Cells that make or change what it uses, and no others: not one that only prints, not an older meaning of a name, not a local name that is called alike"
+    sources = ['import os', 'x = 1', 'x = 2', 'class A: pass', '@patch\ndef f(self: A): return y', 'y = 3', 'print(x)', 'def g():\n    x = y\n    return os', 'A.z = 1', 'w = [x for x in (1, 2)]', None, 'A().f(), x']
+    assert run_nbs.needed(sources, 11) == [2, 3, 4, 5, 8]
+    assert run_nbs.needed([*sources[:11], 'g()'], 11) == [0, 5, 7]
+    assert run_nbs.needed(['d = {}', "d['a'] = 1", 'd.update(b=2)', 'd |= {}', 'd'], 4) == [0, 1, 2, 3]
+
+def test_one_cell_alone(tmp_path, monkeypatch):
+    cells = [nbformat.v4.new_code_cell(o) for o in ('a = 1', '1/0', 'b = a + 1', 'a, b')]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path := tmp_path/'page.ipynb')
+    ran = []
+    def execute(self):
+        ran.extend(c.source for c in self.nb.cells)
+        self.nb.cells[-1].outputs = [displayed(plain='(1, 2)')]
+    monkeypatch.setattr(run_nbs.Client, 'execute', execute)
+    count, outputs = run_nbs.run_cell(path, cells[-1].id[:6], frozenset())
+    assert ran == ['a = 1', 'b = a + 1', 'a, b'] and count == 2 and run_nbs.shown(outputs) == '(1, 2)'
+    assert [o.data for o in nbformat.read(path, as_version=4).cells[-1].outputs] == [{'text/plain': '(1, 2)'}]
+
+def test_prepare_knows_the_tests_of_a_page(root):
+    import prepare
+    nbs = prepare.get_config().nbs_path
+    assert prepare.modules(nbs/'20_attention.ipynb') == {'attention'} and prepare.modules(nbs/'98_commands.ipynb') == {'__main__', 'config'}
+    assert 'test_generate.py' in prepare.tests_of([nbs/'23_generate.ipynb'], root/'tests') and prepare.tests_of([nbs/'98_commands.ipynb'], root/'tests') == []
+
+# a setting of one's own, as CONTRIBUTING.md tells it ("Adding an option"): its two blocks of code are run here, in a copy
+OPTION = re.compile(r'## Adding an option\n(.*?)(?=\n## )', re.S)
+
+def test_adding_an_option(root, tmp_path):
+    "The new line in a copy of a page, the export, and the flag on the help page, with its default and its limits"
+    text = OPTION.search((root/'CONTRIBUTING.md').read_text(encoding='utf-8'))[1]
+    before, after = re.findall(r'```python\n(.*?)```', text, re.S)[:2]
+    for name in ('nbs', 'nanogpt_lit'): shutil.copytree(root/name, tmp_path/name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
+    for name in ('settings.ini', 'setup.py', 'pyproject.toml'): shutil.copy(root/name, tmp_path/name)
+    nb = nbformat.read(page := tmp_path/'nbs'/'40_optim.ipynb', as_version=4)
+    places = [c for c in nb.cells if c.cell_type == 'code' and before.strip('\n') in c.source]
+    assert len(places) == 1, f'CONTRIBUTING.md quotes a line that is not on the page: {before}'
+    places[0].source = places[0].source.replace(before.strip('\n'), after.strip('\n'))
+    nbformat.write(nb, page)
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | {'PYTHONPATH': str(tmp_path), 'PYTHONDONTWRITEBYTECODE': '1'}
+    def shell(*words): return subprocess.run([*words], capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
+    r = shell(str(Path(sys.executable).parent/'nbdev_export'))
+    assert r.returncode == 0, r.stderr[-2000:]
+    help_page = shell(sys.executable, '-m', 'nanogpt_lit', 'train', '--help').stdout
+    assert '--warmup_power' in help_page and '[1.0]' in next(o for o in help_page.splitlines() if '--warmup_power' in o), help_page[-3000:]
+    r = shell(sys.executable, '-m', 'nanogpt_lit', 'train', '--warmup_power', 'steep')
+    assert r.returncode == 1 and "warmup_power='steep': expected a number" in r.stderr, r.stderr
