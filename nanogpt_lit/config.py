@@ -1348,7 +1348,7 @@ class EvalConfig(HintKnobs):
             raise UserError(f'limit={self.limit}, batch_size={self.batch_size}: expected limit at least 0, '
                             'batch_size at least 1')
 
-# %% ../nbs/81_pretrain.ipynb #1c7e2dcb
+# %% ../nbs/80_run.ipynb #1c7e2dcb
 @dataclass
 class SourceKnobs:
     "What a run reads"
@@ -1367,7 +1367,7 @@ class SourceKnobs:
                                      # is taken if nothing else is named
     mix: list[str] = field(default_factory=list) # several datasets with weights: NAME=WEIGHT NAME=WEIGHT …
 
-# %% ../nbs/81_pretrain.ipynb #dfabcc77
+# %% ../nbs/80_run.ipynb #dfabcc77
 @dataclass
 class TextKnobs:
     "How text becomes tokens"
@@ -1390,7 +1390,7 @@ class TextKnobs:
     shard_size: int = 100_000_000    # tokens per shard file
     workers: int|None = None         # processes that prepare data; None = one per CPU
 
-# %% ../nbs/81_pretrain.ipynb #4d99a10f
+# %% ../nbs/80_run.ipynb #4d99a10f
 @dataclass
 class DataConfig(TextKnobs, SourceKnobs):
     "What to train on, and how it is cut into batches"
@@ -1407,12 +1407,14 @@ class DataConfig(TextKnobs, SourceKnobs):
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
         if (self.dataloader_workers or 0) < 0:
             raise UserError(f'dataloader_workers={self.dataloader_workers}: expected 0 (none) or more')
-        _not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
+        for name in ('tokenizer_samples', 'max_data_size', 'min_chars', 'workers'):
+            value = getattr(self, name)
+            if value is not None and value < 0: raise UserError(f'{name}={value}: expected 0 or more')
         if self.tokenizer_vocab_size < 257:
             raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: '
                             'expected at least 257 (the 256 bytes and <|endoftext|>)')
 
-# %% ../nbs/81_pretrain.ipynb #4952ffb2
+# %% ../nbs/80_run.ipynb #4952ffb2
 @dataclass
 class RunConfig:
     "Everything that determines a training run"
@@ -1421,7 +1423,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/81_pretrain.ipynb #30dbf1eb
+# %% ../nbs/80_run.ipynb #30dbf1eb
 @dataclass
 class PlanConfig:
     "Knobs of `nanogpt-plan`"
