@@ -7,25 +7,27 @@ __all__ = ['COMMANDS', 'ALIASES', 'Chat', 'read_turn', 'chat_loop', 'newest_tune
 
 # %% ../nbs/95_chat.ipynb #bb093a12
 import codecs, html, json, sys
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from fastcore.basics import patch
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from .checkpoint import checkpoints
 from .config import ChatConfig, LIMITS, in_words, nanogpt_chat
 from .core import UserError, atomic_write, printable, set_threads
 from .generate import steps
-from .instructions import TEMPLATES, encode_turns, records_of, template_of, to_turns
+from .instructions import TEMPLATES, Template, encode_turns, records_of, template_of, to_turns
 from .interop import load_run
+from .model import GPT
 from .monitor import RUN_PLACES
 
 # %% ../nbs/95_chat.ipynb #c8a9e04e
 class Chat:
     "A conversation with a tuned model"
     def __init__(self,
-        model, tokenizer,        # tuned together
-        template=None,           # how a chat is written down; None = as the tokenizer says
+        model: GPT, tokenizer: object, # tuned together
+        template: Template|None=None, # how a chat is written down; None = as the tokenizer says
         system: str='',          # system prompt
         seed: int=1337,          # the same seed and the same words give the same answers
         max_new_tokens: int=256, # longest answer
@@ -41,7 +43,9 @@ class Chat:
     @property
     def head(self) -> list[dict]:
         "The system prompt as a turn, if there is one"
-        return [dict(role='system', content=self.system)]*bool(self.system)
+        return _head(self.system)
+
+def _head(system): return [dict(role='system', content=system)] if system else []
 
 # %% ../nbs/95_chat.ipynb #79e97487
 def _usable(template, tokenizer):
@@ -59,7 +63,8 @@ def _usable(template, tokenizer):
 def window(self: Chat) -> tuple[int, list[int]]: # number of the first turn that is shown, ids
     "What the model sees when the last turn is a question: as much of the talk as leaves room for an answer"
     limit = self.model.cfg.block_size
-    most, begin, ids = limit - min(self.max_new_tokens, limit//4), None, None
+    most = limit - min(self.max_new_tokens, limit//4)
+    begin, ids = None, None
     for first in range(len(self.turns) - 1, -1, -2):
         longer = self._ids(self.turns[first:])
         if len(longer) > most: break
@@ -87,22 +92,28 @@ def _end_of_question(self: Chat, most):
 @patch
 def reply(self: Chat,
     text: str, # what the user says
-):
+) -> Iterator[str]:
     "Yield the answer in pieces; the conversation grows by both"
     text = _whole_characters(text).strip()
     if not text: raise UserError('nothing was said: type a question, or /help')
-    before, said, begun = self.turns, '', False
+    before = self.turns
+    said, begun = '', False
     utf8 = codecs.getincrementaldecoder('utf-8')('replace')
     try:
         self.turns = before + [dict(role='user', content=text)]
         begin, ids = self.window()
-        self.note, begun = self._left_out(begin, ids), True
+        self.note = self._left_out(begin, ids)
+        begun = True
         for id in self._drawn(ids):
             piece = utf8.decode(self.tok.token_bytes(id))
             said += piece
             if piece: yield piece
-    except Exception: begun = bool(said); raise
-    finally: self.turns = self.turns + [dict(role='assistant', content=said.strip() or '…')] if begun else before
+    except Exception:
+        begun = bool(said)
+        raise
+    finally:
+        answer = dict(role='assistant', content=said.strip() or '…')
+        self.turns = [*self.turns, answer] if begun else before
 
 @patch
 def say(self: Chat, text: str) -> str:
@@ -120,9 +131,9 @@ def _drawn(self: Chat, ids):
     ends = {self.tok.special_tokens[self.template.end(self.tok)], self.tok.eot_id} - {None}
     seed = self.seed + 1000*self.tries + len(self.turns)
     knobs = dict(stop=ends, seed=seed, tokenizer=self.tok, **self.knobs)
-    for s in steps(self.model, [ids], self.max_new_tokens, **knobs):
-        if s.ids[0] in ends: return
-        yield s.ids[0]
+    for drawn in steps(self.model, [ids], self.max_new_tokens, **knobs):
+        if drawn.ids[0] in ends: return
+        yield drawn.ids[0]
 
 @patch
 def _left_out(self: Chat, begin, ids):
@@ -139,13 +150,16 @@ ALIASES = {}  # another name → name
 
 def _command(usage, meaning):
     "Enter a function into the table of commands"
-    def enter(f): COMMANDS[usage.split()[0][1:]] = usage, meaning, f; return f
+    name = usage.split()[0][1:]
+    def enter(function):
+        COMMANDS[name] = usage, meaning, function
+        return function
     return enter
 
 @patch
 def command(self: Chat,
     line: str, # beginning with a slash
-):
+) -> str|Iterator[str]:
     "What a command answers: a text, or for /retry the pieces of a new answer. `UserError` for an unknown one"
     name, _, rest = line[1:].strip().partition(' ')
     name = ALIASES.get(name, name)
@@ -169,7 +183,7 @@ def _system(self, rest):
 def _check_room(self, system):
     "`UserError` if a system prompt leaves no room for a question"
     limit = self.model.cfg.block_size
-    turns = [dict(role='system', content=system)]*bool(system) + [dict(role='user', content='')]
+    turns = [*_head(system), dict(role='user', content='')]
     if len(encode_turns(turns, self.tok, self.template, reply=True)[0]) >= limit - min(self.max_new_tokens, limit//4):
         raise UserError(f'the system prompt leaves no room for a question in a window of {limit} tokens: shorten it')
 
@@ -292,7 +306,7 @@ ALIASES |= {'?': 'help', 'exit': 'quit'}
 
 # %% ../nbs/95_chat.ipynb #32609f72
 def read_turn(
-    read, # gives the next line for a prompt, as `input` does; EOFError at the end
+    read: Callable, # gives the next line for a prompt, as `input` does; EOFError at the end
 ) -> tuple[str, bool]: # what was said; is it a single line, which may be a command?
     'One question: a line, or several between """ and """'
     line = read('> ').strip()
@@ -305,14 +319,15 @@ def read_turn(
 
 # %% ../nbs/95_chat.ipynb #85532403
 def chat_loop(
-    chat: Chat,  # whom to talk to
-    read=input,  # where questions come from
-    write=None,  # where answers go; None = the terminal, piece by piece
-    tell=None,   # where remarks go; None = standard error
-):
+    chat: Chat,                # whom to talk to
+    read: Callable=input,      # where questions come from
+    write: Callable|None=None, # where answers go; None = the terminal, piece by piece
+    tell: Callable|None=None,  # where remarks go; None = standard error
+) -> None:
     "Talk until /quit or the end of the input"
-    write = write or (lambda s: print(s, end='', flush=True))
-    tell, told = tell or (lambda s: print(s, file=sys.stderr)), ''
+    write = write or partial(print, end='', flush=True)
+    tell = tell or partial(print, file=sys.stderr)
+    told = ''
     while True:
         try:
             _exchange(chat, *_heard(read), write)
@@ -335,6 +350,7 @@ def _exchange(chat, said, line, write):
         if not (words := in_words(e)): raise
         write(f'{printable(words)}\n')
 
+# %% ../nbs/95_chat.ipynb #b74f8cbd
 def _answer(out, write):
     "A text, or pieces as they come"
     if isinstance(out, str): return write(printable(out) + '\n')
@@ -359,7 +375,9 @@ def newest_tuned() -> Path:
                     'nanogpt-finetune --input FILE, or begin with nanogpt-quickstart')
 
 # %% ../nbs/95_chat.ipynb #2e45cb59
-def chat_command(cfg: ChatConfig):
+def chat_command(
+    cfg: ChatConfig, # as resolved
+) -> None:
     "Target of `nanogpt-chat`"
     set_threads(cfg.num_threads)
     if not cfg.run:
@@ -398,9 +416,10 @@ def to_html(self: Chat) -> str:
 # %% ../nbs/95_chat.ipynb #2908a8a2
 class ChatBox:
     "The widgets of a chat: transcript, text box, buttons, system prompt and temperature"
-    def __init__(self, chat):
+    def __init__(self, chat: Chat):
         from ipywidgets import HTML, Button, FloatSlider, Layout, Text, Textarea
-        self.chat, self.log, self.note = chat, HTML(chat.to_html()), HTML()
+        self.chat = chat
+        self.log, self.note = HTML(chat.to_html()), HTML()
         self.system = Text(chat.system, description='system', layout=Layout(width='60%'))
         self.heat = FloatSlider(chat.knobs['temperature'], min=0, max=2, step=.05, description='temperature')
         self.box = Textarea(placeholder='say something', layout=Layout(width='80%', height='4em'))
@@ -409,24 +428,28 @@ class ChatBox:
         self.buttons = {name: Button(description=name) for name in acts}
         for name, act in acts.items(): self.buttons[name].on_click(lambda _, act=act: self.do(act))
 
-    def do(self, act):
+    def do(self, act: Callable) -> None:
         "What a button does, and the page as it is afterwards"
         self.note.value = ''
-        self.chat.system, self.chat.knobs['temperature'] = self.system.value.strip(), self.heat.value
-        try: act(); self.note.value = html.escape(self.chat.note)
+        self.chat.system = self.system.value.strip()
+        self.chat.knobs['temperature'] = self.heat.value
+        try:
+            act()
+            self.note.value = html.escape(self.chat.note)
         except Exception as e:
             if not (words := in_words(e)): raise
             self.note.value = html.escape(words)
         finally: self.log.value = self.chat.to_html()
 
-    def ask(self):
-        text, self.box.value = self.box.value, ''
+    def ask(self) -> None:
+        text = self.box.value
+        self.box.value = ''
         self.show(self.chat.reply(text))
-    def retry(self): self.show(self.chat.command('/retry'))
+    def retry(self) -> None: self.show(self.chat.command('/retry'))
 
 # %% ../nbs/95_chat.ipynb #4020dab8
 @patch
-def show(self: ChatBox, pieces):
+def show(self: ChatBox, pieces: Iterator[str]) -> None:
     "Answer so far, piece by piece"
     said = ''
     for piece in pieces:

@@ -1486,7 +1486,7 @@ class BenchConfig(RaceKnobs):
         if self.equal_time and self.only:
             raise UserError('--equal_time needs another side to take the time from: leave --only out')
 
-# %% ../nbs/92_finetune.ipynb #93b7db52
+# %% ../nbs/94_tuning.ipynb #93b7db52
 @dataclass
 class ExampleKnobs:
     "What `nanogpt-finetune` starts from, and how its examples are written down"
@@ -1514,7 +1514,7 @@ class ExampleKnobs:
     prepare: str|None = None         # only write the encoded examples to this folder, as shards
     shard_size: int = 10_000_000     # tokens per shard
 
-# %% ../nbs/92_finetune.ipynb #c564fec6
+# %% ../nbs/94_tuning.ipynb #c564fec6
 @dataclass
 class RemedyKnobs:
     "Against forgetting, and against large optimiser states"
@@ -1528,7 +1528,7 @@ class RemedyKnobs:
     lora_targets: list[str] = field(
         default_factory=lambda: ['qkv', 'proj', 'up', 'gate', 'down']) # layers that get an adapter
 
-# %% ../nbs/92_finetune.ipynb #aaa6afe3
+# %% ../nbs/94_tuning.ipynb #aaa6afe3
 @dataclass
 class TuneKnobs:
     "How long a fine-tune is, and how fast"
@@ -1551,7 +1551,7 @@ class TuneKnobs:
     tokens_per_step: int = 0         # in its place, as many micro-steps as make so many tokens;
                                      # 0 = as grad_accum_steps says
 
-# %% ../nbs/92_finetune.ipynb #bf86d2ef
+# %% ../nbs/94_tuning.ipynb #bf86d2ef
 @dataclass
 class FinetuneConfig(HintKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
     "Knobs of `nanogpt-finetune`"
@@ -1577,7 +1577,7 @@ class FinetuneConfig(HintKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
 
     def __post_init__(self): _check_tuning(self)
 
-# %% ../nbs/92_finetune.ipynb #c562721f
+# %% ../nbs/94_tuning.ipynb #c562721f
 def _check_tuning(cfg):
     "`UserError` for a `FinetuneConfig` that can't be"
     if cfg.resume and not cfg.checkpoint_path:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PLACES', 'HARMLESS', 'open_data', 'fit_vocabulary', 'imported', 'own_or_named', 'kept_end', 'inexact',
            'saved_settings', 'check_tokenizer', 'Samples', 'EvalLines', 'SaveLines', 'Run', 'run_folder', 'auto_batch',
-           'safe', 'auto_threads', 'make_trainer', 'check_free', 'tell_settings', 'make_room', 'pretrain', 'exit_code',
-           'train_command', 'plan_command']
+           'safe', 'auto_threads', 'make_trainer', 'Earlier', 'check_free', 'tell_settings', 'make_room', 'pretrain',
+           'exit_code', 'train_command', 'plan_command']
 
 # %% ../nbs/80_run.ipynb #d8550ce8
 import hashlib, os, re, shlex, signal, sys, torch
@@ -526,10 +526,10 @@ def _plan(cfg, train, device):
 
 # %% ../nbs/80_run.ipynb #f40eacfe
 @dataclass
-class _Earlier:
+class Earlier:
     "What a run goes on from"
-    ckpt: dict
-    path: Path
+    ckpt: dict    # a checkpoint
+    path: Path    # where it was read
     changed: dict # settings that differ from then: `{name: (old, new)}`
 
 @dataclass
@@ -539,7 +539,7 @@ class _Setup:
     origin: dict                   # where its settings came from
     strategy: SingleDevice         # devices and processes
     folder: Path
-    earlier: _Earlier|None = None  # what it goes on from
+    earlier: Earlier|None = None  # what it goes on from
     weights: dict|None = None      # what it begins with, if these are somebody else's
     room: tuple = ()               # free bytes: for the weights and what belongs to them, for a step
     train: TokenData|None = None
@@ -566,7 +566,7 @@ def _complete(setup):
     setup.cfg, changed = _resumed_config(cfg, _settings_in(ckpt), setup.origin)
     setup.origin = setup.origin | {'vocab_size': 'checkpoint'}
     if _is_tuned(ckpt): ckpt = {k: v for k, v in ckpt.items() if k not in ONLY_TO_RESUME}
-    setup.earlier = _Earlier(ckpt, path, changed)
+    setup.earlier = Earlier(ckpt, path, changed)
 
 # %% ../nbs/80_run.ipynb #c33934ef
 def _check_resume(setup):
