@@ -1435,7 +1435,7 @@ class PlanConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/82_race.ipynb #58c41779
+# %% ../nbs/83_stopwatch.ipynb #58c41779
 @dataclass
 class RaceKnobs:
     "Who races against whom, and for what"
@@ -1457,7 +1457,7 @@ class RaceKnobs:
     ablate: bool = False             # ours also with one ingredient of speedrun taken out at a time
     ingredients: list[str] = field(default_factory=list) # only these ingredients; none = all
 
-# %% ../nbs/82_race.ipynb #dcce7dd2
+# %% ../nbs/83_stopwatch.ipynb #dcce7dd2
 @dataclass
 class BenchConfig(RaceKnobs):
     "Knobs of `nanogpt-bench`"
