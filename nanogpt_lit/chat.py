@@ -457,7 +457,7 @@ def show(self: ChatBox, pieces: Iterator[str]) -> None:
         self.log.value = self.chat.to_html() + _bubble('assistant', said)
 
 @patch
-def layout(self: ChatBox):
+def layout(self: ChatBox) -> object:
     from ipywidgets import HBox, VBox
     send, retry, undo, new = self.buttons.values()
     asking = HBox([self.box, VBox([send, retry])])
