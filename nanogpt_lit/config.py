@@ -1401,7 +1401,7 @@ class EvalConfig(HintKnobs):
             raise UserError(f'limit={self.limit}, batch_size={self.batch_size}: expected limit at least 0, '
                             'batch_size at least 1')
 
-# %% ../nbs/81_pretrain.ipynb #1c7e2dcb
+# %% ../nbs/80_run.ipynb #1c7e2dcb
 @dataclass
 class SourceKnobs:
     "What a run reads"
@@ -1420,7 +1420,7 @@ class SourceKnobs:
                                      # is taken if nothing else is named
     mix: list[str] = field(default_factory=list) # several datasets with weights: NAME=WEIGHT NAME=WEIGHT …
 
-# %% ../nbs/81_pretrain.ipynb #dfabcc77
+# %% ../nbs/80_run.ipynb #dfabcc77
 @dataclass
 class TextKnobs:
     "How text becomes tokens"
@@ -1443,7 +1443,7 @@ class TextKnobs:
     shard_size: int = 100_000_000    # tokens per shard file
     workers: int|None = None         # processes that prepare data; None = one per CPU
 
-# %% ../nbs/81_pretrain.ipynb #4d99a10f
+# %% ../nbs/80_run.ipynb #4d99a10f
 @dataclass
 class DataConfig(TextKnobs, SourceKnobs):
     "What to train on, and how it is cut into batches"
@@ -1460,12 +1460,14 @@ class DataConfig(TextKnobs, SourceKnobs):
         if self.shard_size < 1: raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
         if (self.dataloader_workers or 0) < 0:
             raise UserError(f'dataloader_workers={self.dataloader_workers}: expected 0 (none) or more')
-        _not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
+        for name in ('tokenizer_samples', 'max_data_size', 'min_chars', 'workers'):
+            value = getattr(self, name)
+            if value is not None and value < 0: raise UserError(f'{name}={value}: expected 0 or more')
         if self.tokenizer_vocab_size < 257:
             raise UserError(f'tokenizer_vocab_size={self.tokenizer_vocab_size}: '
                             'expected at least 257 (the 256 bytes and <|endoftext|>)')
 
-# %% ../nbs/81_pretrain.ipynb #4952ffb2
+# %% ../nbs/80_run.ipynb #4952ffb2
 @dataclass
 class RunConfig:
     "Everything that determines a training run"
@@ -1474,7 +1476,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/81_pretrain.ipynb #30dbf1eb
+# %% ../nbs/80_run.ipynb #30dbf1eb
 @dataclass
 class PlanConfig:
     "Knobs of `nanogpt-plan`"
@@ -1486,7 +1488,7 @@ class PlanConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
     train: TrainConfig = field(default_factory=TrainConfig)  # the loop
 
-# %% ../nbs/82_race.ipynb #58c41779
+# %% ../nbs/83_stopwatch.ipynb #58c41779
 @dataclass
 class RaceKnobs:
     "Who races against whom, and for what"
@@ -1508,7 +1510,7 @@ class RaceKnobs:
     ablate: bool = False             # ours also with one ingredient of speedrun taken out at a time
     ingredients: list[str] = field(default_factory=list) # only these ingredients; none = all
 
-# %% ../nbs/82_race.ipynb #dcce7dd2
+# %% ../nbs/83_stopwatch.ipynb #dcce7dd2
 @dataclass
 class BenchConfig(RaceKnobs):
     "Knobs of `nanogpt-bench`"
@@ -1537,7 +1539,7 @@ class BenchConfig(RaceKnobs):
         if self.equal_time and self.only:
             raise UserError('--equal_time needs another side to take the time from: leave --only out')
 
-# %% ../nbs/92_finetune.ipynb #93b7db52
+# %% ../nbs/94_tuning.ipynb #93b7db52
 @dataclass
 class ExampleKnobs:
     "What `nanogpt-finetune` starts from, and how its examples are written down"
@@ -1565,7 +1567,7 @@ class ExampleKnobs:
     prepare: str|None = None         # only write the encoded examples to this folder, as shards
     shard_size: int = 10_000_000     # tokens per shard
 
-# %% ../nbs/92_finetune.ipynb #c564fec6
+# %% ../nbs/94_tuning.ipynb #c564fec6
 @dataclass
 class RemedyKnobs:
     "Against forgetting, and against large optimiser states"
@@ -1579,7 +1581,7 @@ class RemedyKnobs:
     lora_targets: list[str] = field(
         default_factory=lambda: ['qkv', 'proj', 'up', 'gate', 'down']) # layers that get an adapter
 
-# %% ../nbs/92_finetune.ipynb #aaa6afe3
+# %% ../nbs/94_tuning.ipynb #aaa6afe3
 @dataclass
 class TuneKnobs:
     "How long a fine-tune is, and how fast"
@@ -1602,7 +1604,7 @@ class TuneKnobs:
     tokens_per_step: int = 0         # in its place, as many micro-steps as make so many tokens;
                                      # 0 = as grad_accum_steps says
 
-# %% ../nbs/92_finetune.ipynb #bf86d2ef
+# %% ../nbs/94_tuning.ipynb #bf86d2ef
 @dataclass
 class FinetuneConfig(HintKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
     "Knobs of `nanogpt-finetune`"
@@ -1628,7 +1630,7 @@ class FinetuneConfig(HintKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
 
     def __post_init__(self): _check_tuning(self)
 
-# %% ../nbs/92_finetune.ipynb #c562721f
+# %% ../nbs/94_tuning.ipynb #c562721f
 def _check_tuning(cfg):
     "`UserError` for a `FinetuneConfig` that can't be"
     if cfg.resume and not cfg.checkpoint_path:

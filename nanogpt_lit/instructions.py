@@ -25,6 +25,10 @@ from .reading import CHAT_TOKENS, FORMATS, Marker, checked_record, detect, file_
 from .reading import records_of, turns_of
 from .tokens import visible
 
+# %% ../nbs/90_instructions.ipynb #74849539
+from collections.abc import Iterable
+from .loader import TokenData
+
 # %% ../nbs/90_instructions.ipynb #ddc76390
 EMPTY = dict(system='an empty system prompt', user='an empty prompt', assistant='an empty response')
 
@@ -203,7 +207,7 @@ class Template:
     jinja: str      # for transformers and others; it trims what is said
     specials: tuple # special tokens that it needs, besides the end-of-text token
 
-    def end(self, tokenizer) -> str:
+    def end(self, tokenizer: object) -> str:
         return '<|im_end|>' if self.name == 'chatml' else tokenizer.decode([tokenizer.eot_id])
 
 TEMPLATES = {t.name: t for t in (
@@ -217,26 +221,27 @@ TEMPLATES = {t.name: t for t in (
 @patch
 def pieces(self: Template,
     turns: list[dict],      # with `role` and `content`
-    tokenizer,              # whose end-of-text token is used
+    tokenizer: object,      # whose end-of-text token is used
     reply: bool=False,      # end where the assistant's answer would begin
-) -> list: # of (text or `Marker`, is the model to learn it?)
+) -> list[tuple]: # of (text or `Marker`, is the model to learn it?)
     "A conversation in pieces"
-    out = []
-    for t in turns + [dict(role='assistant', content=None)]*reply:
-        answers, said = t['role'] == 'assistant', t['content']
-        learn = answers and t.get('learn', True)
-        if self.name == 'chatml': out += [(Marker('<|im_start|>'), False), (t['role'] + '\n', False)]
-        else: out.append((f'### {t["role"].capitalize()}:\n', False))
+    chatml, written = self.name == 'chatml', []
+    if reply: turns = [*turns, dict(role='assistant', content=None)]
+    for turn in turns:
+        answers, said = turn['role'] == 'assistant', turn['content']
+        learn = answers and turn.get('learn', True)
+        if chatml: written += [(Marker('<|im_start|>'), False), (turn['role'] + '\n', False)]
+        else: written.append((f'### {turn["role"].capitalize()}:\n', False))
         if said is None: break
-        out.append((said.strip(), learn))
-        if self.name == 'chatml' or answers: out.append((Marker(self.end(tokenizer)), learn))
-        out.append(('\n' if self.name == 'chatml' else '\n\n', False))
-    return out
+        written.append((said.strip(), learn))
+        if chatml or answers: written.append((Marker(self.end(tokenizer)), learn))
+        written.append(('\n' if chatml else '\n\n', False))
+    return written
 
 # %% ../nbs/90_instructions.ipynb #bd7dd4de
 def encode_turns(
     turns: list[dict],   # one conversation
-    tokenizer,           # with the template's special tokens
+    tokenizer: object,   # with the template's special tokens
     template: Template,  # how to write it down
     reply: bool=False,   # end where the answer would begin
 ) -> tuple[list[int], list[bool]]: # ids, and which of them the model is to learn
@@ -255,8 +260,9 @@ def encode_turns(
 
 # %% ../nbs/90_instructions.ipynb #1d09bf9c
 def mask_html(
-    tokenizer, # of the ids
-    ids, mask, # tokens, and which of them the model learns
+    tokenizer: object,    # of the ids
+    ids: Iterable[int],   # tokens,
+    mask: Iterable[bool], # and which of them the model learns
 ) -> str:
     "Tokens as HTML: learned ones green, the others grey"
     def span(i, learn):
@@ -267,25 +273,25 @@ def mask_html(
 
 # %% ../nbs/90_instructions.ipynb #b4db028d
 def with_template(
-    tokenizer,           # BPE tokenizer
+    tokenizer: object,      # BPE tokenizer
     template: str='chatml', # name of a template
-):
+) -> object:
     "The tokenizer with the template and the special tokens that it needs. `UserError` where that can't be"
     if template not in TEMPLATES:
         raise UserError(f'template {template!r} is unknown: expected {" or ".join(TEMPLATES)}')
-    t = TEMPLATES[template]
+    wanted = TEMPLATES[template]
     if not hasattr(tokenizer, 'add_special'):
         raise UserError('a vocabulary of characters has no special tokens, so it cannot mark who speaks or where '
                         'an answer ends: fine-tune a model that was pretrained with --tokenizer bpe (or gpt2)')
-    if not t.specials and tokenizer.eot_id is None:
+    if not wanted.specials and tokenizer.eot_id is None:
         raise UserError('the template plain needs an end-of-text token, and this tokenizer has none: use chatml')
-    out = tokenizer.add_special(t.specials) if t.specials else tokenizer
-    out.chat_template = t.jinja
-    return out
+    with_specials = tokenizer.add_special(wanted.specials) if wanted.specials else tokenizer
+    with_specials.chat_template = wanted.jinja
+    return with_specials
 
 # %% ../nbs/90_instructions.ipynb #cd3a4949
 def template_of(
-    tokenizer, # perhaps with a chat template
+    tokenizer: object, # perhaps with a chat template
 ) -> Template|None:
     "The template that a tokenizer carries. `UserError` if it is one that we can't render"
     if not (theirs := getattr(tokenizer, 'chat_template', None)): return None
@@ -301,7 +307,7 @@ def template_of(
 # %% ../nbs/90_instructions.ipynb #0d86dff5
 def fit_turns(
     turns: list[dict],   # one conversation
-    tokenizer, template, # how it is encoded
+    tokenizer: object, template: Template, # how it is encoded
     limit: int,          # most ids: block_size + 1, as the last is predicted only
     truncate: Literal['end', 'start', 'drop']='end', # what to do with longer ones
 ) -> tuple[list, list, str]: # ids, mask, and what happened: '', 'shortened', or why it is left out
@@ -309,15 +315,16 @@ def fit_turns(
     ids, mask = encode_turns(turns, tokenizer, template)
     if len(ids) <= limit: return ids, mask, ''
     if truncate == 'drop': return [], [], 'longer than the context'
-    head, rest = (turns[:1], turns[1:]) if turns[0]['role'] == 'system' else ([], turns)
-    if truncate == 'start': ids, mask = _newest_exchanges(head, rest, tokenizer, template, limit)
+    if truncate == 'start': ids, mask = _newest_exchanges(turns, tokenizer, template, limit)
     ids, mask = ids[:limit], mask[:limit]
     if not any(mask): return [], [], 'the question alone is longer than the context'
     return ids, mask, 'shortened'
 
 # %% ../nbs/90_instructions.ipynb #e3ef7560
-def _newest_exchanges(head, rest, tokenizer, template, limit):
-    "The ids and mask of as many of the last exchanges as fit, and in any case of the last one"
+def _newest_exchanges(turns, tokenizer, template, limit):
+    "The ids and mask of as many of the last exchanges as fit, and in any case of the last one; a system prompt stays"
+    n_head = 1 if turns[0]['role'] == 'system' else 0
+    head, rest = turns[:n_head], turns[n_head:]
     for first in range(len(rest) - 2, -1, -2):
         longer = encode_turns(head + rest[first:], tokenizer, template)
         if first < len(rest) - 2 and len(longer[0]) > limit: break
@@ -332,13 +339,16 @@ class Examples:
     mask: np.ndarray  # bool: which of them the model learns
     ends: np.ndarray  # int64: where each example ends
 
-    def __len__(self): return len(self.ends)
+    def __len__(self) -> int: return len(self.ends)
     @property
-    def begins(self): return np.append(0, self.ends[:-1])
+    def begins(self) -> np.ndarray: return np.append(0, self.ends[:-1])
     @property
-    def lengths(self): return np.diff(self.ends, prepend=0)
-    def __getitem__(self, i): return self.ids[self.begins[i]:self.ends[i]], self.mask[self.begins[i]:self.ends[i]]
-    def select(self, keep):
+    def lengths(self) -> np.ndarray: return np.diff(self.ends, prepend=0)
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        "Ids and mask of an example"
+        here = slice(self.begins[i], self.ends[i])
+        return self.ids[here], self.mask[here]
+    def select(self, keep: Iterable[int]) -> 'Examples':
         "The examples with these numbers"
         parts = [self[int(i)] for i in keep]
         ids, masks = zip(*parts)
@@ -347,7 +357,7 @@ class Examples:
 # %% ../nbs/90_instructions.ipynb #610d561f
 def encode_examples(
     conversations: Conversations, # read and checked; what is too long is added to its `dropped`
-    tokenizer, template,          # how they are written down
+    tokenizer: object, template: Template, # how they are written down
     block_size: int,              # the model's window
     truncate: str='end',          # as in `fit_turns`
 ) -> Examples:
@@ -357,7 +367,9 @@ def encode_examples(
         ids, mask, what = fit_turns(turns, tokenizer, template, block_size + 1, truncate)
         if what == 'shortened': conversations.shortened += 1
         elif what: conversations.drop(what, conversations.places[n - 1] if conversations.places else f'conversation {n}')
-        if ids: rows.append(ids); masks.append(mask)
+        if ids:
+            rows.append(ids)
+            masks.append(mask)
     if not rows:
         raise UserError(f'every conversation is longer than the context of {block_size} tokens: '
                         'use a model with a larger block_size')
@@ -414,9 +426,9 @@ def split_examples(
 
 # %% ../nbs/90_instructions.ipynb #56f949ba
 def save_examples(
-    folder,                # to make, or prepared instructions to replace
+    folder: str|Path,      # to make, or prepared instructions to replace
     splits: dict,          # name → `Examples`
-    tokenizer,             # saved beside them
+    tokenizer: object,     # saved beside them
     template: Template,    # noted
     shard_size: int=10**7, # tokens per file
 ) -> Path:
@@ -440,7 +452,7 @@ _SHARD = dict(tokens=COUNT, examples=COUNT, files=dict(bin=_FILE, mask=_FILE, en
 _META = dict(format=one_of(_FORMAT), dtype=one_of('<u2', '<u4'), template=TEXT, tokenizer=DIGEST, splits={...: [_SHARD]})
 
 def is_prepared(
-    folder, # perhaps made by `save_examples`
+    folder: str|Path, # perhaps made by `save_examples`
 ) -> bool:
     "Does a folder hold prepared instructions?"
     meta = Path(folder)/'meta.json'
@@ -478,7 +490,9 @@ def _unfinished(folder):
     tagged = [(p, m[1][1:]) for p in folder.iterdir() if (m := _NAMES.fullmatch(p.name)) and m[1] and p.is_file()]
     return {p.name for p, tag in tagged if sha256_file(p).startswith(tag)} | {p.name for p in leftovers(folder)}
 
-def may_replace(folder) -> set: # names of the files that are ours
+def may_replace(
+    folder: str|Path, # where prepared instructions are to go
+) -> set[str]: # names of the files that are ours
     "`UserError` unless prepared instructions may be written to this folder"
     folder = Path(folder)
     if folder.is_symlink(): raise UserError(f'{folder} is a link: name the folder itself')
@@ -496,15 +510,16 @@ def may_replace(folder) -> set: # names of the files that are ours
     return ours
 
 # %% ../nbs/90_instructions.ipynb #7a8f8e70
-def _write_shards(folder, split, e, dtype, shard_size):
+def _write_shards(folder, split, examples, dtype, shard_size):
     "Write the shards of a split; yields what the manifest says of each"
-    cuts = np.searchsorted(e.ends, np.arange(shard_size, len(e.ids), shard_size), 'right')
-    for k, (a, b) in enumerate(zip([0, *cuts], [*cuts, len(e)])):
-        if a == b: continue
-        lo, hi, stem = int(e.begins[a]), int(e.ends[b - 1]), f'{split}_{k:06d}'
-        arrays = dict(bin=e.ids[lo:hi].astype(dtype), mask=e.mask[lo:hi].astype('u1'), ends=e.ends[a:b].astype('<i8') - lo)
-        files = {kind: _write_tagged(folder, stem, kind, array.tobytes()) for kind, array in arrays.items()}
-        yield dict(tokens=hi - lo, examples=int(b - a), files=files)
+    ids, mask, ends = examples.ids, examples.mask, examples.ends
+    cuts = np.searchsorted(ends, np.arange(shard_size, len(ids), shard_size), 'right')
+    for k, (first, after) in enumerate(zip([0, *cuts], [*cuts, len(examples)])):
+        if first == after: continue
+        begin, end = int(examples.begins[first]), int(ends[after - 1])
+        arrays = dict(bin=ids[begin:end].astype(dtype), mask=mask[begin:end].astype('u1'), ends=ends[first:after].astype('<i8') - begin)
+        files = {kind: _write_tagged(folder, f'{split}_{k:06d}', kind, array.tobytes()) for kind, array in arrays.items()}
+        yield dict(tokens=end - begin, examples=int(after - first), files=files)
 
 def _write_tagged(folder, stem, kind, data):
     "Write a file that has its checksum in its name"
@@ -516,9 +531,9 @@ def _write_tagged(folder, stem, kind, data):
 
 # %% ../nbs/90_instructions.ipynb #d7dd79ad
 def load_examples(
-    folder,         # from `save_examples`
-    tokenizer=None, # of the model, which must be the same
-    template: Template=None, # the same for the way a chat is written down
+    folder: str|Path,              # from `save_examples`
+    tokenizer: object=None,        # of the model, which must be the same
+    template: Template|None=None,  # the same for the way a chat is written down
 ) -> dict: # name → `Examples`
     "Prepared examples, memory-mapped if a split is one file. `UserError` if damaged or another vocabulary's"
     folder = Path(folder)
@@ -590,7 +605,7 @@ def _packed(self: ChatPlan):
 
 # %% ../nbs/90_instructions.ipynb #943c97ec
 @patch
-def places(self: ChatPlan, p):
+def places(self: ChatPlan, p: np.ndarray) -> np.ndarray:
     "int64: numbers of rows, each once per epoch"
     epoch, place = np.divmod(np.asarray(p, np.int64), self.n_windows)
     rows = np.arange(self.n_windows, dtype=np.uint64)
@@ -601,18 +616,21 @@ def places(self: ChatPlan, p):
 # %% ../nbs/90_instructions.ipynb #3f312226
 @patch
 def fetch(self: ChatPlan,
-    places, # numbers of rows
+    places: np.ndarray, # numbers of rows
 ) -> tuple: # x_BT, y_BT, mask_BT, segments_BT (-1: padding)
     "Inputs, targets, which targets count, and which example each position belongs to"
     B, T = len(places), self.block_size
     x, y = np.zeros((2, B, T), np.int64)
     mask, segments = np.zeros((B, T), bool), np.full((B, T), -1)
-    for b, w in enumerate(places):
-        at = 0
-        for s, i in enumerate(self.rows[w]):
+    for row, place in enumerate(places):
+        begin = 0
+        for segment, i in enumerate(self.rows[place]):
             ids, learn = self.data[i]
-            here = b, slice(at, at := at + len(ids) - 1)
-            x[here], y[here], mask[here], segments[here] = ids[:-1], ids[1:], learn[1:], s
+            end = begin + len(ids) - 1
+            here = row, slice(begin, end)
+            x[here], y[here] = ids[:-1], ids[1:]
+            mask[here], segments[here] = learn[1:], segment
+            begin = end
     return tuple(map(torch.from_numpy, (x, y, mask, segments)))
 
 # %% ../nbs/90_instructions.ipynb #5153cc28
@@ -633,13 +651,14 @@ class ReplayPlan(MixedPlan):
         self.cards = _deal([1 - share, share], self.deck)
         self.batch_size, self.block_size, self.seed = chat.batch_size, chat.block_size, chat.seed
         self.sampling = 'epoch'
-        self.n_windows, self._cache = int(chat.n_windows/(1 - share)), (0, np.empty(0, np.int64))
+        self.n_windows = int(chat.n_windows/(1 - share))
+        self._cache = (0, np.empty(0, np.int64))
 
 def with_replay(
     chat: ChatPlan,   # the examples
-    data,             # pretraining `TokenData`
+    data: TokenData,  # pretraining text
     share: float=.1,  # of the rows
-):
+) -> BatchPlan:
     "A plan in which a share of the rows is pretraining text"
     if not 0 <= share < 1: raise UserError(f'replay={share}: expected a share from 0 to below 1')
     if not share: return chat

@@ -8,6 +8,7 @@ __all__ = ['TARGETS', 'LoRALinear', 'LoRAConfig', 'add_lora', 'adapters', 'grow_
 
 # %% ../nbs/91_lora.ipynb #935e41ba
 import json, math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from .core import COUNT, DIGEST, NUMBER, TEXT, UserError, atomic_write, check_writable, read_json
 from .checkpoint import checksum
 from .interop import folded, save_safe
+from .model import GPT
 
 # %% ../nbs/91_lora.ipynb #bee7d96d
 class LoRALinear(nn.Linear):
@@ -35,9 +37,10 @@ class LoRALinear(nn.Linear):
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))        # as nn.Linear initialises its own weight
-        self.scale, self.drop, self.enabled = alpha/rank, nn.Dropout(dropout), True
+        self.scale, self.drop = alpha/rank, nn.Dropout(dropout)
+        self.enabled = True
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.linear(x, self.weight, self.bias)
         if not self.enabled: return y
         return y + self.scale*F.linear(F.linear(self.drop(x), self.lora_A), self.lora_B)
@@ -63,39 +66,40 @@ class LoRAConfig:
         if odd := [t for t in self.targets if t not in TARGETS]:
             raise UserError(f'target {odd[0]!r} is unknown: expected some of {", ".join(TARGETS)}')
 
+# %% ../nbs/91_lora.ipynb #e020c785
 def add_lora(
-    model,           # a `GPT`, changed in place
-    rank: int=8,     # r
-    alpha: float=None, # the addition is scaled by alpha/rank; None = 2·rank
+    model: GPT,        # changed in place
+    rank: int=8,       # r
+    alpha: float|None=None, # the addition is scaled by alpha/rank; None = 2·rank
     dropout: float=0., # of the adapters' input
-    targets=TARGETS, # names of the layers that get an adapter
-    new_ids=(),      # token ids whose rows of the tables learn as well
-):
+    targets: Iterable[str]=TARGETS, # names of the layers that get an adapter
+    new_ids: Iterable[int]=(), # token ids whose rows of the tables learn as well
+) -> GPT:
     "Freeze a model and put adapters on its linear layers. Returns the model. `UserError` if no layer has such a name"
     cfg = LoRAConfig(rank, alpha, dropout, targets, new_ids)
     if adapters(model): raise UserError('the model has adapters already: merge_lora(model) first')
-    found = [(parent, name, m) for parent in model.blocks.modules() for name, m in parent.named_children()
-             if isinstance(m, nn.Linear) and name in cfg.targets]
+    found = [(parent, name, layer) for parent in model.blocks.modules() for name, layer in parent.named_children()
+             if isinstance(layer, nn.Linear) and name in cfg.targets]
     if not found: raise UserError(f'the model has none of the layers {", ".join(cfg.targets)}')
     model.requires_grad_(False)
-    for parent, name, m in found:
-        setattr(parent, name, LoRALinear(m, cfg.rank, cfg.alpha, cfg.dropout).train(m.training))
+    for parent, name, layer in found:
+        setattr(parent, name, LoRALinear(layer, cfg.rank, cfg.alpha, cfg.dropout).train(layer.training))
     if cfg.new_ids: _free_rows(model, cfg.new_ids)
     model.lora = cfg
     return model
 
 # %% ../nbs/91_lora.ipynb #7b0c5ca6
-def adapters(model) -> dict[str, LoRALinear]:
+def adapters(model: GPT) -> dict[str, LoRALinear]:
     "The adapted layers by name"
-    return {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear)}
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
 
 # %% ../nbs/91_lora.ipynb #2da46697
 @torch.no_grad()
 def grow_vocab(
-    model,           # a `GPT`, changed in place
+    model: GPT,      # changed in place
     n: int,          # ids it should have
-    known: int=None, # so many of its ids mean something already; None = all
-):
+    known: int|None=None, # so many of its ids mean something already; None = all
+) -> GPT:
     "Give a model further token ids, each beginning as the mean of the known ones. Returns it"
     known = min(known or model.cfg.vocab_size, model.cfg.vocab_size)
     if n <= known: return model
@@ -105,7 +109,8 @@ def grow_vocab(
     tied, size = model.cfg.tie_embeddings, max(n, model.cfg.vocab_size)
     model.cfg = replace(model.cfg, vocab_size=size)
     model.wte = nn.Embedding.from_pretrained(grown(model.wte.weight), freeze=False)
-    model.head.weight, model.head.out_features = model.wte.weight if tied else grown(model.head.weight), size
+    model.head.weight = model.wte.weight if tied else grown(model.head.weight)
+    model.head.out_features = size
     return model
 
 # %% ../nbs/91_lora.ipynb #b575730e
@@ -116,7 +121,7 @@ class LoRAEmbedding(nn.Embedding):
         self.weight, self.lora_rows, self.enabled = base.weight, rows, True
         self.register_buffer('lora_ids', ids)
 
-    def forward(self, ids):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
         x = super().forward(ids)
         if not self.enabled: return x
         return x + (ids[..., None] == self.lora_ids).to(x.dtype) @ self.lora_rows
@@ -129,7 +134,7 @@ class LoRAHead(nn.Linear):
         self.weight, self.lora_rows, self.enabled = base.weight, rows, True
         self.register_buffer('lora_ids', ids)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = super().forward(x)
         return y.index_add(-1, self.lora_ids, F.linear(x, self.lora_rows).to(y.dtype)) if self.enabled else y
 
@@ -143,57 +148,69 @@ def _free_rows(model, ids):
 # %% ../nbs/91_lora.ipynb #a79cda3b
 @torch.no_grad()
 def merge_lora(
-    model, # with adapters, changed in place
-):
+    model: GPT, # with adapters, changed in place
+) -> GPT:
     "Add the adapters into the weights and remove them; everything can be trained again. Returns the model"
     if not adapters(model): return model
     weights = folded(model.state_dict(), model.lora.alpha/model.lora.rank)
-    for name, m in [(n, m) for n, m in model.named_modules() if hasattr(m, 'enabled')]:
-        W, table = nn.Parameter(weights[f'{name}.weight']), isinstance(m, nn.Embedding)
-        plain = nn.Embedding(*W.shape, device='meta') if table else nn.Linear(*W.T.shape, device='meta')
-        plain.weight = W
-        if not table: plain.bias = m.bias
+    adapted = [(name, layer) for name, layer in model.named_modules() if hasattr(layer, 'enabled')]
+    for name, layer in adapted:
         parent, _, last = name.rpartition('.')
-        setattr(model.get_submodule(parent), last, plain.train(m.training))
+        plain = _plain(layer, nn.Parameter(weights[f'{name}.weight']))
+        setattr(model.get_submodule(parent), last, plain.train(layer.training))
     if model.cfg.tie_embeddings: model.head.weight = model.wte.weight
     model.lora = None
     return model.requires_grad_(True)
 
+def _plain(layer, weight):
+    "A layer of torch's own with this weight, in the place of an adapted one"
+    if isinstance(layer, nn.Embedding):
+        plain = nn.Embedding(*weight.shape, device='meta')
+    else:
+        plain = nn.Linear(*weight.T.shape, device='meta')
+        plain.bias = layer.bias
+    plain.weight = weight
+    return plain
+
 # %% ../nbs/91_lora.ipynb #6e02873e
 @contextmanager
-def lora_off(model):
+def lora_off(
+    model: GPT, # with adapters
+) -> Iterator[GPT]:
     "Inside this block the model is its own base"
-    parts = [m for m in model.modules() if hasattr(m, 'enabled')]
-    for m in parts: m.enabled = False
+    adapted = [layer for layer in model.modules() if hasattr(layer, 'enabled')]
+    for layer in adapted: layer.enabled = False
     try: yield model
     finally:
-        for m in parts: m.enabled = True
+        for layer in adapted: layer.enabled = True
 
 # %% ../nbs/91_lora.ipynb #4cf84374
 def _is_adapter(name): return name.rpartition('.')[2].startswith('lora_')
 
-def base_checksum(model) -> str:
+def base_checksum(model: GPT) -> str:
     "The checksum of a model's weights, adapters left out"
     return checksum({k: v for k, v in model.state_dict().items() if not _is_adapter(k)})
 
 def save_adapter(
-    model,  # with adapters
-    folder, # to write, made if need be
+    model: GPT,       # with adapters
+    folder: str|Path, # to write, made if need be
 ) -> Path:
     "Write the adapters alone. `UserError` if there are none"
     if not adapters(model): raise UserError('the model has no adapters: add_lora(model) first')
     folder = check_writable(folder)
-    save_safe({k: v.detach().cpu().clone() for k, v in model.state_dict().items() if _is_adapter(k)}, folder/'adapter.safetensors')
-    atomic_write(folder/'adapter.json', json.dumps(asdict(model.lora) | dict(base=base_checksum(model)), indent=1))
+    weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items() if _is_adapter(k)}
+    settings = asdict(model.lora) | dict(base=base_checksum(model))
+    save_safe(weights, folder/'adapter.safetensors')
+    atomic_write(folder/'adapter.json', json.dumps(settings, indent=1))
     return folder
 
 # %% ../nbs/91_lora.ipynb #653834ad
 _SETTINGS = {'rank': COUNT, 'alpha': NUMBER, 'dropout': NUMBER, 'targets': [TEXT], 'new_ids': [COUNT], 'base': DIGEST}
 
 def load_adapter(
-    model,  # the base, changed in place
-    folder, # from `save_adapter`
-):
+    model: GPT,       # the base, changed in place
+    folder: str|Path, # from `save_adapter`
+) -> GPT:
     "Put saved adapters on a model. Returns it. `UserError` if they are damaged or made for another base"
     folder = Path(folder)
     told = read_json(folder/'adapter.json', _SETTINGS, 'copy the folder again')

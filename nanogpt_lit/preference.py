@@ -18,10 +18,12 @@ from .optim import clip_grad_norm, lr_factor, make_optimizers, set_lr
 
 # %% ../nbs/93_preference.ipynb #06f18dea
 def dpo_loss(
-    chosen_B, rejected_B,         # ln π of the two answers
-    ref_chosen_B, ref_rejected_B, # the same by the reference
+    chosen_B: torch.Tensor,       # ln π of the better answer,
+    rejected_B: torch.Tensor,     # and of the worse one
+    ref_chosen_B: torch.Tensor,   # the same by the reference
+    ref_rejected_B: torch.Tensor,
     beta: float=.1,               # the leash: large = stay close to the reference
-) -> tuple: # loss, margin_B
+) -> tuple[torch.Tensor, torch.Tensor]: # loss, margin_B
     "The loss of DPO, and by how much the chosen answer's implied reward is ahead (Rafailov et al. 2023, equation 7)"
     margin_B = beta*((chosen_B - ref_chosen_B) - (rejected_B - ref_rejected_B))
     return -F.logsigmoid(margin_B).mean(), margin_B
@@ -35,17 +37,17 @@ class Pair:
     rejected: str
 
 def read_pairs(
-    path, # a file of records `{prompt, chosen, rejected}`, of any kind that `records_of` reads
+    path: str|Path, # a file of records `{prompt, chosen, rejected}`, of any kind that `records_of` reads
 ) -> list[Pair]:
     "The pairs in a file. `UserError` counts the records that are none, by reason and place"
-    out, bad = [], Conversations()
+    pairs, bad = [], Conversations()
     for where, record in records_of(path):
-        try: out.append(_pair(record))
+        try: pairs.append(_pair(record))
         except ValueError as e: bad.drop(str(e) if record is not None else 'not valid JSON', where)
     if bad.dropped:
         raise UserError(f'{path} has {"; ".join(bad.report())}: expected prompt, chosen and rejected, each a text that is not empty')
-    if not out: raise UserError(f'{path} holds no pairs: expected records with prompt, chosen and rejected')
-    return out
+    if not pairs: raise UserError(f'{path} holds no pairs: expected records with prompt, chosen and rejected')
+    return pairs
 
 def _pair(record):
     "A record as a pair. `ValueError` says in a few words what is wrong with it"
@@ -56,14 +58,14 @@ def _pair(record):
 # %% ../nbs/93_preference.ipynb #047c7a4d
 def pair_rows(
     pairs: list[Pair],
-    tokenizer, template, # how a chat is written down
+    tokenizer: object, template: Template, # how a chat is written down
     block_size: int,     # the model's window
-) -> list: # (ids, mask), chosen and rejected in turn
+) -> list[tuple]: # (ids, mask), chosen and rejected in turn
     "The two conversations of each pair as tokens. `UserError` if one is too long"
     rows = []
-    for n, p in enumerate(pairs, 1):
-        for said in (p.chosen, p.rejected):
-            turns = check_turns([dict(role='user', content=p.prompt), dict(role='assistant', content=said)])
+    for n, pair in enumerate(pairs, 1):
+        for said in (pair.chosen, pair.rejected):
+            turns = check_turns([dict(role='user', content=pair.prompt), dict(role='assistant', content=said)])
             ids, mask = encode_turns(turns, tokenizer, template)
             if len(ids) > block_size + 1:
                 raise UserError(f'pair {n} has {len(ids)} tokens, the model sees {block_size}: leave it out, '
@@ -73,8 +75,8 @@ def pair_rows(
 
 # %% ../nbs/93_preference.ipynb #ceff0a3f
 def answer_logprobs(
-    model,     # a `GPT`
-    rows,      # from `pair_rows`
+    model: GPT,
+    rows: list[tuple], # from `pair_rows`
 ) -> torch.Tensor: # logp_B
     "ln π of the answer in each row"
     T, device = max(len(ids) for ids, _ in rows) - 1, model.wte.weight.device
@@ -88,8 +90,8 @@ def answer_logprobs(
 
 # %% ../nbs/93_preference.ipynb #c9f12787
 def dpo_tune(
-    model,               # a tuned `GPT`, changed in place
-    tokenizer, template, # how a chat is written down
+    model: GPT,          # tuned, changed in place
+    tokenizer: object, template: Template, # how a chat is written down
     pairs: list[Pair],   # what is preferred
     steps: int=50,       # optimizer steps
     batch_size: int=8,   # pairs per step
@@ -102,25 +104,37 @@ def dpo_tune(
         if not 0 < value < math.inf: raise UserError(f'{name}={value}: expected a number above 0')
     if not pairs: raise UserError('there are no pairs: expected at least one')
     rows = pair_rows(pairs, tokenizer, template, model.cfg.block_size)
-    parts = [rows[k:k + 2*batch_size] for k in range(0, len(rows), 2*batch_size)]
-    with torch.no_grad(): ref = torch.cat([answer_logprobs(model.eval(), o) for o in parts]).view(-1, 2)
+    ref_P2 = _reference(model.eval(), rows, 2*batch_size)
     cfg = OptimConfig(learning_rate=learning_rate, weight_decay=0., warmup_steps=min(5, steps//4))
-    opts, records = make_optimizers(model, cfg, str(ref.device)), []
+    optimizers, records = make_optimizers(model, cfg, str(ref_P2.device)), []
     for step in range(steps):                             # dropout stays off: the reference has none either
-        key = mix64(np.arange(step*batch_size, (step + 1)*batch_size, dtype=np.uint64) ^ mix64(seed))
-        which = (key % np.uint64(len(pairs))).astype(int) if batch_size < len(pairs) else np.arange(len(pairs))
-        logp = answer_logprobs(model, [rows[2*k + j] for k in which for j in (0, 1)]).view(-1, 2)
-        loss, margin = dpo_loss(*logp.T, *ref[which].T, beta)
+        which = _drawn(step, batch_size, len(pairs), seed)
+        logp_B2 = answer_logprobs(model, [rows[2*k + side] for k in which for side in (0, 1)]).view(-1, 2)
+        loss, margin_B = dpo_loss(*logp_B2.T, *ref_P2[which].T, beta)
         if not torch.isfinite(loss):
             raise UserError(f'the loss stopped being a finite number at step {step}: try a lower learning_rate')
         loss.backward()
         clip_grad_norm([p for p in model.parameters() if p.requires_grad], 1.)
-        set_lr(opts, lr_factor(step, cfg, steps))
-        for o in opts: o.step(); o.zero_grad(set_to_none=True)
-        right = (margin > 0).float().mean().item()
-        records.append(dict(step=step, loss=loss.item(), right=right, margin=margin.mean().item()))
-    model.eval()
+        set_lr(optimizers, lr_factor(step, cfg, steps))
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        right = (margin_B > 0).float().mean().item()
+        records.append(dict(step=step, loss=loss.item(), right=right, margin=margin_B.mean().item()))
     return records
+
+# %% ../nbs/93_preference.ipynb #520c052f
+@torch.no_grad()
+def _reference(model, rows, at_a_time):
+    "ln π of each pair's two answers, before anything is learned"
+    parts = [rows[k:k + at_a_time] for k in range(0, len(rows), at_a_time)]
+    return torch.cat([answer_logprobs(model, part) for part in parts]).view(-1, 2)
+
+def _drawn(step, batch_size, n_pairs, seed):
+    "The pairs of a step: a function of seed and step, all of them if they fit into a batch"
+    if batch_size >= n_pairs: return np.arange(n_pairs)
+    key = mix64(np.arange(step*batch_size, (step + 1)*batch_size, dtype=np.uint64) ^ mix64(seed))
+    return (key % np.uint64(n_pairs)).astype(int)
 
 # %% ../nbs/93_preference.ipynb #8991daaa
 #| eval: false

@@ -87,6 +87,11 @@ def test_flags_as_build_nanogpt_spells_them(words):
     optim, loop = loop_configs(cfg.__class__(**{**vars(cfg), 'max_steps': cfg.max_steps or 1, 'learning_rate': cfg.learning_rate or 1e-6}))
     assert optim.weight_decay == .01 and loop.eval_interval == 1 and loop.checkpoint_interval == -1
 
+def test_names_that_others_rely_on():
+    "Their homes may move; the paths by which they are imported may not"
+    from nanogpt_lit import finetune, lora
+    assert finetune.add_lora is lora.add_lora and finetune.merge_lora is lora.merge_lora and callable(finetune.finetune)
+
 def test_presets_are_build_nanogpts_own():
     from nanogpt_lit.config import FINETUNE_PRESETS, FinetuneConfig
     from nanogpt_lit.config import resolve
