@@ -7,16 +7,18 @@ __all__ = ['Chat', 'read_turn', 'chat_loop', 'newest_tuned', 'chat_command', 'Ch
 
 # %% ../nbs/95_chat.ipynb #bb093a12
 import codecs, html, json, sys
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from fastcore.basics import patch
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from .config import ChatConfig, LIMITS, in_words, nanogpt_chat
 from .core import UserError, atomic_write, printable, set_threads
 from .generate import steps
-from .instructions import TEMPLATES, encode_turns, records_of, template_of, to_turns
+from .instructions import TEMPLATES, Template, encode_turns, records_of, template_of, to_turns
 from .interop import load_run
+from .model import GPT
 from .runs import RUN_PLACES, checkpoints
 
 # %% ../nbs/95_chat.ipynb #c8a9e04e

@@ -102,7 +102,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from torch import nn
-from .benchmarks import data_of_run, open_text
+from .benchmarks import open_text
 from .callbacks import LogLines, MetricsFile, ProgressBar
 from .checkpoint import CheckpointCallback, check_fit, check_place, newest_good, release, restore
 from .checkpoint import save_checkpoint
@@ -125,6 +125,7 @@ from .sharded import strategy_for
 from .sizing import explain_memory
 from .tokenizer import Tokenizer, load_tokenizer
 from .trainer import Callback, Trainer
+from .runs import data_of_run
 from .watch import Heartbeat
 
 # %% ../nbs/94_tuning.ipynb #032f7fa1

@@ -10,10 +10,12 @@ import math, torch
 import numpy as np
 import torch.nn.functional as F
 from dataclasses import dataclass
+from pathlib import Path
 from .attention import AnyLength
 from .config import OptimConfig
 from .core import UserError, mix64
-from .instructions import Conversations, check_turns, encode_turns, records_of, texts_of
+from .instructions import Conversations, Template, check_turns, encode_turns, records_of, texts_of
+from .model import GPT
 from .optim import clip_grad_norm, lr_factor, make_optimizers, set_lr
 
 # %% ../nbs/93_preference.ipynb #06f18dea
