@@ -27,7 +27,7 @@ from .evaluate import score_rows
 from .generate import generate
 from .loader import TokenData
 from .model import GPT
-from .runs import small_file
+from .runs import data_of_run, small_file
 from .trainer import Callback, SingleDevice, Trainer
 
 # %% ../nbs/51_exams.ipynb #c8a439f2
