@@ -225,10 +225,9 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from nanogpt_lit import pretrain
 from nanogpt_lit.config import PRESETS, RunConfig, resolve
 from nanogpt_lit.distributed import as_one
-from nanogpt_lit.pretrain import pretrain
-from nanogpt_lit.trainer import Callback
 
 class Held(TorchDispatchMode):
     "Counts the bytes of all tensors that exist at the same time: `now`, and `most` at any time"
@@ -254,8 +253,11 @@ class Held(TorchDispatchMode):
         self.known.discard(key)
         self.now -= size
 
-class Look(Callback):
-    def on_fit_start(self, t): self.most, self.step = held.most, t.step
+restore_any = pretrain.restore_any
+def restored(t, ckpt):
+    notes = restore_any(t, ckpt)
+    seen.append([t.step, held.most])                          # from the search for a checkpoint on
+    return notes
 
 def local(t): return t.to_local() if hasattr(t, 'to_local') else t
 
@@ -263,12 +265,13 @@ def bytes_of(t, of):
     states = [v for o in t.optimizers for s in o.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
     return sum(of(v).numel()*v.element_size() for v in [*t.params, *states])
 
-flags = resolve(RunConfig, sys.argv[1:], PRESETS)
+flags, seen = resolve(RunConfig, sys.argv[1:], PRESETS), []
 with as_one():
-    t = pretrain(*flags).trainer
+    t = pretrain.pretrain(*flags).trainer
     flags[0].train.auto_resume = True
-    with Held() as held: pretrain(*flags, callbacks=[look := Look()])
-    said = t.strategy.gather([look.step, look.most, bytes_of(t, local), bytes_of(t, lambda v: v)])
+    pretrain.restore_any = restored
+    with Held() as held: pretrain.pretrain(*flags)
+    said = t.strategy.gather([*seen[0], bytes_of(t, local), bytes_of(t, lambda v: v)])
     if t.strategy.is_main: print('told', said, flush=True)
 """
 
