@@ -20,6 +20,9 @@ SLOW = '''
     test_hostile_data test_hostile_models test_hostile_runs test_hostile_tuning test_hostile_watching test_interop test_kills test_loader test_memory test_packaging test_right_values
     test_runs test_site test_speedrun test_tokenizer_commands test_watching'''.split()
 
+LONG = {'test_wrong_value_anywhere', 'test_merges_of_tinyshakespeare', 'test_gpt2_ids', 'test_many_special_tokens', 'test_a_token_of_a_hundred_thousand_bytes', # half a minute to a few seconds each
+        'test_loop_benchmark_does_the_same_updates', 'test_loader_benchmark_takes_only_the_function', 'test_tokenizer_benchmark_compares_the_merges', 'test_step_benchmark_explains_itself'}
+
 def pytest_configure(config):
     config.addinivalue_line('markers', 'quick: rules, tests in this process, pages that differ from main')
 
@@ -27,7 +30,7 @@ def is_quick(item, changed):
     "Does a test belong to `-m quick`?"
     name = Path(str(item.fspath)).stem
     if name == 'test_notebooks': return item.callspec.params['nb'] in changed
-    return name not in SLOW
+    return name not in SLOW and item.originalname not in LONG
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
