@@ -74,7 +74,7 @@ WEIGHTS = '''
 import sys
 from nanogpt_lit.checkpoint import checksum
 from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.core import resolve
+from nanogpt_lit.config import resolve
 from nanogpt_lit.pretrain import pretrain
 run = pretrain(*resolve(RunConfig, sys.argv[1:], PRESETS))
 s = run.trainer.strategy
@@ -222,7 +222,7 @@ def wait_for(step, folder, p): harness.wait_for(lambda: max(steps(folder), defau
 SLOWLY = '''
 import sys, time
 from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.core import resolve
+from nanogpt_lit.config import resolve
 from nanogpt_lit.distributed import as_one
 from nanogpt_lit.pretrain import pretrain
 from nanogpt_lit.trainer import Callback
