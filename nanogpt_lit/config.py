@@ -292,19 +292,33 @@ def spoken(
     presets: dict,   # presets that may be named
 ) -> list[str]:
     "The same words with what other trainers mean by theirs put into ours"
-    words = [w for o in argv for w in (o.split('=', 1) if o.startswith(('--config=', '--max_seq_len=', '--max-seq-len=')) else [o])]
-    names = [o.partition('=')[0].lstrip('-').replace('-', '_') if o.startswith('--') else '' for o in words]
-    for i in reversed([i for i, o in enumerate(names) if o == 'config' and i + 1 < len(words)]):
-        words[i:i + 2] = [w] = [o if (o := words[i + 1]) in presets or o.endswith(('.toml', '.py')) else f'minigpt-{o}']
-    named = any(o in presets or o.endswith(('.toml', '.py')) for o in words if not o.startswith('--'))
+    words = []
+    for word in argv: words += word.split('=', 1) if word.startswith(('--config=', '--max_seq_len=', '--max-seq-len=')) else [word]
+    while 'config' in _flags(words)[:-1]: # a flag with a word behind it
+        at = _flags(words).index('config')
+        name = words[at + 1]
+        words[at:at + 2] = [name if _is_layer(name, presets) else f'minigpt-{name}']
+    if not any(_is_layer(o, presets) for o in words if not o.startswith('--')): words = _implied(words, presets)
+    flags = _flags(words)
     course = any(o in presets and o.startswith('cs336') for o in words)
+    if 'max_seq_len' in flags and (course or 'context_length' in flags):
+        at = flags.index('max_seq_len')
+        del words[at:at + 2]
+    return words
+
+def _is_layer(word, presets): return word in presets or word.endswith(('.toml', '.py'))
+
+def _flags(words):
+    "The names of the flags among the words, '' for all others"
+    return [o.partition('=')[0].lstrip('-').replace('-', '_') if o.startswith('--') else '' for o in words]
+
+def _implied(words, presets):
+    "The words, and before them what the first flag that gives its program away brings along"
     for flag, (preset, folder) in IMPLIED.items():
-        if flag not in names or preset not in presets or named: continue
-        print(f'note: --{flag} is a flag of one trainer, so its defaults come along: preset {preset}, '
-              f'run folder {folder} (name another preset to change that)')
-        words, names, course = [preset, '--out_dir', folder, *words], ['', '', '', *names], True
-        break
-    if 'max_seq_len' in names and (course or 'context_length' in names): i = names.index('max_seq_len'); del words[i:i + 2]
+        if flag in _flags(words) and preset in presets:
+            print(f'note: --{flag} is a flag of one trainer, so its defaults come along: preset {preset}, '
+                  f'run folder {folder} (name another preset to change that)')
+            return [preset, '--out_dir', folder, *words]
     return words
 
 # %% ../nbs/01_settings.ipynb #e64812ca
@@ -448,7 +462,8 @@ def _by_place(words, names, knobs):
         if not left: break
         if get_origin(knobs[name].base) is list: out[name], left = left, []
         else: out[name] = left.pop(0)
-    many = f'expected at most {len(names)} word{"s"*(len(names) > 1)} without a flag ({", ".join(names)})'
+    words_are = 'word' if len(names) == 1 else 'words'
+    many = f'expected at most {len(names)} {words_are} without a flag ({", ".join(names)})'
     if 'start' in knobs: many += '; a prompt is given with --start'
     if left: raise UserError(f'unexpected {" ".join(left)!r}: ' + (many if names else 'that was given by a flag already'))
     return out
@@ -685,7 +700,9 @@ def _dispatch(cmd, argv):
     saved = cmd.saved and (lambda values: _function(cmd.saved)(values))  # imported once the flags have been understood
     cfg, origin = resolve(cmd.config, argv, cmd.presets, saved, cmd.positional)
     f = _function(cmd.target)
-    f(cfg, origin) if 'origin' in f.__code__.co_varnames[:f.__code__.co_argcount] else f(cfg)
+    takes = f.__code__.co_varnames[:f.__code__.co_argcount]
+    if 'origin' in takes: f(cfg, origin)
+    else: f(cfg)
 
 def _function(where):
     "The function that 'module:name' means"

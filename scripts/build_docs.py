@@ -135,7 +135,8 @@ class Site:
         while lines and (m := OPTION.match(lines[0])): opts[m[1]] = m[2]; lines.pop(0)
         if not lines or opts.get('include') == 'false': return []
         src, exported = '\n'.join(lines), bool(marks & EXPORT)
-        tags = [TAGS[o] for o in opts.items() if o in TAGS] + ['exported']*exported
+        tags = [TAGS[o] for o in opts.items() if o in TAGS]
+        if exported: tags.append('exported')
         items = [*api(src)] if exported else []
         seen = self.reference.setdefault((number(path), self.titles[path], module), {})
         anchors = {t for name, *_ in items if (t := self.target(path, name)) not in seen}

@@ -14,6 +14,48 @@ os.environ.setdefault('OMP_NUM_THREADS', '1') # many small matrices: one thread 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: # a shell's background jobs ignore Ctrl-C, and so would every command that a test sends it to
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Left out of `-m quick`: whole commands in processes of their own (each loads torch), kills, random calls, the site, archives, GPUs
+SLOW = '''
+    test_commands test_data test_distributed test_evaluate test_faults test_finetune test_first_commands test_five_guides test_fuzz test_gpu_check test_gpu_model test_gpu_ready
+    test_hostile_data test_hostile_models test_hostile_runs test_hostile_tuning test_hostile_watching test_interop test_kills test_loader test_memory test_packaging test_right_values
+    test_runs test_site test_speedrun test_tokenizer_commands test_watching'''.split()
+
+LONG = {'test_wrong_value_anywhere', 'test_merges_of_tinyshakespeare', 'test_gpt2_ids', 'test_many_special_tokens', 'test_a_token_of_a_hundred_thousand_bytes', # half a minute to a few seconds each
+        'test_loop_benchmark_does_the_same_updates', 'test_loader_benchmark_takes_only_the_function', 'test_tokenizer_benchmark_compares_the_merges', 'test_step_benchmark_explains_itself'}
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'quick: rules, tests in this process, pages that differ from main')
+
+def is_quick(item, changed):
+    "Does a test belong to `-m quick`?"
+    name = Path(str(item.fspath)).stem
+    if name == 'test_notebooks': return item.callspec.params['nb'] in changed
+    return name not in SLOW and item.originalname not in LONG
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    "Marks what is quick. Pages, then slow files, then the rest: where several run at a time, the last minutes belong to short tests"
+    from prepare import differing
+    changed = {*differing(get_config())} if config.getoption('markexpr') else set()
+    for item in items:
+        if is_quick(item, changed): item.add_marker('quick')
+    if parallel(config): items.sort(key=lambda item: (Path(str(item.fspath)).stem != 'test_notebooks', Path(str(item.fspath)).stem not in SLOW))
+
+def parallel(config): return bool(getattr(config.option, 'numprocesses', None)) or 'PYTEST_XDIST_WORKER' in os.environ
+
+def pytest_collection_finish(session):
+    "One process at a time: the pages begin now, beside the tests that come before theirs"
+    pages = [i for i in session.items if Path(str(i.fspath)).stem == 'test_notebooks' and hasattr(i, 'callspec')]
+    if pages and not parallel(session.config) and not session.config.option.collectonly:
+        import test_notebooks
+        test_notebooks.begin([i.callspec.params['nb'] for i in pages], session.config.getoption('--flags'))
+        session.items.sort(key=lambda i: i in pages)
+
+def pytest_sessionfinish(session):
+    "Pages that nobody waits for any more aren't started"
+    import test_notebooks
+    test_notebooks.end()
+
 def pytest_addoption(parser):
     parser.addoption('--flags', default='', help='notebook flags to run as well, e.g. --flags "slow cuda"')
 

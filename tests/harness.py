@@ -1,5 +1,5 @@
 "What several test files need: our commands, here and in a process of their own; a small home; bytes with something wrong in them."
-import io, json, os, random, re, subprocess, sys
+import io, json, os, random, re, subprocess, sys, time
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -12,6 +12,42 @@ def run(*words, cwd, **kw):
     "A command of ours in a process of its own, until it ends: what `subprocess.run` returns"
     usual = dict(capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
     return subprocess.run([str(BIN/words[0]), *map(str, words[1:])], cwd=cwd, **usual | kw)
+
+def start(*words, cwd, env=None, **kw):
+    "A command of ours (or any other, by its path) in a process of its own, running: its `Popen`; `env` is added to the usual surroundings"
+    usual = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace')
+    program = BIN/words[0] if (BIN/words[0]).exists() else words[0]
+    return subprocess.Popen([*map(str, (program, *words[1:]))], cwd=cwd, env=ENV | (env or {}), **usual | kw)
+
+def finish(process, limit_s=150):
+    "`(exit code, output, errors)` of what was started; it and its children are ended if they take too long"
+    try: out, err = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        import psutil
+        for o in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]: o.kill()
+        out, err = process.communicate()
+        raise AssertionError(f'not over after {limit_s} s\n{out[-2000:]}\n{(err or "")[-4000:]}') from None
+    return process.returncode, out, err
+
+def wait_for(happened, process=None, limit_s=120, may_end=False):
+    "Until `happened()`; an error if `process` ends before that (unless it may) or the time is over"
+    end = time.monotonic() + limit_s
+    while not happened():
+        if process is not None and process.poll() is not None:
+            assert may_end or happened(), f'it ended with {process.returncode}: {(process.communicate()[1] or "")[-3000:]}'
+            return
+        assert time.monotonic() < end, f'it did not happen in {limit_s} s'
+        time.sleep(.005)
+
+def steps(run):
+    "The steps in a run's metrics so far; a line that is being written doesn't count"
+    try: lines = (run/'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+    except OSError: return []
+    out = []
+    for line in lines:
+        try: out.append(json.loads(line)['step'])
+        except (ValueError, KeyError): pass
+    return out
 
 def heard(command, *words):
     "`(exit code, what it printed, its errors)` of a command in this process: much quicker than one of its own"

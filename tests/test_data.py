@@ -5,6 +5,7 @@ Every test runs the real `nanogpt-prepare` in processes of its own; what it does
 import bz2, csv, gzip, hashlib, json, lzma, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
+import harness
 from harness import BIN, run
 
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='/proc and resource limits of Linux')
@@ -179,8 +180,7 @@ def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path, words, hints):
 
 # --- kills ----------------------------------------------------------------------------------------------------------
 
-def wait_for(path, process):
-    while not path.exists() and process.poll() is None: time.sleep(.005)
+def wait_for(path, process): harness.wait_for(path.exists, process, may_end=True)
 
 @pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
 def test_killed_twenty_times_at_random_moments(kinds, quiet, tmp_path):

@@ -6,6 +6,8 @@ import argparse, json, os, shutil, signal, socket, subprocess, sys, time
 from pathlib import Path
 import psutil
 import pytest
+import harness
+from harness import finish, steps
 from nanogpt_lit.config import LaunchConfig
 from nanogpt_lit.launch import sbatch_script
 
@@ -17,18 +19,7 @@ FLAGS = ['--n_layer', '2', '--n_head', '2', '--n_embd', '32', '--block_size', '3
 slow = pytest.mark.skipif(not os.environ.get('NANOGPT_LIT_SLOW'), reason='takes long: set NANOGPT_LIT_SLOW=1')
 TORCHRUN = [str(BIN/'torchrun'), '--standalone']
 
-def start(words, cwd, **env):
-    return subprocess.Popen([*map(str, words)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
-                            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PATH': f'{BIN}:{os.environ["PATH"]}', **env})
-
-def finish(p):
-    "Exit code, output and errors of a launcher; whoever it started is ended if it takes too long"
-    try: out, err = p.communicate(timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        for o in [*psutil.Process(p.pid).children(recursive=True), psutil.Process(p.pid)]: o.kill()
-        out, err = p.communicate()
-        pytest.fail(f'not over after {LIMIT} s\n{out[-2000:]}\n{err[-4000:]}')
-    return p.returncode, out, err
+def start(words, cwd, **env): return harness.start(*words, cwd=cwd, env={'PATH': f'{BIN}:{os.environ["PATH"]}', **env})
 
 def run(*words, cwd, **env): return finish(start(words, cwd, **env))
 
@@ -83,7 +74,7 @@ WEIGHTS = '''
 import sys
 from nanogpt_lit.checkpoint import checksum
 from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.core import resolve
+from nanogpt_lit.config import resolve
 from nanogpt_lit.pretrain import pretrain
 run = pretrain(*resolve(RunConfig, sys.argv[1:], PRESETS))
 s = run.trainer.strategy
@@ -470,19 +461,12 @@ def worker(p, rank):
             if o.environ().get('RANK') == str(rank): return o
         except psutil.Error: pass
 
-def wait_for(step, folder, p):
-    end = time.monotonic() + LIMIT
-    while time.monotonic() < end and p.poll() is None:
-        try:
-            if json.loads((folder/'metrics.jsonl').read_text().splitlines()[-1])['step'] >= step: return
-        except (OSError, ValueError, IndexError): pass
-        time.sleep(.01)
-    assert p.poll() is None, finish(p)[2][-3000:]
+def wait_for(step, folder, p): harness.wait_for(lambda: max(steps(folder), default=0) >= step, p, LIMIT)
 
 SLOWLY = '''
 import sys, time
 from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.core import resolve
+from nanogpt_lit.config import resolve
 from nanogpt_lit.distributed import as_one
 from nanogpt_lit.pretrain import pretrain
 from nanogpt_lit.trainer import Callback

@@ -2,7 +2,8 @@
 import argparse, os, shutil, signal, subprocess, time
 from pathlib import Path
 import pytest
-from harness import BIN
+import harness
+from harness import BIN, wait_for
 
 TINY = ('--input text.txt --tokenizer char --n_layer 2 --n_head 2 --n_embd 64 --block_size 32 --batch_size 4 --device cpu --num_threads 1 --workers 1 '
         '--log_interval 1 --eval_interval 0 --checkpoint_interval 2').split()
@@ -12,14 +13,10 @@ def here(tmp_path):
     (tmp_path/'text.txt').write_text(Path(argparse.__file__).read_text(encoding='utf-8')[:8000], encoding='utf-8')
     return tmp_path
 
-def start(*words, cwd, **kw):
-    return subprocess.Popen([str(BIN/'nanogpt-train'), *TINY, *map(str, words)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            stdin=subprocess.DEVNULL, env=os.environ | {'OMP_NUM_THREADS': '1'}, **kw)
+def start(*words, cwd, **kw): return harness.start('nanogpt-train', *TINY, *words, cwd=cwd, **kw)
 
 def train(*words, cwd, **kw):
-    p = start(*words, cwd=cwd, **kw)
-    out, err = p.communicate(timeout=300)
-    return p.returncode, out, err
+    return harness.finish(start(*words, cwd=cwd, **kw), 300)
 
 def error_line(err):
     assert 'Traceback' not in err, err
@@ -66,14 +63,9 @@ def test_a_file_that_may_not_grow(here):
     assert code == 1 and 'MB and could not be written' in error_line(err), err
     assert not [*(here/'run').glob('*.pt')] and not [*(here/'run').glob('.*.part')]
 
-def wait_for(path, p, limit_s=120):
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end and p.poll() is None and not path.exists(): time.sleep(.005)
-    assert path.exists(), p.communicate()[1]
-
 def test_a_folder_that_is_moved_while_it_trains(here):
     p = start('--out_dir', 'run', '--max_steps', 100_000, '--keep_last_n_checkpoints', 2, cwd=here)
-    wait_for(here/'run'/'model_00006.pt', p)
+    wait_for((here/'run'/'model_00006.pt').exists, p)
     (here/'run').rename(here/'moved')
     out, err = p.communicate(timeout=120)
     line = error_line(err)
@@ -105,7 +97,7 @@ def test_a_run_continues_in_another_place_without_its_text(here):
 
 def test_second_ctrl_c_stops_at_once(here):
     p = start('--out_dir', 'run', '--max_steps', 100_000, '--checkpoint_interval', -1, '--batch_size', 4096, cwd=here)   # steps of some seconds
-    wait_for(here/'run'/'metrics.jsonl', p)
+    wait_for((here/'run'/'metrics.jsonl').exists, p)
     time.sleep(1)
     p.send_signal(signal.SIGINT)
     time.sleep(.3)
@@ -117,7 +109,7 @@ def test_second_ctrl_c_stops_at_once(here):
 def test_a_warning_and_then_sigterm_still_saves(here):
     "SLURM sends USR1 and then TERM; only a second Ctrl-C means hurry"
     p = start('--out_dir', 'run', '--max_steps', 100_000, '--checkpoint_interval', -1, cwd=here)
-    wait_for(here/'run'/'metrics.jsonl', p)
+    wait_for((here/'run'/'metrics.jsonl').exists, p)
     while not (here/'run'/'metrics.jsonl').stat().st_size: time.sleep(.01)                   # a step has been done
     for s in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM): p.send_signal(s)
     out, err = p.communicate(timeout=60)
@@ -127,7 +119,7 @@ def test_a_folder_where_somebody_trains(here):
     "Neither joined nor moved away from under it; when its process is gone, the folder is free"
     p = start('--out_dir', 'run', '--max_steps', 100_000, '--keep_last_n_checkpoints', 2, cwd=here)
     try:
-        wait_for(here/'run'/'latest', p)
+        wait_for((here/'run'/'latest').exists, p)
         for more in ([], ['--auto_resume']):
             code, out, err = train('--out_dir', 'run', '--max_steps', 9, *more, cwd=here)
             assert code == 1 and f'process {p.pid} is training in run at this moment' in error_line(err), err

@@ -5,7 +5,7 @@ What must never happen: work that is lost, a file of somebody else's that is gon
 import argparse, json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from harness import BIN
+from harness import BIN, wait_for
 
 SMALL = ('--n_layer 1 --n_head 2 --n_embd 32 --block_size 32 --batch_size 4 --device cpu --num_threads 1 --tokenizer char --log_interval 1 '
          '--eval_interval 0 --checkpoint_interval -1').split()
@@ -27,12 +27,6 @@ def run(argv, home, **kw):
     out, err = p.communicate(timeout=120)
     assert 'Traceback' not in f'{out}{err}' and 'fault of nanogpt_lit' not in f'{out}{err}', (out, err)
     return p.returncode, out, err
-
-def wait_for(there, seconds=60):
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end, 'nothing happened'
-        time.sleep(.01)
 
 def steps(run): return [json.loads(o)['step'] for o in (run/'metrics.jsonl').read_text().splitlines()]
 def in_training(run): return lambda: (run/'metrics.jsonl').exists() and len((run/'metrics.jsonl').read_text().splitlines()) > 3

@@ -1,5 +1,9 @@
-"Every notebook runs from top to bottom through nbdev's own tester; pytest reports and counts them, and runs several at a time with -n."
+"""Every notebook runs from top to bottom through nbdev's own tester; pytest reports and counts them.
+
+With -n, several run at a time. Without it they begin when the tests have been collected (conftest.py), in the background.
+"""
 import os, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import pytest
 from nbdev.config import get_config
@@ -18,7 +22,15 @@ def run(path, flags):
     except subprocess.TimeoutExpired: return 1, f'{path.name} took longer than {TIMEOUT_S} s'
     return r.returncode, r.stdout + r.stderr
 
+BEGUN, POOL = {}, ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) - 1 if hasattr(os, 'sched_getaffinity') else 1))
+
+def begin(paths, flags):
+    "Run these notebooks in the background, as many at a time as there are other processors"
+    for path in paths: BEGUN[path] = POOL.submit(run, path, flags)
+
+def end(): POOL.shutdown(wait=False, cancel_futures=True)
+
 @pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: p.relative_to(CFG.nbs_path).as_posix())
 def test_notebook(nb, request):
-    code, text = run(nb, request.config.getoption('--flags'))
+    code, text = BEGUN[nb].result() if nb in BEGUN else run(nb, request.config.getoption('--flags'))
     assert code == 0, text[-6000:]

@@ -5,7 +5,8 @@ What these tests train is tiny; what they look at is whether a command does what
 import argparse, json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from harness import BIN, run
+import harness
+from harness import BIN, run, steps
 
 TINY = ['--n_layer', '1', '--n_head', '2', '--n_embd', '32', '--block_size', '32', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',
         '--tokenizer', 'char', '--log_interval', '1', '--eval_interval', '10', '--checkpoint_interval', '5', '--dropout', '0.1', '--lr_decay_steps', '60']
@@ -79,19 +80,7 @@ def start(text, folder, *more):
     words = [str(BIN/'nanogpt-train'), '--input', str(text), '--out_dir', str(folder), '--max_steps', '60', '--auto_resume', *TINY, *more]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
 
-def steps(folder):
-    "Steps in the metrics so far; a line that is being written doesn't count"
-    try: lines = (folder/'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-    except OSError: return []
-    out = []
-    for line in lines:
-        try: out.append(json.loads(line)['step'])
-        except (ValueError, KeyError): pass
-    return out
-
-def wait_for(step, folder, process, limit_s=120):
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end and process.poll() is None and max(steps(folder), default=0) < step: time.sleep(.02)
+def wait_for(step, folder, process, limit_s=120): harness.wait_for(lambda: max(steps(folder), default=0) >= step, process, limit_s, may_end=True)
 
 @pytest.fixture(scope='session')
 def undisturbed(text, tmp_path_factory):

@@ -1,19 +1,35 @@
 "The documentation site: built without warnings, complete, readable without a network, and on a phone."
-import html, json, re, shutil, subprocess, sys
+import html, json, os, re, shutil, subprocess, sys
+from contextlib import contextmanager
 from pathlib import Path
 import pytest
 from nbdev.config import get_config
 from book_stats import notebooks
 from build_docs import page_name
 
+try: import fcntl
+except ImportError: fcntl = None
+
 CFG = get_config()
+
+@contextmanager
+def one_at_a_time(path):
+    "A block that only one of the processes of a test run can be in"
+    with open(path, 'w') as file:
+        if fcntl: fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 @pytest.fixture(scope='session')
 def site(tmp_path_factory, root):
-    out = tmp_path_factory.mktemp('site')/'docs'
-    cmd = [sys.executable, str(root/'scripts'/'build_docs.py'), '--out', str(out), '-W', '--keep-going']
-    r = subprocess.run(cmd, capture_output=True, text=True, cwd=root)
-    assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-4000:]
+    "The site, built once, also if several processes test it; warnings are errors"
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+    out = shared/'site'/'docs'
+    with one_at_a_time(shared/'site.lock'):
+        if not (out/'index.html').exists():
+            cmd = [sys.executable, str(root/'scripts'/'build_docs.py'), '--out', str(out), '-W', '--keep-going']
+            r = subprocess.run(cmd, capture_output=True, text=True, cwd=root)
+            assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-4000:]
     return out
 
 @pytest.fixture(scope='session')

@@ -1,7 +1,7 @@
 "A real training watched from a real (pseudo-)terminal, killed, limited and reported on."
-import json, os, select, subprocess, sys, time
-from pathlib import Path
+import json, os, select, subprocess, sys
 import pytest
+from harness import wait_for
 
 ENV = {**{k: v for k, v in os.environ.items() if k not in ('COLUMNS', 'LINES', 'NO_COLOR')}, 'OMP_NUM_THREADS': '1', 'TERM': 'xterm', 'PYTHONIOENCODING': 'utf-8'}
 SMALL = ['tiny', '--tokenizer', 'char', '--device', 'cpu', '--n_layer', '1', '--n_embd', '16', '--n_head', '1', '--block_size', '16', '--batch_size', '2',
@@ -15,13 +15,6 @@ def text(tmp_path_factory):
     home = tmp_path_factory.mktemp('watching')
     (home/'text.txt').write_text('the cat sat on the mat and looked at the rat. '*200)
     return home
-
-def wait_for(condition, seconds=90):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition(): return
-        time.sleep(.05)
-    raise AssertionError('it did not happen in time')
 
 def status(run):
     try: return json.loads((run/'status.json').read_text())
