@@ -5,14 +5,7 @@ from nbdev.config import get_config
 
 MODULES = {p.stem: ast.parse(p.read_text(encoding='utf-8')) for p in sorted(get_config().lib_path.glob('*.py')) if p.name[0] != '_'}
 # still to be moved, by other pages
-<<<<<<< HEAD
-REMAINING = {'interop: GPT.from_pretrained'}
-=======
-REMAINING = {'interop: GPT.from_pretrained', 'distributed: SingleDevice.new_model', 'distributed: SingleDevice.spread', 'sharded: DataParallel.save_sharded', 'sharded: DataParallel.check_disk',
-             'sharded: OneProcess.save_sharded', 'sharded: OneProcess.check_disk', 'sharded: DataParallel._as_slice', 'sharded: OneProcess.copied',
-             'sharded: OneProcess.writers', 'sharded: DataParallel.copied', 'sharded: DataParallel.writers'}
-UNDECLARED = {'save_sharded', 'check_disk'}
->>>>>>> wD
+REMAINING = set()
 
 def is_strategy(node):
     "`strategy`, `t.strategy`, `self.strategy`"
