@@ -82,8 +82,7 @@ def test_two_processes_compute_what_one_does(one, two):
 WEIGHTS = '''
 import sys
 from nanogpt_lit.checkpoint import checksum
-from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.core import resolve
+from nanogpt_lit.config import PRESETS, RunConfig, resolve
 from nanogpt_lit.pretrain import pretrain
 run = pretrain(*resolve(RunConfig, sys.argv[1:], PRESETS))
 s = run.trainer.strategy
@@ -481,8 +480,7 @@ def wait_for(step, folder, p):
 
 SLOWLY = '''
 import sys, time
-from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.core import resolve
+from nanogpt_lit.config import PRESETS, RunConfig, resolve
 from nanogpt_lit.distributed import as_one
 from nanogpt_lit.pretrain import pretrain
 from nanogpt_lit.trainer import Callback
