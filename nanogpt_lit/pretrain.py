@@ -653,7 +653,7 @@ def _shards(strategy): return strategy.world_size if isinstance(strategy, Sharde
 
 def _room(strategy):
     "Bytes `(for weights, gradients and optimiser states, for a step)` of each process, by the poorest"
-    sharers = strategy.world.local_world_size if strategy.device == 'cpu' else 1
+    sharers = strategy.local_world_size if strategy.device == 'cpu' else 1
     free = min(strategy.gather(free_memory(strategy.device)//sharers))
     planned = min(strategy.gather(available_memory(strategy.device)//sharers))
     return free*_shards(strategy), planned

@@ -73,12 +73,7 @@ def test_two_processes_compute_what_one_does(one, two):
 WEIGHTS = '''
 import sys
 from nanogpt_lit.checkpoint import checksum
-<<<<<<< HEAD
-from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.config import resolve
-=======
 from nanogpt_lit.config import PRESETS, RunConfig, resolve
->>>>>>> wF
 from nanogpt_lit.pretrain import pretrain
 run = pretrain(*resolve(RunConfig, sys.argv[1:], PRESETS))
 s = run.trainer.strategy
@@ -469,12 +464,7 @@ def wait_for(step, folder, p): harness.wait_for(lambda: max(steps(folder), defau
 
 SLOWLY = '''
 import sys, time
-<<<<<<< HEAD
-from nanogpt_lit.config import PRESETS, RunConfig
-from nanogpt_lit.config import resolve
-=======
 from nanogpt_lit.config import PRESETS, RunConfig, resolve
->>>>>>> wF
 from nanogpt_lit.distributed import as_one
 from nanogpt_lit.pretrain import pretrain
 from nanogpt_lit.trainer import Callback
