@@ -446,3 +446,9 @@ def scores(self: Predictor, texts: list[list[int]]) -> torch.Tensor: # logits_BV
     if self.use_cache and pad_B is None and isinstance(self.step, DecodeStep):
         return self.step.fill(ids_BT)
     return last_logits(self.model, ids_BT, self.cache, pad_B)
+
+# %% ../nbs/22_decode.ipynb #3e8c3ac7
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.decode is no command: nanogpt-sample writes with it '
+                     '(python -m nanogpt_lit lists all commands)')

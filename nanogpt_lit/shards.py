@@ -420,3 +420,9 @@ def is_card(
     if not text.endswith(_CARD[-70:]): return False
     whole = manifest and all('train' in s and 'val' in s for s in manifest['sources'])
     return not whole or text == card(manifest)
+
+# %% ../nbs/32_shards.ipynb #5782d287
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.shards is no command: nanogpt-prepare writes them '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -602,12 +602,6 @@ def _merge_pairs(self: Tokenizer, piece):
     pairs = self.rules.pairs
     return [self.ranks[p] for p in _merged(piece, lambda a, b: pairs.get((a, b)))]
 
-# %% ../nbs/13_encode.ipynb #07522d66
-#| eval: false
-if __name__ == '__main__':
-    raise SystemExit('error: nanogpt_lit.encode is no command: nanogpt-tokenizer encode turns text into ids '
-                     '(python -m nanogpt_lit lists all commands)')
-
 # %% ../nbs/14_tokenizer.ipynb #65a56976
 import hashlib, json, os
 import numpy as np
