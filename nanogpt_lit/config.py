@@ -1087,7 +1087,7 @@ class LengthKnobs:
     minutes: float = 0.              # time budget; 0 = none. The schedule then follows the clock instead of
                                      # the step
     batch_size: int = 12             # sequences per micro-step; auto = the same as --auto_batch
-    grad_accum_steps: int = 1        # micro-steps per optimizer step
+    grad_accum_steps: int = 1        # micro-steps per optimizer step, of all processes together
     auto_batch: bool = False         # cut a step's sequences (batch_size·grad_accum_steps) into the largest
                                      # micro-steps that fit into memory
     seed: int = 1337                 # of the weights, the dropout and the order of the data

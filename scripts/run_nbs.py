@@ -86,15 +86,16 @@ def needed(sources, last):
     "The indices of the cells, among `sources[:last]`, that make or change what cell `last` uses, directly or by others; the source of a cell that isn't run is None"
     asked, out = names(sources[last])[0], None
     while True: # again, for a function may use what a later cell makes, before it is called
-        wanted, found = {*asked}, []
+        wanted, found, ever = {*asked}, [], set()
         for i in reversed(range(last)):
             if sources[i] is None: continue
             used, bound, changed = names(sources[i])
             if not (bound | changed) & wanted: continue
             wanted = wanted - bound | used
+            ever |= used
             found.insert(0, i)
         if found == out: return found
-        asked, out = asked | wanted, found
+        asked, out = asked | ever, found
 
 def plain_source(cell, skip):
     "The code of a cell that can be run, without magics; None for any other"

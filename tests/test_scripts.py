@@ -64,6 +64,7 @@ def test_what_a_cell_needs():
     assert run_nbs.needed(sources, 11) == [2, 3, 4, 5, 8]
     assert run_nbs.needed([*sources[:11], 'g()'], 11) == [0, 5, 7]
     assert run_nbs.needed(['d = {}', "d['a'] = 1", 'd.update(b=2)', 'd |= {}', 'd'], 4) == [0, 1, 2, 3]
+    assert run_nbs.needed(['class T: pass', 'x = T()', '@patch\ndef m(self: T): pass', 'x.m()'], 3) == [0, 1, 2] # a class that grows after something was made of it
 
 def test_one_cell_alone(tmp_path, monkeypatch):
     cells = [nbformat.v4.new_code_cell(o) for o in ('a = 1', '1/0', 'b = a + 1', 'a, b')]
