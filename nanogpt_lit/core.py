@@ -8,7 +8,7 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSO
            'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none', 'one_of', 'misfit', 'brief', 'parse_json',
            'read_small', 'read_json', 'human', 'human_bytes', 'duration', 'seed_everything', 'mix64', 'cpu_count',
            'known_value', 'pick_device', 'pick_dtype', 'fast_bfloat16', 'set_threads', 'keep_memory', 'printable',
-           'Screen', 'as_it_is', 'spoken_through', 'new_ax', 'progress']
+           'Screen', 'as_it_is', 'spoken_through', 'new_ax', 'in_kernel', 'progress']
 
 # %% ../nbs/00_core.ipynb #5acf5514
 import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile
@@ -535,6 +535,12 @@ def new_ax(
     ax.spines[['top', 'right']].set_visible(False)
     return ax
 
+def in_kernel() -> bool:
+    "Is this process a Jupyter kernel, whose output is a page? Having imported `ipykernel` doesn't make it one"
+    if 'ipykernel' not in sys.modules: return False
+    from IPython import get_ipython
+    return getattr(get_ipython(), 'kernel', None) is not None
+
 def progress(
     it: Iterable|None=None, # iterable to watch, or None with a `total` to update by hand
     total: int|None=None,   # number of steps, where `it` has no length
@@ -542,7 +548,7 @@ def progress(
 ) -> Any:
     "A tqdm progress bar for terminals and notebooks; silent when the output goes to a file, or with TQDM_DISABLE=1"
     from tqdm.auto import tqdm
-    disable = kw.pop('disable', False) or bool(os.environ.get('TQDM_DISABLE')) or not (sys.stderr.isatty() or 'ipykernel' in sys.modules)
+    disable = kw.pop('disable', False) or bool(os.environ.get('TQDM_DISABLE')) or not (sys.stderr.isatty() or in_kernel())
     if isinstance(kw.get('desc'), str): kw['desc'] = printable(kw['desc'])
     return tqdm(it, total=total, disable=disable, file=as_it_is(sys.stderr), **kw)
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from fastcore.basics import patch
 from .config import PlotConfig, nanogpt_monitor
-from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, human, misfit, printable, warn
+from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, human, in_kernel, misfit
+from .core import printable, warn
 from .runs import newest_run
 from .trainer import Callback
 
@@ -312,8 +313,7 @@ class PlotLoss(Callback):
 # %% ../nbs/45_monitor.ipynb #8d2bc149
 def jupyter_display() -> Callable|None:
     "Shows a figure under the running cell and returns a handle with `.update`; None outside of notebooks"
-    if 'ipykernel' not in sys.modules: return None
-    from IPython import get_ipython
+    if not in_kernel(): return None
     from IPython.display import Image, display
     def picture(fig): # drawn here: Jupyter does it itself only after somebody has used pyplot
         fig.savefig(png := io.BytesIO(), format='png')
@@ -321,7 +321,7 @@ def jupyter_display() -> Callable|None:
     def show(fig):
         handle = display(picture(fig), display_id=True)
         return SimpleNamespace(update=lambda fig: handle.update(picture(fig)))
-    return show if getattr(get_ipython(), 'kernel', None) else None
+    return show
 
 # %% ../nbs/45_monitor.ipynb #2000c716
 class LiveCurve(Callback):

@@ -45,7 +45,7 @@ def read_pairs(
     pairs, bad = [], Conversations()
     for where, record in records_of(path):
         try: pairs.append(_pair(record))
-        except ValueError as e: bad.drop(str(e) if record is not None else 'not valid JSON', where)
+        except ValueError as e: bad.drop(str(e), where)
     if bad.dropped:
         raise UserError(f'{path} has {"; ".join(bad.report())}: expected prompt, chosen and rejected, each a text that is not empty')
     if not pairs: raise UserError(f'{path} holds no pairs: expected records with prompt, chosen and rejected')

@@ -3,7 +3,7 @@
 What all of them say and accept is kept in tests/commands.txt; a change that is meant: `python tests/test_cli.py` writes it anew, and
 the commit shows the difference.
 """
-import json, os, subprocess, sys, time
+import io, json, os, subprocess, sys, time
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -128,3 +128,10 @@ def test_a_mistake_gets_one_line(words, hint, tmp_path):
     assert not [*tmp_path.iterdir()], 'something was left behind'
 
 if __name__ == '__main__': SNAPSHOT.write_text(snapshot(), encoding='utf-8')
+
+def test_having_imported_jupyter_makes_no_notebook(monkeypatch):
+    "Bars are for terminals and kernels, not for a program that happens to import the kernel's package"
+    from nanogpt_lit.core import in_kernel, progress
+    monkeypatch.setitem(sys.modules, 'ipykernel', object())
+    monkeypatch.setattr(sys, 'stderr', io.StringIO())
+    assert not in_kernel() and progress(range(3)).disable
