@@ -119,13 +119,13 @@ from .lora import LoRAConfig, adapters, add_lora, grow_vocab, merge_lora, save_a
 from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .optim import make_optimizers
 from .pretrain import Earlier, SaveLines, auto_threads, check_free, exit_code, kept_end, make_room
-from .pretrain import own_or_named, run_folder, tell_settings
+from .pretrain import own_or_named, tell_settings
 from .report import BEFORE, ReportFailure, write_report
 from .sharded import strategy_for
 from .sizing import explain_memory
 from .tokenizer import Tokenizer, load_tokenizer
 from .trainer import Callback, Trainer
-from .runs import data_of_run
+from .runs import data_of_run, run_folder
 from .watch import Heartbeat
 
 # %% ../nbs/94_tuning.ipynb #032f7fa1

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'open_data', 'fit_vocabulary', 'imported', 'own_or_named', 'kept_end', 'inexact', 'saved_settings',
-           'check_tokenizer', 'Samples', 'EvalLines', 'SaveLines', 'Run', 'run_folder', 'auto_batch', 'safe',
-           'auto_threads', 'make_trainer', 'Earlier', 'check_free', 'tell_settings', 'make_room', 'pretrain',
-           'exit_code', 'train_command', 'plan_command']
+           'check_tokenizer', 'Samples', 'EvalLines', 'SaveLines', 'Run', 'auto_batch', 'safe', 'auto_threads',
+           'make_trainer', 'Earlier', 'check_free', 'tell_settings', 'make_room', 'pretrain', 'exit_code',
+           'train_command', 'plan_command']
 
 # %% ../nbs/80_run.ipynb #d8550ce8
 import hashlib, os, re, shlex, signal, sys, torch
 import numpy as np
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from fastcore.basics import patch
@@ -24,7 +24,7 @@ from .checkpoint import checkpoints, fit_weights, latest_checkpoint, load_checkp
 from .checkpoint import set_aside
 from .config import DataConfig, FULL_DATA, GPTConfig, PlanConfig, RunConfig, build, flat_fields, flat_values
 from .config import nanogpt_train, show_changes, show_config, to_toml
-from .core import COUNT, UserError, alone_in, atomic_write, duration, human, keep_memory, new_folder
+from .core import COUNT, UserError, atomic_write, duration, human, keep_memory
 from .core import pick_device, seed_everything, set_threads, sha256_file, warn
 from .corpus import RECIPES
 from .data import expand_sources, left_out, prepare, reading_of
@@ -38,6 +38,7 @@ from .model import GPT
 from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .optim import make_optimizers
 from .report import ReportFailure, write_report
+from .runs import run_folder
 from .sample import sample_texts
 from .sharded import Sharded, ShardedCheckpoint, checkpoint_activations, newest_of_any, restore_any
 from .sharded import strategy_for
@@ -432,16 +433,6 @@ class Run:
     def metrics(self) -> list[dict]: return read_metrics(self.folder)
     @property
     def finished(self) -> bool: return self.trainer.stop_reason is None
-
-# %% ../nbs/80_run.ipynb #c2b6ef89
-@contextmanager
-def run_folder(
-    path: str|Path,        # folder of the run, made if need be
-    doing: str='training', # what for, in a word
-    alone: bool=True,      # refuse other processes; False = one of several that belong together, but not the first
-) -> Iterator[Path]:
-    "The folder, for the whole of a run. If it was made here and the block fails, it is removed again, as far as it is empty"
-    with new_folder(path) as folder, alone_in(folder, doing) if alone else nullcontext(): yield folder
 
 # %% ../nbs/80_run.ipynb #d5255961
 def auto_batch(
