@@ -11,10 +11,10 @@ __all__ = ['PLACES', 'open_data', 'fit_vocabulary', 'imported', 'own_or_named', 
 # %% ../nbs/80_run.ipynb #d8550ce8
 import hashlib, os, re, shlex, signal, sys, torch
 import numpy as np
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fastcore.basics import patch
 from pathlib import Path
 from .benchmarks import hellaswag_watch
@@ -49,7 +49,6 @@ from .tokens import tokenizer_of
 from .trainer import Callback, SingleDevice, Trainer
 from .translate import averages_by_name
 from .watch import Heartbeat, alive, read_status
-from . import limits
 
 # %% ../nbs/80_run.ipynb #1783855b
 def _held_out(path, **how) -> TokenData|None:
