@@ -6,6 +6,7 @@ from nursery import BIN, Popen, run_argv
 
 # --- commands --------------------------------------------------------------------------------------------------------
 
+SLOW = bool(os.environ.get('NANOGPT_LIT_SLOW'))      # whole products and long texts, of which the suite takes a sample otherwise
 ENV = {**os.environ, 'PYTHONUTF8': '1', 'OMP_NUM_THREADS': '1'}
 
 def run(*words, cwd, **kw):
