@@ -57,7 +57,7 @@ def answer_text(
     turns: list[dict],          # the conversation so far, ending with the user's turn
     max_new_tokens: int=120,    # longest answer
     temperature: float=0.,      # 0 = always the likeliest
-    seed: int=0, **kw,          # further knobs of `generate`
+    seed: int=0, **kw: object,  # further knobs of `generate`
 ) -> str:
     "The model's next turn"
     ids = encode_turns(turns, tokenizer, template, reply=True)[0][-model.cfg.block_size:]
@@ -69,7 +69,7 @@ def continue_text(
     text: str,                  # the bare question
     max_new_tokens: int=120,    # longest continuation
     temperature: float=0.,      # 0 = always the likeliest
-    seed: int=0, **kw,          # further knobs of `generate`
+    seed: int=0, **kw: object,  # further knobs of `generate`
 ) -> str:
     "How a model without a chat template goes on after it"
     ids = tokenizer.encode(text + '\n')[-model.cfg.block_size:]
@@ -102,7 +102,7 @@ def tuned_copy(
     return tuned.eval()
 
 # %% ../nbs/94_tuning.ipynb #0f9b6fd0
-import hashlib, json, math, re, shlex, tomllib
+import hashlib, json, math, re, shlex
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
@@ -116,7 +116,7 @@ from .checkpoint import save_checkpoint
 from .config import FinetuneConfig, GPTConfig, OptimConfig, PRESETS, RunConfig, TrainConfig, build
 from .config import flat_fields, flat_values, nanogpt_finetune, parse_value, shape_hints, to_toml
 from .core import ANY, COUNT, DIGEST, Kind, NUMBER, TEXT, UserError, atomic_write, check_writable
-from .core import misfit, read_json, read_text, seed_everything, set_threads, warn
+from .core import misfit, read_json, seed_everything, set_threads, warn
 from .distributed import as_one
 from .instructions import Examples, TEMPLATES, bare_tokens, encode_examples, is_prepared, load_examples
 from .instructions import may_replace, read_instructions, save_examples, split_examples, template_of
@@ -132,7 +132,7 @@ from .sharded import strategy_for
 from .sizing import explain_memory
 from .tokenizer import Tokenizer, load_tokenizer
 from .trainer import Callback, Trainer
-from .runs import data_of_run, run_folder
+from .runs import data_of_run, run_folder, run_settings
 from .watch import Heartbeat
 
 # %% ../nbs/94_tuning.ipynb #032f7fa1
@@ -173,8 +173,8 @@ def _loads(path):
 # %% ../nbs/94_tuning.ipynb #a04f96fc
 def _learning_rate(folder):
     "The peak learning rate of AdamW that a run was trained with, if its settings tell"
-    try: told = tomllib.loads(read_text(folder/'config.toml'))
-    except (UserError, OSError, ValueError, RecursionError): return None
+    try: told = run_settings(folder)
+    except (UserError, OSError): return None
     if misfit(told, {'optim': {'learning_rate': NUMBER}}): return None
     rate = told['optim']['learning_rate']
     return rate if 0 < rate <= 1 else None

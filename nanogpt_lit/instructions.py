@@ -367,8 +367,8 @@ from .reading import FORMATS, checked_record, detect, file_kind, plain_text, rec
 
 # %% ../nbs/90a_files.ipynb #48862e48
 def texts_of(
-    record,      # one record
-    *names: str, # of its fields
+    record: object, # one record
+    *names: str,    # of its fields
 ) -> list[str]:
     "Those fields as texts without white space around them. `ValueError` says in a few words what is wrong with them"
     record = checked_record(record)
@@ -483,9 +483,11 @@ def bare_tokens(
 ) -> dict: # split → files; {} if it is something else
     "The `.npy` files of tokens that a path means, those with `val` in their names apart"
     path = Path(source)
-    files = sorted(path.glob('*.npy')) if path.is_dir() else [path]*(path.suffix == '.npy' and path.is_file())
-    records = path.is_dir() and any(file_kind(p) in FORMATS and p.name not in _NOTES for p in path.iterdir())
-    if not files or records: return {}
+    if path.is_dir():
+        if any(file_kind(p) in FORMATS and p.name not in _NOTES for p in path.iterdir()): return {}   # records
+        files = sorted(path.glob('*.npy'))
+    else: files = [path] if path.suffix == '.npy' and path.is_file() else []
+    if not files: return {}
     val = [p for p in files if 'val' in p.stem.split('_')]
     return dict(train=[p for p in files if p not in val], val=val)
 
