@@ -1664,7 +1664,7 @@ def _check_tuning(cfg):
               'weight_decay', 'grad_clip', 'minutes', 'tokens_per_step'):
         if getattr(cfg, k) < 0: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
-# %% ../nbs/95_chat.ipynb #81d2c7f0
+# %% ../nbs/95a_terminal.ipynb #81d2c7f0
 @dataclass
 class ChatConfig:
     "Knobs of `nanogpt-chat`"
