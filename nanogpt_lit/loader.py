@@ -21,6 +21,7 @@ class TokenRow:
     documents = False  # whether documents are kept apart
     manifest = None    # of a prepared folder
     sources = None     # of a mixture: its parts with their weights
+    _kind = 'TokenRow' # what it is called when it is shown
     def __init__(self,
         pieces: list[np.ndarray],  # of ids, each (N,), integers; in memory, or mapped
         name: str|Path='memory',   # what to call it in messages
@@ -39,7 +40,7 @@ class TokenRow:
     def __len__(self) -> int: return int(self.ends[-1])
     def __repr__(self) -> str:
         files = '1 file' if len(self.shards) == 1 else f'{len(self.shards)} files'
-        return f'{type(self).__name__}({self.path.name!r}, {self.split!r}: {len(self):,} tokens in {files})'
+        return f'{self._kind}({self.path.name!r}, {self.split!r}: {len(self):,} tokens in {files})'
 
 # %% ../nbs/34_loader.ipynb #07158ab7
 @patch
@@ -367,6 +368,7 @@ class _Shard:
 # %% ../nbs/34a_files.ipynb #0084684d
 class TokenData(TokenRow):
     "One split of a token data set as a single row of ids, memory-mapped"
+    _kind = 'TokenData'
     _n_bytes = _tokenizer_hash = None # where there is no manifest to tell
     def __init__(self,
         path: Path|str,           # prepared folder, folder of .bin/.npy shards, a token file,
