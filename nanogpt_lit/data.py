@@ -1019,7 +1019,9 @@ def _bpe_tokenizer(corpus, cfg):
         n = corpus.documents
         chosen = spread(n, cfg.tokenizer_samples)
     workers = cfg.workers and worker_count(cfg.workers, _bytes_of(corpus))
-    items = (Item('train', p.text, p.ends) for p in corpus.texts())
+    reading = corpus
+    if chosen is not None: reading = replace(corpus, skipped=Counter(), examples=[]) # stops early: the counts stay
+    items = (Item('train', p.text, p.ends) for p in reading.texts())
     texts = _covered(training_text(items, chosen, sys.maxsize), corpus.pattern)
     tok = Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
                           progress=sys.stderr.isatty(), workers=workers)
