@@ -100,7 +100,8 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         known_value('qk_norm_kind', cfg.qk_norm_kind, 'rmsnorm', 'layernorm')
         known_value('attn_impl', cfg.attn_impl, 'auto', 'sdpa', 'eager')
-        self.cfg, self.layer_idx, self.window = cfg, layer_idx, cfg.layer_window(layer_idx)
+        self.cfg, self.layer_idx = cfg, layer_idx
+        self.window = cfg.layer_window(layer_idx)
         self.positions = POSITIONS.of(cfg.pos)
         self.heads = H, K, D = cfg.n_head, cfg.kv_heads, cfg.head_size
         self.qkv = nn.Linear(cfg.n_embd, (H + 2*K)*D, bias=cfg.bias)
@@ -283,7 +284,8 @@ class Taps(nn.Module):
         site: int=0,   # which slot of a cache belongs to these taps
     ):
         super().__init__()
-        self.site, self.w = site, nn.ParameterList(torch.zeros(channels) for _ in range(n))
+        self.site = site
+        self.w = nn.ParameterList(torch.zeros(channels) for _ in range(n))
 
     def forward(self, x_BTC: torch.Tensor, cache: 'KVCache'=None, pos_BT: torch.Tensor=None) -> torch.Tensor:
         if cache is None and pos_BT is None and not torch.compiler.is_compiling(): return AddPast.apply(x_BTC, *self.w)
@@ -310,7 +312,8 @@ class KVCache:
         self.k_LBKSD, self.v_LBKSD = (torch.zeros(shape, device=device, dtype=dtype) for _ in 'kv')
         sites = 1 + 2*cfg.n_layer if cfg.taps else 0
         self.past = [torch.zeros(batch_size, cfg.taps, cfg.n_embd, device=device, dtype=dtype)]*sites
-        self.length, self.pad_B = 0, None
+        self.length = 0
+        self.pad_B = None
 
 # %% ../nbs/20a_quick_attention.ipynb #367c9793
 @patch(as_prop=True)
@@ -351,7 +354,8 @@ def advance(self: KVCache, T: int) -> None:
 @patch
 def clear(self: KVCache) -> None:
     "Forget everything: as if new, in the same memory"
-    self.length, self.pad_B = 0, None
+    self.length = 0
+    self.pad_B = None
     self.past = [torch.zeros_like(inputs) for inputs in self.past]
 
 # %% ../nbs/20a_quick_attention.ipynb #32e6627f

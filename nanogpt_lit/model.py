@@ -26,7 +26,8 @@ class RMSNorm(nn.Module):
         affine: bool=True,  # learn a gain for each channel
     ):
         super().__init__()
-        self.eps, self.weight = eps, nn.Parameter(torch.ones(n)) if affine else None
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(n)) if affine else None
 
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor: return rms_norm(x_BTC, self.weight, self.eps)
 
@@ -68,8 +69,10 @@ class Block(nn.Module):
     ):
         super().__init__()
         known_value('taps_at', cfg.taps_at, 'all', 'embedding', 'sublayers')
-        self.norm1, self.attn = make_norm(cfg), CausalSelfAttention(cfg, layer_idx)
-        self.norm2, self.mlp = make_norm(cfg), MLP(cfg)
+        self.norm1 = make_norm(cfg)
+        self.attn = CausalSelfAttention(cfg, layer_idx)
+        self.norm2 = make_norm(cfg)
+        self.mlp = MLP(cfg)
         self.drop = nn.Dropout(cfg.dropout)
         tapped = cfg.taps and cfg.taps_at != 'embedding'
         self.taps1, self.taps2 = (Taps(cfg.taps, cfg.n_embd, 2*layer_idx + i) if tapped else None for i in (1, 2))
@@ -95,7 +98,8 @@ class GPT(nn.Module):
         cfg: GPTConfig, # shape and options
     ):
         super().__init__()
-        self.cfg, self.positions = cfg, POSITIONS.of(cfg.pos)
+        self.cfg = cfg
+        self.positions = POSITIONS.of(cfg.pos)
         self.wte = nn.Embedding(cfg.vocab_size, cfg.n_embd)
         self.positions.prepare(self)
         self.norm_e = make_norm(cfg) if cfg.norm_embed else None
