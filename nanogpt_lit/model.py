@@ -253,6 +253,16 @@ def num_params(self: GPT,
     tables = [m.weight for m in self.modules() if isinstance(m, nn.Embedding)]
     return n - sum(table.numel() for table in tables if table is not self.head.weight)
 
+# %% ../nbs/21_model.ipynb #001766ae
+@patch
+def new_cache(self: GPT,
+    batch_size: int=1, # sequences decoded together
+    max_len: int=None, # room in tokens; None = block_size
+) -> KVCache:
+    "An empty cache on the model's device"
+    w = self.wte.weight
+    return KVCache(self.cfg, batch_size, max_len, w.device, w.dtype)
+
 # %% ../nbs/21_model.ipynb #d370e8f9
 from pathlib import Path
 from typing import Any
@@ -431,16 +441,6 @@ def loss_from(self: GPT,
     learn = [torch.is_grad_enabled() and o.requires_grad for o in (x_NC, head.weight)]
     total = ChunkedLoss.apply(x_NC, head.weight, targets_N.where(real_N, 0), keep_N*real_N, self.cfg.logit_softcap, dtype, pieces, *learn)
     return total/keep_N.sum().clamp(min=1)
-
-# %% ../nbs/21a_options.ipynb #001766ae
-@patch
-def new_cache(self: GPT,
-    batch_size: int=1, # sequences decoded together
-    max_len: int=None, # room in tokens; None = block_size
-) -> KVCache:
-    "An empty cache on the model's device"
-    w = self.wte.weight
-    return KVCache(self.cfg, batch_size, max_len, w.device, w.dtype)
 
 # %% ../nbs/21a_options.ipynb #0a1916d2
 #| eval: false
