@@ -42,6 +42,7 @@ from fastcore.basics import patch
 from functools import cache, partial, reduce
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 from .core import cpu_count, progress as progress_bar, read_text
 from .reading import read_blocks
 
@@ -459,7 +460,7 @@ def file_blocks(
 
 def documents(
     sources: Iterable, # texts (str) and files (Path), one document each
-    **kw,              # `pattern`, `special_tokens` and `size` of `chunks`
+    **kw: Any,         # `pattern`, `special_tokens` and `size` of `chunks`
 ) -> Iterator[str]:
     "All documents one after another, long ones in chunks"
     for s in sources: yield from chunks(file_blocks(s) if isinstance(s, Path) else [s], **kw)

@@ -46,7 +46,7 @@ class MetricsFile(Callback):
         path: str|Path, # file to write, usually RUN/metrics.jsonl
     ): self.path = Path(path)
 
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists() and not t.step: os.replace(self.path, self._name_for_the_old())
@@ -56,7 +56,7 @@ class MetricsFile(Callback):
         names = ('.old.jsonl', *(f'.old-{n}.jsonl' for n in range(2, 10**6)))
         return next(p for p in map(self.path.with_suffix, names) if not p.exists())
 
-    def on_log(self, t):
+    def on_log(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
         try:
             with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(t.record, default=_in_json) + '\n')
@@ -104,7 +104,7 @@ class LogLines(Callback):
     "Prints a line per logged step; before the first the size of model and step, after the last the outcome"
     # the outcome is said after the last checkpoint has been written
     order = 60
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
         s, n = t.strategy, sum(p.numel() for p in t.raw_model.parameters())
         t.say(f'number of parameters: {human(n)} ({n:,}{without_positions(t.raw_model)}); tokens per iteration: {t.tokens_per_step:,}; '
@@ -116,15 +116,15 @@ class LogLines(Callback):
         if t.step:
             t.say(f'continuing after step {t.step}' if not t._finished
                   else f'nothing is left to do after step {t.step}: {self.over(t)}')
-    def over(self, t) -> str:
+    def over(self, t: Trainer) -> str:
         unit = next((k for k in ('minutes', 'max_tokens', 'max_epochs') if getattr(t.cfg, k)), 'max_steps')
         return t.finish_reason or f'a larger --{unit} would go on'
-    def on_log(self, t):
+    def on_log(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
         if 'train_loss' in t.record: t.say(eval_line(t.record))
         # before the first step there is nothing else to say
         if 'train_loss' not in t.record or 'loss' in t.record: t.say(log_line(on_screen(t)))
-    def on_fit_end(self, t) -> None:
+    def on_fit_end(self, t: Trainer) -> None:
         if t.strategy.is_main and not self.idle: t.say(outcome(t))
 
 # %% ../nbs/42_callbacks.ipynb #7ad4b0f1
@@ -135,7 +135,7 @@ class ProgressBar(Callback):
                    # nothing if there is neither
     ): self.file, self.bar = file, None
 
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
         self.total = round(60*t.cfg.minutes) if t.cfg.minutes else t.cfg.max_steps
         look = '{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}' + (' s' if t.cfg.minutes else '') + '{postfix}'
@@ -145,10 +145,10 @@ class ProgressBar(Callback):
         if not self.bar.disable and not self.file: self._say, t.say = t.say, self.bar.write
         self.on_step_end(t)
 
-    def on_step_end(self, t):
+    def on_step_end(self, t: Trainer) -> None:
         if self.bar is not None and not self.bar.disable:
             self.bar.update(int(t.progress*self.total) - self.bar.n)
-    def on_log(self, t):
+    def on_log(self, t: Trainer) -> None:
         if self.bar is not None and not self.bar.disable: self.bar.set_postfix(self.shown(t), refresh=False)
 
 # %% ../nbs/42_callbacks.ipynb #518f2fd7
@@ -163,13 +163,13 @@ def shown(self: ProgressBar,
     return {k: f'{v:.3f}' if isinstance(v, float) else v for k, v in values.items() if v is not None}
 
 @patch
-def on_fit_end(self: ProgressBar, t) -> None:
+def on_fit_end(self: ProgressBar, t: Trainer) -> None:
     if self.bar is None: return
     if not self.bar.disable and not self.file: t.say = self._say
     self.bar.close()
 
 @patch
-def on_error(self: ProgressBar, t) -> None: self.on_fit_end(t)
+def on_error(self: ProgressBar, t: Trainer) -> None: self.on_fit_end(t)
 
 # %% ../nbs/42_callbacks.ipynb #169ff0cf
 class EarlyStop(Callback):
@@ -183,12 +183,12 @@ class EarlyStop(Callback):
     @classmethod
     def from_settings(cls, cfg: TrainConfig) -> 'EarlyStop': return cls(cfg.patience, cfg.min_delta)
 
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         if not t.eval_due(True):
             raise UserError('--patience needs a validation loss to watch: give validation data, '
                             'and an --eval_interval above 0')
         self._check(t)
-    def on_eval(self, t):
+    def on_eval(self, t: Trainer) -> None:
         better = t.val_loss < self.best - self.min_delta
         self.best, self.waited = (t.val_loss, 0) if better else (self.best, self.waited + 1)
         self._check(t)
@@ -219,16 +219,16 @@ def batch_floor(
 class OverfitBatch(Callback):
     "Ends a run on one batch when it is known by heart, and says so; or that it isn't"
     close = .02                                           # nats per token above the floor that count as known
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         s = t.strategy
         x_BT, y_BT, *mask = t.plan.batch(0, s.rank, s.world_size, 0, t.n_micro)
         self.floor = 0. if mask else batch_floor(x_BT, y_BT)
         drops = getattr(getattr(t.raw_model, 'cfg', None), 'dropout', 0)
         t.say('training on one batch only' + ('; with dropout it cannot be learned by heart: --dropout 0' if drops else ''))
-    def on_log(self, t):
+    def on_log(self, t: Trainer) -> None:
         if t.record['step'] and t.record['loss'] < self.floor + self.close:
             t.finish('its one batch is known by heart')
-    def on_fit_end(self, t) -> None:
+    def on_fit_end(self, t: Trainer) -> None:
         if t.stop_reason or t.record is None: return
         what = (f'the loss of the one batch is {t.record["loss"]:.4f} after {t.step} steps, '
                 f'and {self.floor:.4f} is possible')
@@ -254,13 +254,13 @@ class Tracker(Callback):
     order, name, writer = 20, 'the tracker', None
     @classmethod
     def from_settings(cls, cfg: TrainConfig) -> 'Tracker': return _TRACKERS[cfg.track]()
-    def on_log(self, t):
+    def on_log(self, t: Trainer) -> None:
         if self.writer is not None:
             record = {k: v for k, v in t.record.items() if k != 'step'}
             self._try(t, self.write, numbers_in(record), t.step)
-    def on_fit_end(self, t) -> None:
+    def on_fit_end(self, t: Trainer) -> None:
         if self.writer is not None: self._try(t, self.close, t); self.writer = None
-    def on_error(self, t) -> None: self.on_fit_end(t)
+    def on_error(self, t: Trainer) -> None: self.on_fit_end(t)
     def _try(self, t, send, *args):
         try: send(*args)
         except Exception as e:
@@ -281,7 +281,7 @@ def settings_of(
 class TensorBoard(Tracker):
     "Writes event files to RUN/tensorboard (`tensorboard --logdir runs` shows them)"
     name = 'TensorBoard'
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
         try: from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -294,13 +294,13 @@ class TensorBoard(Tracker):
     def write(self, record: dict, step: int) -> None:
         for k, v in record.items(): self.writer.add_scalar(k, v, step)
         self.writer.flush()
-    def close(self, t) -> None: self.writer.close()
+    def close(self, t: Trainer) -> None: self.writer.close()
 
 # %% ../nbs/42_callbacks.ipynb #cfcdc7ab
 class Wandb(Tracker):
     "Logs to Weights & Biases; a continued run goes on in the same curve"
     name = 'Weights & Biases'
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
         folder = Path(t.cfg.out_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -319,7 +319,7 @@ class Wandb(Tracker):
                             'or add --track_offline') from None
         atomic_write(note, f'{self.writer.id}\n')
     def write(self, record: dict, step: int) -> None: self.writer.log(record, step=step)
-    def close(self, t) -> None: self.writer.finish(exit_code=int(t.error is not None))
+    def close(self, t: Trainer) -> None: self.writer.finish(exit_code=int(t.error is not None))
 
 _TRACKERS = {'tensorboard': TensorBoard, 'wandb': Wandb}
 

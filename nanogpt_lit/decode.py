@@ -152,7 +152,7 @@ class _Attention:
 
 # %% ../nbs/22_decode.ipynb #7ab7e8a9
 @patch
-def place(self: _Attention, t):
+def place(self: _Attention, t: int) -> tuple: # k and v there, k and v in view, which those are
     "Where position t goes, and what it sees"
     seen = slice(max(0, t + 1 - self.window) if self.window else 0, t + 1)
     k, v = self.k_BKSD, self.v_BKSD
@@ -160,7 +160,13 @@ def place(self: _Attention, t):
     return self.places[t]
 
 @patch
-def __call__(self: _Attention, x_BC, r_BC, t, cos_sin, mask):
+def __call__(self: _Attention,
+    x_BC: torch.Tensor,       # what is attended from
+    r_BC: torch.Tensor,       # what the result is added to
+    t: int,                   # the position
+    cos_sin: list|None,       # tables of rotary positions, if there are any
+    mask: torch.Tensor|None,  # hides padding
+) -> torch.Tensor:
     "One new position"
     H, K, D = self.heads
     q, k, v = self.split(self.qkv(x_BC).reshape(-1, H + 2*K, D), cos_sin, self.gain)
@@ -173,7 +179,7 @@ def __call__(self: _Attention, x_BC, r_BC, t, cos_sin, mask):
 
 # %% ../nbs/22_decode.ipynb #f2e225a7
 @patch
-def first(self: _Attention, x_NC, r_NC, T, cos_sin):
+def first(self: _Attention, x_NC: torch.Tensor, r_NC: torch.Tensor, T: int, cos_sin: list|None) -> torch.Tensor:
     "The first T positions of every row at once"
     H, K, D = self.heads
     x = self.qkv(x_NC).reshape(-1, T, H + 2*K, D).transpose(1, 2)
@@ -185,7 +191,12 @@ def first(self: _Attention, x_NC, r_NC, T, cos_sin):
     return self.proj(y.transpose(1, 2).reshape(-1, H*D), r_NC)
 
 @patch
-def anywhere(self: _Attention, x_BC, r_BC, t, cos_sin, seen):
+def anywhere(self: _Attention,
+    x_BC: torch.Tensor, r_BC: torch.Tensor, # as in `__call__`
+    t: torch.Tensor,                        # the position, one number
+    cos_sin: list|None,                     # as in `__call__`
+    seen: torch.Tensor,                     # which positions may be looked at
+) -> torch.Tensor:
     "One new position `t` that is a tensor: all of the memory is read, most of it unseen"
     H, K, D = self.heads
     q, k, v = self.split(self.qkv(x_BC).reshape(-1, H + 2*K, D), cos_sin, self.gain)
@@ -320,7 +331,7 @@ class CompiledStep(DecodeStep):
     def __init__(self,
         model: GPT,     # weights are taken as they are now
         cache: KVCache, # empty; read and written
-        **how,          # arguments of `torch.compile`
+        **how: Any,     # arguments of `torch.compile`
     ):
         super().__init__(model, cache)
         B, device = cache.k_LBKSD.shape[1], self.wte.device

@@ -310,7 +310,7 @@ class OneProcess(Strategy):
 @patch
 def orthogonalise(self: DataParallel,
     bank_NMK: torch.Tensor, # matrices of one shape, the same on all processes
-    *args, **kw             # further arguments of `newton_schulz`
+    *args: Any, **kw: Any   # further arguments of `newton_schulz`
 ) -> torch.Tensor:
     "`newton_schulz` of a bank, every process working on its share of the matrices"
     N, W = len(bank_NMK), self.world_size

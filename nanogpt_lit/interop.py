@@ -480,10 +480,10 @@ class LoadedRun:
 
 # %% ../nbs/71_interop.ipynb #a348eb80
 def load_run(
-    path: str|Path,         # run folder, checkpoint, Hugging Face folder or name
-    device: str='auto',     # where to put the model
+    path: str|Path,      # run folder, checkpoint, Hugging Face folder or name
+    device: str='auto',  # where to put the model
     tokenizer: Any=None, # folder, file or `gpt2`; None = look for the one that belongs to it; False = none
-    **hints,             # what a CS336 checkpoint doesn't say: `n_head`, `block_size`, `rope_theta`
+    **hints: Any,        # what a CS336 checkpoint doesn't say: `n_head`, `block_size`, `rope_theta`
 ) -> LoadedRun:
     "A model, its tokenizer and history. `UserError` if something is missing, damaged or doesn't fit together"
     where = _located(path)
@@ -503,7 +503,7 @@ def load_run(
 def from_pretrained(
     path: str|Path,    # run folder, checkpoint of ours or of others, Hugging Face folder, or a name such as gpt2
     device: str='cpu', # where to put the model
-    **hints,           # what a CS336 checkpoint doesn't say: `n_head`, `block_size`, `rope_theta`
+    **hints: Any,      # what a CS336 checkpoint doesn't say: `n_head`, `block_size`, `rope_theta`
 ) -> GPT:
     "The trained model in a file or folder, of ours or of others"
     return load_run(path, device, tokenizer=False, **hints).model

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil, torch
 from fastcore.basics import patch
 from .config import TrainConfig
-from .trainer import Callback
+from .trainer import Callback, Trainer
 
 # %% ../nbs/47_limits.ipynb #08bff779
 def work_share(
@@ -41,14 +41,14 @@ class CpuLimit(Callback):
     def from_settings(cls, cfg: TrainConfig) -> 'CpuLimit|None':
         return cls(cfg.max_cpu) if cfg.monitoring else None
 
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         self.process = self.ps.Process()
         self.measure()                                     # both count from the last call
         self.looked = self.woke = time.perf_counter()
     def measure(self) -> tuple[float, float]:
         return self.ps.cpu_percent(None), self.process.cpu_percent(None)/(os.cpu_count() or 1)
 
-    def on_step_end(self, t):
+    def on_step_end(self, t: Trainer) -> None:
         if time.perf_counter() - self.looked > self.every: self.adjust(t)
         t.pause_s = (time.perf_counter() - self.woke)*(1/self.share - 1)
         end = time.perf_counter() + t.pause_s
@@ -57,7 +57,7 @@ class CpuLimit(Callback):
 
 # %% ../nbs/47_limits.ipynb #c3350228
 @patch
-def adjust(self: CpuLimit, t) -> None:
+def adjust(self: CpuLimit, t: Trainer) -> None:
     "Measure, and change the share of the time that is worked"
     load, own = self.measure()
     self.share, self.looked = work_share(self.share, load, own, self.limit), time.perf_counter()
@@ -105,7 +105,7 @@ class MemoryLimit(Callback):
     def from_settings(cls, cfg: TrainConfig) -> 'MemoryLimit|None':
         return cls(cfg.max_memory) if cfg.monitoring else None
 
-    def on_step_end(self, t):
+    def on_step_end(self, t: Trainer) -> None:
         if time.monotonic() < self.due: return
         self.due = time.monotonic() + self.every
         used = max(self.ps.virtual_memory().percent, 100*self.container())

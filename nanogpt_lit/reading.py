@@ -44,7 +44,7 @@ class BadFile(UserError):
     "A file that isn't what it should be: damaged, cut short, or not text"
     kind = 'file that is damaged or cut short'
     def __init__(self,
-        path,            # the file
+        path: str|Path,  # the file
         why: str,        # what is wrong with it
         cure: str,       # what to do
         choose: str='',  # which value of `--errors` helps, where there is such a flag

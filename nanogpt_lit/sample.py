@@ -61,14 +61,14 @@ def _samples(model: GPT, tokenizer: Any, prompts: Sequence, wanted: _Wanted) -> 
 # %% ../nbs/72_sample.ipynb #cff6bac0
 def sample_texts(
     model: GPT,                  # in evaluation mode or not
-    tokenizer: Any,                 # that it was trained with
+    tokenizer: Any,              # that it was trained with
     prompt: str|Sequence='\n',   # text to continue, or a list of texts
     num_samples: int=1,          # how many continuations of each
     max_new_tokens: int=200,     # length of each
     seed: int|None=None,         # the same seed gives the same texts
     dtype: str='float32',        # of weights and arithmetic
     stop: str|Sequence=(),       # texts that end a sample; they aren't part of it
-    **kw,                        # `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty` of `generate`
+    **kw: Any,                   # `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty` of `generate`
 ) -> list[str]:
     "Continuations of `prompt`, with it; each ends at its end-of-text token or before a stop text, if it meets one"
     prompts = [prompt] if isinstance(prompt, str) else prompt

@@ -10,6 +10,7 @@ import torch, warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 from fastcore.basics import patch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -180,7 +181,7 @@ def joined(self: Sharded,
 
 # %% ../nbs/61_sharded.ipynb #20bd1a98
 @patch
-def orthogonalise(self: Sharded, bank_NMK: torch.Tensor, *args, **kw) -> torch.Tensor:
+def orthogonalise(self: Sharded, bank_NMK: torch.Tensor, *args: Any, **kw: Any) -> torch.Tensor:
     "As in `DataParallel`, for a bank in slices"
     if not _in_slices(bank_NMK): return DataParallel.orthogonalise(self, bank_NMK, *args, **kw)
     return _cut_up(DataParallel.orthogonalise(self, bank_NMK.full_tensor(), *args, **kw), like=bank_NMK)

@@ -22,7 +22,7 @@ from .config import MonitorConfig, nanogpt_monitor
 from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit, one_of, or_none
 from .monitor import FIGURE, chart_of, left_out, one_line, scan_metrics, series
 from .runs import newest_run, run_json
-from .trainer import Callback
+from .trainer import Callback, Trainer
 
 # %% ../nbs/46_watch.ipynb #b2b63a5b
 def myself() -> dict:
@@ -76,22 +76,22 @@ class Heartbeat(Callback):
         self.path, self.every, self.due, self.note = Path(out_dir)/'status.json', every, 0., {}
         self.part = self.path.with_name(f'.status.json.{os.urandom(6).hex()}.part')   # nobody else can have this name
 
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         n = sum(p.numel() for p in t.raw_model.parameters())
         self.note = dict(myself(), argv=sys.argv, began=time.time(), parameters=n, environment=environment())
         self.write(t, 'running')
-    def on_step_end(self, t):
+    def on_step_end(self, t: Trainer) -> None:
         if time.monotonic() >= self.due: self.write(t, 'running')
-    def on_eval(self, t): self.on_step_end(t)
-    def on_fit_end(self, t):
+    def on_eval(self, t: Trainer) -> None: self.on_step_end(t)
+    def on_fit_end(self, t: Trainer) -> None:
         self.write(t, 'stopped' if t.stop_reason else 'finished', t.stop_reason or t.finish_reason)
-    def on_error(self, t):
+    def on_error(self, t: Trainer) -> None:
         kind = '' if isinstance(t.error, UserError) else f'{type(t.error).__name__}: '
         if self.note: self.write(t, 'failed', f'{kind}{t.error}')
 
 # %% ../nbs/46_watch.ipynb #bbd01b8a
 @patch
-def write(self: Heartbeat, t, state: str, reason: str|None=None) -> None:
+def write(self: Heartbeat, t: Trainer, state: str, reason: str|None=None) -> None:
     "Replace the note"
     self.due = time.monotonic() + self.every
     if not (t.strategy.is_main and t.cfg.monitoring): return

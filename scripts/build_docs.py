@@ -136,14 +136,17 @@ class Site:
         if not lines or opts.get('include') == 'false': return []
         src, exported = '\n'.join(lines), bool(marks & EXPORT)
         tags = [TAGS[o] for o in opts.items() if o in TAGS]
-        if exported: tags.append('exported')
+        tags += [name for name in ('exported', 'solution', 'check') if name in marks or (name == 'exported' and exported)]
+        if 'solution' in marks: tags.append('hide-input')
+        metadata = {'tags': tags}
+        if alt := opts.get('fig-alt'): metadata['mystnb'] = {'image': {'alt': alt}}
         items = [*api(src)] if exported else []
         seen = self.reference.setdefault((number(path), self.titles[path], module), {})
         anchors = {t for name, *_ in items if (t := self.target(path, name)) not in seen}
         for item in items: seen.setdefault(self.target(path, item[0]), []).append(item)
         out = [markdown(''.join(f'({t})=\n' for t in sorted(anchors)))] if anchors else []
         out += [markdown(f':::{{div}} flag\n{FLAGS[k]}\n:::') for k in FLAGS.keys() & marks]
-        out.append(code_cell(src, metadata={'tags': tags}, outputs=[still(o) for o in cell.get('outputs', [])]))
+        out.append(code_cell(src, metadata=metadata, outputs=[still(o) for o in cell.get('outputs', [])]))
         return out + [markdown(cards(items))] if items else out
 
     def first(self):

@@ -1,23 +1,23 @@
 "What several test files need: our commands, here and in a process of their own; a small home; bytes with something wrong in them."
-import io, json, os, random, re, subprocess, sys, time
+import io, json, os, random, re, subprocess, time
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from nursery import BIN, Popen, run_argv
 
 # --- commands --------------------------------------------------------------------------------------------------------
 
-BIN = Path(sys.executable).parent
 ENV = {**os.environ, 'PYTHONUTF8': '1', 'OMP_NUM_THREADS': '1'}
 
 def run(*words, cwd, **kw):
-    "A command of ours in a process of its own, until it ends: what `subprocess.run` returns"
+    "A command of ours in a process of its own, until it ends: what `subprocess.run` returns. It comes from the nursery, unless `fresh=True`"
     usual = dict(capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
-    return subprocess.run([str(BIN/words[0]), *map(str, words[1:])], cwd=cwd, **usual | kw)
+    return run_argv([str(BIN/words[0]), *map(str, words[1:])], cwd=cwd, **usual | kw)
 
 def start(*words, cwd, env=None, **kw):
-    "A command of ours (or any other, by its path) in a process of its own, running: its `Popen`; `env` is added to the usual surroundings"
+    "A command of ours (or any other, by its path) in a process of its own, running: its `Popen`; `env` is added to the usual surroundings. `fresh` as above"
     usual = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace')
     program = BIN/words[0] if (BIN/words[0]).exists() else words[0]
-    return subprocess.Popen([*map(str, (program, *words[1:]))], cwd=cwd, env=ENV | (env or {}), **usual | kw)
+    return Popen([*map(str, (program, *words[1:]))], cwd=cwd, env=ENV | (env or {}), **usual | kw)
 
 def finish(process, limit_s=150):
     "`(exit code, output, errors)` of what was started; it and its children are ended if they take too long"

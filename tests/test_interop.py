@@ -1,9 +1,10 @@
 "Models that leave for other programs and come from them, each program in a process of its own."
-import json, os, pickle, subprocess, sys
+import json, os, pickle
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 import pytest
+import harness
 import torch
 from hypothesis import given, settings, strategies as st
 from nanogpt_lit.config import GPTConfig
@@ -12,11 +13,8 @@ from nanogpt_lit.model import GPT
 from nanogpt_lit.interop import from_hf, read_pickle, to_hf
 from nanogpt_lit.translate import FAMILIES, cannot, family_of, gpt_config, hf_config
 
-ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'}
-
-def run(*words, cwd, ok=True):
-    exe = str(Path(sys.executable).parent/words[0])
-    r = subprocess.run([exe, *map(str, words[1:])], capture_output=True, text=True, encoding='utf-8', cwd=cwd, env=ENV, timeout=300)
+def run(*words, cwd, ok=True, fresh=False):
+    r = harness.run(*words, cwd=cwd, fresh=fresh)
     if ok: assert r.returncode == 0, r.stderr
     return r
 
@@ -43,7 +41,7 @@ def test_exported_run_writes_the_same_text_under_transformers(trained):
     pytest.importorskip('transformers')
     run('nanogpt-export', 'runs/t', '--out_dir', 'hf', cwd=trained)
     assert {'config.json', 'generation_config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'} == {p.name for p in (trained/'hf').iterdir()}
-    name, text = run('python', '-c', THEIRS, cwd=trained).stdout.split('\n', 1)
+    name, text = run('python', '-c', THEIRS, cwd=trained, fresh=True).stdout.split('\n', 1)
     greedy = '--start', 'First', '--temperature', 0, '--num_samples', 1, '--max_new_tokens', 50, '--device', 'cpu'
     for source in ('runs/t', 'hf', 'hf/model.safetensors'):
         assert run('nanogpt-sample', source, *greedy, cwd=trained).stdout == f'{text}\n---------------\n'

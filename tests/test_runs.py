@@ -6,7 +6,7 @@ import argparse, json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 import harness
-from harness import BIN, run, steps
+from harness import BIN, Popen, run, run_argv, steps
 
 TINY = ['--n_layer', '1', '--n_head', '2', '--n_embd', '32', '--block_size', '32', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',
         '--tokenizer', 'char', '--log_interval', '1', '--eval_interval', '10', '--checkpoint_interval', '5', '--dropout', '0.1', '--lr_decay_steps', '60']
@@ -78,7 +78,7 @@ def same(a, b):
 
 def start(text, folder, *more):
     words = [str(BIN/'nanogpt-train'), '--input', str(text), '--out_dir', str(folder), '--max_steps', '60', '--auto_resume', *TINY, *more]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
+    return Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
 
 def wait_for(step, folder, process, limit_s=120): harness.wait_for(lambda: max(steps(folder), default=0) >= step, process, limit_s, may_end=True)
 
@@ -279,11 +279,11 @@ def test_quickstart_killed_stopped_and_finished(tmp_path):
     "Killed while it prepares, stopped while it trains, then run to its end: one run, complete"
     words = [str(BIN/'nanogpt-quickstart'), '--minutes', '0.2', '--num_threads', '1']
     metrics = tmp_path/'runs'/'quickstart'
-    p = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    p = Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(8)
     p.kill()
     p.wait()
-    p = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    p = Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(2, metrics, p, 300)
     p.send_signal(signal.SIGINT)
     p.wait(120)
@@ -304,7 +304,7 @@ def test_nanogpt_shakespeare(shared_data, tmp_path):
     recipe = ('--device=cpu --compile=False --eval_iters=20 --log_interval=100 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 '
               '--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 --num_threads=1')
     words = ['nanogpt-train', 'shakespeare_char', '--input', str(shared_data/'tinyshakespeare.txt'), '--out_dir', 'run', *recipe.split()]
-    r = subprocess.run([str(BIN/words[0]), *words[1:]], capture_output=True, text=True, cwd=tmp_path, timeout=1800)
+    r = run_argv([str(BIN/words[0]), *words[1:]], capture_output=True, text=True, cwd=tmp_path, timeout=1800)
     assert r.returncode == 0, r.stderr[-3000:]
     from nanogpt_lit.evaluate import evaluate_loss
     from nanogpt_lit.interop import load_run
