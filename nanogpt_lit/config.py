@@ -932,7 +932,7 @@ class TokenizerConfig:
                                      # refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU
 
-    def __post_init__(self): _not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
+    def __post_init__(self): not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
 
 # %% ../nbs/35_prepare.ipynb #255df622
 @dataclass
@@ -963,7 +963,7 @@ class EncodeConfig:
                                      # refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU where the text is worth it
 
-    def __post_init__(self): _not_negative(self, 'max_data_size', 'min_chars', 'workers')
+    def __post_init__(self): not_negative(self, 'max_data_size', 'min_chars', 'workers')
 
 # %% ../nbs/35_prepare.ipynb #e277bf63
 @dataclass
@@ -1007,7 +1007,7 @@ class PrepareConfig(CorpusKnobs):
             raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size is not None and self.shard_size < 1:
             raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
-        _not_negative(self, 'min_chars', 'max_data_size', 'tokenizer_samples', 'workers')
+        not_negative(self, 'min_chars', 'max_data_size', 'tokenizer_samples', 'workers')
 
 # %% ../nbs/40a_groups.ipynb #1ab5d093
 STATE_BYTES = dict(adamw=8, muon=6) # what an optimiser remembers of a parameter, on the average
@@ -1664,7 +1664,7 @@ def _check_tuning(cfg):
               'weight_decay', 'grad_clip', 'minutes', 'tokens_per_step'):
         if getattr(cfg, k) < 0: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
-# %% ../nbs/95_chat.ipynb #81d2c7f0
+# %% ../nbs/95a_terminal.ipynb #81d2c7f0
 @dataclass
 class ChatConfig:
     "Knobs of `nanogpt-chat`"

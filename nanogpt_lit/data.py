@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from itertools import islice
 from . import __version__
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from .bpe import GPT2_PATTERN, cpu_count
 from .core import UserError, alone_in, atomic_write, human, leftovers, mix64, new_folder
 from .core import progress as progress_bar, read_small, sha256_file
@@ -123,19 +123,19 @@ def held_out(
     seed: int=1337,       # another seed, other documents
 ) -> np.ndarray:
     "For each document, whether it is held out: a pseudo-random choice with this share of the bytes"
-    sizes = np.array(sizes, np.int64)
-    held = np.zeros(len(sizes), bool)
-    gap = int(val_fraction*int(sizes.sum()))    # bytes that are still wanted
-    order = np.argsort(_split_key(np.arange(len(sizes)), seed))
-    order = order[np.argsort(8*sizes[order] > gap, kind='stable')] # giants last
-    while len(order := order[sizes[order] <= gap]):
-        fits = sizes[order].cumsum() <= gap
+    size = np.array(sizes, np.int64)
+    held = np.zeros(len(size), bool)
+    gap = int(val_fraction*int(size.sum()))    # bytes that are still wanted
+    order = np.argsort(_split_key(np.arange(len(size)), seed))
+    order = order[np.argsort(8*size[order] > gap, kind='stable')] # giants last
+    while len(order := order[size[order] <= gap]):
+        fits = size[order].cumsum() <= gap
         held[order[fits]] = True
-        gap -= int(sizes[order[fits]].sum())
+        gap -= int(size[order[fits]].sum())
         order = order[~fits]
     others = np.flatnonzero(~held)
-    shortest = others[sizes[others].argmin()]
-    if not held.any() or len(others) > 1 and sizes[shortest] - gap < gap: held[shortest] = True
+    shortest = others[size[others].argmin()]
+    if not held.any() or len(others) > 1 and size[shortest] - gap < gap: held[shortest] = True
     return held
 
 # %% ../nbs/33_factory.ipynb #290deda0
@@ -714,7 +714,7 @@ def prepare(
     overwrite: bool=False,     # replace what an earlier run with other settings made
     samples: int=0,            # learn the vocabulary from at most so many documents, spread over all; 0 = all
     errors: str='strict',      # damaged files: 'strict' refuses them, 'replace' reads �, 'skip' leaves out
-    **reading: object,         # further arguments of `open_corpus`: val_sources, separator, min_chars, dedup
+    **reading: Any,            # further arguments of `open_corpus`: val_sources, separator, min_chars, dedup
 ) -> dict:
     "Turn a corpus into token shards; returns the manifest. All or nothing, resumable, by any number of workers"
     out = Path(os.path.realpath(out_dir))
@@ -780,7 +780,7 @@ def packed_size(
     packed = dict(gzip=gzip.compress(text, 9, mtime=0), xz=lzma.compress(text, filters=[strongest]))
     return {name: 8*len(data)/len(text) for name, data in packed.items()}
 
-def _sample_of(folder: Path, manifest: dict, split: str='val', most: int=2**19) -> np.ndarray:
+def _sample_of(folder: Path|str, manifest: dict, split: str='val', most: int=2**19) -> np.ndarray:
     "The first tokens of a split"
     return np.fromfile(Path(folder)/manifest['splits'][split]['files'][0]['name'], manifest['dtype'], most)
 
@@ -1019,7 +1019,9 @@ def _bpe_tokenizer(corpus, cfg):
         n = corpus.documents
         chosen = spread(n, cfg.tokenizer_samples)
     workers = cfg.workers and worker_count(cfg.workers, _bytes_of(corpus))
-    items = (Item('train', p.text, p.ends) for p in corpus.texts())
+    reading = corpus
+    if chosen is not None: reading = replace(corpus, skipped=Counter(), examples=[]) # stops early: the counts stay
+    items = (Item('train', p.text, p.ends) for p in reading.texts())
     texts = _covered(training_text(items, chosen, sys.maxsize), corpus.pattern)
     tok = Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
                           progress=sys.stderr.isatty(), workers=workers)
