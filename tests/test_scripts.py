@@ -94,7 +94,7 @@ def test_adding_an_option(root, tmp_path):
     before, after = re.findall(r'```python\n(.*?)```', text, re.S)[:2]
     for name in ('nbs', 'nanogpt_lit'): shutil.copytree(root/name, tmp_path/name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
     for name in ('settings.ini', 'setup.py', 'pyproject.toml'): shutil.copy(root/name, tmp_path/name)
-    nb = nbformat.read(page := tmp_path/'nbs'/'40_optim.ipynb', as_version=4)
+    nb = nbformat.read(page := tmp_path/'nbs'/'40a_groups.ipynb', as_version=4)
     places = [c for c in nb.cells if c.cell_type == 'code' and before.strip('\n') in c.source]
     assert len(places) == 1, f'CONTRIBUTING.md quotes a line that is not on the page: {before}'
     places[0].source = places[0].source.replace(before.strip('\n'), after.strip('\n'))
