@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from itertools import islice
 from . import __version__
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from .bpe import GPT2_PATTERN, cpu_count
 from .core import UserError, alone_in, atomic_write, human, leftovers, new_folder
 from .core import progress as progress_bar, read_small, sha256_file
@@ -685,7 +685,7 @@ def prepare(
     overwrite: bool=False,     # replace what an earlier run with other settings made
     samples: int=0,            # learn the vocabulary from at most so many documents, spread over all; 0 = all
     errors: str='strict',      # damaged files: 'strict' refuses them, 'replace' reads �, 'skip' leaves out
-    **reading: object,         # further arguments of `open_corpus`: val_sources, separator, min_chars, dedup
+    **reading: Any,            # further arguments of `open_corpus`: val_sources, separator, min_chars, dedup
 ) -> dict:
     "Turn a corpus into token shards; returns the manifest. All or nothing, resumable, by any number of workers"
     out = Path(os.path.realpath(out_dir))
@@ -742,7 +742,7 @@ def document_lengths(
     return np.diff(np.concatenate(ends)) - 1
 
 # %% ../nbs/35_prepare.ipynb #7e647a54
-def _sample_of(folder: Path, manifest: dict, split: str='val', most: int=2**19) -> np.ndarray:
+def _sample_of(folder: Path|str, manifest: dict, split: str='val', most: int=2**19) -> np.ndarray:
     "The first tokens of a split"
     return np.fromfile(Path(folder)/manifest['splits'][split]['files'][0]['name'], manifest['dtype'], most)
 
@@ -981,7 +981,9 @@ def _bpe_tokenizer(corpus, cfg):
         n = corpus.documents
         chosen = spread(n, cfg.tokenizer_samples)
     workers = cfg.workers and worker_count(cfg.workers, _bytes_of(corpus))
-    items = (Item('train', p.text, p.ends) for p in corpus.texts())
+    reading = corpus
+    if chosen is not None: reading = replace(corpus, skipped=Counter(), examples=[]) # stops early: the counts stay
+    items = (Item('train', p.text, p.ends) for p in reading.texts())
     texts = _covered(training_text(items, chosen, sys.maxsize), corpus.pattern)
     tok = Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
                           progress=sys.stderr.isatty(), workers=workers)
