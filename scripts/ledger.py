@@ -129,7 +129,8 @@ def measure(run):
     model = GPT.from_pretrained(run)
     measured = evaluate_loss(model, TokenData('data/pystdlib', split='val'))
     steps = json.loads((Path(run)/'metrics.jsonl').read_text().splitlines()[-1])['step']
-    short = next(row for row in read_ledger(BOOK/'ledger.jsonl') if row.log == 'logs/muon.jsonl')
+    short = next((row for row in read_ledger(BOOK/'ledger.jsonl') if row.log == 'logs/muon.jsonl'), None)
+    if short is None: raise SystemExit('train muon first: its seconds per step are wanted')
     seconds = round(short.seconds*steps/STEPS, 1)       # the same steps; its own clock ran on a machine that others were using
     put(LedgerRow('41_trainer', STORY[-1], measured.bits_per_byte, model.num_params(), seconds,
                   f'nanogpt-train quickstart --minutes 0 --max_steps {steps} --num_threads 1 --dtype float32 --out_dir runs/book', PYTHON, log='metrics.jsonl'))
