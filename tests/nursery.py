@@ -10,7 +10,7 @@ Whatever the nursery can't give starts in the ordinary way: other programs, opti
 matter while Python or its libraries start, any system but Linux; so does everything with `fresh=True`, which a test asks for where the
 start itself is its subject: what is imported, how long that takes, how much memory it needs.
 """
-import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types
+import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types, warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -19,7 +19,8 @@ START = dict(os.environ)        # what the nursery starts with
 SUBREAPER = 36                  # of prctl(2): who becomes the parent of a process whose own has ended
 AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'MALLOC_', 'GLIBC_', 'OMP_', 'KMP_', 'GOMP_', 'MKL_', 'OPENBLAS_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_', 'PYTORCH_', 'HF_', 'TRANSFORMERS_')
 SEEN_TO = {'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}  # read in the child
-LAUNCHERS = {'torchrun', 'nanogpt-launch'}      # they start processes that import as much as they do: each has a nursery of its own
+QUIET = ('PYTHONWARNINGS', 'ignore')            # too
+LAUNCHERS = {'torchrun', 'nanogpt-launch', 'nanogpt-bench'}     # they start processes that import as much as they do: each has a nursery of its own
 SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower() in ('utf-8', 'utf8') else {}    # the same, said or not
 
 # --- in the tests ----------------------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def is_ours(program):
 
 def begins_alike(env):
     "Are the variables that matter at the start those that the nursery started with?"
-    def relevant(variables): return {k: v for k, v in (SURE | dict(variables)).items() if k.startswith(AT_START) and k not in SEEN_TO}
+    def relevant(variables): return {k: v for k, v in (SURE | dict(variables)).items() if k.startswith(AT_START) and k not in SEEN_TO and (k, v) != QUIET}
     return relevant(env) == relevant(START)
 
 def what_to_run(argv):
@@ -85,6 +86,8 @@ def what_to_run(argv):
     if words[0] in ('-c', '-m') and len(words) > 1: return words[0], words[1], words[2:], unbuffered
     return None if words[0].startswith('-') else ('file', words[0], words[1:], unbuffered)
 
+ASKED = inspect.signature(subprocess.Popen._execute_child)
+
 class Popen(subprocess.Popen):
     "`subprocess.Popen`; what is our own Python comes from the nursery, unless `fresh`"
     def __init__(self, *args, fresh=False, **kw):
@@ -92,7 +95,7 @@ class Popen(subprocess.Popen):
         super().__init__(*args, **kw)
 
     def _execute_child(self, *args):
-        asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *args).arguments
+        asked = ASKED.bind(self, *args).arguments
         request = None if self.fresh or sys.platform != 'linux' else self._request(asked)
         self.fresh = request is None
         if self.fresh: return super()._execute_child(*args)
@@ -185,7 +188,7 @@ def branch(run):
     theirs.close()
     NURSERIES[os.getpid(), 'commands'] = Nursery(ours)
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
-    subprocess_handler.Popen = Popen
+    subprocess.Popen = subprocess_handler.Popen = Popen
     return run
 
 def open_streams(plain):
@@ -209,6 +212,7 @@ def begin_afresh():
     import matplotlib, numpy, torch
     numpy.random.seed()                     # `random` does so by itself
     torch.seed()
+    if QUIET in os.environ.items(): warnings.simplefilter('ignore')
     if os.environ.get('MPLBACKEND'): matplotlib.rcParams['backend'] = os.environ['MPLBACKEND']
 
 def perform(how, what, arguments):
