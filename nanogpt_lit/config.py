@@ -1502,15 +1502,14 @@ class RunConfig:
 
 # %% ../nbs/80_run.ipynb #30dbf1eb
 @dataclass
-class PlanConfig:
-    "Knobs of `nanogpt-plan`"
+class _PlanKnobs:
     memory: str|None = None          # plan for this much memory, such as 24GB;
                                      # None = what the device has free
     measure: bool = True             # time training steps on the device, for some seconds
-    model: GPTConfig = field(default_factory=GPTConfig)      # the network
-    data: DataConfig = field(default_factory=DataConfig)     # what it reads
-    optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
-    train: TrainConfig = field(default_factory=TrainConfig)  # the loop
+
+@dataclass
+class PlanConfig(RunConfig, _PlanKnobs):
+    "Knobs of `nanogpt-plan`"
 
 # %% ../nbs/83_stopwatch.ipynb #58c41779
 @dataclass
