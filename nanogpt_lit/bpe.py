@@ -123,6 +123,7 @@ def pop(self: Words) -> tuple|None:
         if len(still) == len(at): return a, b, at
         n = sum([weight[i] for i in still]) if few else int(self.weight[still].sum())
         if n: self.push(n, a, b, still if few or len(still) > _FEW else still.tolist())
+    return None
 
 # %% ../nbs/12_fast_bpe.ipynb #083a837f
 def _every_second(
@@ -166,7 +167,7 @@ def replace_many(self: Words, a: int, b: int, at: np.ndarray, new: int) -> None:
 def merge(self: Words) -> tuple|None:
     "Make one merge: `(left token, right token, occurrences replaced)`, or None if nothing is left to merge"
     found = self.pop()
-    if not found: return
+    if not found: return None
     a, b, at = found
     pair, new, n = (self.tokens[a], self.tokens[b]), len(self.tokens), self.count
     if a == b:
@@ -352,13 +353,14 @@ def fast_starts(
     if plain == plain_pattern(GPT2_PATTERN): return _token_starts
     for digits, spelling in enumerate((r'\p{N}', r'\p{N}{1,2}', r'\p{N}{1,3}'), 1):
         if plain == plain_pattern(GPT4_PATTERN.replace(r'\p{N}{1,3}', spelling)): return partial(_gpt4_starts, digits=digits)
+    return None
 
 # %% ../nbs/12_fast_bpe.ipynb #2064e506
 def count_documents(
     docs: list[str],    # documents, or parts of them cut where it does no harm
     pattern: str,       # how to split them: a regular expression, or its name
     special_tokens: Iterable[str]=(),  # texts to leave out
-) -> Counter:
+) -> dict[bytes, int]:
     "Pre-tokens of all `docs` and their counts"
     docs, special, pattern = [mend(d) for d in docs], special_regex(special_tokens), named_pattern(pattern)
     if fast_starts(pattern) and not any('\0' in d for d in docs):
@@ -402,7 +404,7 @@ def safe_edge(
     "A compiled expression for two characters between which a text can be cut without changing a token; None if unknown"
     plain = plain_pattern(pattern)
     parts = regex.findall(r'(?:\((?:\\.|[^()])*\)|\\.|[^|()\\])+', plain)
-    if '|'.join(parts) != plain or not _HARMLESS.union(_O200K_WORDS).issuperset(parts) or not parts: return
+    if '|'.join(parts) != plain or not _HARMLESS.union(_O200K_WORDS).issuperset(parts) or not parts: return None
     return _EDGE if _HARMLESS.issuperset(parts) else _EDGE_O200K
 
 # %% ../nbs/12_fast_bpe.ipynb #f4334234

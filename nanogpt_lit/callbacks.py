@@ -12,6 +12,7 @@ from contextlib import suppress
 from fastcore.basics import patch
 from numbers import Real
 from pathlib import Path
+from typing import Any
 from tqdm import tqdm
 from .config import TrainConfig
 from .core import UserError, atomic_write, duration, human, progress as tqdm_bar
@@ -133,7 +134,9 @@ class ProgressBar(Callback):
     def __init__(self,
         file: io.TextIOBase|None=None, # draw plain text to this stream; None = the terminal or notebook,
                    # nothing if there is neither
-    ): self.file, self.bar = file, None
+    ):
+        self.file = file
+        self.bar: Any = None
 
     def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
@@ -251,7 +254,9 @@ def numbers_in(
 
 class Tracker(Callback):
     "Sends each record to a `writer`; a failure is reported once and never ends the run"
-    order, name, writer = 20, 'the tracker', None
+    order = 20
+    name = 'the tracker'
+    writer: Any = None
     @classmethod
     def from_settings(cls, cfg: TrainConfig) -> 'Tracker': return _TRACKERS[cfg.track]()
     def on_log(self, t: Trainer) -> None:
@@ -261,6 +266,8 @@ class Tracker(Callback):
     def on_fit_end(self, t: Trainer) -> None:
         if self.writer is not None: self._try(t, self.close, t); self.writer = None
     def on_error(self, t: Trainer) -> None: self.on_fit_end(t)
+    def write(self, record: dict, step: int) -> None: "Send the numbers of one record"
+    def close(self, t: Trainer) -> None: "Tell the writer that nothing more comes"
     def _try(self, t, send, *args):
         try: send(*args)
         except Exception as e:

@@ -108,7 +108,8 @@ def atomic_open(
     mode: str='wb', # mode of the temporary file ('wb', or 'w' for UTF-8 text)
 ) -> Iterator[IO]:
     "A file handle whose content appears under `path` only when the block ends without an error"
-    path, kind = Path(path), {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
+    path = Path(path)
+    kind: dict = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
     try:
         before = _mode_of(path)
         _check_target(path, before)

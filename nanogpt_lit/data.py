@@ -17,10 +17,11 @@ from fastcore.basics import patch
 from itertools import islice
 from . import __version__
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from .bpe import GPT2_PATTERN, cpu_count
-from .core import UserError, alone_in, atomic_write, human, leftovers, mix64, new_folder
+from .core import UserError, alone_in, atomic_write, human, leftovers, new_folder
 from .core import progress as progress_bar, read_small, sha256_file
+from .guess import held_out, split_key
 from .corpus import Corpus, Piece, Source, open_corpus
 from .reading import CHAT_TOKENS, Marker
 from .shards import COUNTED, DataFolder, DATA_FORMAT, ShardWriter, card, is_card, is_shard_name
@@ -108,14 +109,6 @@ def _utf8(text, index):
     except UnicodeEncodeError: pass
     raise UserError(f'document {index} holds half a surrogate pair: it is not valid text')
 
-# %% ../nbs/33_factory.ipynb #3bc01788
-def _split_key(
-    index: int|np.ndarray, # number of a document, or an array of them
-    seed: int,             # another seed, another order
-) -> np.ndarray:
-    "The pseudo-random 64-bit key of each document"
-    return mix64(mix64(index) ^ mix64(seed))
-
 # %% ../nbs/33_factory.ipynb #ad7f039d
 def held_out(
     sizes: Iterable[int], # bytes of each document
@@ -123,19 +116,19 @@ def held_out(
     seed: int=1337,       # another seed, other documents
 ) -> np.ndarray:
     "For each document, whether it is held out: a pseudo-random choice with this share of the bytes"
-    sizes = np.array(sizes, np.int64)
-    held = np.zeros(len(sizes), bool)
-    gap = int(val_fraction*int(sizes.sum()))    # bytes that are still wanted
-    order = np.argsort(_split_key(np.arange(len(sizes)), seed))
-    order = order[np.argsort(8*sizes[order] > gap, kind='stable')] # giants last
-    while len(order := order[sizes[order] <= gap]):
-        fits = sizes[order].cumsum() <= gap
+    size = np.array(sizes, np.int64)
+    held = np.zeros(len(size), bool)
+    gap = int(val_fraction*int(size.sum()))    # bytes that are still wanted
+    order = np.argsort(_split_key(np.arange(len(size)), seed))
+    order = order[np.argsort(8*size[order] > gap, kind='stable')] # giants last
+    while len(order := order[size[order] <= gap]):
+        fits = size[order].cumsum() <= gap
         held[order[fits]] = True
-        gap -= int(sizes[order[fits]].sum())
+        gap -= int(size[order[fits]].sum())
         order = order[~fits]
     others = np.flatnonzero(~held)
-    shortest = others[sizes[others].argmin()]
-    if not held.any() or len(others) > 1 and sizes[shortest] - gap < gap: held[shortest] = True
+    shortest = others[size[others].argmin()]
+    if not held.any() or len(others) > 1 and size[shortest] - gap < gap: held[shortest] = True
     return held
 
 # %% ../nbs/33_factory.ipynb #290deda0
@@ -151,7 +144,7 @@ def _is_held_out(seen, val_fraction, seed):
     "A function that tells whether a document is held out, given its index"
     if _split_rule(seen) == 'bytes': return held_out(seen.sizes, val_fraction, seed).item
     below = int(val_fraction*2**64)
-    return lambda index: int(_split_key(index, seed)[0]) < below
+    return lambda index: int(split_key(index, seed)[0]) < below
 
 # %% ../nbs/33_factory.ipynb #86d0136d
 class Item(NamedTuple):
@@ -517,7 +510,7 @@ def spread(
     "Indices of `k` of `n` documents, in order: one from each of `k` equal stretches"
     if not 0 < k < n: return np.arange(n)
     begin = np.arange(k + 1)*n//k
-    return begin[:-1] + (_split_key(np.arange(k), seed) % np.diff(begin).astype(np.uint64)).astype(np.int64)
+    return begin[:-1] + (split_key(np.arange(k), seed) % np.diff(begin).astype(np.uint64)).astype(np.int64)
 
 # %% ../nbs/33_factory.ipynb #71efc4ce
 _BPE_SAMPLE = 200_000_000  # characters that a vocabulary is learned from, at most
@@ -540,7 +533,7 @@ def _train_documents(seen, job):
     if _split_rule(seen) == 'given': return seen.given
     n, fraction, seed = seen.documents, job['val_fraction'], job['seed']
     if _split_rule(seen) == 'bytes': return int((~held_out(seen.sizes, fraction, seed)).sum())
-    keys = (_split_key(np.arange(i, min(i + _MANY, n)), seed) for i in range(0, n, _MANY))
+    keys = (split_key(np.arange(i, min(i + _MANY, n)), seed) for i in range(0, n, _MANY))
     return sum(int((k >= np.uint64(int(fraction*2**64))).sum()) for k in keys)
 
 @patch
@@ -714,7 +707,7 @@ def prepare(
     overwrite: bool=False,     # replace what an earlier run with other settings made
     samples: int=0,            # learn the vocabulary from at most so many documents, spread over all; 0 = all
     errors: str='strict',      # damaged files: 'strict' refuses them, 'replace' reads �, 'skip' leaves out
-    **reading: object,         # further arguments of `open_corpus`: val_sources, separator, min_chars, dedup
+    **reading: Any,            # further arguments of `open_corpus`: val_sources, separator, min_chars, dedup
 ) -> dict:
     "Turn a corpus into token shards; returns the manifest. All or nothing, resumable, by any number of workers"
     out = Path(os.path.realpath(out_dir))
@@ -740,12 +733,13 @@ def prepare(
     return manifest
 
 # %% ../nbs/35_prepare.ipynb #3a17cb74
-import gzip, lzma, regex, shlex
+import regex, shlex
 from collections import deque
 from .bpe import PATTERNS
 from .config import EncodeConfig, PrepareConfig, TokenizerConfig, nanogpt_prepare
 from .core import atomic_open, duration, read_bytes, warn
 from .corpus import RECIPES, Source, source_of
+from .guess import packed_size
 from .shards import check_shards, own_tokenizer
 from .tokenizer import split_pattern
 from .tokens import asked_dtype, check_ids_path, check_unoccupied, ids_dtype, tokenizer_of, write_ids
@@ -780,7 +774,7 @@ def packed_size(
     packed = dict(gzip=gzip.compress(text, 9, mtime=0), xz=lzma.compress(text, filters=[strongest]))
     return {name: 8*len(data)/len(text) for name, data in packed.items()}
 
-def _sample_of(folder: Path, manifest: dict, split: str='val', most: int=2**19) -> np.ndarray:
+def _sample_of(folder: Path|str, manifest: dict, split: str='val', most: int=2**19) -> np.ndarray:
     "The first tokens of a split"
     return np.fromfile(Path(folder)/manifest['splits'][split]['files'][0]['name'], manifest['dtype'], most)
 
@@ -1019,7 +1013,9 @@ def _bpe_tokenizer(corpus, cfg):
         n = corpus.documents
         chosen = spread(n, cfg.tokenizer_samples)
     workers = cfg.workers and worker_count(cfg.workers, _bytes_of(corpus))
-    items = (Item('train', p.text, p.ends) for p in corpus.texts())
+    reading = corpus
+    if chosen is not None: reading = replace(corpus, skipped=Counter(), examples=[]) # stops early: the counts stay
+    items = (Item('train', p.text, p.ends) for p in reading.texts())
     texts = _covered(training_text(items, chosen, sys.maxsize), corpus.pattern)
     tok = Tokenizer.train(texts, cfg.vocab_size, cfg.special_tokens, corpus.pattern,
                           progress=sys.stderr.isatty(), workers=workers)

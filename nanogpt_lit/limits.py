@@ -9,6 +9,7 @@ __all__ = ['work_share', 'CpuLimit', 'container_share', 'free_caches', 'MemoryLi
 import ctypes, gc, os, time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 import psutil, torch
 from fastcore.basics import patch
 from .config import TrainConfig
@@ -32,7 +33,7 @@ class CpuLimit(Callback):
     def __init__(self,
         limit: float,     # percent
         every: float=2.,  # seconds between two measurements
-        ps: object=psutil, # where measurements come from
+        ps: Any=psutil,   # where measurements come from
     ):
         self.limit, self.every, self.ps = limit, every, ps
         self.share, self.pausing = 1., False
@@ -95,7 +96,7 @@ class MemoryLimit(Callback):
         limit: float,      # percent
         every: float=2.,   # seconds between two looks
         patience: int=3,   # looks in a row above the limit until it stops
-        ps: object=psutil, # where measurements come from
+        ps: Any=psutil,    # where measurements come from
         container: Callable=container_share, # likewise, of a container
     ):
         self.limit, self.every, self.patience, self.ps, self.container = limit, every, patience, ps, container

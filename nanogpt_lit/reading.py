@@ -24,7 +24,7 @@ def _zstd(f):
     import pyarrow
     return pyarrow.CompressedInputStream(pyarrow.PythonFile(f, 'r'), 'zstd')
 
-_UNPACKERS = {b'\x1f\x8b\x08': _gzip, b'BZh': bz2.BZ2File, b'\xfd7zXZ\0': lzma.LZMAFile, b'(\xb5/\xfd': _zstd}
+_UNPACKERS: dict[bytes, Callable] = {b'\x1f\x8b\x08': _gzip, b'BZh': bz2.BZ2File, b'\xfd7zXZ\0': lzma.LZMAFile, b'(\xb5/\xfd': _zstd}
 PACKED = ('.gz', '.bz2', '.xz', '.zst') # names of packed files end so; their content decides
 
 def open_file(

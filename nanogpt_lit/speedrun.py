@@ -714,7 +714,7 @@ def _jobs_of(
     seed: int,        # of the round
 ) -> list[Job]:
     "The runs of one round"
-    how = dict(device=cfg.device, threads=cfg.num_threads, isa=cfg.isa)
+    how: dict = dict(device=cfg.device, threads=cfg.num_threads, isa=cfg.isa)
     mine, who = _pairs(cfg.set), 'nanoGPT' if cfg.peer else cfg.against
     known = who in ('nanoGPT', 'classic')                 # whose recipe is for a CPU, in float32
     theirs = Job(who, 'recipe', seed, (CLASSIC if known else {}) | _pairs(cfg.peer_set),

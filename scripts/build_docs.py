@@ -7,7 +7,7 @@ committed. What is added: a line that says which file a page comes from, links f
 that defines them, a folded table of parameters under each exported cell, one page with all of them, and one with the
 flags of every command.
 """
-import argparse, os, re, shutil, subprocess, sys, textwrap, tomllib
+import argparse, json, os, re, shutil, subprocess, sys, textwrap, tomllib
 from pathlib import Path
 import nbformat, yaml
 from execnb.nbio import read_nb
@@ -151,7 +151,11 @@ class Site:
 
     def first(self):
         "Where reading starts: the first page of the main line, which has no ◇ in its title"
-        return next(p for p in self.paths[1:] if not self.titles[p].endswith('◇'))
+        return next(p for p in self.paths if self.pages[p] == self.main_line()[0][0])
+
+    def main_line(self):
+        "`[page, title]` of the pages that a first reader reads, in order: those without ◇, up to the tutorials"
+        return [[self.pages[p], f'{number(p)} {self.titles[p]}'] for p in self.paths[1:] if number(p) and not self.titles[p].endswith('◇')]
 
     def toc(self):
         "The sidebar, as Sphinx wants it: hidden tables of contents on the home page"
@@ -184,6 +188,7 @@ def main():
         dest = src/f'{site.pages[p]}.ipynb'
         dest.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(site.convert(p), dest)
+    (src/'main_line.json').write_text(json.dumps(site.main_line()), encoding='utf-8') # for docs/conf.py
     (src/'flags.md').write_text(commands_page(), encoding='utf-8')
     (src/'reference.md').write_text(site.reference_page(), encoding='utf-8')
     cmd = [sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *options, str(src), str(html)]

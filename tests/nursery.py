@@ -11,6 +11,7 @@ matter while Python or its libraries start, any system but Linux; so does everyt
 start itself is its subject: what is imported, how long that takes, how much memory it needs.
 """
 import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types
+from importlib import import_module
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -44,22 +45,24 @@ class Nursery:
         if not isinstance(reply, int): raise RuntimeError(reply)
         return reply
 
+STARTING = threading.Lock()
+
 def adopt(yes):
     "Orphans among our descendants become our children, for this moment"
     if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, int(yes), 0, 0, 0): raise OSError(ctypes.get_errno(), 'prctl')
 
-NURSERIES = {} # process id -> its nursery: a fork of the tests has none
+NURSERIES = {} # (process id, kind) -> its nursery: a fork of the tests has none
 
-def nursery():
-    "The nursery of this process; it begins when it's needed first, and ends with this process"
-    if os.getpid() not in NURSERIES:
+def nursery(kind='commands'):
+    "The nursery of this process for commands or pages; it begins when it's needed first, and ends with this process"
+    if (os.getpid(), kind) not in NURSERIES:
         ours, theirs = channel()
         with theirs:
             fd = theirs.fileno()
-            started = subprocess.Popen([sys.executable, __file__, str(fd)], env=START | SURE, pass_fds=[fd], stdin=subprocess.DEVNULL)
-        NURSERIES[os.getpid()] = Nursery(ours)
-        NURSERIES[os.getpid()].process = started
-    return NURSERIES[os.getpid()]
+            started = subprocess.Popen([sys.executable, __file__, kind, str(fd)], env=START | SURE, pass_fds=[fd], stdin=subprocess.DEVNULL)
+        NURSERIES[os.getpid(), kind] = Nursery(ours)
+        NURSERIES[os.getpid(), kind].process = started
+    return NURSERIES[os.getpid(), kind]
 
 def is_ours(program):
     "A script that Python's installer wrote beside this Python"
@@ -95,7 +98,9 @@ class Popen(subprocess.Popen):
         if self.fresh: return super()._execute_child(*args)
         ends = ['p2cread', 'p2cwrite', 'c2pread', 'c2pwrite', 'errread', 'errwrite']
         files = [asked[name] if asked[name] != -1 else i for i, name in enumerate(['p2cread', 'c2pwrite', 'errwrite'])]
-        self.pid = nursery().fork(request, files)
+        kind = 'pages' if Path(request['run'][1]).name == 'nbdev_test' else 'commands'
+        with STARTING: own = nursery(kind)
+        self.pid = own.fork(request, files)
         self._child_created = True
         self._close_pipe_fds(*(asked[name] for name in ends))
 
@@ -122,11 +127,14 @@ def run_argv(argv, input=None, capture_output=False, timeout=None, check=False, 
 
 # --- in the nursery --------------------------------------------------------------------------------------------------
 
-def load():
-    "What the commands import, heavy things first. Nothing is computed: no thread may have begun"
-    import torch, torch.distributed.checkpoint, torch.distributed.run, numpy, matplotlib.figure, matplotlib.backends.backend_agg, psutil
-    from importlib import import_module
-    for name in 'pretrain finetune sample chat grading benchmarks interop launch speedrun quickstart report watch data tokenizer'.split(): import_module(f'nanogpt_lit.{name}')
+IMPORTED = dict(
+    commands='torch torch.distributed.checkpoint torch.distributed.run numpy matplotlib.figure matplotlib.backends.backend_agg psutil '.split()
+             + [f'nanogpt_lit.{o}' for o in 'pretrain finetune sample chat grading benchmarks interop launch speedrun quickstart report watch data tokenizer'.split()],
+    pages='torch numpy matplotlib.pyplot matplotlib_inline.backend_inline IPython nbdev.test nbdev.showdoc execnb.shell'.split())
+
+def load(kind):
+    "What commands, or pages, import. Nothing is computed: no thread may have begun"
+    for name in IMPORTED[kind]: import_module(name)
     gc.collect()
     gc.freeze()                 # children share these objects' memory with the nursery
 
@@ -175,7 +183,7 @@ def branch(run):
         for fd in (0, 1, 2): os.dup2(nothing, fd)           # nobody waits for the end of what this process might still write
         return serve(theirs)
     theirs.close()
-    NURSERIES[os.getpid()] = Nursery(ours)
+    NURSERIES[os.getpid(), 'commands'] = Nursery(ours)
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
     subprocess_handler.Popen = Popen
     return run
@@ -239,8 +247,8 @@ def leave():
 
 if __name__ == '__main__':
     atexit.register(leave)                  # first, so it runs last
-    load()
-    request = serve(socket.socket(fileno=int(sys.argv[1])))
+    load(sys.argv[1])
+    request = serve(socket.socket(fileno=int(sys.argv[2])))
     try: perform(*request)
     except BaseException as error:
         END['code'] = told_code(error)
