@@ -772,11 +772,6 @@ class CompareConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/21_model.ipynb #fcc5ac26
-import math
-from collections import UserDict
-from typing import Any
-
 # %% ../nbs/21_model.ipynb #961b1031
 GATED = dict(gelu=False, gelu_tanh=False, relu2=False, swiglu=True) # which activations have a gate: three matrices
 
@@ -832,49 +827,29 @@ class GPTConfig(ReachKnobs, BlockKnobs, ShapeKnobs):
     init_std: float = .02            # standard deviation of fresh weights; 0 = 0.5/√n_embd
     dropout: float = 0.              # probability of dropping an activation in training
 
-    def __post_init__(self): _typed(self); _check_shape(self); _check_ranges(self)
+    def __post_init__(self):
+        typed(self)
+        _check_shape(self)
+        _check_ranges(self)
 
     def layer_window(self, layer: int) -> int|None:
         "The window of a layer; None = it sees everything"
         return self.window if self.window_pattern[layer % len(self.window_pattern)] == 'L' else None
     @property
-    def head_size(self): return self.head_dim or self.n_embd//self.n_head
+    def head_size(self) -> int: return self.head_dim or self.n_embd//self.n_head
     @property
-    def kv_heads(self): return self.n_head if self.n_kv_head is None else self.n_kv_head
+    def kv_heads(self) -> int: return self.n_head if self.n_kv_head is None else self.n_kv_head
     @property
-    def ff_size(self):
+    def ff_size(self) -> int:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if GATED.get(self.act) else 4*self.n_embd
 
-# %% ../nbs/21_model.ipynb #3f8990ab
-def _check_shape(cfg):
-    "`UserError` for a `GPTConfig` whose numbers don't go together"
-    for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
-        if (v := getattr(cfg, k)) is not None and v < 1: raise UserError(f'{k}={v}: expected at least 1')
-    if cfg.head_dim is None and cfg.n_embd % cfg.n_head:
-        raise UserError(f'n_embd={cfg.n_embd} is not a multiple of n_head={cfg.n_head}: change one of them')
-    if cfg.kv_heads < 1 or cfg.n_head % cfg.kv_heads:
-        raise UserError(f'n_head={cfg.n_head} is not a multiple of n_kv_head={cfg.n_kv_head}: '
-                        'query heads share key heads evenly')
-    if cfg.pos == 'rotary' and cfg.head_size % 2:
-        raise UserError(f'rotary positions turn pairs of channels, but the head size is {cfg.head_size}, '
-                        'which is odd')
+# %% ../nbs/21a_options.ipynb #fcc5ac26
+import math
+from collections import UserDict
+from typing import Any
 
-# %% ../nbs/21_model.ipynb #89fb03bc
-def _check_ranges(cfg):
-    "`UserError` for a number of a `GPTConfig` that is out of its range"
-    if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
-    if cfg.window is not None and cfg.window < 1:
-        raise UserError(f'window={cfg.window}: expected at least 1 token, or None for all')
-    if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
-        raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) '
-                        'and G (everything), such as LG')
-    for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
-        if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
-    if not 1 < cfg.rope_theta < math.inf:
-        raise UserError(f'rope_theta={cfg.rope_theta}: expected a number above 1')
-
-# %% ../nbs/21_model.ipynb #e8e862cc
+# %% ../nbs/21a_options.ipynb #e8e862cc
 class Choices(UserDict):
     "The words that a setting may have, each with what it means: the setting takes a word as soon as there is a row for it"
     def __init__(self,
@@ -906,6 +881,34 @@ class Choices(UserDict):
         "What the word means. `UserError` if there is no row for it"
         if word in self: return self[word]
         raise UserError(f'{self.field}={word!r} is unknown: expected {" or ".join(self)}')
+
+# %% ../nbs/21a_options.ipynb #3f8990ab
+def _check_shape(cfg):
+    "`UserError` for a `GPTConfig` whose numbers don't go together"
+    for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
+        if (v := getattr(cfg, k)) is not None and v < 1: raise UserError(f'{k}={v}: expected at least 1')
+    if cfg.head_dim is None and cfg.n_embd % cfg.n_head:
+        raise UserError(f'n_embd={cfg.n_embd} is not a multiple of n_head={cfg.n_head}: change one of them')
+    if cfg.kv_heads < 1 or cfg.n_head % cfg.kv_heads:
+        raise UserError(f'n_head={cfg.n_head} is not a multiple of n_kv_head={cfg.n_kv_head}: '
+                        'query heads share key heads evenly')
+    if cfg.pos == 'rotary' and cfg.head_size % 2:
+        raise UserError(f'rotary positions turn pairs of channels, but the head size is {cfg.head_size}, '
+                        'which is odd')
+
+# %% ../nbs/21a_options.ipynb #89fb03bc
+def _check_ranges(cfg):
+    "`UserError` for a number of a `GPTConfig` that is out of its range"
+    if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
+    if cfg.window is not None and cfg.window < 1:
+        raise UserError(f'window={cfg.window}: expected at least 1 token, or None for all')
+    if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
+        raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) '
+                        'and G (everything), such as LG')
+    for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
+        if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
+    if not 1 < cfg.rope_theta < math.inf:
+        raise UserError(f'rope_theta={cfg.rope_theta}: expected a number above 1')
 
 # %% ../nbs/35_prepare.ipynb #6af64cb1
 @dataclass

@@ -1,7 +1,7 @@
 """An addition is one row: an activation, a position scheme, a schedule and an optimiser, added and removed at run time, each in one place.
 
 Each is trained with, writes the same tokens with a cache and without, is counted by sizing, and is refused by the exporter with the reason.
-`PLACES` is the table of nbs/21_model.ipynb, 'The words of a setting': all that had to be touched.
+`PLACES` is the table of nbs/21a_options.ipynb, 'The words of a setting': all that had to be touched.
 """
 import json
 from contextlib import contextmanager
