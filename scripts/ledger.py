@@ -30,7 +30,7 @@ PYTHON = '.'.join(platform.python_version_tuple()[:2])
 STEPS, BATCH = 500, 8
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 STORY = ['uniform', 'unigram', 'bigram', 'gzip', 'xz', 'bigram of tokens', 'one attention head', 'one block', 'classic GPT', 'modern GPT', 'modern GPT, Muon',
-         'the book\'s model: eight times the steps']
+         'the book\'s model, 4,000 steps']
 
 CLASSIC = dict(vocab_size=2048, block_size=128, n_embd=128, n_head=2, n_layer=4)    # the sizes of the quickstart, the rest as in GPT-2
 MODERN = {key: PRESETS['quickstart'][key] for key in GPTConfig.__dataclass_fields__ if key in PRESETS['quickstart']} | dict(vocab_size=2048)
