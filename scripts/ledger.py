@@ -28,7 +28,7 @@ from nanogpt_lit.trainer import Callback, Trainer
 BOOK = Path(__file__).parent.parent/'runs'/'book'
 PYTHON = '.'.join(platform.python_version_tuple()[:2])
 STEPS, BATCH = 500, 8
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 STORY = ['uniform', 'unigram', 'bigram', 'gzip', 'xz', 'bigram of tokens', 'one attention head', 'one block', 'classic GPT', 'modern GPT', 'modern GPT, Muon',
          'the book\'s model, 4,000 steps']
 
