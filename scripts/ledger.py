@@ -125,7 +125,6 @@ def trained(name, data, seeds):
 
 def measure(run):
     "The row of the running model, on everything held out"
-    import nanogpt_lit.interop
     model = GPT.from_pretrained(run)
     measured = evaluate_loss(model, TokenData('data/pystdlib', split='val'))
     steps = json.loads((Path(run)/'metrics.jsonl').read_text().splitlines()[-1])['step']

@@ -69,7 +69,6 @@ def test_the_running_model_is_as_good_as_written():
     if row is None or not (BOOK/'config.toml').exists(): pytest.skip('the running model is not here')
     recorded(row.what)
     import torch
-    import nanogpt_lit.interop
     from nanogpt_lit.model import GPT
     from nanogpt_lit.tokenizer import load_tokenizer
     model, tok = GPT.from_pretrained(BOOK), load_tokenizer(BOOK/'tokenizer')
