@@ -1,5 +1,5 @@
 "Sphinx settings of the site; `scripts/build_docs.py` copies this folder beside the processed notebooks."
-import importlib.util, os, shutil
+import importlib.util, json, os, shutil
 from pathlib import Path
 from nbdev.config import get_config
 
@@ -30,6 +30,7 @@ html_theme_options = {
 }
 
 nb_execution_mode = 'off'
+nb_code_prompt_show, nb_code_prompt_hide = 'Show the code', 'Hide the code'
 nb_render_markdown_format = 'myst'
 nb_merge_streams = True
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_inline', 'attrs_block', 'deflist', 'tasklist']
@@ -44,3 +45,18 @@ if spec:
 
 # ipywidgets: no JavaScript from a CDN; pages show the static output that a widget cell stores beside its state
 nb_ipywidgets_js = {}
+
+# previous and next of a page on the main line pass over the workshop; a workshop page keeps its neighbours
+main_line = json.loads((here/'main_line.json').read_text(encoding='utf-8'))
+
+def along_the_main_line(app, pagename, templatename, context, doctree):
+    at = next((i for i, (page, _) in enumerate(main_line) if page == pagename), None)
+    if at is None: return
+    def link(i):
+        if not 0 <= i < len(main_line): return None
+        page, title = main_line[i]
+        return dict(title=title, link=app.builder.get_relative_uri(pagename, page))
+    context['next'] = link(at + 1)
+    if at: context['prev'] = link(at - 1)
+
+def setup(app): app.connect('html-page-context', along_the_main_line)

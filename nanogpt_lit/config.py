@@ -776,11 +776,6 @@ class CompareConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/21_model.ipynb #fcc5ac26
-import math
-from collections import UserDict
-from typing import Any
-
 # %% ../nbs/21_model.ipynb #961b1031
 GATED = dict(gelu=False, gelu_tanh=False, relu2=False, swiglu=True) # which activations have a gate: three matrices
 
@@ -836,49 +831,29 @@ class GPTConfig(ReachKnobs, BlockKnobs, ShapeKnobs):
     init_std: float = .02            # standard deviation of fresh weights; 0 = 0.5/√n_embd
     dropout: float = 0.              # probability of dropping an activation in training
 
-    def __post_init__(self): _typed(self); _check_shape(self); _check_ranges(self)
+    def __post_init__(self):
+        typed(self)
+        _check_shape(self)
+        _check_ranges(self)
 
     def layer_window(self, layer: int) -> int|None:
         "The window of a layer; None = it sees everything"
         return self.window if self.window_pattern[layer % len(self.window_pattern)] == 'L' else None
     @property
-    def head_size(self): return self.head_dim or self.n_embd//self.n_head
+    def head_size(self) -> int: return self.head_dim or self.n_embd//self.n_head
     @property
-    def kv_heads(self): return self.n_head if self.n_kv_head is None else self.n_kv_head
+    def kv_heads(self) -> int: return self.n_head if self.n_kv_head is None else self.n_kv_head
     @property
-    def ff_size(self):
+    def ff_size(self) -> int:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if GATED.get(self.act) else 4*self.n_embd
 
-# %% ../nbs/21_model.ipynb #3f8990ab
-def _check_shape(cfg):
-    "`UserError` for a `GPTConfig` whose numbers don't go together"
-    for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
-        if (v := getattr(cfg, k)) is not None and v < 1: raise UserError(f'{k}={v}: expected at least 1')
-    if cfg.head_dim is None and cfg.n_embd % cfg.n_head:
-        raise UserError(f'n_embd={cfg.n_embd} is not a multiple of n_head={cfg.n_head}: change one of them')
-    if cfg.kv_heads < 1 or cfg.n_head % cfg.kv_heads:
-        raise UserError(f'n_head={cfg.n_head} is not a multiple of n_kv_head={cfg.n_kv_head}: '
-                        'query heads share key heads evenly')
-    if cfg.pos == 'rotary' and cfg.head_size % 2:
-        raise UserError(f'rotary positions turn pairs of channels, but the head size is {cfg.head_size}, '
-                        'which is odd')
+# %% ../nbs/21a_options.ipynb #fcc5ac26
+import math
+from collections import UserDict
+from typing import Any
 
-# %% ../nbs/21_model.ipynb #89fb03bc
-def _check_ranges(cfg):
-    "`UserError` for a number of a `GPTConfig` that is out of its range"
-    if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
-    if cfg.window is not None and cfg.window < 1:
-        raise UserError(f'window={cfg.window}: expected at least 1 token, or None for all')
-    if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
-        raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) '
-                        'and G (everything), such as LG')
-    for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
-        if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
-    if not 1 < cfg.rope_theta < math.inf:
-        raise UserError(f'rope_theta={cfg.rope_theta}: expected a number above 1')
-
-# %% ../nbs/21_model.ipynb #e8e862cc
+# %% ../nbs/21a_options.ipynb #e8e862cc
 class Choices(UserDict):
     "The words that a setting may have, each with what it means: the setting takes a word as soon as there is a row for it"
     def __init__(self,
@@ -911,6 +886,34 @@ class Choices(UserDict):
         if word in self: return self[word]
         raise UserError(f'{self.field}={word!r} is unknown: expected {" or ".join(self)}')
 
+# %% ../nbs/21a_options.ipynb #3f8990ab
+def _check_shape(cfg):
+    "`UserError` for a `GPTConfig` whose numbers don't go together"
+    for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
+        if (v := getattr(cfg, k)) is not None and v < 1: raise UserError(f'{k}={v}: expected at least 1')
+    if cfg.head_dim is None and cfg.n_embd % cfg.n_head:
+        raise UserError(f'n_embd={cfg.n_embd} is not a multiple of n_head={cfg.n_head}: change one of them')
+    if cfg.kv_heads < 1 or cfg.n_head % cfg.kv_heads:
+        raise UserError(f'n_head={cfg.n_head} is not a multiple of n_kv_head={cfg.n_kv_head}: '
+                        'query heads share key heads evenly')
+    if cfg.pos == 'rotary' and cfg.head_size % 2:
+        raise UserError(f'rotary positions turn pairs of channels, but the head size is {cfg.head_size}, '
+                        'which is odd')
+
+# %% ../nbs/21a_options.ipynb #89fb03bc
+def _check_ranges(cfg):
+    "`UserError` for a number of a `GPTConfig` that is out of its range"
+    if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
+    if cfg.window is not None and cfg.window < 1:
+        raise UserError(f'window={cfg.window}: expected at least 1 token, or None for all')
+    if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
+        raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) '
+                        'and G (everything), such as LG')
+    for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
+        if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
+    if not 1 < cfg.rope_theta < math.inf:
+        raise UserError(f'rope_theta={cfg.rope_theta}: expected a number above 1')
+
 # %% ../nbs/35_prepare.ipynb #6af64cb1
 @dataclass
 class TokenizerConfig:
@@ -936,7 +939,7 @@ class TokenizerConfig:
                                      # refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU
 
-    def __post_init__(self): _not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
+    def __post_init__(self): not_negative(self, 'tokenizer_samples', 'max_data_size', 'min_chars', 'workers')
 
 # %% ../nbs/35_prepare.ipynb #255df622
 @dataclass
@@ -967,7 +970,7 @@ class EncodeConfig:
                                      # refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU where the text is worth it
 
-    def __post_init__(self): _not_negative(self, 'max_data_size', 'min_chars', 'workers')
+    def __post_init__(self): not_negative(self, 'max_data_size', 'min_chars', 'workers')
 
 # %% ../nbs/35_prepare.ipynb #e277bf63
 @dataclass
@@ -1011,9 +1014,9 @@ class PrepareConfig(CorpusKnobs):
             raise UserError(f'val_fraction={self.val_fraction}: expected a share between 0 and 1')
         if self.shard_size is not None and self.shard_size < 1:
             raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
-        _not_negative(self, 'min_chars', 'max_data_size', 'tokenizer_samples', 'workers')
+        not_negative(self, 'min_chars', 'max_data_size', 'tokenizer_samples', 'workers')
 
-# %% ../nbs/40_optim.ipynb #1ab5d093
+# %% ../nbs/40a_groups.ipynb #1ab5d093
 STATE_BYTES = dict(adamw=8, muon=6) # what an optimiser remembers of a parameter, on the average
 
 @dataclass
@@ -1033,7 +1036,7 @@ class RateKnobs:
     lr_decay_steps: int|None = None  # step at which min_lr is reached; None = max_steps
     cooldown_fraction: float = .4    # wsd: the last share of the run in which the rate falls linearly
 
-# %% ../nbs/40_optim.ipynb #16614b0a
+# %% ../nbs/40a_groups.ipynb #16614b0a
 @dataclass
 class OptimConfig(RateKnobs):
     "How gradients become updates, and how fast at which step"
@@ -1052,12 +1055,12 @@ class OptimConfig(RateKnobs):
                                      # or all step as far as AdamW would
 
     def __post_init__(self):
-        _typed(self)
+        typed(self)
         # 6e-05, not 5.9999999999999995e-05
         if self.min_lr is None: self.min_lr = float(f'{self.learning_rate/10:.12g}')
         _check_descent(self)
 
-# %% ../nbs/40_optim.ipynb #cdad7183
+# %% ../nbs/40a_groups.ipynb #cdad7183
 def _check_descent(cfg):
     "`UserError` for a number of an `OptimConfig` that is out of its range"
     for k in ('learning_rate', 'min_lr', 'muon_lr', 'weight_decay', 'grad_clip', 'warmup_steps',
@@ -1076,10 +1079,10 @@ def _check_descent(cfg):
         if not 0 <= getattr(cfg, k) < 1:
             raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/41_trainer.ipynb #7c4d4a45
+# %% ../nbs/41a_care.ipynb #7c4d4a45
 import re
 
-# %% ../nbs/41_trainer.ipynb #26a114cd
+# %% ../nbs/41a_care.ipynb #26a114cd
 @dataclass
 class LengthKnobs:
     "How long a run is, and how large a step"
@@ -1096,7 +1099,7 @@ class LengthKnobs:
                                      # micro-steps that fit into memory
     seed: int = 1337                 # of the weights, the dropout and the order of the data
 
-# %% ../nbs/41_trainer.ipynb #d62b39a5
+# %% ../nbs/41a_care.ipynb #d62b39a5
 @dataclass
 class MachineKnobs:
     "What a run computes on, and how exactly"
@@ -1116,7 +1119,7 @@ class MachineKnobs:
                                      # learned by heart
     num_threads: int|None = None     # CPU threads; None = torch's choice
 
-# %% ../nbs/41_trainer.ipynb #9d118667
+# %% ../nbs/41a_care.ipynb #9d118667
 @dataclass
 class WatchKnobs:
     "What a run prints, measures and heeds"
@@ -1150,7 +1153,7 @@ class WatchKnobs:
     hellaswag: str|None = None       # its questions: hellaswag_val.jsonl, or another multiple-choice file;
                                      # None = through datasets
 
-# %% ../nbs/41_trainer.ipynb #678704fd
+# %% ../nbs/41a_care.ipynb #678704fd
 @dataclass
 class SaveKnobs:
     "When a run is saved, under which name, and what it continues"
@@ -1173,7 +1176,7 @@ class SaveKnobs:
     checkpoint_path: str|None = None # checkpoint for --resume
     load_checkpoint: str|None = None # the same as --resume --checkpoint_path FILE
 
-# %% ../nbs/41_trainer.ipynb #b254188d
+# %% ../nbs/41a_care.ipynb #b254188d
 @dataclass
 class TrainConfig(SaveKnobs, WatchKnobs, MachineKnobs, LengthKnobs):
     "The loop: how long, on what, and what is written when"
@@ -1184,7 +1187,7 @@ class TrainConfig(SaveKnobs, WatchKnobs, MachineKnobs, LengthKnobs):
     dist_timeout: float = 600.       # seconds of silence after which another process counts as lost
 
     def __post_init__(self):
-        _typed(self)
+        typed(self)
         if self.load_checkpoint and self.checkpoint_path not in (None, self.load_checkpoint):
             raise UserError(f'two checkpoints to go on from: --checkpoint_path {self.checkpoint_path} '
                             f'and --load_checkpoint {self.load_checkpoint}; give one of them')
@@ -1194,7 +1197,7 @@ class TrainConfig(SaveKnobs, WatchKnobs, MachineKnobs, LengthKnobs):
         _check_names(self)
         _check_numbers(self)
 
-# %% ../nbs/41_trainer.ipynb #c2b8e46e
+# %% ../nbs/41a_care.ipynb #c2b8e46e
 def _check_names(cfg):
     "`UserError` for file names of a `TrainConfig` that couldn't be found again"
     if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d{1,2}d)?\}\.pt', cfg.checkpoint_name):
@@ -1205,7 +1208,7 @@ def _check_names(cfg):
         raise UserError(f'final_name={cfg.final_name!r}: expected a file name such as final_model.pt')
     if cfg.final_name == 'best.pt': raise UserError('final_name=best.pt is the name of the best weights: give another')
 
-# %% ../nbs/41_trainer.ipynb #9ebaae12
+# %% ../nbs/41a_care.ipynb #9ebaae12
 def _check_numbers(cfg):
     "`UserError` for numbers of a `TrainConfig` that are out of range, or a length given twice"
     for k in ('max_steps', 'batch_size', 'grad_accum_steps', 'log_interval'):
@@ -1221,7 +1224,7 @@ def _check_numbers(cfg):
               'patience', 'min_delta', 'stop_on_overfit'):
         if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
-# %% ../nbs/41_trainer.ipynb #e2f708ca
+# %% ../nbs/41a_care.ipynb #e2f708ca
 EXTRAS = {}        # setting -> the callback that serves it, as 'module:class'
 
 # %% ../nbs/42_callbacks.ipynb #d440cd63
@@ -1668,7 +1671,7 @@ def _check_tuning(cfg):
               'weight_decay', 'grad_clip', 'minutes', 'tokens_per_step'):
         if getattr(cfg, k) < 0: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
-# %% ../nbs/95_chat.ipynb #81d2c7f0
+# %% ../nbs/95a_terminal.ipynb #81d2c7f0
 @dataclass
 class ChatConfig:
     "Knobs of `nanogpt-chat`"

@@ -261,6 +261,11 @@ def hub_folder(
                     'copy the folder, give its path')
 
 # %% ../nbs/71_interop.ipynb #e4a0dabf
+def _as_path(where: str|Path) -> Path:
+    if not isinstance(where, (str, os.PathLike)):
+        raise UserError(f'{where!r} names no model: expected a folder, a file or a name such as gpt2')
+    return Path(where)
+
 def from_hf(
     folder_or_name: str|Path, # a Hugging Face folder, or a name at huggingface.co such as gpt2
     device: str='cpu',        # where to put the model
@@ -285,12 +290,6 @@ def _with_zero_biases(weights: dict, cfg: GPTConfig) -> dict:
     have = {re.sub(r'\.\d+\.', '.*.', k) for k in weights}
     lacks = {k: n for k, n in sizes.items() if f'blocks.*.{k}.bias' not in have}
     return weights | {f'blocks.{i}.{k}.bias': torch.zeros(n) for i in range(cfg.n_layer) for k, n in lacks.items()}
-
-# %% ../nbs/71_interop.ipynb #5a17c41a
-def _as_path(where: str|Path) -> Path:
-    if not isinstance(where, (str, os.PathLike)):
-        raise UserError(f'{where!r} names no model: expected a folder, a file or a name such as gpt2')
-    return Path(where)
 
 # %% ../nbs/71_interop.ipynb #e2cc2dd6
 def _spelled_out(model: GPT, family: str) -> dict:

@@ -26,7 +26,7 @@ from .trainer import Strategy
 def checkpoint_activations(
     model: GPT, # changed in place
 ) -> GPT:
-    "Keep only the inputs of blocks for the backward pass; the rest is computed again (Chen et al. 2016)"
+    "Keep only the inputs of blocks for the backward pass; the rest is computed again (Chen et al., 2016)"
     for block in model.blocks: block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     return model
 

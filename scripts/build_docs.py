@@ -7,7 +7,7 @@ committed. What is added: a line that says which file a page comes from, links f
 that defines them, a folded table of parameters under each exported cell, one page with all of them, and one with the
 flags of every command.
 """
-import argparse, os, re, shutil, subprocess, sys, textwrap, tomllib
+import argparse, json, os, re, shutil, subprocess, sys, textwrap, tomllib
 from pathlib import Path
 import nbformat, yaml
 from execnb.nbio import read_nb
@@ -136,19 +136,26 @@ class Site:
         if not lines or opts.get('include') == 'false': return []
         src, exported = '\n'.join(lines), bool(marks & EXPORT)
         tags = [TAGS[o] for o in opts.items() if o in TAGS]
-        if exported: tags.append('exported')
+        tags += [name for name in ('exported', 'solution', 'check') if name in marks or (name == 'exported' and exported)]
+        if 'solution' in marks: tags.append('hide-input')
+        metadata = {'tags': tags}
+        if alt := opts.get('fig-alt'): metadata['mystnb'] = {'image': {'alt': alt}}
         items = [*api(src)] if exported else []
         seen = self.reference.setdefault((number(path), self.titles[path], module), {})
         anchors = {t for name, *_ in items if (t := self.target(path, name)) not in seen}
         for item in items: seen.setdefault(self.target(path, item[0]), []).append(item)
         out = [markdown(''.join(f'({t})=\n' for t in sorted(anchors)))] if anchors else []
         out += [markdown(f':::{{div}} flag\n{FLAGS[k]}\n:::') for k in FLAGS.keys() & marks]
-        out.append(code_cell(src, metadata={'tags': tags}, outputs=[still(o) for o in cell.get('outputs', [])]))
+        out.append(code_cell(src, metadata=metadata, outputs=[still(o) for o in cell.get('outputs', [])]))
         return out + [markdown(cards(items))] if items else out
 
     def first(self):
         "Where reading starts: the first page of the main line, which has no ◇ in its title"
-        return next(p for p in self.paths[1:] if not self.titles[p].endswith('◇'))
+        return next(p for p in self.paths if self.pages[p] == self.main_line()[0][0])
+
+    def main_line(self):
+        "`[page, title]` of the pages that a first reader reads, in order: those without ◇, up to the tutorials"
+        return [[self.pages[p], f'{number(p)} {self.titles[p]}'] for p in self.paths[1:] if number(p) and not self.titles[p].endswith('◇')]
 
     def toc(self):
         "The sidebar, as Sphinx wants it: hidden tables of contents on the home page"
@@ -181,6 +188,7 @@ def main():
         dest = src/f'{site.pages[p]}.ipynb'
         dest.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(site.convert(p), dest)
+    (src/'main_line.json').write_text(json.dumps(site.main_line()), encoding='utf-8') # for docs/conf.py
     (src/'flags.md').write_text(commands_page(), encoding='utf-8')
     (src/'reference.md').write_text(site.reference_page(), encoding='utf-8')
     cmd = [sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *options, str(src), str(html)]

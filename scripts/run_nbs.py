@@ -16,11 +16,6 @@ that such a cell has moved comes out otherwise than in a whole run: run the page
 """
 import argparse, ast, builtins, os, symtable, sys, time
 from pathlib import Path
-
-# one thread, no terminal progress bars or notices, before any kernel starts: stored outputs should not depend on the machine
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-os.environ.setdefault('PYTHONWARNINGS', 'ignore')
-
 import nbformat
 from execnb.nbio import NbCell
 from nbclient import NotebookClient
@@ -162,6 +157,9 @@ def main():
     ap.add_argument('--cell', default='', help='id of a cell, or its beginning: run it alone, after those that it needs')
     ap.add_argument('--tidy', action='store_true', help='run nothing: only clean what is stored')
     args = ap.parse_args()
+    # one thread, no terminal progress bars or notices, before any kernel starts: stored outputs should not depend on the machine
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore')
     cfg = get_config()
     skip = {*cfg.tst_flags.split()} - {*args.flags.split()}
     paths = chosen(cfg.nbs_path, args.names)

@@ -6,7 +6,7 @@ import bz2, csv, gzip, hashlib, json, lzma, os, random, signal, subprocess, sys,
 from pathlib import Path
 import pytest
 import harness
-from harness import BIN, run
+from harness import BIN, Popen, run
 
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='/proc and resource limits of Linux')
 
@@ -190,7 +190,7 @@ def test_killed_twenty_times_at_random_moments(kinds, quiet, tmp_path):
         out, tries = tmp_path/f'round{rounds}', 0
         while not out.exists():
             words = [str(BIN/'nanogpt-prepare'), *ALL, *HOW, '--workers', str(1 + tries % 2), '--out_dir', str(out)]
-            p = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=kinds, env=env)
+            p = Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=kinds, env=env)
             if tries < 8:
                 if rng.random() < .8: wait_for(Path(f'{out}.partial')/'journal.json', p) # often there already, from the run before
                 time.sleep(rng.uniform(0, .8))
@@ -210,7 +210,7 @@ def test_killed_twenty_times_at_random_moments(kinds, quiet, tmp_path):
 def test_a_killed_worker_is_reported_and_the_work_goes_on(kinds, quiet, tmp_path):
     repeated(tmp_path/'long.txt', 8)
     words = ['long.txt', '--tokenizer', quiet/'tokenizer', '--workers', 2, '--out_dir']
-    p = subprocess.Popen([str(BIN/'nanogpt-prepare'), *map(str, words), 'out'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    p = Popen([str(BIN/'nanogpt-prepare'), *map(str, words), 'out'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
                          env=os.environ | dict(NANOGPT_LIT_JOURNAL_S='0'))
     wait_for(tmp_path/'out.partial'/'journal.json', p)
     os.kill(family(p.pid)[-1], signal.SIGKILL)
@@ -225,7 +225,7 @@ def test_a_killed_worker_is_reported_and_the_work_goes_on(kinds, quiet, tmp_path
 
 def peak_mb(*words, cwd):
     "Sum over the processes of a run of the most memory that each ever held"
-    p = subprocess.Popen([str(BIN/'nanogpt-prepare'), *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=cwd)
+    p = Popen([str(BIN/'nanogpt-prepare'), *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=cwd)
     peaks = {}
     while p.poll() is None:
         for pid in family(p.pid): peaks[pid] = max(peaks.get(pid, 0), high_water(pid))
@@ -367,7 +367,7 @@ def test_inspect(quiet, tmp_path):
 @linux
 def test_workers_do_not_outlive_a_killed_parent(quiet, tmp_path):
     repeated(tmp_path/'long.txt', 8)
-    p = subprocess.Popen([str(BIN/'nanogpt-prepare'), 'long.txt', '--tokenizer', str(quiet/'tokenizer'), '--workers', '3', '--out_dir', 'out'],
+    p = Popen([str(BIN/'nanogpt-prepare'), 'long.txt', '--tokenizer', str(quiet/'tokenizer'), '--workers', '3', '--out_dir', 'out'],
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, env=os.environ | dict(NANOGPT_LIT_JOURNAL_S='0'))
     wait_for(tmp_path/'out.partial'/'journal.json', p)
     workers = family(p.pid)[1:]

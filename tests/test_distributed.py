@@ -16,7 +16,7 @@ LIMIT = 150 # seconds for anything here; usually it is five
 FLAGS = ['--n_layer', '2', '--n_head', '2', '--n_embd', '32', '--block_size', '32', '--batch_size', '4', '--grad_accum_steps', '2', '--device', 'cpu',
          '--num_threads', '1', '--tokenizer', 'char', '--log_interval', '1', '--eval_interval', '25', '--checkpoint_interval', '10', '--max_steps', '50',
          '--learning_rate', '1e-3', '--lr_decay_steps', '50', '--dist_timeout', '60']
-slow = pytest.mark.skipif(not os.environ.get('NANOGPT_LIT_SLOW'), reason='takes long: set NANOGPT_LIT_SLOW=1')
+slow = pytest.mark.skipif(not harness.SLOW, reason='takes long: set NANOGPT_LIT_SLOW=1')
 TORCHRUN = [str(BIN/'torchrun'), '--standalone']
 
 def start(words, cwd, **env): return harness.start(*words, cwd=cwd, env={'PATH': f'{BIN}:{os.environ["PATH"]}', **env})
@@ -27,10 +27,11 @@ def good(result):
     assert result[0] == 0, result[1][-1500:] + result[2][-4000:]
     return result[1]
 
-def train(n, out_dir, *more, cwd, text):
+def train(n, out_dir, *more, cwd, text, fresh=False):
     "nanogpt-train in `n` processes"
     command = ['-m', 'nanogpt_lit.pretrain', '--input', text, '--out_dir', out_dir, *FLAGS, *more]
-    return run(*([sys.executable] if n == 1 else [*TORCHRUN, f'--nproc_per_node={n}']), *command, cwd=cwd)
+    start = [sys.executable] if n == 1 else [*TORCHRUN, f'--nproc_per_node={n}']
+    return finish(harness.start(*start, *command, cwd=cwd, fresh=fresh))
 
 def rows(folder): return [r for r in map(json.loads, (folder/'metrics.jsonl').read_text().splitlines()) if 'loss' in r]
 def numbers(folder): return [(r['step'], r['tokens'], r['loss']) for r in rows(folder)]
@@ -60,7 +61,7 @@ def one(text, tmp_path_factory):
 def two(text, tmp_path_factory):
     "The same in two"
     home = tmp_path_factory.mktemp('two')
-    out = good(train(2, 'run', cwd=home, text=text))
+    out = good(train(2, 'run', cwd=home, text=text, fresh=True))
     assert out.count('iter 50:') == 1 and out.count('number of parameters') == 1, 'only rank 0 is to be heard'
     return home/'run'
 
@@ -453,21 +454,22 @@ def test_a_rank_killed_in_mid_save_leaves_the_one_before(home):
 
 # --- death and signals ---------------------------------------------------------------------------------------------
 
-def worker(p, rank):
-    "The process with this rank below torchrun"
-    for o in psutil.Process(p.pid).children(recursive=True):
-        try:
-            if o.environ().get('RANK') == str(rank): return o
-        except psutil.Error: pass
+def worker(p, home, rank):
+    "The process with this rank below torchrun, which has written down its number"
+    found = psutil.Process(int((home/f'rank{rank}').read_text()))
+    assert found in psutil.Process(p.pid).children(recursive=True)
+    return found
 
 def wait_for(step, folder, p): harness.wait_for(lambda: max(steps(folder), default=0) >= step, p, LIMIT)
 
 SLOWLY = '''
-import sys, time
+import os, sys, time
+from pathlib import Path
 from nanogpt_lit.config import PRESETS, RunConfig, resolve
 from nanogpt_lit.distributed import as_one
 from nanogpt_lit.pretrain import pretrain
 from nanogpt_lit.trainer import Callback
+Path(f'rank{os.environ["RANK"]}').write_text(str(os.getpid()))
 class Slowly(Callback):
     def on_step_end(self, t): time.sleep(.03)
 with as_one(): pretrain(*resolve(RunConfig, sys.argv[1:], PRESETS), callbacks=[Slowly()])
@@ -481,7 +483,7 @@ def slowly(home, text, *torchrun):
 def test_a_killed_worker_costs_nothing_but_time(rank, two, text, tmp_path):
     p = slowly(tmp_path, text, '--max-restarts=1')
     wait_for(24, tmp_path/'run', p)
-    worker(p, rank).kill()
+    worker(p, tmp_path, rank).kill()
     out = good(finish(p))
     assert 'at step 20' in out or 'at step 30' in out
     assert numbers(tmp_path/'run') == numbers(two) and weights(tmp_path/'run') == weights(two)
@@ -489,7 +491,7 @@ def test_a_killed_worker_costs_nothing_but_time(rank, two, text, tmp_path):
 def test_a_signal_to_one_stops_all_at_the_same_step(two, text, tmp_path):
     p = slowly(tmp_path, text)
     wait_for(13, tmp_path/'run', p)
-    worker(p, 1).send_signal(signal.SIGTERM)
+    worker(p, tmp_path, 1).send_signal(signal.SIGTERM)
     out = good(finish(p))
     assert 'stopped by SIGTERM after step' in out
     good(train(2, 'run', '--auto_resume', cwd=tmp_path, text=text))

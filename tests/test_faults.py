@@ -3,7 +3,7 @@ import argparse, os, shutil, signal, subprocess, time
 from pathlib import Path
 import pytest
 import harness
-from harness import BIN, wait_for
+from harness import BIN, run_argv, wait_for
 
 TINY = ('--input text.txt --tokenizer char --n_layer 2 --n_head 2 --n_embd 64 --block_size 32 --batch_size 4 --device cpu --num_threads 1 --workers 1 '
         '--log_interval 1 --eval_interval 0 --checkpoint_interval 2').split()
@@ -91,7 +91,7 @@ def test_a_run_continues_in_another_place_without_its_text(here):
     assert train('--out_dir', 'run', '--max_steps', 4, cwd=here)[0] == 0
     (here/'there').mkdir()
     shutil.copytree(here/'run', here/'there'/'copy')
-    r = subprocess.run([str(BIN/'nanogpt-train'), 'copy/config.toml', '--auto_resume', '--max_steps', '6'], cwd=here/'there', capture_output=True, text=True, timeout=300)
+    r = run_argv([str(BIN/'nanogpt-train'), 'copy/config.toml', '--auto_resume', '--max_steps', '6'], cwd=here/'there', capture_output=True, text=True, timeout=300)
     assert r.returncode == 0 and 'resuming copy/model_00004.pt' in r.stdout, r.stderr
     assert (here/'there'/'copy'/'model_00006.pt').exists() and not (here/'there'/'run').exists()
 
@@ -140,7 +140,7 @@ def test_nonsense_for_a_checkpoint(here):
 def test_other_settings_for_a_checkpoint(here):
     "--n_head of the checkpoint and --n_embd of the user meet before either is judged"
     assert train('--out_dir', 'run', '--max_steps', 2, cwd=here)[0] == 0
-    r = subprocess.run([str(BIN/'nanogpt-train'), '--input', 'text.txt', '--tokenizer', 'char', '--load_checkpoint', 'run/model_00002.pt', '--n_embd', '32',
+    r = run_argv([str(BIN/'nanogpt-train'), '--input', 'text.txt', '--tokenizer', 'char', '--load_checkpoint', 'run/model_00002.pt', '--n_embd', '32',
                         '--out_dir', 'other'], cwd=here, capture_output=True, text=True, timeout=120)
     assert r.returncode == 1 and 'n_embd is 64 there and 32 here' in r.stderr and not (here/'other').exists(), r.stderr
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import harness
-from harness import BIN, ENV
+from harness import BIN, ENV, Popen, run_argv
 
 def run(*words, cwd, code=0, **kw):
     r = harness.run(*words, cwd=cwd, env=ENV, **kw)
@@ -31,7 +31,7 @@ def weights(home, folder): return torch.load(home/folder/'model_00014.pt', weigh
 
 def hit(signum, at, *words, cwd):
     "A run that gets a signal once a line begins with `at`: its exit code and what it said afterwards"
-    p = subprocess.Popen([str(BIN/words[0]), *map(str, words[1:])], cwd=cwd, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    p = Popen([str(BIN/words[0]), *map(str, words[1:])], cwd=cwd, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in p.stdout:
         if line.startswith(at): break
     p.send_signal(signum)
@@ -56,7 +56,7 @@ def test_alpaca_interrupted_and_resumed(base, shared_data):
     f = json.loads((base/'torn'/'tuning.json').read_text())['figures']
     assert f['response_after'] < f['response_before'] - .2
     assert 'before: it continues' in (base/'torn'/'report.html').read_text(encoding='utf-8')
-    answer = subprocess.run([str(BIN/'nanogpt-chat'), 'torn', '--device', 'cpu', '--max_new_tokens', '10'], input='Name a fruit.\n', cwd=base, env=ENV, capture_output=True, text=True, timeout=120)
+    answer = run_argv([str(BIN/'nanogpt-chat'), 'torn', '--device', 'cpu', '--max_new_tokens', '10'], input='Name a fruit.\n', cwd=base, env=ENV, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0 and answer.stderr == '', answer.stderr
 
 # --- the rest in this process: a shell would take five seconds per line ------------------------------------------------
@@ -161,7 +161,7 @@ def test_where_another_process_trains(tune):
     assert tune()[0] == 0
     note = json.loads((tune.out/'status.json').read_text())
     assert note['state'] == 'finished'
-    waiting = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
+    waiting = Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
     try:
         who = myself() | dict(pid=waiting.pid, started=Process(waiting.pid).create_time())
         (tune.out/'status.json').write_text(json.dumps(note | who | dict(state='running')))
@@ -188,7 +188,7 @@ def test_two_processes_tune_like_one(base, shared_data, more):
 
 def test_killed_evaluation_goes_on_with_other_processes(base):
     "Half of the questions by process 0 of 2, the rest by a single one"
-    first = subprocess.run([str(BIN/'nanogpt-eval'), 'runs/base', '--device', 'cpu', '--out_dir', 'exam'], cwd=base, env={**ENV, 'RANK': '0', 'WORLD_SIZE': '2'}, capture_output=True, text=True, timeout=120)
+    first = run_argv([str(BIN/'nanogpt-eval'), 'runs/base', '--device', 'cpu', '--out_dir', 'exam'], cwd=base, env={**ENV, 'RANK': '0', 'WORLD_SIZE': '2'}, capture_output=True, text=True, timeout=120)
     assert first.returncode == 0 and not (base/'exam'/'results.json').exists(), first.stderr
     assert 'were answered before' in run('nanogpt-eval', 'runs/base', '--device', 'cpu', '--out_dir', 'exam', cwd=base)
     run('nanogpt-eval', 'runs/base', '--device', 'cpu', '--out_dir', 'exam1', cwd=base)

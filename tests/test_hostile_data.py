@@ -2,9 +2,10 @@
 
 Everything is refused in one sentence, or counted; nothing that isn't ours is removed; nothing wrong is trained on.
 """
-import gzip, io, json, os, random, re, subprocess, sys, threading, time
+import gzip, io, json, os, random, re, sys, threading, time
 from pathlib import Path
 import numpy as np, pytest
+from harness import run_argv
 from harness import heard as said
 from nanogpt_lit import bpe, corpus as corpora, data as preparing, fleet, loader, shards
 from nanogpt_lit.config import nanogpt_prepare, nanogpt_tokenizer, nanogpt_train
@@ -396,11 +397,11 @@ def test_a_pipe_that_nobody_writes_to(monkeypatch):
 def test_standard_input_goes_on_working():
     CharTokenizer('abc \n').save('tok')
     words = [str(Path(sys.executable).parent/'nanogpt-tokenizer')]
-    r = subprocess.run([*words, 'encode', '--tokenizer', 'tok', '--input', '/dev/stdin'], input='abc', capture_output=True, text=True, timeout=60)
+    r = run_argv([*words, 'encode', '--tokenizer', 'tok', '--input', '/dev/stdin'], input='abc', capture_output=True, text=True, timeout=60)
     assert r.returncode == 0 and len(r.stdout.split()) == 3, r.stderr
-    r = subprocess.run([*words, 'encode', '--tokenizer', 'tok', '--input', '/dev/stdin'], input=b'\xff', capture_output=True, timeout=60)
+    r = run_argv([*words, 'encode', '--tokenizer', 'tok', '--input', '/dev/stdin'], input=b'\xff', capture_output=True, timeout=60)
     assert r.returncode == 1 and b'not UTF-8' in r.stderr
-    r = subprocess.run([*words, 'train', '--kind', 'char', '--input', '/dev/stdin', '--out_dir', 'new'], input='abcd', capture_output=True, text=True, timeout=60)
+    r = run_argv([*words, 'train', '--kind', 'char', '--input', '/dev/stdin', '--out_dir', 'new'], input='abcd', capture_output=True, text=True, timeout=60)
     assert r.returncode == 0 and '4 ids' in r.stdout, r.stderr
 
 CSVS = {'unterminated.csv': b'text\n"a\nb\nc\n', 'header.csv': b'"text\na\n', 'nul.csv': b'text\na\0b\n', 'mac.csv': b'text\ra\rb\r', 'mixed.csv': b'text\na\rb\nc\n',
@@ -564,7 +565,7 @@ corpus = open_corpus(sys.argv[1])
 print(sum(len(p.text) for p in corpus.texts()), dict(corpus.skipped))
 '''
     for name, hint in (('bomb.txt.gz', '130000000'), ('zeros.jsonl.gz', 'line of more')):
-        r = subprocess.run([sys.executable, '-c', code, name], capture_output=True, text=True, timeout=100)
+        r = run_argv([sys.executable, '-c', code, name], capture_output=True, text=True, timeout=100)
         assert r.returncode == 0 and hint in r.stdout, (r.stdout, r.stderr[-500:])
 
 @pytest.mark.parametrize('env', [dict(RANK='x', WORLD_SIZE='2'), dict(RANK='0', WORLD_SIZE=''), dict(RANK='', WORLD_SIZE='2'), dict(RANK='5', WORLD_SIZE='2'), dict(RANK='-1', WORLD_SIZE='2'),

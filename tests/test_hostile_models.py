@@ -1,8 +1,8 @@
 "Models and checkpoints that somebody has made to do harm: each is refused in a sentence, in seconds, in little memory, and nothing of the user's is lost."
-import io, json, os, random, signal, subprocess, time, warnings, zipfile
+import io, json, os, random, signal, time, warnings, zipfile
 import pytest
 import torch
-from harness import BIN, heard
+from harness import BIN, heard, run_argv
 from nanogpt_lit import config as commands
 from nanogpt_lit.checkpoint import (CheckpointCallback, checkpoints, checksum, load_checkpoint, newest_good, peek, plain,
                                     save_checkpoint, set_aside, strip_checkpoint)
@@ -195,7 +195,7 @@ TRAIN = ('--input text.txt --tokenizer char --n_layer 1 --n_head 2 --n_embd 16 -
          '--log_interval 5').split()
 
 def train(*words, cwd, ok=True):
-    r = subprocess.run([BIN/'nanogpt-train', *TRAIN, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=90,
+    r = run_argv([BIN/'nanogpt-train', *TRAIN, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=90,
                        env=os.environ | {'OMP_NUM_THREADS': '1'})
     if ok: assert r.returncode == 0, r.stderr
     return r

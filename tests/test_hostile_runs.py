@@ -5,7 +5,7 @@ What must never happen: work that is lost, a file of somebody else's that is gon
 import argparse, json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from harness import BIN, wait_for
+from harness import BIN, Popen, wait_for
 
 SMALL = ('--n_layer 1 --n_head 2 --n_embd 32 --block_size 32 --batch_size 4 --device cpu --num_threads 1 --tokenizer char --log_interval 1 '
          '--eval_interval 0 --checkpoint_interval -1').split()
@@ -20,7 +20,7 @@ def words(*more, command='nanogpt-train'): return [str(BIN/command), '--input', 
 
 def start(argv, home, **kw):
     pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) | kw
-    return subprocess.Popen(argv, cwd=home, text=True, errors='replace', **pipes)
+    return Popen(argv, cwd=home, text=True, errors='replace', **pipes)
 
 def run(argv, home, **kw):
     p = start(argv, home, **kw)

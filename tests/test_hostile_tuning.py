@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import harness
-from harness import BIN, small_home, spoken
+from harness import BIN, SLOW, Popen, quickstart_words, run_argv, small_home, spoken
 
 ENV = {**harness.ENV, 'PYTHONUNBUFFERED': '1', 'MPLBACKEND': 'agg'}
 USUAL = '--pretrained_checkpoint base --device cpu --num_threads 1 --batch_size 4 --max_new_tokens 4 --generate_interval 0 --eval_iters 1'.split()
@@ -124,7 +124,7 @@ def test_tuning_replaces_nothing_foreign(tune, tmp_path):
 
 def start(home, *words):
     given = [str(o) for o in (BIN/'nanogpt-finetune', *USUAL, '--input', 'pairs.jsonl', *words)]
-    return subprocess.Popen(given, cwd=home, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Popen(given, cwd=home, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 @pytest.mark.parametrize('more', [(), ('--disable-monitoring',), ('--auto_resume', '--lora_rank', '2')], ids=['new', 'unmonitored', 'resumed'])
 def test_two_tunings_in_one_folder(home, tmp_path, more):
@@ -156,7 +156,7 @@ def test_two_preparations(tune, tmp_path):
     holder = 'import sys\nfrom nanogpt_lit.core import alone_in\nwith alone_in(sys.argv[1], "preparing"): print("ready", flush=True); input()'
     folder = tmp_path/'fp'
     folder.mkdir()
-    p = subprocess.Popen([sys.executable, '-c', holder, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENV)
+    p = Popen([sys.executable, '-c', holder, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENV)
     try:
         assert p.stdout.readline() == 'ready\n'
         one_sentence(*tune('--prepare', folder), f'process {p.pid}', 'is preparing')
@@ -362,10 +362,10 @@ def test_input_that_is_gone(chat, error):
 def test_chat_command_with_odd_streams(home, how):
     words = [str(BIN/'nanogpt-chat'), 'tuned', '--device', 'cpu', '--max_new_tokens', '3']
     common = dict(cwd=home, env=ENV, stderr=subprocess.PIPE, timeout=60)
-    if how == 'closed': r = subprocess.run(['sh', '-c', ' '.join(words) + ' <&-'], stdout=subprocess.PIPE, **common)
-    if how == 'folder': r = subprocess.run(['sh', '-c', ' '.join(words) + ' </'], stdout=subprocess.PIPE, **common)
-    if how == 'bytes': r = subprocess.run(words, input=b'\xff\xfe caf\xe9\n/load \xff\n\0\n/history\n', stdout=subprocess.PIPE, **common)
-    if how == 'nobody reads': r = subprocess.run(['bash', '-c', 'yes /history | ' + ' '.join(words) + ' | head -1'], stdout=subprocess.PIPE, **common)
+    if how == 'closed': r = run_argv(['sh', '-c', ' '.join(words) + ' <&-'], stdout=subprocess.PIPE, **common)
+    if how == 'folder': r = run_argv(['sh', '-c', ' '.join(words) + ' </'], stdout=subprocess.PIPE, **common)
+    if how == 'bytes': r = run_argv(words, input=b'\xff\xfe caf\xe9\n/load \xff\n\0\n/history\n', stdout=subprocess.PIPE, **common)
+    if how == 'nobody reads': r = run_argv(['bash', '-c', 'yes /history | ' + ' '.join(words) + ' | head -1'], stdout=subprocess.PIPE, **common)
     assert b'Traceback' not in r.stderr and FAULT.encode() not in r.stderr, r.stderr[-1500:]
     if how == 'bytes': assert r.returncode == 0 and b'user: \xef\xbf\xbd\xef\xbf\xbd caf\xef\xbf\xbd' in r.stdout
 
@@ -559,10 +559,10 @@ def test_where_the_quickstarts_chat_goes(tmp_path, monkeypatch):
 
 def test_quickstart_interrupted_while_it_tunes(tmp_path):
     "The same command goes on. (With NANOGPT_LIT_SLOW=1 by each signal, one after the other: each time the base is measured again)"
-    words = 'nanogpt-quickstart --device cpu --num_threads 1 --minutes 0.02 --tune_minutes 5 --out_dir q --data_dir d'.split()
-    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if os.environ.get('NANOGPT_LIT_SLOW') else (signal.SIGTERM,)
+    words = [*quickstart_words(tmp_path), *'--minutes 0.02 --tune_minutes 5 --out_dir q --data_dir d'.split()]
+    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if SLOW else (signal.SIGTERM,)
     for signum in signals:
-        p = subprocess.Popen([str(BIN/words[0]), *words[1:]], cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        p = Popen(words, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             for line in p.stdout:
                 if 'now it learns to answer' in line: break

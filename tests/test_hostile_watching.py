@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 import pytest
 import harness
+from harness import run_argv
 from nanogpt_lit.config import PlotConfig, nanogpt_eval, nanogpt_monitor, nanogpt_plot, nanogpt_report, nanogpt_train
 from nanogpt_lit.core import Screen, UserError
 from nanogpt_lit.monitor import one_line, plot_losses, read_metrics, run_table, scan_metrics, series
@@ -306,7 +307,7 @@ PROGRAM = [sys.executable, '-c', 'from nanogpt_lit.config import nanogpt_monitor
 @posix
 def test_monitor_without_a_terminal_worth_the_name(run):
     "No standard input, a closed one, a terminal of no kind: the page is printed once"
-    def shown(before, **env): return subprocess.run(['sh', '-c', f'exec "$@" {before}', 'sh', *PROGRAM, 'a'], capture_output=True, text=True, timeout=60, env={**os.environ, 'PYTHONIOENCODING': 'utf-8', **env})
+    def shown(before, **env): return run_argv(['sh', '-c', f'exec "$@" {before}', 'sh', *PROGRAM, 'a'], capture_output=True, text=True, timeout=60, env={**os.environ, 'PYTHONIOENCODING': 'utf-8', **env})
     for r in (shown('<&-'), shown('<&- 2>&-'), shown('</dev/zero', COLUMNS='-5', LINES='x')):
         assert r.returncode == 0 and '\x1b' not in r.stdout and (r.stderr == '' or r.stderr is None), r
 

@@ -1,22 +1,20 @@
 "Models that leave for other programs and come from them, each program in a process of its own."
-import json, os, pickle, subprocess, sys
+import json, os, pickle
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 import pytest
+import harness
 import torch
 from hypothesis import given, settings, strategies as st
 from nanogpt_lit.config import GPTConfig
 from nanogpt_lit.core import UserError
 from nanogpt_lit.model import GPT
-from nanogpt_lit.interop import from_hf, read_pickle, to_hf
+from nanogpt_lit.interop import from_hf, from_pretrained, read_pickle, to_hf
 from nanogpt_lit.translate import FAMILIES, cannot, family_of, gpt_config, hf_config
 
-ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'}
-
-def run(*words, cwd, ok=True):
-    exe = str(Path(sys.executable).parent/words[0])
-    r = subprocess.run([exe, *map(str, words[1:])], capture_output=True, text=True, encoding='utf-8', cwd=cwd, env=ENV, timeout=300)
+def run(*words, cwd, ok=True, fresh=False):
+    r = harness.run(*words, cwd=cwd, fresh=fresh)
     if ok: assert r.returncode == 0, r.stderr
     return r
 
@@ -43,7 +41,7 @@ def test_exported_run_writes_the_same_text_under_transformers(trained):
     pytest.importorskip('transformers')
     run('nanogpt-export', 'runs/t', '--out_dir', 'hf', cwd=trained)
     assert {'config.json', 'generation_config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'} == {p.name for p in (trained/'hf').iterdir()}
-    name, text = run('python', '-c', THEIRS, cwd=trained).stdout.split('\n', 1)
+    name, text = run('python', '-c', THEIRS, cwd=trained, fresh=True).stdout.split('\n', 1)
     greedy = '--start', 'First', '--temperature', 0, '--num_samples', 1, '--max_new_tokens', 50, '--device', 'cpu'
     for source in ('runs/t', 'hf', 'hf/model.safetensors'):
         assert run('nanogpt-sample', source, *greedy, cwd=trained).stdout == f'{text}\n---------------\n'
@@ -138,3 +136,37 @@ def test_a_family_is_one_row(tmp_path, monkeypatch):
     monkeypatch.delitem(FAMILIES, 'soft')
     refused()
     with pytest.raises(UserError, match="model_type='soft' \\(here: gpt2, llama"): from_hf(tmp_path/'hf')
+
+# ---- against nanoGPT's own code: the variable names a checkout of github.com/karpathy/nanoGPT or karpathy/build-nanogpt
+NANOGPTS = [('NANOGPT_LIT_NANOGPT', 'model.py'), ('NANOGPT_LIT_BUILD_NANOGPT', 'train_gpt2.py')]
+
+def their_classes(file):
+    "The classes of a script, which would train if it were imported"
+    import ast
+    tree = ast.parse(file.read_text(encoding='utf-8'))
+    wanted = [o for o in tree.body if isinstance(o, (ast.ClassDef, ast.Import, ast.ImportFrom)) and getattr(o, 'module', '') != 'hellaswag']
+    names = {'__name__': '__main__'}
+    exec(compile(ast.Module(wanted, []), str(file), 'exec'), names)
+    return names
+
+@pytest.mark.parametrize('variable, script', NANOGPTS)
+@pytest.mark.parametrize('T', [1, 7, 64])
+def test_scores_of_nanogpts_own_code(tmp_path, monkeypatch, variable, script, T):
+    "A checkpoint as the other program writes it, every number random, opened here: the scores of both"
+    if variable not in os.environ: pytest.skip(f'{variable} names no checkout')
+    theirs = their_classes(Path(os.environ[variable])/script)
+    sizes = dict(block_size=64, vocab_size=96, n_layer=3, n_head=4, n_embd=32)
+    args = sizes if 'BUILD' in variable else sizes | dict(bias=True, dropout=0.)
+    torch.manual_seed(0)
+    cfg = theirs['GPTConfig'](**args)
+    model = theirs['GPT'](cfg).eval()
+    with torch.no_grad():
+        for p in model.parameters(): p.normal_(std=.3)
+    monkeypatch.setattr(sys.modules['__main__'], 'GPTConfig', theirs['GPTConfig'], raising=False)   # where pickle looks for it
+    said = dict(config=cfg) if 'BUILD' in variable else dict(model_args=args)
+    torch.save(dict(model=model.state_dict(), **said), tmp_path/'ckpt.pt')
+    ids = torch.randint(96, (3, T))
+    with torch.no_grad():
+        logits = model(ids, ids)[0]                                  # with targets nanoGPT scores every position
+        ours = from_pretrained(tmp_path/'ckpt.pt')(ids)[0]
+    assert torch.equal(logits, ours)

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from nanogpt_lit.config import nanogpt_train
-from nanogpt_lit.loader import Prefetcher, TokenData, eval_batches, make_plan, mix, open_tokens
+from nanogpt_lit.core import UserError
+from nanogpt_lit.loader import BatchPlan, DocumentPlan, NoSplit, Prefetcher, TokenData, TokenRow, eval_batches, make_plan, mix, open_tokens
 
 fuzz = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 LLMC = {'<u2': (20240520, 1), '<u4': (20240801, 7)}
@@ -215,3 +216,55 @@ assert np.array_equal(many[:], whole[:]) and all(len(np.asarray(s)) == 100 for s
 print('equal')'''
     done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout == 'equal\n', done.stderr[-800:]
+
+# ---- what is refused, in one sentence each
+@pytest.fixture
+def odd_files(tmp_path):
+    "Files and folders that something is wrong with"
+    some = np.arange(3000)
+    header = np.zeros(256, '<i4')
+    header[:3] = 20240520, 2, 0
+    (tmp_path/'newer.bin').write_bytes(header.tobytes())
+    (tmp_path/'empty.bin').touch()
+    (tmp_path/'odd.bin').write_bytes(b'abc')
+    np.save(tmp_path/'good.npy', some)
+    (tmp_path/'torn.npy').write_bytes((tmp_path/'good.npy').read_bytes()[:500])
+    np.save(tmp_path/'float.npy', np.zeros(4))
+    np.save(tmp_path/'negative.npy', np.array([5, -1, 7]*10))
+    (tmp_path/'text.txt').write_text('to be')
+    for folder in ('edu', 'void'): (tmp_path/folder).mkdir()
+    np.save(tmp_path/'edu'/'edu_train_0.npy', some)
+    return tmp_path
+
+@pytest.mark.parametrize('name, why', [
+    ('empty.bin', 'is empty'), ('odd.bin', 'no multiple of the 2 of uint16'), ('torn.npy', 'damaged'), ('float.npy', 'one row of integers'),
+    ('text.txt', 'expected .bin or .npy'), ('nowhere.bin', 'does not exist'), ('newer.bin', 'of version 2'), ('edu/x*.npy', 'matches no file'),
+    ('void', 'expected a folder made by nanogpt-prepare'), ('nowhere', 'does not exist')])
+def test_token_files_that_are_refused(odd_files, name, why):
+    with pytest.raises(UserError) as e: TokenData(odd_files/name)
+    assert why in str(e.value)
+
+def test_ids_splits_and_sizes_that_are_refused(odd_files):
+    row = TokenRow([np.arange(20)], 'row', 'train')
+    whole = TokenData(odd_files/'good.npy')
+    cases = [(lambda: TokenData(odd_files/'edu', 'test'), NoSplit, "no file with 'test'"),
+             (lambda: TokenData(odd_files/'negative.npy', vocab_size=10), UserError, 'holds id -1'),
+             (lambda: TokenData(odd_files/'good.npy', vocab_size=2999), UserError, 'holds id 2999'),
+             (lambda: TokenData.from_arrays([]), UserError, 'got no array, expected rows of integers'),
+             (lambda: TokenData.from_arrays([np.zeros((2, 2), int)]), UserError, 'got shape (2, 2)'),
+             (lambda: BatchPlan(row, 1, 20), UserError, 'use more text, a smaller --block_size'),
+             (lambda: BatchPlan(whole, 8, 32, sampling='shuffle'), UserError, 'expected epoch, random or sequential'),
+             (lambda: BatchPlan(whole, 0, 32), UserError, 'expected at least 1'),
+             (lambda: DocumentPlan(row, 1, 4), UserError, 'no known separator'),
+             (lambda: mix({whole: 0.}), UserError, 'expected positive numbers')]
+    for call, kind, why in cases:
+        with pytest.raises(kind) as e: call()
+        assert why in str(e.value)
+
+def test_a_prepared_folder_offers_a_smaller_validation_split(tmp_path):
+    from nanogpt_lit.data import prepare
+    prepare(['to be or not to be', 'that is the question'], tmp_path/'made', tokenizer='char', progress=False)
+    data = TokenData(tmp_path/'made')
+    with pytest.raises(UserError, match='or a smaller --val_fraction'): BatchPlan(data, 8, len(data))
+    with pytest.raises(UserError, match='vocabulary has 2 ids'): TokenData(tmp_path/'made', vocab_size=2)
+    with pytest.raises(NoSplit, match='expected one of train, val'): TokenData(tmp_path/'made', 'test')

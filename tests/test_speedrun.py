@@ -2,6 +2,7 @@
 import json, subprocess, sys
 from pathlib import Path
 import pytest, torch
+from harness import run_argv
 from nanogpt_lit.config import PRESETS, RunConfig
 from nanogpt_lit.core import UserError
 from nanogpt_lit.config import resolve
@@ -61,7 +62,7 @@ def test_stopped_and_resumed_is_the_same_run(tmp_path):
     assert not all(torch.equal(whole[k], half[k]) for k in whole)
 
 def bench(folder, *words):
-    return subprocess.run([str(BENCH), *words], capture_output=True, text=True, timeout=120, cwd=folder, stdin=subprocess.DEVNULL)
+    return run_argv([str(BENCH), *words], capture_output=True, text=True, timeout=120, cwd=folder, stdin=subprocess.DEVNULL)
 
 def test_a_race_against_the_classic_recipe_and_its_log(tmp_path):
     (tmp_path/'t.txt').write_text(TEXT)

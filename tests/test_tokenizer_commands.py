@@ -6,6 +6,7 @@ import pytest
 from nbformat import NotebookNode
 from nbdev.clean import clean_nb
 from build_docs import still
+from harness import Popen, run_argv
 from nanogpt_lit.tokenizer import CharTokenizer, Tokenizer
 
 pty = pytest.importorskip('pty', reason='there are no pseudo-terminals on Windows')
@@ -14,7 +15,7 @@ EXE = str(Path(sys.executable).parent/'nanogpt-tokenizer')
 TEXT = 'The cat sat on the mat. Die Katze saß auf der Matte. 猫坐在垫子上。\n'*2000
 
 def run(*words, cwd, **kw):
-    r = subprocess.run([EXE, *words], capture_output=True, text=True, timeout=120, cwd=cwd, encoding='utf-8', **kw)
+    r = run_argv([EXE, *words], capture_output=True, text=True, timeout=120, cwd=cwd, encoding='utf-8', **kw)
     return r.returncode, r.stdout, r.stderr
 
 @pytest.fixture(scope='module')
@@ -44,7 +45,7 @@ def test_there_and_back(work, method, name, flags):
     assert run('decode', '--input', name, *flags, cwd=work)[1] == TEXT
 
 def test_a_reader_that_leaves_early_is_no_error_message(work):
-    r = subprocess.run(f'"{EXE}" encode --input text.txt | head -c 20', shell=True, capture_output=True, text=True, cwd=work, timeout=60)
+    r = run_argv(f'"{EXE}" encode --input text.txt | head -c 20', shell=True, capture_output=True, text=True, cwd=work, timeout=60)
     assert len(r.stdout) == 20 and r.stderr == ''
 
 @pytest.mark.parametrize('line, hint', [
@@ -98,7 +99,7 @@ def test_ctrl_c_leaves_nothing(work, line):
     if not (work/'big.txt').exists(): (work/'big.txt').write_text(TEXT*300, encoding='utf-8')
     before = sorted(p.name for p in work.iterdir())
     def foreground(): os.setsid(); signal.signal(signal.SIGINT, signal.default_int_handler)
-    p = subprocess.Popen([EXE, *line.split()], cwd=work, preexec_fn=foreground, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = Popen([EXE, *line.split()], cwd=work, preexec_fn=foreground, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.time() + 60
     while p.poll() is None and time.time() < until and sorted(o.name for o in work.iterdir()) == before: time.sleep(.01) # until it has begun to write
     os.killpg(p.pid, signal.SIGINT)

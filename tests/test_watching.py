@@ -1,14 +1,14 @@
 "A real training watched from a real (pseudo-)terminal, killed, limited and reported on."
 import json, os, select, subprocess, sys
 import pytest
-from harness import wait_for
+from harness import Popen, run_argv, wait_for
 
 ENV = {**{k: v for k, v in os.environ.items() if k not in ('COLUMNS', 'LINES', 'NO_COLOR')}, 'OMP_NUM_THREADS': '1', 'TERM': 'xterm', 'PYTHONIOENCODING': 'utf-8'}
 SMALL = ['tiny', '--tokenizer', 'char', '--device', 'cpu', '--n_layer', '1', '--n_embd', '16', '--n_head', '1', '--block_size', '16', '--batch_size', '2',
          '--log_interval', '1', '--eval_interval', '0', '--checkpoint_interval', '50', '--keep_last_n_checkpoints', '2']
 
 def words(name, *more): return [sys.executable, '-c', f'from nanogpt_lit.config import nanogpt_{name} as main; raise SystemExit(main())', *more]
-def call(name, *more, cwd): return subprocess.run(words(name, *more), cwd=cwd, env=ENV, capture_output=True, text=True, timeout=120)
+def call(name, *more, cwd): return run_argv(words(name, *more), cwd=cwd, env=ENV, capture_output=True, text=True, timeout=120)
 
 @pytest.fixture(scope='module')
 def text(tmp_path_factory):
@@ -23,12 +23,12 @@ def status(run):
 @pytest.mark.skipif(os.name != 'posix', reason='pseudo-terminals')
 def test_watch_a_training_kill_it_and_go_on(text):
     import fcntl, pty, struct, termios
-    trainer = subprocess.Popen(words('train', *SMALL, '--input', 'text.txt', '--out_dir', 'runs/a', '--max_steps', '1000000'), cwd=text, env=ENV,
+    trainer = Popen(words('train', *SMALL, '--input', 'text.txt', '--out_dir', 'runs/a', '--max_steps', '1000000'), cwd=text, env=ENV,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     master, slave = pty.openpty()
     def resize(cols, lines): fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack('HHHH', lines, cols, 0, 0))
     resize(90, 30)
-    monitor = subprocess.Popen(words('monitor', 'runs/a', '--interval', '.3'), cwd=text, env=ENV, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    monitor = Popen(words('monitor', 'runs/a', '--interval', '.3'), cwd=text, env=ENV, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     shown = b''
     def until(*wanted):

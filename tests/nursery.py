@@ -1,0 +1,258 @@
+"""Processes that begin with their imports done.
+
+A command of ours as a process of its own spends two seconds on `import torch`, and the suite starts hundreds of them. So each pytest process
+keeps one Python that has imported what the commands need and has run nothing, the nursery. `Popen` here is `subprocess.Popen` except for how
+the process comes into the world: the nursery forks it. It is a child of the tests as any other, with the arguments, folder, surroundings,
+files, group and signals that were asked for; it ends as Python ends, up to the point where modules are taken apart, which would copy all that it shares with the nursery and takes
+half a second (tests/test_nursery.py compares it with an ordinary one).
+
+Whatever the nursery can't give starts in the ordinary way: other programs, options of the interpreter, a `preexec_fn`, variables that
+matter while Python or its libraries start, any system but Linux; so does everything with `fresh=True`, which a test asks for where the
+start itself is its subject: what is imported, how long that takes, how much memory it needs.
+"""
+import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types
+from importlib import import_module
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+START = dict(os.environ)        # what the nursery starts with
+SUBREAPER = 36                  # of prctl(2): who becomes the parent of a process whose own has ended
+AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'MALLOC_', 'GLIBC_', 'OMP_', 'KMP_', 'GOMP_', 'MKL_', 'OPENBLAS_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_', 'PYTORCH_', 'HF_', 'TRANSFORMERS_')
+SEEN_TO = {'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}  # read in the child
+LAUNCHERS = {'torchrun', 'nanogpt-launch'}      # they start processes that import as much as they do: each has a nursery of its own
+SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower() in ('utf-8', 'utf8') else {}    # the same, said or not
+
+# --- in the tests ----------------------------------------------------------------------------------------------------
+
+def channel():
+    "Two ends, for messages of up to a megabyte"
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends: end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return ends
+
+class Nursery:
+    "The process that forks others, through our end of its channel"
+    def __init__(self, ours): self.ours, self.lock = ours, threading.Lock()
+
+    def fork(self, request, files):
+        "The process id of a new child of this process"
+        with self.lock:
+            adopt(True)
+            try:
+                socket.send_fds(self.ours, [json.dumps(request).encode()], files)
+                reply = json.loads(self.ours.recv(1 << 16) or '"the nursery has died"')
+            finally: adopt(False)
+        if not isinstance(reply, int): raise RuntimeError(reply)
+        return reply
+
+STARTING = threading.Lock()
+
+def adopt(yes):
+    "Orphans among our descendants become our children, for this moment"
+    if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, int(yes), 0, 0, 0): raise OSError(ctypes.get_errno(), 'prctl')
+
+NURSERIES = {} # (process id, kind) -> its nursery: a fork of the tests has none
+
+def nursery(kind='commands'):
+    "The nursery of this process for commands or pages; it begins when it's needed first, and ends with this process"
+    if (os.getpid(), kind) not in NURSERIES:
+        ours, theirs = channel()
+        with theirs:
+            fd = theirs.fileno()
+            started = subprocess.Popen([sys.executable, __file__, kind, str(fd)], env=START | SURE, pass_fds=[fd], stdin=subprocess.DEVNULL)
+        NURSERIES[os.getpid(), kind] = Nursery(ours)
+        NURSERIES[os.getpid(), kind].process = started
+    return NURSERIES[os.getpid(), kind]
+
+def is_ours(program):
+    "A script that Python's installer wrote beside this Python"
+    path = Path(program)
+    try: return path.parent == BIN and path.open('rb').readline().rstrip() == f'#!{sys.executable}'.encode()
+    except OSError: return False
+
+def begins_alike(env):
+    "Are the variables that matter at the start those that the nursery started with?"
+    def relevant(variables): return {k: v for k, v in (SURE | dict(variables)).items() if k.startswith(AT_START) and k not in SEEN_TO}
+    return relevant(env) == relevant(START)
+
+def what_to_run(argv):
+    "`(how, what, arguments, unbuffered?)` of a command line that the nursery can run; None for others"
+    program, *words = [os.fspath(o) for o in argv]
+    if is_ours(program): return 'file', program, words, False
+    unbuffered = words[:1] == ['-u']
+    if unbuffered: words = words[1:]
+    if program != sys.executable or not words: return None
+    if words[0] in ('-c', '-m') and len(words) > 1: return words[0], words[1], words[2:], unbuffered
+    return None if words[0].startswith('-') else ('file', words[0], words[1:], unbuffered)
+
+class Popen(subprocess.Popen):
+    "`subprocess.Popen`; what is our own Python comes from the nursery, unless `fresh`"
+    def __init__(self, *args, fresh=False, **kw):
+        self.fresh = fresh
+        super().__init__(*args, **kw)
+
+    def _execute_child(self, *args):
+        asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *args).arguments
+        request = None if self.fresh or sys.platform != 'linux' else self._request(asked)
+        self.fresh = request is None
+        if self.fresh: return super()._execute_child(*args)
+        ends = ['p2cread', 'p2cwrite', 'c2pread', 'c2pwrite', 'errread', 'errwrite']
+        files = [asked[name] if asked[name] != -1 else i for i, name in enumerate(['p2cread', 'c2pwrite', 'errwrite'])]
+        kind = 'pages' if Path(request['run'][1]).name == 'nbdev_test' else 'commands'
+        with STARTING: own = nursery(kind)
+        self.pid = own.fork(request, files)
+        self._child_created = True
+        self._close_pipe_fds(*(asked[name] for name in ends))
+
+    def _request(self, asked):
+        usual = dict(executable=None, preexec_fn=None, close_fds=True, pass_fds=(), shell=False, restore_signals=True, gid=None, gids=None, uid=None, umask=-1)
+        if any(asked[k] != v for k, v in usual.items()) or isinstance(asked['args'], (str, bytes)): return None
+        env, cwd = os.environ if asked['env'] is None else asked['env'], os.fspath(asked['cwd'] or os.getcwd())
+        run = what_to_run(asked['args'])
+        if run is None or not os.path.isdir(cwd) or not begins_alike(env): return None
+        return dict(run=run, cwd=cwd, env={k: os.fspath(v) for k, v in env.items()}, session=asked['start_new_session'], group=asked['process_group'])
+
+def run_argv(argv, input=None, capture_output=False, timeout=None, check=False, **kw):
+    "`subprocess.run` with the `Popen` above"
+    if input is not None: kw['stdin'] = subprocess.PIPE
+    if capture_output: kw |= dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with Popen(argv, **kw) as process:
+        try: out, err = process.communicate(input, timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    if check: done.check_returncode()
+    return done
+
+# --- in the nursery --------------------------------------------------------------------------------------------------
+
+IMPORTED = dict(
+    commands='torch torch.distributed.checkpoint torch.distributed.run numpy matplotlib.figure matplotlib.backends.backend_agg psutil '.split()
+             + [f'nanogpt_lit.{o}' for o in 'pretrain finetune sample chat grading benchmarks interop launch speedrun quickstart report watch data tokenizer'.split()],
+    pages='torch numpy matplotlib.pyplot matplotlib_inline.backend_inline IPython nbdev.test nbdev.showdoc execnb.shell'.split())
+
+def load(kind):
+    "What commands, or pages, import. Nothing is computed: no thread may have begun"
+    for name in IMPORTED[kind]: import_module(name)
+    gc.collect()
+    gc.freeze()                 # children share these objects' memory with the nursery
+
+def serve(theirs):
+    "Forks as asked; returns in each child, with what it is to run"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)                 # Ctrl-C in a terminal is for the tests
+    while True:
+        message, files, *_ = socket.recv_fds(theirs, 1 << 20, 3)
+        if not message: os._exit(0)                              # the tests have ended
+        if not (middle := os.fork()):
+            between = os.getpid()
+            if os.fork(): os._exit(0)                            # now the child is an orphan, and the tests take it
+            while os.getppid() == between: time.sleep(.0005)
+            return begin(json.loads(message), files, theirs)
+        for fd in files: os.close(fd)
+        os.waitpid(middle, 0)
+
+def begin(request, files, theirs):
+    "Become the process that was asked for: what it is to run"
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if request['session']: os.setsid()
+        if request['group'] not in (None, -1): os.setpgid(0, request['group'])
+        os.chdir(request['cwd'])
+        os.environ.clear()
+        os.environ.update(request['env'])
+        time.tzset()
+        for i, fd in enumerate(files): os.dup2(fd, i)
+        reply = json.dumps(os.getpid()).encode()
+    except Exception as e: reply = json.dumps(f'the nursery could not begin: {e!r}').encode()
+    theirs.send(reply)
+    if not reply.isdigit(): os._exit(1)
+    os.closerange(3, os.sysconf('SC_OPEN_MAX') if os.sysconf('SC_OPEN_MAX') < 1 << 16 else 1 << 16)
+    theirs.detach()
+    *run, unbuffered = request['run']
+    open_streams(unbuffered or bool(os.environ.get('PYTHONUNBUFFERED')))
+    begin_afresh()
+    return branch(run) if Path(run[1]).name in LAUNCHERS else run
+
+def branch(run):
+    "A launcher keeps a nursery of its own, a fork of what it is now"
+    ours, theirs = channel()
+    if not os.fork():
+        ours.close()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2): os.dup2(nothing, fd)           # nobody waits for the end of what this process might still write
+        return serve(theirs)
+    theirs.close()
+    NURSERIES[os.getpid(), 'commands'] = Nursery(ours)
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+    subprocess_handler.Popen = Popen
+    return run
+
+def open_streams(plain):
+    "sys.stdin, sys.stdout and sys.stderr, as Python opens them"
+    encoding, _, errors = os.environ.get('PYTHONIOENCODING', '').partition(':')
+    if encoding: encoding, errors = codecs.lookup(encoding).name, errors or 'strict'
+    for fd, name, mode in ((0, 'stdin', 'r'), (1, 'stdout', 'w'), (2, 'stderr', 'w')):
+        before = getattr(sys, f'__{name}__')
+        unbuffered = plain and mode == 'w'
+        by_lines = not plain and (name == 'stderr' or os.isatty(fd))
+        binary = open(fd, mode + 'b', buffering=0 if unbuffered else -1, closefd=False)
+        (binary if unbuffered else binary.raw).name = f'<{name}>'
+        stream = io.TextIOWrapper(binary, encoding or before.encoding, before.errors if name == 'stderr' else errors or before.errors, '\n',
+                                  line_buffering=by_lines, write_through=plain)
+        stream.mode = mode
+        setattr(sys, name, stream)
+        setattr(sys, f'__{name}__', stream)
+
+def begin_afresh():
+    "What has been drawn or read at import is drawn or read again"
+    import matplotlib, numpy, torch
+    numpy.random.seed()                     # `random` does so by itself
+    torch.seed()
+    if os.environ.get('MPLBACKEND'): matplotlib.rcParams['backend'] = os.environ['MPLBACKEND']
+
+def perform(how, what, arguments):
+    "Run a script, `-c code` or `-m module` as Python itself does"
+    main = types.ModuleType('__main__')
+    sys.modules['__main__'] = main
+    sys.argv = [what if how == 'file' else how, *arguments]
+    sys.orig_argv = [sys.executable, *([] if how == 'file' else [how]), what, *arguments]
+    sys.path[0] = {'file': os.path.dirname(os.path.abspath(what)), '-m': os.getcwd(), '-c': ''}[how]
+    if how == '-m':
+        import runpy
+        sys.modules.pop(what, None)         # or it would exist twice, and runpy says so
+        return runpy._run_module_as_main(what)
+    if how == 'file': main.__file__ = os.path.abspath(what)
+    source = what if how == '-c' else Path(what).read_bytes()
+    exec(compile(source, '<string>' if how == '-c' else what, 'exec'), main.__dict__)
+
+END = dict(code=0)
+
+def told_code(error):
+    "The exit code that Python gives for what a program ended with; negative for a signal"
+    if error is None: return 0
+    if isinstance(error, KeyboardInterrupt): return -signal.SIGINT
+    if not isinstance(error, SystemExit): return 1
+    return error.code & 0xff if isinstance(error.code, int) else int(error.code is not None)
+
+def leave():
+    "The last of the functions that run at exit: what is in the program's own variables is closed, what was printed is written"
+    sys.modules['__main__'].__dict__.clear()
+    gc.collect()
+    try: sys.stdout.flush(); sys.stderr.flush()
+    except Exception: return                # Python's own shutdown fails in the same way, and says so
+    if END['code'] >= 0: os._exit(END['code'])
+    signal.signal(-END['code'], signal.SIG_DFL)
+    os.kill(os.getpid(), -END['code'])
+
+if __name__ == '__main__':
+    atexit.register(leave)                  # first, so it runs last
+    load(sys.argv[1])
+    request = serve(socket.socket(fileno=int(sys.argv[2])))
+    try: perform(*request)
+    except BaseException as error:
+        END['code'] = told_code(error)
+        if isinstance(error, SystemExit): raise
+        own = error.with_traceback(error.__traceback__.tb_next.tb_next)             # without these lines here
+        sys.excepthook(type(own), own, own.__traceback__)
+        raise SystemExit(1) from None
