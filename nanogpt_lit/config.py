@@ -724,10 +724,10 @@ def _interrupts_wait():
         if mine: signal.signal(signal.SIGINT, before)
     if asked: raise KeyboardInterrupt
 
-# %% ../nbs/16_tokens.ipynb #ec24fc82
+# %% ../nbs/16a_token_commands.ipynb #ec24fc82
 from dataclasses import field
 
-# %% ../nbs/16_tokens.ipynb #e3171c26
+# %% ../nbs/16a_token_commands.ipynb #e3171c26
 @dataclass
 class AddConfig:
     "Knobs of `nanogpt-tokenizer add`"
@@ -738,7 +738,7 @@ class AddConfig:
     out_dir: str|None = None         # folder to write tokenizer.json to
     overwrite: bool = False          # replace a vocabulary that is already in out_dir
 
-# %% ../nbs/16_tokens.ipynb #b76d88ef
+# %% ../nbs/16a_token_commands.ipynb #b76d88ef
 @dataclass
 class DecodeConfig:
     "Knobs of `nanogpt-tokenizer decode`"
@@ -751,7 +751,7 @@ class DecodeConfig:
                                      # holds the vocabulary
     output: str|None = None          # text file; None = print
 
-# %% ../nbs/16_tokens.ipynb #388e4ed1
+# %% ../nbs/16a_token_commands.ipynb #388e4ed1
 @dataclass
 class InspectConfig:
     "Knobs of `nanogpt-tokenizer inspect`"
@@ -763,7 +763,7 @@ class InspectConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/16_tokens.ipynb #728e973d
+# %% ../nbs/16a_token_commands.ipynb #728e973d
 @dataclass
 class CompareConfig:
     "Knobs of `nanogpt-tokenizer compare`"
@@ -1502,15 +1502,14 @@ class RunConfig:
 
 # %% ../nbs/80_run.ipynb #30dbf1eb
 @dataclass
-class PlanConfig:
-    "Knobs of `nanogpt-plan`"
+class _PlanKnobs:
     memory: str|None = None          # plan for this much memory, such as 24GB;
                                      # None = what the device has free
     measure: bool = True             # time training steps on the device, for some seconds
-    model: GPTConfig = field(default_factory=GPTConfig)      # the network
-    data: DataConfig = field(default_factory=DataConfig)     # what it reads
-    optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
-    train: TrainConfig = field(default_factory=TrainConfig)  # the loop
+
+@dataclass
+class PlanConfig(RunConfig, _PlanKnobs):
+    "Knobs of `nanogpt-plan`"
 
 # %% ../nbs/83_stopwatch.ipynb #58c41779
 @dataclass
