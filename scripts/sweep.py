@@ -50,6 +50,7 @@ class Losses(Callback):
     def on_step_end(self, t): self.losses.append(float(t.loss))
     def means(self, n=16):
         "Averaged over each n-th part of the run"
+        n = min(n, len(self.losses))
         every = len(self.losses)//n
         return [round(statistics.mean(self.losses[i*every:(i + 1)*every]), 4) for i in range(n)]
 
