@@ -24,9 +24,10 @@ def micro_shares(
 ) -> list:
     "Weights of the micro-batches' mean losses: their sum (averaged over processes) is the batch's mean"
     if len(batches[0]) == 2: return [1/len(batches)]*len(batches)
-    counts, s = [b[2].sum() for b in batches], strategy
-    total = (s.sum(sum(counts)) if s else sum(counts)).clamp(min=1)
-    return [c*(s.world_size if s else 1)/total for c in counts]
+    counts = [batch[2].sum() for batch in batches]
+    if strategy is None: return [count/sum(counts).clamp(min=1) for count in counts]
+    total = strategy.sum(sum(counts)).clamp(min=1)
+    return [count*strategy.world_size/total for count in counts]
 
 # %% ../nbs/41_trainer.ipynb #107b68c4
 class Callback:
@@ -173,20 +174,20 @@ def done(self: Trainer) -> bool:
 @patch
 def train_step(self: Trainer) -> None:
     "One update from the batch of `self.step`; sets `self.loss` and `self.grad_norm`, still on the device"
-    s = self.strategy
-    s.begin(self.step)
-    set_lr(self.optimizers, s.same(self.lr_share) if self.cfg.minutes else self.lr_share) # clocks differ
+    strategy = self.strategy
+    strategy.begin(self.step)
+    set_lr(self.optimizers, strategy.same(self.lr_share) if self.cfg.minutes else self.lr_share) # clocks differ
     start = time.perf_counter()
-    batches = [s.put(self.plan.batch(self.step, s.rank, s.world_size, i, self.n_micro))
+    batches = [strategy.put(self.plan.batch(self.step, strategy.rank, strategy.world_size, i, self.n_micro))
                for i in range(self.n_micro)]
     self._window[2] += time.perf_counter() - start
     total = None
-    for i, (batch, share) in enumerate(zip(batches, micro_shares(batches, s))):
-        with s.accumulate(self.model, last=i == self.n_micro - 1):
+    for i, (batch, share) in enumerate(zip(batches, micro_shares(batches, strategy))):
+        with strategy.accumulate(self.model, last=i == self.n_micro - 1):
             if self.recorded: torch.compiler.cudagraph_mark_step_begin()
-            with s.autocast(): loss = self.model(*batch)[1]
+            with strategy.autocast(): loss = self.model(*batch)[1]
             if self.n_micro > 1 or len(batch) > 2: loss = loss*share
-            s.scaler.scale(loss).backward()
+            strategy.scaler.scale(loss).backward()
         if self.recorded: loss = loss.clone()             # the next replay writes into the same place
         total = loss.detach() if total is None else total + loss.detach()
     self.loss = total
@@ -252,20 +253,22 @@ def mean_loss(
     compiled: nn.Module|None=None, # the same model, compiled for pieces of `rows` whole sequences
 ) -> float:
     "Mean loss in nats per token. The model's mode (train/eval) is left as it was"
-    s, was_training = strategy or SingleDevice('cpu', 'float32'), model.training
-    losses, counts = [], []
+    strategy = strategy or SingleDevice('cpu', 'float32')
+    was_training = model.training
+    losses = []
+    counts = []
     model.eval()
-    for piece, counted in s.share(eval_pieces(data, batch_size, block_size, max_batches, max_tokens, rows)):
+    for piece, counted in strategy.share(eval_pieces(data, batch_size, block_size, max_batches, max_tokens, rows)):
         x_BT, y_BT, mask_BT, *segments = piece
         plain = mask_BT.all() and not segments
         fits = compiled is not None and len(x_BT) == (rows or batch_size) and (plain or segments)
-        with s.autocast(): loss = (compiled if fits else model)(*s.put((x_BT, y_BT) if plain else piece))[1]
+        with strategy.autocast(): loss = (compiled if fits else model)(*strategy.put((x_BT, y_BT) if plain else piece))[1]
         losses.append(loss.clone())                       # a recorded graph writes the next one into the same place
         counts.append(int(mask_BT.sum()) if counted else 0)
     model.train(was_training)
     total = 0.
     for loss, n in zip(torch.stack(losses).cpu().tolist(), counts): total += loss*n # read at the end: until then nothing waits
-    total, count = s.sum(torch.tensor([total, float(sum(counts))], dtype=torch.float64))
+    total, count = strategy.sum(torch.tensor([total, float(sum(counts))], dtype=torch.float64))
     return (total/count).item()
 
 # %% ../nbs/41_trainer.ipynb #5b32c049
@@ -695,9 +698,10 @@ def _train_loss(self: Trainer):
 @patch
 def _losses_of_sources(self: Trainer):
     "Of a mixture, the validation loss on each of its sources"
-    parts, c = None if self.eval_fn else getattr(self.val_data, 'sources', None), self.cfg
-    def share(data): return -(-c.eval_tokens*len(data)//len(self.val_data))
-    return {f'val_loss/{o.path.name}': self.loss_on(o, c.eval_iters, share(o)) for o, _ in parts or []}
+    sources = None if self.eval_fn else getattr(self.val_data, 'sources', None)
+    if not sources: return {}
+    def share(data): return -(-self.cfg.eval_tokens*len(data)//len(self.val_data))
+    return {f'val_loss/{data.path.name}': self.loss_on(data, self.cfg.eval_iters, share(data)) for data, _ in sources}
 
 @patch
 def eval_due(self: Trainer,
