@@ -88,7 +88,8 @@ def read_windows(
     model.eval()
     for b in range(0, len(todo), batch_size):
         part = todo[b:b + batch_size]
-        ids_BT, counts = torch.zeros(len(part), T + 1, dtype=torch.long), [min(T, N - i*T) for i in part]
+        ids_BT = torch.zeros(len(part), T + 1, dtype=torch.long)
+        counts = [min(T, N - i*T) for i in part]
         for row, i, n in zip(ids_BT, part, counts):
             row[:n + 1] = torch.from_numpy(data[i*T:i*T + n + 1].astype(np.int64))
         nats_BT = _surprise(model, ids_BT.to(model.wte.weight.device), dtype)
@@ -331,7 +332,8 @@ class HarnessModel:
 
     def _row(self, context: str, continuation: str) -> tuple:
         kept = context.rstrip()
-        continuation, context = context[len(kept):] + continuation, kept
+        continuation = context[len(kept):] + continuation
+        context = kept
         both, before = self.tok.encode(context + continuation), self.tok.encode(context)
         n = len(both) - len(before)
         ids = (both if before else self.first + both)[-(self.model.cfg.block_size + 1):]

@@ -107,9 +107,9 @@ class LogLines(Callback):
     order = 60
     def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
-        s, n = t.strategy, sum(p.numel() for p in t.raw_model.parameters())
+        n = sum(p.numel() for p in t.raw_model.parameters())
         t.say(f'number of parameters: {human(n)} ({n:,}{without_positions(t.raw_model)}); tokens per iteration: {t.tokens_per_step:,}; '
-              f'device {s.device}, {s.dtype}')
+              f'device {t.strategy.device}, {t.strategy.dtype}')
         if t.cfg.max_tokens or t.cfg.max_epochs:
             t.say(f'the run has {t.cfg.max_steps:,} steps, '
                   f'{human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
@@ -208,7 +208,8 @@ def batch_floor(
     y_BT: torch.Tensor, # its targets
 ) -> float:
     "The lowest mean loss that any causal model can reach on this batch, in nats per token"
-    group, nats = torch.zeros(len(x_BT), dtype=torch.long), 0.
+    group = torch.zeros(len(x_BT), dtype=torch.long)
+    nats = 0.
     for x, y in zip(x_BT.T.cpu(), y_BT.T.cpu()):
         # rows that are the same up to here
         group = torch.stack([group, x]).unique(dim=1, return_inverse=True)[1]

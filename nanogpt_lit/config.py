@@ -6,33 +6,15 @@
 __all__ = ['LIMITS', 'ALIASES', 'TRANSLATE', 'SWITCHES', 'NO_EFFECT', 'WORDS', 'IMPLIED', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'typed', 'not_negative', 'canonical', 'truth', 'parse_argv', 'spoken', 'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config', 'show_changes', 'Command', 'Menu', 'help_text', 'menu_text', 'in_words', 'run_command', 'AddConfig', 'DecodeConfig', 'InspectConfig', 'CompareConfig', 'GATED', 'ShapeKnobs', 'BlockKnobs', 'ReachKnobs', 'GPTConfig', 'Choices', 'TokenizerConfig', 'EncodeConfig', 'CorpusKnobs', 'PrepareConfig', 'STATE_BYTES', 'RateKnobs', 'OptimConfig', 'EXTRAS', 'LengthKnobs', 'MachineKnobs', 'WatchKnobs', 'SaveKnobs', 'TrainConfig', 'PlotConfig', 'MonitorConfig', 'ReportConfig', 'ConsolidateConfig', 'LaunchConfig', 'HintKnobs', 'shape_hints', 'ChoiceKnobs', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'EvalConfig', 'SourceKnobs', 'TextKnobs', 'DataConfig', 'RunConfig', 'PlanConfig', 'RaceKnobs', 'BenchConfig', 'ExampleKnobs', 'RemedyKnobs', 'TuneKnobs', 'FinetuneConfig', 'ChatConfig', 'QuickstartConfig', 'ALIASES', 'FULL_DATA', 'TRANSLATE', 'SWITCHES', 'NO_EFFECT', 'WORDS', 'IMPLIED', 'PRESETS', 'FINETUNE_PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample', 'nanogpt_tokenizer', 'nanogpt_prepare', 'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan', 'nanogpt_monitor', 'nanogpt_report', 'nanogpt_consolidate', 'nanogpt_eval', 'nanogpt_finetune', 'nanogpt_chat', 'nanogpt_bench', 'GROUPS', 'nanogpt_launch', 'nanogpt']
 
 # %% ../nbs/01_settings.ipynb #967b357b
-import ast
-import difflib
-import errno
-import json
-import linecache
-import os
-import re
-import shlex
-import signal
-import sys
-import tempfile
-import textwrap
-import threading
-import time
-import tokenize
-import tomllib
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import ast, linecache, re, sys, textwrap, tokenize
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-from .core import Screen, UserError, brief, read_text, spoken_through
+from .core import UserError, brief, read_text
 
 # %% ../nbs/01_settings.ipynb #f83e9a68
 @dataclass
@@ -81,7 +63,8 @@ def _commented(src):
         where[line] = column, token.string.lstrip('# ')
 
     def comment(field):
-        line, parts = field.end_lineno, [behind.get(field.end_lineno, (0, ''))[1]]
+        line = field.end_lineno
+        parts = [behind.get(field.end_lineno, (0, ''))[1]]
         while parts[0] and alone.get(line := line + 1, (0,))[0] > field.col_offset: parts.append(alone[line][1])
         return ' '.join(parts)
     return {o.target.id: comment(o) for o in ast.parse(src).body[0].body if isinstance(o, ast.AnnAssign)}
@@ -106,7 +89,9 @@ def flat_fields(
     section: str='', # name of the section `cls` itself stands under
 ) -> dict[str, Knob]:
     "All knobs of `cls` by name, nested dataclasses as sections"
-    docs, hints, out = field_comments(cls), get_type_hints(cls), {}
+    docs = field_comments(cls)
+    hints = get_type_hints(cls)
+    out = {}
     for f in fields(cls):
         t = hints[f.name]
         if is_dataclass(t): out |= flat_fields(t, f.name)
@@ -200,6 +185,9 @@ def not_negative(
 
 _typed, _not_negative = typed, not_negative # their names before they were public
 
+# %% ../nbs/01_settings.ipynb #330f456c
+from collections.abc import Callable, Iterable, Sequence
+
 # %% ../nbs/01_settings.ipynb #876dccc9
 ALIASES: dict[str, str] = {} # another program's name → ours
 
@@ -246,6 +234,9 @@ def parse_argv(
         value = parse_value(knobs[name], value)
         values[name] = values[name] + value if isinstance(value, list) and name in values else value
     return words, values
+
+# %% ../nbs/01_settings.ipynb #6b0b4c13
+import difflib
 
 # %% ../nbs/01_settings.ipynb #9faf05b6
 def _flag(flag, text, queue, knobs):
@@ -365,6 +356,9 @@ def _unparsed(node):
     try: return ast.unparse(node)[:60]
     except RecursionError: return '…'
 
+# %% ../nbs/01_settings.ipynb #933abe62
+import tomllib
+
 # %% ../nbs/01_settings.ipynb #aa136d52
 def read_config(
     path: str|Path,         # a .toml or nanoGPT-style .py file
@@ -410,6 +404,9 @@ def flat_values(
         v = getattr(cfg, f.name)
         out |= flat_values(v) if is_dataclass(v) else {f.name: v}
     return out
+
+# %% ../nbs/01_settings.ipynb #524415df
+import json, os, shlex
 
 # %% ../nbs/01_settings.ipynb #7f81c35c
 def to_toml(
@@ -558,13 +555,20 @@ class Menu:
     commands: dict[str, Command|dict] # sub-command → what it does; a dict where that is a menu again
     groups: dict[str, str]|None = None # heading → sub-commands, separated by spaces; None: no headings
 
+# %% ../nbs/01_settings.ipynb #eefc33de
+import errno, signal, tempfile, threading, time, traceback
+from contextlib import contextmanager
+from importlib import import_module
+from .core import Screen, spoken_through
+
 # %% ../nbs/01_settings.ipynb #befd3c58
 def help_text(
     cmd: Command, # the command to describe
 ) -> str:
     "The page that `--help` prints"
     words = ' '.join(f'[{o}]' for o in cmd.positional.upper().split()) if cmd.positional else '[PRESET | FILE.toml | FILE.py]...' if cmd.presets else ''
-    out, section = [f'usage: {cmd.name} {words} [--flag value]...', '', cmd.summary], None
+    out = [f'usage: {cmd.name} {words} [--flag value]...', '', cmd.summary]
+    section = None
     if cmd.examples: out += ['', 'examples:', *(f'  {e}' for e in cmd.examples)]
     if cmd.presets: out += ['', 'presets: ' + ', '.join(cmd.presets)]
     for k in flat_fields(cmd.config).values():
@@ -720,10 +724,10 @@ def _interrupts_wait():
         if mine: signal.signal(signal.SIGINT, before)
     if asked: raise KeyboardInterrupt
 
-# %% ../nbs/16_tokens.ipynb #ec24fc82
+# %% ../nbs/16a_token_commands.ipynb #ec24fc82
 from dataclasses import field
 
-# %% ../nbs/16_tokens.ipynb #e3171c26
+# %% ../nbs/16a_token_commands.ipynb #e3171c26
 @dataclass
 class AddConfig:
     "Knobs of `nanogpt-tokenizer add`"
@@ -734,7 +738,7 @@ class AddConfig:
     out_dir: str|None = None         # folder to write tokenizer.json to
     overwrite: bool = False          # replace a vocabulary that is already in out_dir
 
-# %% ../nbs/16_tokens.ipynb #b76d88ef
+# %% ../nbs/16a_token_commands.ipynb #b76d88ef
 @dataclass
 class DecodeConfig:
     "Knobs of `nanogpt-tokenizer decode`"
@@ -747,7 +751,7 @@ class DecodeConfig:
                                      # holds the vocabulary
     output: str|None = None          # text file; None = print
 
-# %% ../nbs/16_tokens.ipynb #388e4ed1
+# %% ../nbs/16a_token_commands.ipynb #388e4ed1
 @dataclass
 class InspectConfig:
     "Knobs of `nanogpt-tokenizer inspect`"
@@ -759,7 +763,7 @@ class InspectConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/16_tokens.ipynb #728e973d
+# %% ../nbs/16a_token_commands.ipynb #728e973d
 @dataclass
 class CompareConfig:
     "Knobs of `nanogpt-tokenizer compare`"
@@ -1498,15 +1502,14 @@ class RunConfig:
 
 # %% ../nbs/80_run.ipynb #30dbf1eb
 @dataclass
-class PlanConfig:
-    "Knobs of `nanogpt-plan`"
+class _PlanKnobs:
     memory: str|None = None          # plan for this much memory, such as 24GB;
                                      # None = what the device has free
     measure: bool = True             # time training steps on the device, for some seconds
-    model: GPTConfig = field(default_factory=GPTConfig)      # the network
-    data: DataConfig = field(default_factory=DataConfig)     # what it reads
-    optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
-    train: TrainConfig = field(default_factory=TrainConfig)  # the loop
+
+@dataclass
+class PlanConfig(RunConfig, _PlanKnobs):
+    "Knobs of `nanogpt-plan`"
 
 # %% ../nbs/83_stopwatch.ipynb #58c41779
 @dataclass
@@ -2053,7 +2056,9 @@ def nanogpt_launch(
     argv: Sequence[str]|None=None, # words of the command line; None: the real one
 ) -> int: # exit code
     "Entry point of `nanogpt-launch`: its own flags end where the other command begins"
-    argv, knobs, at = list(sys.argv[1:] if argv is None else argv), flat_fields(LaunchConfig), 0
+    argv = list(sys.argv[1:] if argv is None else argv)
+    knobs = flat_fields(LaunchConfig)
+    at = 0
     while at < len(argv) and argv[at].startswith('-') and argv[at] != '--':
         flag, eq, _ = argv[at].partition('=')
         switch = flag in ('-h', '--debug') or getattr(knobs.get(canonical(flag, knobs)), 'base', bool) is bool

@@ -171,7 +171,7 @@ def plot_ledger(
     "The story so far: bits per byte of each step, the first on top"
     rows = [row for row in rows if not here or _place(row.page) <= _place(here)]
     ax = new_ax('', 'bits per byte of held-out text (lower is better)', size=(6.5, .29*len(rows) + .8))
-    colours = ['C3' if row.page == here else 'C0' for row in rows]
+    colours = ['C3' if row.page == here and row.parameters else 'C0' if row.parameters else 'C7' for row in rows]
     bars = ax.barh(range(len(rows)), [row.bits_per_byte for row in rows], color=colours)
     ax.bar_label(bars, [f'{row.bits_per_byte:.2f}' for row in rows], padding=3)
     ax.set_yticks(range(len(rows)), [row.what for row in rows])

@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Any
 from .checkpoint import TENSOR, bare_name, built, latest_checkpoint, read_tamely, survey, verified
 from .checkpoint import why_unread
-from .config import GPTConfig, build
+from .config import GATED, GPTConfig, build
 from .core import ANY, COUNT, NAME, UserError, atomic_write, check_writable, misfit, pick_device
 from .core import plain_name, read_json, warn
 from .model import GPT
@@ -286,7 +286,7 @@ def _with_zero_biases(weights: dict, cfg: GPTConfig) -> dict:
     if not cfg.bias: return weights
     heads = (cfg.n_head + 2*cfg.kv_heads)*cfg.head_size
     sizes = {'attn.qkv': heads, 'attn.proj': cfg.n_embd, 'mlp.up': cfg.ff_size, 'mlp.down': cfg.n_embd}
-    if cfg.act == 'swiglu': sizes['mlp.gate'] = cfg.ff_size
+    if GATED[cfg.act]: sizes['mlp.gate'] = cfg.ff_size
     have = {re.sub(r'\.\d+\.', '.*.', k) for k in weights}
     lacks = {k: n for k, n in sizes.items() if f'blocks.*.{k}.bias' not in have}
     return weights | {f'blocks.{i}.{k}.bias': torch.zeros(n) for i in range(cfg.n_layer) for k, n in lacks.items()}
@@ -310,7 +310,8 @@ def to_hf(
 ) -> Path:
     "Write a folder that `transformers` loads. `UserError` with every reason if no family of theirs fits"
     run = load_run(model_or_run, 'cpu') if isinstance(model_or_run, (str, Path)) else model_or_run
-    model, tok = getattr(run, 'model', run), tokenizer or getattr(run, 'tokenizer', None)
+    model = getattr(run, 'model', run)
+    tok = tokenizer or getattr(run, 'tokenizer', None)
     if not isinstance(model, GPT):
         raise UserError(f'got a {type(model).__name__} to export: expected a GPT, a run, or the path of one')
     if dtype not in ('float32', 'bfloat16', 'float16'):
@@ -393,7 +394,8 @@ def _tokenizer_beside(
     vocab_size: int,   # of the model
 ) -> Any:
     "The tokenizer that belongs to a model of another code base, or None"
-    home, config = path if path.is_dir() else path.parent, ckpt.get('config')
+    home = path if path.is_dir() else path.parent
+    config = ckpt.get('config')
     dataset = config.get('dataset') if isinstance(config, dict) else None
     if found := run_tokenizer(home, dataset if plain_name(dataset) else None): return found
     return load_tokenizer('gpt2') if vocab_size in (50257, 50304) and not path.is_dir() else None

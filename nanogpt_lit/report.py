@@ -141,7 +141,8 @@ def _loss_charts(records: list[dict], last: int) -> list[str]:
     "Loss of the whole run, and of the `last` steps if there were more"
     whole = chart_of(records)
     if not whole.stats: return []
-    steps, views = [step for step, _ in whole.points('raw')], [whole]
+    steps = [step for step, _ in whole.points('raw')]
+    views = [whole]
     if steps[-1] - last > steps[0]: views.append(chart_of(records, last=last))
     def stats(chart): return ', '.join(f'{k} {_loss(v)}' for k, v in chart.stats.items())
     return [_svg_chart(chart.curves, f'Loss, {chart.title}', stats(chart)) for chart in views]
@@ -447,7 +448,8 @@ def write_report(
     "Describe a run in one HTML file without links to anything. `UserError` if the folder holds no run"
     folder, unread = Path(getattr(run, 'folder', run)), []
     cfg = getattr(run, 'cfg', None) or _settings_of(folder, unread)
-    evaluation, rows = getattr(run, 'evaluation', None), rows or _told(folder/'baselines.json', _LADDER, unread)
+    evaluation = getattr(run, 'evaluation', None)
+    rows = rows or _told(folder/'baselines.json', _LADDER, unread)
     parts = _parts(folder, cfg, evaluation and _measured(evaluation), rows, samples, unread)
     body = '\n'.join((f'<h2>{_safe(k)}</h2>' if k else '') + v for k, v in parts.items() if v)
     name = os.path.basename(os.path.abspath(folder))

@@ -249,7 +249,8 @@ def newest_run(
 ) -> Path:
     "The run that wrote something most recently. `UserError` if there is none"
     places = [Path(), *(p for o in RUN_PLACES for p in Path().glob(o))]
-    runs, when = Path(folder).glob('*') if folder else places, {}
+    runs = Path(folder).glob('*') if folder else places
+    when = {}
     for file in (p/n for p in runs for n in ('status.json', 'metrics.jsonl')):
         with suppress(OSError):
             about = file.stat()

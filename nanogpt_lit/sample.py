@@ -48,7 +48,8 @@ def _samples(model: GPT, tokenizer: Any, prompts: Sequence, wanted: _Wanted) -> 
     rows = []
     for prompt in prompts: rows += [prompt_ids(tokenizer, prompt)]*wanted.num_samples
     if wanted.dtype != 'float32': model = deepcopy(model).to(getattr(torch, wanted.dtype))
-    ends, seeds = [*wanted.stop], row_seeds(wanted.seed, len(rows))
+    ends = [*wanted.stop]
+    seeds = row_seeds(wanted.seed, len(rows))
     if tokenizer.eot_id is not None: ends.append(tokenizer.eot_id)
     how = dict(logprobs=0) | wanted.how
     for i in range(0, len(rows), 64):

@@ -8,7 +8,7 @@
 Each writes its rows into runs/book/ledger.jsonl (in the order of the story, each replacing the row of the same name), and `train` leaves the losses of
 every tenth step in runs/book/logs. All trainings see the same text, vocabulary and order of batches: `STEPS` steps of 8 windows of 128 tokens, in float32 on one
 thread, the learning rate falling to zero over the last 60 % of the steps. They differ in the model, in the optimiser, and in nothing else but the learning
-rate, which is each one's best of a few: `python scripts/ledger.py rates head --rate 1e-3 4e-3` tries some for a quarter as long and writes nothing.
+rate of AdamW, which is each model's best of `RATES`, tried for a quarter as long with a seed of its own. (Muon has the preset's rates.)
 """
 import argparse, json, platform, statistics, time
 from dataclasses import asdict
@@ -27,14 +27,15 @@ from nanogpt_lit.trainer import Callback, Trainer
 
 BOOK = Path(__file__).parent.parent/'runs'/'book'
 PYTHON = '.'.join(platform.python_version_tuple()[:2])
-STEPS, BATCH, SEEDS = 500, 8, (1, 2, 3)
+STEPS, BATCH = 500, 8
+RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 STORY = ['uniform', 'unigram', 'bigram', 'gzip', 'xz', 'bigram of tokens', 'one attention head', 'one block', 'classic GPT', 'modern GPT', 'modern GPT, Muon',
          'the book\'s model: eight times the steps']
 
 CLASSIC = dict(vocab_size=2048, block_size=128, n_embd=128, n_head=2, n_layer=4)    # the sizes of the quickstart, the rest as in GPT-2
 MODERN = {key: PRESETS['quickstart'][key] for key in GPTConfig.__dataclass_fields__ if key in PRESETS['quickstart']} | dict(vocab_size=2048)
 MUON = {key: PRESETS['quickstart'][key] for key in OptimConfig.__dataclass_fields__ if key in PRESETS['quickstart']}
-ADAMW = MUON | dict(optimizer='adamw', beta1=.9, grad_clip=1.)
+ADAMW = MUON | dict(optimizer='adamw', beta1=.9, grad_clip=1., warmup_steps=50)
 
 class Nothing(nn.Module):
     "Stands where an MLP was"
@@ -47,8 +48,8 @@ def make_model(name):
         return model
     return GPT(GPTConfig(**{'block': CLASSIC | dict(n_layer=1), 'classic': CLASSIC, 'adamw': MODERN, 'muon': MODERN}[name]))
 
-WHAT = dict(head=('20_attention', 'one attention head', 4e-3), block=('21_model', 'one block', 4e-3), classic=('21_model', 'classic GPT', 2e-3),
-            adamw=('21_model', 'modern GPT', 4e-3), muon=('40_optim', 'modern GPT, Muon', MUON['learning_rate']))
+WHAT = dict(head=('20_attention', 'one attention head'), block=('21_model', 'one block'), classic=('21_model', 'classic GPT'),
+            adamw=('21_model', 'modern GPT'), muon=('40_optim', 'modern GPT, Muon'))
 
 class Log(Callback):
     "Every tenth step's loss"
@@ -56,9 +57,9 @@ class Log(Callback):
     def on_step_end(self, t):
         if t.step % 10 == 0: self.losses[t.step] = round(t.loss.item(), 4)
 
-def train(name, seed, data, steps, rate=None):
+def train(name, seed, data, steps, rate):
     "A short training: the model, its losses, CPU seconds"
-    optim = OptimConfig(**(MUON if name == 'muon' else ADAMW | dict(learning_rate=rate or WHAT[name][2])))
+    optim = OptimConfig(**(MUON if name == 'muon' else ADAMW | dict(learning_rate=rate)))
     loop = TrainConfig(max_steps=steps, device='cpu', dtype='float32', num_threads=1, eval_interval=0, log_interval=10**9)
     seed_everything(seed)
     model, log, start = make_model(name), Log(), time.process_time()
@@ -92,55 +93,58 @@ def count(data):
     put(LedgerRow(page='16_tokens', what='bigram of tokens', bits_per_byte=bits_per_byte(nats, len(val), val.n_bytes), parameters=2048**2,
                   seconds=round(time.process_time() - start, 1), how='the cells of page 16', python=PYTHON))
 
-def trained(name, data):
-    "The row of a small training, over several seeds"
-    text, val, found = TokenData(data, split='train'), TokenData(data, split='val'), []
-    page, what, rate = WHAT[name]
+def best_rate(name, text, val):
+    "The learning rate that is best after a quarter of the steps, and the losses by which it was chosen, on a sixteenth of the held-out text"
+    if name == 'muon': return MUON['learning_rate'], {}
+    tried = {}
+    for rate in RATES:
+        model, _, _ = train(name, 0, text, STEPS//4, rate)
+        tried[rate] = round(evaluate_loss(model, val, max_batches=6).nats_per_token, 4)
+    print(name, tried, flush=True)
+    return min(tried, key=tried.get), tried
+
+def trained(name, data, seeds):
+    "Train for some seeds; the row is made from all that the log has"
+    text, val = TokenData(data, split='train'), TokenData(data, split='val')
+    page, what = WHAT[name]
     log = BOOK/'logs'/f'{name}.jsonl'
     log.parent.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for seed in SEEDS:
+    runs = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rate, tried = (runs[0]['learning_rate'], runs[0]['tried']) if runs else best_rate(name, text, val)
+    for seed in seeds:
         model, losses, seconds = train(name, seed, text, STEPS)
         measured = evaluate_loss(model, val)
-        found.append((measured.bits_per_byte, seconds))
-        lines.append(json.dumps(dict(seed=seed, bits_per_byte=measured.bits_per_byte, nats_per_token=measured.nats_per_token, seconds=round(seconds, 1),
-                                     steps=STEPS, learning_rate=rate, losses=losses)))
-        atomic_write(log, '\n'.join(lines) + '\n')
+        run = dict(seed=seed, bits_per_byte=measured.bits_per_byte, nats_per_token=measured.nats_per_token, parameters=model.num_params(),
+                   seconds=round(seconds, 1), steps=STEPS, learning_rate=rate, tried=tried, losses=losses)
+        runs = sorted([o for o in runs if o['seed'] != seed] + [run], key=lambda o: o['seed'])
+        atomic_write(log, ''.join(json.dumps(o) + '\n' for o in runs))
         print(f'{name} seed {seed}: {measured.bits_per_byte:.4f} bits per byte, {seconds:.0f} s', flush=True)
-    bits, seconds = zip(*found)
-    put(LedgerRow(page, what, statistics.mean(bits), model.num_params(), round(statistics.mean(seconds), 1), f'python scripts/ledger.py train {name}', PYTHON,
-                  len(bits), statistics.stdev(bits), f'logs/{name}.jsonl'))
-
-def rates(name, data, asked, steps=STEPS//4):
-    "How a quarter of the training ends at several learning rates, measured on a sixteenth of the held-out text"
-    text, val = TokenData(data, split='train'), TokenData(data, split='val')
-    for rate in asked:
-        model, losses, seconds = train(name, 0, text, steps, rate)
-        print(f'{name} {rate:g}: {evaluate_loss(model, val, max_batches=6).nats_per_token:.4f} nats per token, {seconds:.0f} s', flush=True)
+    bits = [o['bits_per_byte'] for o in runs]
+    put(LedgerRow(page, what, statistics.mean(bits), runs[0]['parameters'], round(statistics.mean(o['seconds'] for o in runs), 1),
+                  f'python scripts/ledger.py train {name}', PYTHON, len(bits), statistics.stdev(bits) if len(bits) > 1 else 0., f'logs/{name}.jsonl'))
 
 def measure(run):
-    "The row of the running model: a run folder, on everything that its data folder holds out"
+    "The row of the running model, on everything held out"
     import nanogpt_lit.interop
     model = GPT.from_pretrained(run)
-    records = [json.loads(line) for line in (Path(run)/'metrics.jsonl').read_text().splitlines()]
-    val = TokenData('data/pystdlib', split='val')
-    measured = evaluate_loss(model, val)
-    seconds = max(o.get('elapsed_s', 0) for o in records)
-    put(LedgerRow('41_trainer', STORY[-1], measured.bits_per_byte, model.num_params(), seconds, 'runs/book', PYTHON, log='metrics.jsonl'))
+    measured = evaluate_loss(model, TokenData('data/pystdlib', split='val'))
+    steps = json.loads((Path(run)/'metrics.jsonl').read_text().splitlines()[-1])['step']
+    short = next(row for row in read_ledger(BOOK/'ledger.jsonl') if row.log == 'logs/muon.jsonl')
+    seconds = round(short.seconds*steps/STEPS, 1)       # the same steps; its own clock ran on a machine that others were using
+    put(LedgerRow('41_trainer', STORY[-1], measured.bits_per_byte, model.num_params(), seconds,
+                  f'nanogpt-train quickstart --minutes 0 --max_steps {steps} --num_threads 1 --dtype float32 --out_dir runs/book', PYTHON, log='metrics.jsonl'))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('job', choices=['count', 'train', 'rates', 'measure'])
-    p.add_argument('names', nargs='*', help='for train and rates: ' + ', '.join(WHAT) + '; for measure: a run folder')
+    p.add_argument('job', choices=['count', 'train', 'measure'])
+    p.add_argument('names', nargs='*', help='for train: ' + ', '.join(WHAT) + '; for measure: a run folder')
     p.add_argument('--data', default='data/pystdlib', help='the prepared folder')
-    p.add_argument('--rate', type=float, nargs='+', default=[1e-3, 2e-3, 4e-3])
+    p.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3])
     a = p.parse_args()
     torch.set_num_threads(1)
     if a.job == 'count': count(a.data)
     if a.job == 'train':
-        for name in a.names or WHAT: trained(name, a.data)
-    if a.job == 'rates':
-        for name in a.names: rates(name, a.data, a.rate)
+        for name in a.names or WHAT: trained(name, a.data, a.seeds)
     if a.job == 'measure': measure(a.names[0])
 
 if __name__ == '__main__': main()
