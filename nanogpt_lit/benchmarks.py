@@ -11,7 +11,7 @@ import glob, hashlib, json, math, os, re, torch
 import numpy as np
 import torch.nn.functional as F
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from fastcore.basics import patch
 from pathlib import Path
@@ -80,7 +80,7 @@ def read_windows(
     dtype: str='float32', # of matrix products
     rank: int=0,          # this process
     world_size: int=1,    # processes that share the windows
-    skip: set=(),         # numbers of windows that are done already
+    skip: Collection=(),  # numbers of windows that are done already
 ) -> Iterator[dict]:
     "Yield `{index, nats, tokens}` for each window of this process, in order"
     T, N = model.cfg.block_size, len(data) - 1
@@ -88,7 +88,8 @@ def read_windows(
     model.eval()
     for b in range(0, len(todo), batch_size):
         part = todo[b:b + batch_size]
-        ids_BT, counts = torch.zeros(len(part), T + 1, dtype=torch.long), [min(T, N - i*T) for i in part]
+        ids_BT = torch.zeros(len(part), T + 1, dtype=torch.long)
+        counts = [min(T, N - i*T) for i in part]
         for row, i, n in zip(ids_BT, part, counts):
             row[:n + 1] = torch.from_numpy(data[i*T:i*T + n + 1].astype(np.int64))
         nats_BT = _surprise(model, ids_BT.to(model.wte.weight.device), dtype)
@@ -255,8 +256,8 @@ def examine(
     n = -(-(len(what) - 1)//model.cfg.block_size) if text else len(what)
     book = Logbook(folder, name, exam_key(model, tokenizer, what, dtype), rank, _fits(what, n))
     if book.known: print(f'{name}: {len(book.known):,} of {n:,} were answered before')
-    kw = dict(dtype=dtype, rank=rank, world_size=world_size, skip={*book.known})
-    if text: answers = read_windows(model, what, 4*batch_size, **kw)
+    kw: dict = dict(dtype=dtype, rank=rank, world_size=world_size, skip={*book.known})
+    if isinstance(what, TokenData): answers = read_windows(model, what, 4*batch_size, **kw)
     else: answers = ask(model, tokenizer, what, batch_size, **kw)
     for r in answers: book.write(r)
     known = book.refresh().known
@@ -285,7 +286,7 @@ class HellaSwagWatch(Callback):
     def measure(self, t: Trainer) -> None:
         strategy, self.asked = t.strategy, t.step
         with strategy.joined(t.raw_model) as model:
-            share = dict(dtype=strategy.dtype, rank=strategy.rank, world_size=strategy.world_size)
+            share: dict = dict(dtype=strategy.dtype, rank=strategy.rank, world_size=strategy.world_size)
             records = [*ask(model, self.tokenizer, self.questions, **share)]
         weight = strategy.world_size/len(self.questions)
         def mean(rule): return strategy.mean(sum(answer(r, rule) == r['label'] for r in records)*weight)
@@ -331,7 +332,8 @@ class HarnessModel:
 
     def _row(self, context: str, continuation: str) -> tuple:
         kept = context.rstrip()
-        continuation, context = context[len(kept):] + continuation, kept
+        continuation = context[len(kept):] + continuation
+        context = kept
         both, before = self.tok.encode(context + continuation), self.tok.encode(context)
         n = len(both) - len(before)
         ids = (both if before else self.first + both)[-(self.model.cfg.block_size + 1):]
@@ -380,9 +382,10 @@ def harness_lm(
 ) -> HarnessModel:
     "A model as an `LM` of lm-evaluation-harness (for `simple_evaluate`). `UserError` if that isn't installed"
     if base is None:
-        try: from lm_eval.api.model import LM as base
+        try: from lm_eval.api.model import LM
         except ImportError:
             raise UserError('the evaluation harness is not installed: pip install lm-eval') from None
+        base = LM
     return type('HarnessLM', (HarnessModel, base), {})().setup(model, tokenizer, batch_size, dtype)
 
 # %% ../nbs/51_exams.ipynb #bb137707

@@ -12,6 +12,7 @@ from contextlib import suppress
 from fastcore.basics import patch
 from numbers import Real
 from pathlib import Path
+from typing import Any
 from tqdm import tqdm
 from .config import TrainConfig
 from .core import UserError, atomic_write, duration, human, progress as tqdm_bar
@@ -106,9 +107,9 @@ class LogLines(Callback):
     order = 60
     def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
-        s, n = t.strategy, sum(p.numel() for p in t.raw_model.parameters())
+        n = sum(p.numel() for p in t.raw_model.parameters())
         t.say(f'number of parameters: {human(n)} ({n:,}{without_positions(t.raw_model)}); tokens per iteration: {t.tokens_per_step:,}; '
-              f'device {s.device}, {s.dtype}')
+              f'device {t.strategy.device}, {t.strategy.dtype}')
         if t.cfg.max_tokens or t.cfg.max_epochs:
             t.say(f'the run has {t.cfg.max_steps:,} steps, '
                   f'{human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
@@ -133,7 +134,9 @@ class ProgressBar(Callback):
     def __init__(self,
         file: io.TextIOBase|None=None, # draw plain text to this stream; None = the terminal or notebook,
                    # nothing if there is neither
-    ): self.file, self.bar = file, None
+    ):
+        self.file = file
+        self.bar: Any = None
 
     def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
@@ -205,7 +208,8 @@ def batch_floor(
     y_BT: torch.Tensor, # its targets
 ) -> float:
     "The lowest mean loss that any causal model can reach on this batch, in nats per token"
-    group, nats = torch.zeros(len(x_BT), dtype=torch.long), 0.
+    group = torch.zeros(len(x_BT), dtype=torch.long)
+    nats = 0.
     for x, y in zip(x_BT.T.cpu(), y_BT.T.cpu()):
         # rows that are the same up to here
         group = torch.stack([group, x]).unique(dim=1, return_inverse=True)[1]
@@ -251,7 +255,9 @@ def numbers_in(
 
 class Tracker(Callback):
     "Sends each record to a `writer`; a failure is reported once and never ends the run"
-    order, name, writer = 20, 'the tracker', None
+    order = 20
+    name = 'the tracker'
+    writer: Any = None
     @classmethod
     def from_settings(cls, cfg: TrainConfig) -> 'Tracker': return _TRACKERS[cfg.track]()
     def on_log(self, t: Trainer) -> None:
@@ -261,6 +267,8 @@ class Tracker(Callback):
     def on_fit_end(self, t: Trainer) -> None:
         if self.writer is not None: self._try(t, self.close, t); self.writer = None
     def on_error(self, t: Trainer) -> None: self.on_fit_end(t)
+    def write(self, record: dict, step: int) -> None: "Send the numbers of one record"
+    def close(self, t: Trainer) -> None: "Tell the writer that nothing more comes"
     def _try(self, t, send, *args):
         try: send(*args)
         except Exception as e:

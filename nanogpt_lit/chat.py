@@ -6,20 +6,13 @@
 __all__ = ['Chat', 'read_turn', 'chat_loop', 'newest_tuned', 'chat_command', 'ChatBox']
 
 # %% ../nbs/95_chat.ipynb #bb093a12
-import codecs, html, json, sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from dataclasses import replace
+import codecs
+from collections.abc import Iterator
 from fastcore.basics import patch
-from functools import cached_property, partial
-from pathlib import Path
-from .config import ChatConfig, LIMITS, in_words, nanogpt_chat
-from .core import UserError, atomic_write, printable, set_threads
+from .core import UserError
 from .generate import steps
-from .instructions import TEMPLATES, Template, encode_turns, records_of, template_of, to_turns
-from .interop import load_run
+from .instructions import Template, encode_turns, template_of
 from .model import GPT
-from .runs import RUN_PLACES, checkpoints
 
 # %% ../nbs/95_chat.ipynb #c8a9e04e
 class Chat:
@@ -30,7 +23,7 @@ class Chat:
         system: str='',          # system prompt
         seed: int=1337,          # the same seed and the same words give the same answers
         max_new_tokens: int=256, # longest answer
-        **knobs,                 # `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`
+        **knobs: object,         # `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`
     ):
         self.model, self.tok = model, tokenizer
         self.template = _usable(template or template_of(tokenizer), tokenizer)
@@ -143,7 +136,20 @@ def _left_out(self: Chat, begin, ids):
     if begin: return f'the oldest turns no longer fit into {window}: the model does not see them any more'
     return ''
 
-# %% ../nbs/95_chat.ipynb #06a71eec
+# %% ../nbs/95a_terminal.ipynb #d14a9b47
+import html, json, sys
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from .config import ChatConfig, LIMITS, in_words, nanogpt_chat
+from .core import atomic_write, printable, set_threads
+from .instructions import TEMPLATES, records_of, to_turns
+from .interop import load_run
+from .runs import RUN_PLACES, checkpoints
+
+# %% ../nbs/95a_terminal.ipynb #06a71eec
 _COMMANDS = {} # name → (how it is typed, what it does, a function of the chat and the rest of the line)
 _ALIASES = {}  # another name → name
 
@@ -165,7 +171,7 @@ def command(self: Chat,
     if name not in _COMMANDS: raise UserError(f'unknown command /{name[:40]}: /help shows all')
     return _COMMANDS[name][2](self, rest.strip())
 
-# %% ../nbs/95_chat.ipynb #02c84b1a
+# %% ../nbs/95a_terminal.ipynb #02c84b1a
 @_command('/reset', 'begin a new conversation')
 def _reset(self, rest):
     self.turns, self.note = [], ''
@@ -186,7 +192,7 @@ def _check_room(self, system):
     if len(encode_turns(turns, self.tok, self.template, reply=True)[0]) >= limit - min(self.max_new_tokens, limit//4):
         raise UserError(f'the system prompt leaves no room for a question in a window of {limit} tokens: shorten it')
 
-# %% ../nbs/95_chat.ipynb #7859a250
+# %% ../nbs/95a_terminal.ipynb #7859a250
 @_command('/retry', 'another answer to the last question')
 def _retry(self, rest): return _again(self, *_last_question(self, 'retry'))
 
@@ -203,7 +209,7 @@ def _again(self, question, earlier):
         if not begun: self.turns, self.tries = before
         raise
 
-# %% ../nbs/95_chat.ipynb #9b33927f
+# %% ../nbs/95a_terminal.ipynb #9b33927f
 @_command('/undo', 'forget the last question and its answer')
 def _undo(self, rest):
     question, self.turns = _last_question(self, 'undo')
@@ -215,7 +221,7 @@ def _last_question(self, name):
     if not asked: raise UserError(f'/{name}: nothing was said yet')
     return self.turns[asked[-1]]['content'], self.turns[:asked[-1]]
 
-# %% ../nbs/95_chat.ipynb #19996b76
+# %% ../nbs/95a_terminal.ipynb #19996b76
 def _number(text, kind, name, least, most):
     try: value = kind(text)
     except ValueError: value = None                            # an int of thousands of digits, too
@@ -243,7 +249,7 @@ def _max(self, rest):
     self.max_new_tokens = _number(rest, int, 'max', *LIMITS['max_new_tokens'])
     return f'at most {self.max_new_tokens} tokens'
 
-# %% ../nbs/95_chat.ipynb #80d752b3
+# %% ../nbs/95a_terminal.ipynb #80d752b3
 @_command('/history', 'the conversation so far')
 def _history(self, rest=''):
     return '\n'.join(f'{t["role"]}: {t["content"]}' for t in self.head + self.turns) or 'nothing was said yet'
@@ -274,7 +280,7 @@ def _load(self, rest):
 
 Chat.history, Chat.save, Chat.load = _history, _save, _load
 
-# %% ../nbs/95_chat.ipynb #e9af4b57
+# %% ../nbs/95a_terminal.ipynb #e9af4b57
 def _file_named(command, rest):
     "The file that a command is to write or read. `UserError` if it can't be one"
     if not str(rest): raise UserError(f'/{command} needs a file name')
@@ -294,7 +300,7 @@ def _is_conversation(path):
         return not more and bool(to_turns(record)) and [*record] == ['messages']
     except (UserError, ValueError): return False
 
-# %% ../nbs/95_chat.ipynb #50b25875
+# %% ../nbs/95a_terminal.ipynb #50b25875
 @_command('/help', 'this list')
 def _help(self, rest): return '\n'.join(f'{usage:<17} {meaning}' for usage, meaning, _ in _COMMANDS.values())
 
@@ -303,7 +309,7 @@ def _quit(self, rest): raise EOFError
 
 _ALIASES |= {'?': 'help', 'exit': 'quit'}
 
-# %% ../nbs/95_chat.ipynb #32609f72
+# %% ../nbs/95a_terminal.ipynb #32609f72
 def read_turn(
     read: Callable, # gives the next line for a prompt, as `input` does; EOFError at the end
 ) -> tuple[str, bool]: # what was said; is it a single line, which may be a command?
@@ -316,7 +322,7 @@ def read_turn(
         except EOFError: break
     return text.removesuffix('"""').strip(), False
 
-# %% ../nbs/95_chat.ipynb #85532403
+# %% ../nbs/95a_terminal.ipynb #85532403
 def chat_loop(
     chat: Chat,                # whom to talk to
     read: Callable=input,      # where questions come from
@@ -349,7 +355,7 @@ def _exchange(chat, said, line, write):
         if not (words := in_words(e)): raise
         write(f'{printable(words)}\n')
 
-# %% ../nbs/95_chat.ipynb #b74f8cbd
+# %% ../nbs/95a_terminal.ipynb #b74f8cbd
 def _answer(out, write):
     "A text, or pieces as they come"
     if isinstance(out, str): return write(printable(out) + '\n')
@@ -358,7 +364,7 @@ def _answer(out, write):
     finally: out.close() # an answer stopped halfway is remembered now, not some time later
     write('\n')
 
-# %% ../nbs/95_chat.ipynb #73c231b2
+# %% ../nbs/95a_terminal.ipynb #73c231b2
 _SIGNS = ('before.json', 'tuning.json', 'metrics.jsonl')  # the first two are of tuned runs only
 
 def newest_tuned() -> Path:
@@ -373,7 +379,7 @@ def newest_tuned() -> Path:
     raise UserError('there is no tuned run here to talk to: name one, as in nanogpt-chat runs/mine-chat, tune a model with '
                     'nanogpt-finetune --input FILE, or begin with nanogpt-quickstart')
 
-# %% ../nbs/95_chat.ipynb #2e45cb59
+# %% ../nbs/95a_terminal.ipynb #2e45cb59
 def chat_command(
     cfg: ChatConfig, # as resolved
 ) -> None:
@@ -397,7 +403,7 @@ def _next_line(prompt):
     if not (line := sys.stdin.readline()): raise EOFError
     return line.rstrip('\n')
 
-# %% ../nbs/95_chat.ipynb #a18aa8c1
+# %% ../nbs/95a_terminal.ipynb #a18aa8c1
 _BUBBLE = ('<div style="display:flex;justify-content:{side}"><div style="background:{colour};color:#111;'
            'border-radius:8px;padding:6px 10px;margin:3px 0;max-width:75%;white-space:pre-wrap">'
            '{text}</div></div>')
@@ -412,7 +418,7 @@ def to_html(self: Chat) -> str:
     "The conversation as HTML"
     return ''.join(_bubble(t['role'], t['content']) for t in self.head + self.turns)
 
-# %% ../nbs/95_chat.ipynb #2908a8a2
+# %% ../nbs/95a_terminal.ipynb #2908a8a2
 class ChatBox:
     "The widgets of a chat: transcript, text box, buttons, system prompt and temperature"
     def __init__(self, chat: Chat):
@@ -446,7 +452,7 @@ class ChatBox:
         self.show(self.chat.reply(text))
     def retry(self) -> None: self.show(self.chat.command('/retry'))
 
-# %% ../nbs/95_chat.ipynb #4020dab8
+# %% ../nbs/95a_terminal.ipynb #4020dab8
 @patch
 def show(self: ChatBox, pieces: Iterator[str]) -> None:
     "Answer so far, piece by piece"
@@ -462,7 +468,7 @@ def layout(self: ChatBox) -> object:
     asking = HBox([self.box, VBox([send, retry])])
     return VBox([HBox([self.system, self.heat]), self.log, asking, HBox([undo, new]), self.note])
 
-# %% ../nbs/95_chat.ipynb #c45a0d0f
+# %% ../nbs/95a_terminal.ipynb #c45a0d0f
 Chat.widget = cached_property(lambda self: ChatBox(self).layout())
 Chat.widget.__set_name__(Chat, 'widget')
 
@@ -474,6 +480,6 @@ def _bundle(self, include=None, exclude=None):
 
 Chat._repr_mimebundle_ = _bundle
 
-# %% ../nbs/95_chat.ipynb #9f156883
+# %% ../nbs/95a_terminal.ipynb #9f156883
 #| eval: false
 if __name__ == '__main__': raise SystemExit(nanogpt_chat())

@@ -6,33 +6,15 @@
 __all__ = ['LIMITS', 'ALIASES', 'TRANSLATE', 'SWITCHES', 'NO_EFFECT', 'WORDS', 'IMPLIED', 'Knob', 'field_comments', 'flat_fields', 'parse_value', 'typed', 'not_negative', 'canonical', 'truth', 'parse_argv', 'spoken', 'read_py_config', 'read_config', 'build', 'flat_values', 'to_toml', 'resolve', 'show_config', 'show_changes', 'Command', 'Menu', 'help_text', 'menu_text', 'in_words', 'run_command', 'AddConfig', 'DecodeConfig', 'InspectConfig', 'CompareConfig', 'GATED', 'ShapeKnobs', 'BlockKnobs', 'ReachKnobs', 'GPTConfig', 'Choices', 'TokenizerConfig', 'EncodeConfig', 'CorpusKnobs', 'PrepareConfig', 'STATE_BYTES', 'RateKnobs', 'OptimConfig', 'EXTRAS', 'LengthKnobs', 'MachineKnobs', 'WatchKnobs', 'SaveKnobs', 'TrainConfig', 'PlotConfig', 'MonitorConfig', 'ReportConfig', 'ConsolidateConfig', 'LaunchConfig', 'HintKnobs', 'shape_hints', 'ChoiceKnobs', 'SampleConfig', 'ImportConfig', 'ExportConfig', 'EvalConfig', 'SourceKnobs', 'TextKnobs', 'DataConfig', 'RunConfig', 'PlanConfig', 'RaceKnobs', 'BenchConfig', 'ExampleKnobs', 'RemedyKnobs', 'TuneKnobs', 'FinetuneConfig', 'ChatConfig', 'QuickstartConfig', 'ALIASES', 'FULL_DATA', 'TRANSLATE', 'SWITCHES', 'NO_EFFECT', 'WORDS', 'IMPLIED', 'PRESETS', 'FINETUNE_PRESETS', 'COMMANDS', 'nanogpt_quickstart', 'nanogpt_train', 'nanogpt_sample', 'nanogpt_tokenizer', 'nanogpt_prepare', 'nanogpt_plot', 'nanogpt_import', 'nanogpt_export', 'nanogpt_plan', 'nanogpt_monitor', 'nanogpt_report', 'nanogpt_consolidate', 'nanogpt_eval', 'nanogpt_finetune', 'nanogpt_chat', 'nanogpt_bench', 'GROUPS', 'nanogpt_launch', 'nanogpt']
 
 # %% ../nbs/01_settings.ipynb #967b357b
-import ast
-import difflib
-import errno
-import json
-import linecache
-import os
-import re
-import shlex
-import signal
-import sys
-import tempfile
-import textwrap
-import threading
-import time
-import tokenize
-import tomllib
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import ast, linecache, re, sys, textwrap, tokenize
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-from .core import Screen, UserError, brief, read_text, spoken_through
+from .core import UserError, brief, read_text
 
 # %% ../nbs/01_settings.ipynb #f83e9a68
 @dataclass
@@ -81,7 +63,8 @@ def _commented(src):
         where[line] = column, token.string.lstrip('# ')
 
     def comment(field):
-        line, parts = field.end_lineno, [behind.get(field.end_lineno, (0, ''))[1]]
+        line = field.end_lineno
+        parts = [behind.get(field.end_lineno, (0, ''))[1]]
         while parts[0] and alone.get(line := line + 1, (0,))[0] > field.col_offset: parts.append(alone[line][1])
         return ' '.join(parts)
     return {o.target.id: comment(o) for o in ast.parse(src).body[0].body if isinstance(o, ast.AnnAssign)}
@@ -106,7 +89,9 @@ def flat_fields(
     section: str='', # name of the section `cls` itself stands under
 ) -> dict[str, Knob]:
     "All knobs of `cls` by name, nested dataclasses as sections"
-    docs, hints, out = field_comments(cls), get_type_hints(cls), {}
+    docs = field_comments(cls)
+    hints = get_type_hints(cls)
+    out = {}
     for f in fields(cls):
         t = hints[f.name]
         if is_dataclass(t): out |= flat_fields(t, f.name)
@@ -200,6 +185,9 @@ def not_negative(
 
 _typed, _not_negative = typed, not_negative # their names before they were public
 
+# %% ../nbs/01_settings.ipynb #330f456c
+from collections.abc import Callable, Iterable, Sequence
+
 # %% ../nbs/01_settings.ipynb #876dccc9
 ALIASES: dict[str, str] = {} # another program's name → ours
 
@@ -246,6 +234,9 @@ def parse_argv(
         value = parse_value(knobs[name], value)
         values[name] = values[name] + value if isinstance(value, list) and name in values else value
     return words, values
+
+# %% ../nbs/01_settings.ipynb #6b0b4c13
+import difflib
 
 # %% ../nbs/01_settings.ipynb #9faf05b6
 def _flag(flag, text, queue, knobs):
@@ -365,6 +356,9 @@ def _unparsed(node):
     try: return ast.unparse(node)[:60]
     except RecursionError: return '…'
 
+# %% ../nbs/01_settings.ipynb #933abe62
+import tomllib
+
 # %% ../nbs/01_settings.ipynb #aa136d52
 def read_config(
     path: str|Path,         # a .toml or nanoGPT-style .py file
@@ -410,6 +404,9 @@ def flat_values(
         v = getattr(cfg, f.name)
         out |= flat_values(v) if is_dataclass(v) else {f.name: v}
     return out
+
+# %% ../nbs/01_settings.ipynb #524415df
+import json, os, shlex
 
 # %% ../nbs/01_settings.ipynb #7f81c35c
 def to_toml(
@@ -558,13 +555,20 @@ class Menu:
     commands: dict[str, Command|dict] # sub-command → what it does; a dict where that is a menu again
     groups: dict[str, str]|None = None # heading → sub-commands, separated by spaces; None: no headings
 
+# %% ../nbs/01_settings.ipynb #eefc33de
+import errno, signal, tempfile, threading, time, traceback
+from contextlib import contextmanager
+from importlib import import_module
+from .core import Screen, spoken_through
+
 # %% ../nbs/01_settings.ipynb #befd3c58
 def help_text(
     cmd: Command, # the command to describe
 ) -> str:
     "The page that `--help` prints"
     words = ' '.join(f'[{o}]' for o in cmd.positional.upper().split()) if cmd.positional else '[PRESET | FILE.toml | FILE.py]...' if cmd.presets else ''
-    out, section = [f'usage: {cmd.name} {words} [--flag value]...', '', cmd.summary], None
+    out = [f'usage: {cmd.name} {words} [--flag value]...', '', cmd.summary]
+    section = None
     if cmd.examples: out += ['', 'examples:', *(f'  {e}' for e in cmd.examples)]
     if cmd.presets: out += ['', 'presets: ' + ', '.join(cmd.presets)]
     for k in flat_fields(cmd.config).values():
@@ -720,10 +724,10 @@ def _interrupts_wait():
         if mine: signal.signal(signal.SIGINT, before)
     if asked: raise KeyboardInterrupt
 
-# %% ../nbs/16_tokens.ipynb #ec24fc82
+# %% ../nbs/16a_token_commands.ipynb #ec24fc82
 from dataclasses import field
 
-# %% ../nbs/16_tokens.ipynb #e3171c26
+# %% ../nbs/16a_token_commands.ipynb #e3171c26
 @dataclass
 class AddConfig:
     "Knobs of `nanogpt-tokenizer add`"
@@ -734,7 +738,7 @@ class AddConfig:
     out_dir: str|None = None         # folder to write tokenizer.json to
     overwrite: bool = False          # replace a vocabulary that is already in out_dir
 
-# %% ../nbs/16_tokens.ipynb #b76d88ef
+# %% ../nbs/16a_token_commands.ipynb #b76d88ef
 @dataclass
 class DecodeConfig:
     "Knobs of `nanogpt-tokenizer decode`"
@@ -747,7 +751,7 @@ class DecodeConfig:
                                      # holds the vocabulary
     output: str|None = None          # text file; None = print
 
-# %% ../nbs/16_tokens.ipynb #388e4ed1
+# %% ../nbs/16a_token_commands.ipynb #388e4ed1
 @dataclass
 class InspectConfig:
     "Knobs of `nanogpt-tokenizer inspect`"
@@ -759,7 +763,7 @@ class InspectConfig:
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
 
-# %% ../nbs/16_tokens.ipynb #728e973d
+# %% ../nbs/16a_token_commands.ipynb #728e973d
 @dataclass
 class CompareConfig:
     "Knobs of `nanogpt-tokenizer compare`"
@@ -771,11 +775,6 @@ class CompareConfig:
     top: int = 12                    # how many tokens and words to print in each list
     show: int = 400                  # characters of the text to print token by token
     color: Literal['auto', 'always', 'never'] = 'auto' # auto = in a terminal, unless NO_COLOR is set
-
-# %% ../nbs/21_model.ipynb #fcc5ac26
-import math
-from collections import UserDict
-from typing import Any
 
 # %% ../nbs/21_model.ipynb #961b1031
 GATED = dict(gelu=False, gelu_tanh=False, relu2=False, swiglu=True) # which activations have a gate: three matrices
@@ -832,49 +831,29 @@ class GPTConfig(ReachKnobs, BlockKnobs, ShapeKnobs):
     init_std: float = .02            # standard deviation of fresh weights; 0 = 0.5/√n_embd
     dropout: float = 0.              # probability of dropping an activation in training
 
-    def __post_init__(self): _typed(self); _check_shape(self); _check_ranges(self)
+    def __post_init__(self):
+        typed(self)
+        _check_shape(self)
+        _check_ranges(self)
 
     def layer_window(self, layer: int) -> int|None:
         "The window of a layer; None = it sees everything"
         return self.window if self.window_pattern[layer % len(self.window_pattern)] == 'L' else None
     @property
-    def head_size(self): return self.head_dim or self.n_embd//self.n_head
+    def head_size(self) -> int: return self.head_dim or self.n_embd//self.n_head
     @property
-    def kv_heads(self): return self.n_head if self.n_kv_head is None else self.n_kv_head
+    def kv_heads(self) -> int: return self.n_head if self.n_kv_head is None else self.n_kv_head
     @property
-    def ff_size(self):
+    def ff_size(self) -> int:
         if self.d_ff: return self.d_ff
         return -(-8*self.n_embd//(3*64))*64 if GATED.get(self.act) else 4*self.n_embd
 
-# %% ../nbs/21_model.ipynb #3f8990ab
-def _check_shape(cfg):
-    "`UserError` for a `GPTConfig` whose numbers don't go together"
-    for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
-        if (v := getattr(cfg, k)) is not None and v < 1: raise UserError(f'{k}={v}: expected at least 1')
-    if cfg.head_dim is None and cfg.n_embd % cfg.n_head:
-        raise UserError(f'n_embd={cfg.n_embd} is not a multiple of n_head={cfg.n_head}: change one of them')
-    if cfg.kv_heads < 1 or cfg.n_head % cfg.kv_heads:
-        raise UserError(f'n_head={cfg.n_head} is not a multiple of n_kv_head={cfg.n_kv_head}: '
-                        'query heads share key heads evenly')
-    if cfg.pos == 'rotary' and cfg.head_size % 2:
-        raise UserError(f'rotary positions turn pairs of channels, but the head size is {cfg.head_size}, '
-                        'which is odd')
+# %% ../nbs/21a_options.ipynb #fcc5ac26
+import math
+from collections import UserDict
+from typing import Any
 
-# %% ../nbs/21_model.ipynb #89fb03bc
-def _check_ranges(cfg):
-    "`UserError` for a number of a `GPTConfig` that is out of its range"
-    if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
-    if cfg.window is not None and cfg.window < 1:
-        raise UserError(f'window={cfg.window}: expected at least 1 token, or None for all')
-    if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
-        raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) '
-                        'and G (everything), such as LG')
-    for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
-        if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
-    if not 1 < cfg.rope_theta < math.inf:
-        raise UserError(f'rope_theta={cfg.rope_theta}: expected a number above 1')
-
-# %% ../nbs/21_model.ipynb #e8e862cc
+# %% ../nbs/21a_options.ipynb #e8e862cc
 class Choices(UserDict):
     "The words that a setting may have, each with what it means: the setting takes a word as soon as there is a row for it"
     def __init__(self,
@@ -906,6 +885,34 @@ class Choices(UserDict):
         "What the word means. `UserError` if there is no row for it"
         if word in self: return self[word]
         raise UserError(f'{self.field}={word!r} is unknown: expected {" or ".join(self)}')
+
+# %% ../nbs/21a_options.ipynb #3f8990ab
+def _check_shape(cfg):
+    "`UserError` for a `GPTConfig` whose numbers don't go together"
+    for k in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'head_dim', 'd_ff'):
+        if (v := getattr(cfg, k)) is not None and v < 1: raise UserError(f'{k}={v}: expected at least 1')
+    if cfg.head_dim is None and cfg.n_embd % cfg.n_head:
+        raise UserError(f'n_embd={cfg.n_embd} is not a multiple of n_head={cfg.n_head}: change one of them')
+    if cfg.kv_heads < 1 or cfg.n_head % cfg.kv_heads:
+        raise UserError(f'n_head={cfg.n_head} is not a multiple of n_kv_head={cfg.n_kv_head}: '
+                        'query heads share key heads evenly')
+    if cfg.pos == 'rotary' and cfg.head_size % 2:
+        raise UserError(f'rotary positions turn pairs of channels, but the head size is {cfg.head_size}, '
+                        'which is odd')
+
+# %% ../nbs/21a_options.ipynb #89fb03bc
+def _check_ranges(cfg):
+    "`UserError` for a number of a `GPTConfig` that is out of its range"
+    if not 0 <= cfg.dropout < 1: raise UserError(f'dropout={cfg.dropout}: expected a probability below 1')
+    if cfg.window is not None and cfg.window < 1:
+        raise UserError(f'window={cfg.window}: expected at least 1 token, or None for all')
+    if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
+        raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) '
+                        'and G (everything), such as LG')
+    for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
+        if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
+    if not 1 < cfg.rope_theta < math.inf:
+        raise UserError(f'rope_theta={cfg.rope_theta}: expected a number above 1')
 
 # %% ../nbs/35_prepare.ipynb #6af64cb1
 @dataclass
@@ -1009,7 +1016,7 @@ class PrepareConfig(CorpusKnobs):
             raise UserError(f'shard_size={self.shard_size}: expected at least 1 token')
         not_negative(self, 'min_chars', 'max_data_size', 'tokenizer_samples', 'workers')
 
-# %% ../nbs/40_optim.ipynb #1ab5d093
+# %% ../nbs/40a_groups.ipynb #1ab5d093
 STATE_BYTES = dict(adamw=8, muon=6) # what an optimiser remembers of a parameter, on the average
 
 @dataclass
@@ -1029,7 +1036,7 @@ class RateKnobs:
     lr_decay_steps: int|None = None  # step at which min_lr is reached; None = max_steps
     cooldown_fraction: float = .4    # wsd: the last share of the run in which the rate falls linearly
 
-# %% ../nbs/40_optim.ipynb #16614b0a
+# %% ../nbs/40a_groups.ipynb #16614b0a
 @dataclass
 class OptimConfig(RateKnobs):
     "How gradients become updates, and how fast at which step"
@@ -1048,12 +1055,12 @@ class OptimConfig(RateKnobs):
                                      # or all step as far as AdamW would
 
     def __post_init__(self):
-        _typed(self)
+        typed(self)
         # 6e-05, not 5.9999999999999995e-05
         if self.min_lr is None: self.min_lr = float(f'{self.learning_rate/10:.12g}')
         _check_descent(self)
 
-# %% ../nbs/40_optim.ipynb #cdad7183
+# %% ../nbs/40a_groups.ipynb #cdad7183
 def _check_descent(cfg):
     "`UserError` for a number of an `OptimConfig` that is out of its range"
     for k in ('learning_rate', 'min_lr', 'muon_lr', 'weight_decay', 'grad_clip', 'warmup_steps',
@@ -1072,10 +1079,10 @@ def _check_descent(cfg):
         if not 0 <= getattr(cfg, k) < 1:
             raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more, and below 1')
 
-# %% ../nbs/41_trainer.ipynb #7c4d4a45
+# %% ../nbs/41a_care.ipynb #7c4d4a45
 import re
 
-# %% ../nbs/41_trainer.ipynb #26a114cd
+# %% ../nbs/41a_care.ipynb #26a114cd
 @dataclass
 class LengthKnobs:
     "How long a run is, and how large a step"
@@ -1092,7 +1099,7 @@ class LengthKnobs:
                                      # micro-steps that fit into memory
     seed: int = 1337                 # of the weights, the dropout and the order of the data
 
-# %% ../nbs/41_trainer.ipynb #d62b39a5
+# %% ../nbs/41a_care.ipynb #d62b39a5
 @dataclass
 class MachineKnobs:
     "What a run computes on, and how exactly"
@@ -1112,7 +1119,7 @@ class MachineKnobs:
                                      # learned by heart
     num_threads: int|None = None     # CPU threads; None = torch's choice
 
-# %% ../nbs/41_trainer.ipynb #9d118667
+# %% ../nbs/41a_care.ipynb #9d118667
 @dataclass
 class WatchKnobs:
     "What a run prints, measures and heeds"
@@ -1146,7 +1153,7 @@ class WatchKnobs:
     hellaswag: str|None = None       # its questions: hellaswag_val.jsonl, or another multiple-choice file;
                                      # None = through datasets
 
-# %% ../nbs/41_trainer.ipynb #678704fd
+# %% ../nbs/41a_care.ipynb #678704fd
 @dataclass
 class SaveKnobs:
     "When a run is saved, under which name, and what it continues"
@@ -1169,7 +1176,7 @@ class SaveKnobs:
     checkpoint_path: str|None = None # checkpoint for --resume
     load_checkpoint: str|None = None # the same as --resume --checkpoint_path FILE
 
-# %% ../nbs/41_trainer.ipynb #b254188d
+# %% ../nbs/41a_care.ipynb #b254188d
 @dataclass
 class TrainConfig(SaveKnobs, WatchKnobs, MachineKnobs, LengthKnobs):
     "The loop: how long, on what, and what is written when"
@@ -1180,7 +1187,7 @@ class TrainConfig(SaveKnobs, WatchKnobs, MachineKnobs, LengthKnobs):
     dist_timeout: float = 600.       # seconds of silence after which another process counts as lost
 
     def __post_init__(self):
-        _typed(self)
+        typed(self)
         if self.load_checkpoint and self.checkpoint_path not in (None, self.load_checkpoint):
             raise UserError(f'two checkpoints to go on from: --checkpoint_path {self.checkpoint_path} '
                             f'and --load_checkpoint {self.load_checkpoint}; give one of them')
@@ -1190,7 +1197,7 @@ class TrainConfig(SaveKnobs, WatchKnobs, MachineKnobs, LengthKnobs):
         _check_names(self)
         _check_numbers(self)
 
-# %% ../nbs/41_trainer.ipynb #c2b8e46e
+# %% ../nbs/41a_care.ipynb #c2b8e46e
 def _check_names(cfg):
     "`UserError` for file names of a `TrainConfig` that couldn't be found again"
     if not re.fullmatch(r'[^\W\d][\w.-]*(?<!\d)\{step(:0\d{1,2}d)?\}\.pt', cfg.checkpoint_name):
@@ -1201,7 +1208,7 @@ def _check_names(cfg):
         raise UserError(f'final_name={cfg.final_name!r}: expected a file name such as final_model.pt')
     if cfg.final_name == 'best.pt': raise UserError('final_name=best.pt is the name of the best weights: give another')
 
-# %% ../nbs/41_trainer.ipynb #9ebaae12
+# %% ../nbs/41a_care.ipynb #9ebaae12
 def _check_numbers(cfg):
     "`UserError` for numbers of a `TrainConfig` that are out of range, or a length given twice"
     for k in ('max_steps', 'batch_size', 'grad_accum_steps', 'log_interval'):
@@ -1217,7 +1224,7 @@ def _check_numbers(cfg):
               'patience', 'min_delta', 'stop_on_overfit'):
         if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
-# %% ../nbs/41_trainer.ipynb #e2f708ca
+# %% ../nbs/41a_care.ipynb #e2f708ca
 EXTRAS = {}        # setting -> the callback that serves it, as 'module:class'
 
 # %% ../nbs/42_callbacks.ipynb #d440cd63
@@ -1495,15 +1502,14 @@ class RunConfig:
 
 # %% ../nbs/80_run.ipynb #30dbf1eb
 @dataclass
-class PlanConfig:
-    "Knobs of `nanogpt-plan`"
+class _PlanKnobs:
     memory: str|None = None          # plan for this much memory, such as 24GB;
                                      # None = what the device has free
     measure: bool = True             # time training steps on the device, for some seconds
-    model: GPTConfig = field(default_factory=GPTConfig)      # the network
-    data: DataConfig = field(default_factory=DataConfig)     # what it reads
-    optim: OptimConfig = field(default_factory=OptimConfig)  # how it learns
-    train: TrainConfig = field(default_factory=TrainConfig)  # the loop
+
+@dataclass
+class PlanConfig(RunConfig, _PlanKnobs):
+    "Knobs of `nanogpt-plan`"
 
 # %% ../nbs/83_stopwatch.ipynb #58c41779
 @dataclass
@@ -1664,7 +1670,7 @@ def _check_tuning(cfg):
               'weight_decay', 'grad_clip', 'minutes', 'tokens_per_step'):
         if getattr(cfg, k) < 0: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
-# %% ../nbs/95_chat.ipynb #81d2c7f0
+# %% ../nbs/95a_terminal.ipynb #81d2c7f0
 @dataclass
 class ChatConfig:
     "Knobs of `nanogpt-chat`"
@@ -2050,7 +2056,9 @@ def nanogpt_launch(
     argv: Sequence[str]|None=None, # words of the command line; None: the real one
 ) -> int: # exit code
     "Entry point of `nanogpt-launch`: its own flags end where the other command begins"
-    argv, knobs, at = list(sys.argv[1:] if argv is None else argv), flat_fields(LaunchConfig), 0
+    argv = list(sys.argv[1:] if argv is None else argv)
+    knobs = flat_fields(LaunchConfig)
+    at = 0
     while at < len(argv) and argv[at].startswith('-') and argv[at] != '--':
         flag, eq, _ = argv[at].partition('=')
         switch = flag in ('-h', '--debug') or getattr(knobs.get(canonical(flag, knobs)), 'base', bool) is bool

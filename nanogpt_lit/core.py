@@ -7,8 +7,8 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSO
            'read_bytes', 'read_text', 'leftovers', 'atomic_open', 'atomic_write', 'check_writable', 'new_folder',
            'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none', 'one_of', 'misfit', 'brief', 'parse_json',
            'read_small', 'read_json', 'human', 'human_bytes', 'duration', 'seed_everything', 'mix64', 'cpu_count',
-           'known_value', 'pick_device', 'pick_dtype', 'fast_bfloat16', 'set_threads', 'keep_memory', 'printable',
-           'Screen', 'as_it_is', 'spoken_through', 'new_ax', 'in_kernel', 'progress']
+           'container_memory', 'give_back', 'known_value', 'pick_device', 'pick_dtype', 'fast_bfloat16', 'set_threads',
+           'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax', 'in_kernel', 'progress']
 
 # %% ../nbs/00_core.ipynb #5acf5514
 import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile
@@ -108,7 +108,8 @@ def atomic_open(
     mode: str='wb', # mode of the temporary file ('wb', or 'w' for UTF-8 text)
 ) -> Iterator[IO]:
     "A file handle whose content appears under `path` only when the block ends without an error"
-    path, kind = Path(path), {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
+    path = Path(path)
+    kind: dict = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
     try:
         before = _mode_of(path)
         _check_target(path, before)
@@ -381,6 +382,22 @@ def cpu_count() -> int:
     "CPUs that this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
+# %% ../nbs/00_core.ipynb #b1c950cc
+def container_memory(
+    root: str|Path='/sys/fs/cgroup', # where Linux shows a container its limits
+) -> tuple[int, int]|None: # `(used, limit)` in bytes
+    "How much of this container's memory is in use; None where there is no limit"
+    try:
+        limit, used = (Path(root, f'memory.{o}').read_text().strip() for o in ('max', 'current'))
+        stat = dict(o.split() for o in Path(root, 'memory.stat').read_text().splitlines())
+        return None if limit == 'max' else (int(used) - int(stat.get('inactive_file', 0)), int(limit))
+    except (OSError, ValueError): return None
+
+def give_back() -> None:
+    "Hand memory that is free, but kept for later, back to the system, where the C library can (glibc)"
+    try: ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError): pass
+
 # %% ../nbs/00_core.ipynb #577fe93e
 def known_value(
     name: str,    # of the setting
@@ -408,7 +425,8 @@ def pick_device(
 def _own_gpu(index):
     "The GPU of this number, or of this process's number under torchrun: what is asked without a number from now on is asked about it"
     import torch
-    rank, several = os.environ.get('LOCAL_RANK', ''), os.environ.get('WORLD_SIZE', '1') != '1'
+    rank = os.environ.get('LOCAL_RANK', '')
+    several = os.environ.get('WORLD_SIZE', '1') != '1'
     if 'RANK' in os.environ and several and re.fullmatch('[0-9]{1,4}', rank): index = rank
     if index and int(index) >= torch.cuda.device_count():
         raise UserError(f"device='cuda:{index}': this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0")

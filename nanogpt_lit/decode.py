@@ -8,6 +8,7 @@ __all__ = ['window_start', 'prompt_lists', 'last_logits', 'DecodeStep', 'Compile
 # %% ../nbs/22_decode.ipynb #0e5dfa6c
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 import torch
@@ -336,7 +337,8 @@ class CompiledStep(DecodeStep):
         super().__init__(model, cache)
         B, device = cache.k_LBKSD.shape[1], self.wte.device
         self.ids, self.pad, self.t = (torch.zeros(n, dtype=torch.long, device=device) for n in (B, B, 1))
-        self.past, self.run = None, None
+        self.past: list|None = None
+        self.run: Callable|None = None
         key = repr((model.cfg, device, how))
         if key in _in_vain: return
         try:
@@ -413,9 +415,11 @@ class Predictor:
         slide: int=None,          # see `window_start`
         compile: bool|dict=False, # compile the step: True, or arguments of `torch.compile`
     ):
-        self.model, self.room = model, min(room or math.inf, model.cfg.block_size)
+        self.model, self.room = model, min(room or model.cfg.block_size, model.cfg.block_size)
         self.use_cache, self.slide, self.compile = use_cache, slide, compile
-        self.starts, self.cache, self.step = None, None, None
+        self.starts: list[int]|None = None
+        self.cache: KVCache|None = None
+        self.step: Any = None
         if compile and not use_cache:
             raise UserError('got compile with use_cache=False: only the step with a cache is compiled')
 

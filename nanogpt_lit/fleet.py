@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from fastcore.basics import patch
 from pathlib import Path
+from typing import Any
 from .config import COMMANDS, PrepareConfig, run_command
 from .core import MOST_JSON, UserError, alone_in, atomic_write, human_bytes, leftovers, plain_name
 from .core import warn
@@ -60,7 +61,7 @@ def prepare_parts(
     n_parts: int=64,      # how the corpus is cut: part of what determines the result
     worker: int=0,        # number of this worker
     n_workers: int=1,     # how many there are now
-    **kw: object,         # further arguments of `prepare`
+    **kw: Any,            # further arguments of `prepare`
 ) -> list[Path]:
     "Prepare this worker's parts; those that are complete are left alone. Returns their folders"
     parts, done = divide(files, n_parts), []
@@ -224,7 +225,7 @@ def retrying(
     tries: int=6,      # at most
     first_s: float=.5, # pause after the first failure, in seconds; doubled each time
     say: Callable=warn,# told about each failure
-) -> object: # what it returns
+) -> Any: # what it returns
     "`f()`, tried again with growing pauses while it fails as networks do"
     for attempt in range(tries):
         try: return f()
@@ -256,7 +257,7 @@ class Store:
         for p in leftovers(self.local):
             if p.stat().st_mtime < time.time() - 86400: p.unlink(missing_ok=True)  # of a process that died
 
-    def ask(self, f: Callable, name: str, **kw: object) -> object:
+    def ask(self, f: Callable, name: str, **kw: Any) -> Any:
         "What a method of the file system says about a file; failures of any kind are tried again"
         try: return retrying(lambda: _as_network(f, f'{self.root}/{name}', **kw))
         except FileNotFoundError:
@@ -326,7 +327,8 @@ class _RemoteShard:
         entry: dict,    # what the manifest says about it
         manifest: dict, # of its folder
     ):
-        self.store, self.entry, self.manifest, self._ids = store, entry, manifest, None
+        self.store, self.entry, self.manifest = store, entry, manifest
+        self._ids: np.ndarray|None = None
     def __len__(self): return self.entry['tokens']
     def __getitem__(self, key): return self.ids()[key]
     def __array__(self, dtype=None, copy=None): return np.asarray(self.ids(), dtype)
@@ -344,7 +346,7 @@ class _RemoteShard:
 class RemoteTokens(TokenData):
     "`TokenData` for a prepared folder behind an address"
     def __init__(self,
-        url: str,                  # address of the folder
+        url: Path|str,             # address of the folder
         split: str='train',        # 'train' or 'val'
         vocab_size: int|None=None, # ids must be below it
         dtype: str|None=None,      # ignored: the manifest says it
@@ -405,8 +407,8 @@ def tokenizer(self:RemoteTokens) -> Tokenizer|CharTokenizer:
 # %% ../nbs/63_fleet.ipynb #ce5be347
 def tokens_at(
     path: Path|str, # what `TokenData` takes, or an address with ://
-    *args: object,  # further arguments of `TokenData`
-    **kw: object,   # further arguments of `TokenData`
+    *args: Any,     # further arguments of `TokenData`
+    **kw: Any,      # further arguments of `TokenData`
 ) -> TokenData:
     "`TokenData` from a disk or from far away"
     return (RemoteTokens if '://' in str(path) else TokenData)(path, *args, **kw)

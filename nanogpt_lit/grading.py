@@ -7,6 +7,7 @@ __all__ = ['TASKS', 'questions_for', 'grade', 'result_table', 'harness_results',
 
 # %% ../nbs/73_eval.ipynb #e0ca7bd2
 import json, os, re
+from collections.abc import Callable
 from pathlib import Path
 from .benchmarks import cloze_questions, documents_of, exam_key, examine
 from .benchmarks import harness_hellaswag, harness_lm, open_text, text_scores
@@ -20,7 +21,7 @@ from .loader import TokenData
 from .runs import data_of_run, run_json, trained_on
 
 # %% ../nbs/73_eval.ipynb #09def1f5
-TASKS = { # name of a task → what it asks, from the settings and the model
+TASKS: dict[str, Callable] = { # name of a task → what it asks, from the settings and the model
     'loss': lambda cfg, run: _loss_text(cfg, run),
     'cloze': lambda cfg, run: cloze_questions(_cloze_texts(cfg, run), cfg.limit or 200, seed=cfg.seed),
     'hellaswag': lambda cfg, run: read_choices(cfg.hellaswag, cfg.limit) if cfg.hellaswag else hub_hellaswag(cfg.limit),

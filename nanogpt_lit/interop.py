@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Any
 from .checkpoint import TENSOR, bare_name, built, latest_checkpoint, read_tamely, survey, verified
 from .checkpoint import why_unread
-from .config import GPTConfig, build
+from .config import GATED, GPTConfig, build
 from .core import ANY, COUNT, NAME, UserError, atomic_write, check_writable, misfit, pick_device
 from .core import plain_name, read_json, warn
 from .model import GPT
@@ -60,7 +60,7 @@ def read_pickle(
         raise UserError(f'{path} is refused: it asks for {", ".join(bad[:3])[:200]}, and weights need no such '
                         'thing. Nothing was executed. If it is yours, save model.state_dict() alone: '
                         'torch.save({"model": model.state_dict()}, FILE)')
-    try: return read_tamely(path, stand_ins=[(_StandIn, o) for o in asks])
+    try: return read_tamely(path, stand_ins=tuple((_StandIn, o) for o in asks))
     except pickle.UnpicklingError as e:
         told = [o for o in str(e).splitlines() if re.search('Unsupported|GLOBAL|Trying to|not an allowed', o)]
         why = told[0] if told else 'unreadable'
@@ -84,11 +84,13 @@ def _write_pieces(
         files[-1][k] = w.contiguous().clone()
         size += w.nbytes
     name = 'model.safetensors' if len(files) == 1 else 'model-{:05d}-of-{:05d}.safetensors'
-    names, out = [name.format(i, len(files)) for i in range(1, len(files) + 1)], {}
+    out = {}
     try:
-        for name, part in zip(names, files): out[_write_part(part, folder/name)] = name
+        for i, part in enumerate(files, 1):
+            whole = name.format(i, len(files))
+            out[_write_part(part, folder/whole)] = whole
     except BaseException:
-        for part in out: part.unlink(missing_ok=True)
+        for written in out: written.unlink(missing_ok=True)
         raise
     return out
 
@@ -218,7 +220,7 @@ def foreign_model(
         raise SaysTooLittle(f'{path} does not say {" and ".join(missing)}: give {flags}{theta}, as nanogpt-sample, -eval, -export and -finetune '
                         f'take it, or once for all: nanogpt-import {shlex.quote(str(path))} {flags}')
     cfg = tidy(GPTConfig(**kw))
-    return built(cfg, to_ours(weights, cfg, layout), path).eval()
+    return built(cfg, to_ours(weights, cfg, layout), str(path)).eval()
 
 # %% ../nbs/71_interop.ipynb #acea5108
 def _told(ckpt: dict, path: Path, layout: Layout) -> dict:
@@ -276,7 +278,7 @@ def from_hf(
     weights = {k: w.float() if w.is_floating_point() else w for k, w in read_tensors(folder).items()}
     if cfg.tie_embeddings: weights.pop('lm_head.weight', None)
     ours = to_ours(weights, cfg, family_read(c['model_type']).layout)
-    return built(cfg, _with_zero_biases(ours, cfg), folder).eval().to(device)
+    return built(cfg, _with_zero_biases(ours, cfg), str(folder)).eval().to(device)
 
 # %% ../nbs/71_interop.ipynb #96c9b13b
 def _with_zero_biases(weights: dict, cfg: GPTConfig) -> dict:
@@ -284,7 +286,7 @@ def _with_zero_biases(weights: dict, cfg: GPTConfig) -> dict:
     if not cfg.bias: return weights
     heads = (cfg.n_head + 2*cfg.kv_heads)*cfg.head_size
     sizes = {'attn.qkv': heads, 'attn.proj': cfg.n_embd, 'mlp.up': cfg.ff_size, 'mlp.down': cfg.n_embd}
-    if cfg.act == 'swiglu': sizes['mlp.gate'] = cfg.ff_size
+    if GATED[cfg.act]: sizes['mlp.gate'] = cfg.ff_size
     have = {re.sub(r'\.\d+\.', '.*.', k) for k in weights}
     lacks = {k: n for k, n in sizes.items() if f'blocks.*.{k}.bias' not in have}
     return weights | {f'blocks.{i}.{k}.bias': torch.zeros(n) for i in range(cfg.n_layer) for k, n in lacks.items()}
@@ -308,7 +310,8 @@ def to_hf(
 ) -> Path:
     "Write a folder that `transformers` loads. `UserError` with every reason if no family of theirs fits"
     run = load_run(model_or_run, 'cpu') if isinstance(model_or_run, (str, Path)) else model_or_run
-    model, tok = getattr(run, 'model', run), tokenizer or getattr(run, 'tokenizer', None)
+    model = getattr(run, 'model', run)
+    tok = tokenizer or getattr(run, 'tokenizer', None)
     if not isinstance(model, GPT):
         raise UserError(f'got a {type(model).__name__} to export: expected a GPT, a run, or the path of one')
     if dtype not in ('float32', 'bfloat16', 'float16'):
@@ -358,7 +361,8 @@ def _with_turn(ends: dict, tok: Any) -> dict:
 def _save_tokenizer(tok: Any, folder: Path, longest: int) -> None:
     "The tokenizer's files, with the length of the context in its settings, and marks in its chat template"
     tok.save(folder)
-    settings, more = folder/'tokenizer_config.json', dict(model_max_length=longest)
+    settings = folder/'tokenizer_config.json'
+    more: dict = dict(model_max_length=longest)
     if template := getattr(tok, 'chat_template', None):
         more['chat_template'] = marked_template(template)
         atomic_write(folder/'chat_template.jinja', more['chat_template'])
@@ -390,7 +394,8 @@ def _tokenizer_beside(
     vocab_size: int,   # of the model
 ) -> Any:
     "The tokenizer that belongs to a model of another code base, or None"
-    home, config = path if path.is_dir() else path.parent, ckpt.get('config')
+    home = path if path.is_dir() else path.parent
+    config = ckpt.get('config')
     dataset = config.get('dataset') if isinstance(config, dict) else None
     if found := run_tokenizer(home, dataset if plain_name(dataset) else None): return found
     return load_tokenizer('gpt2') if vocab_size in (50257, 50304) and not path.is_dir() else None
@@ -446,7 +451,7 @@ def _own_run(file: Path, ckpt: dict, tokenizer: Any) -> 'LoadedRun':
     try: weights = folded(ckpt['model'], scale)
     except (LookupError, RuntimeError, AttributeError):
         raise UserError(f'{file} is damaged (its adapters do not fit its weights): use an earlier one') from None
-    model = built(build(GPTConfig, {k: v for k, v in c.items() if isinstance(k, str)}), weights, file).eval()
+    model = built(build(GPTConfig, {k: v for k, v in c.items() if isinstance(k, str)}), weights, str(file)).eval()
     folder, tok = file.parent/'tokenizer', None
     if tokenizer is None and folder.exists():
         tok = load_tokenizer(folder)

@@ -157,7 +157,8 @@ def sbatch_script(
     c: LaunchConfig, # how many, where
 ) -> str:
     "A SLURM batch script that trains on `c.nnodes` machines and continues by itself when its time is up"
-    n, target = c.nproc or torch.cuda.device_count() or 8, _target(c, resume=True)
+    n = c.nproc or torch.cuda.device_count() or 8
+    target = _target(c, resume=True)
     return _SBATCH.format(nodes=c.nnodes, n=n, cpus=8*n, port=c.master_port, restarts=c.max_restarts,
                           patience=c.shutdown_timeout, target=shlex.join(target))
 

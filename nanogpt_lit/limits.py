@@ -6,12 +6,14 @@
 __all__ = ['work_share', 'CpuLimit', 'container_share', 'free_caches', 'MemoryLimit']
 
 # %% ../nbs/47_limits.ipynb #532970ef
-import ctypes, gc, os, time
+import gc, os, time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 import psutil, torch
 from fastcore.basics import patch
 from .config import TrainConfig
+from .core import container_memory, give_back
 from .trainer import Callback, Trainer
 
 # %% ../nbs/47_limits.ipynb #08bff779
@@ -32,7 +34,7 @@ class CpuLimit(Callback):
     def __init__(self,
         limit: float,     # percent
         every: float=2.,  # seconds between two measurements
-        ps: object=psutil, # where measurements come from
+        ps: Any=psutil,   # where measurements come from
     ):
         self.limit, self.every, self.ps = limit, every, ps
         self.share, self.pausing = 1., False
@@ -72,20 +74,15 @@ def container_share(
     root: str|Path='/sys/fs/cgroup', # where Linux shows a container its limits
 ) -> float:
     "The share of this container's memory that is in use; 0 where there is no limit"
-    try:
-        limit, used = (Path(root, f'memory.{o}').read_text().strip() for o in ('max', 'current'))
-        stat = dict(o.split() for o in Path(root, 'memory.stat').read_text().splitlines())
-        cached = stat.get('inactive_file', 0)
-        return 0. if limit == 'max' else (int(used) - int(cached))/int(limit)
-    except (OSError, ValueError): return 0.
+    found = container_memory(root)
+    return found[0]/found[1] if found else 0.
 
 # %% ../nbs/47_limits.ipynb #4bbb9b75
 def free_caches() -> None:
     "Give back memory that is only kept for later"
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
-    try: ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError, TypeError): pass      # not glibc
+    give_back()
 
 # %% ../nbs/47_limits.ipynb #a02b4ee3
 class MemoryLimit(Callback):
@@ -95,7 +92,7 @@ class MemoryLimit(Callback):
         limit: float,      # percent
         every: float=2.,   # seconds between two looks
         patience: int=3,   # looks in a row above the limit until it stops
-        ps: object=psutil, # where measurements come from
+        ps: Any=psutil,    # where measurements come from
         container: Callable=container_share, # likewise, of a container
     ):
         self.limit, self.every, self.patience, self.ps, self.container = limit, every, patience, ps, container

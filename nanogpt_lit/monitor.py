@@ -22,7 +22,7 @@ from .config import PlotConfig, nanogpt_monitor
 from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, human, in_kernel, misfit
 from .core import printable, warn
 from .runs import newest_run
-from .trainer import Callback
+from .trainer import Callback, Trainer
 
 # %% ../nbs/45_monitor.ipynb #70795294
 FIGURE = Kind(lambda v: isinstance(v, Real) and not isinstance(v, bool) and abs(v) < 1e100, 'a number')
@@ -302,13 +302,13 @@ class PlotLoss(Callback):
                               # None = as cfg.plot_loss
     ): self.run, self.keep = Path(out_dir), keep
 
-    def draw(self, t, name: str, end: bool=False) -> None:
+    def draw(self, t: Trainer, name: str, end: bool=False) -> None:
         keep, plots = t.cfg.plot_loss if self.keep is None else self.keep, self.run/'plots'
         if not (keep or end) or not t.strategy.is_main or t.record is None: return
         plot_losses(self.run, path=plots/'loss_curve_latest.png')
         if keep: atomic_write(plots/f'{name}.png', (plots/'loss_curve_latest.png').read_bytes())
-    def on_checkpoint(self, t): self.draw(t, f'loss_curve_step_{t.saved_step or t.step}')
-    def on_fit_end(self, t): self.draw(t, f'loss_curve_final_step_{t.step}', end=True)
+    def on_checkpoint(self, t: Trainer) -> None: self.draw(t, f'loss_curve_step_{t.saved_step or t.step}')
+    def on_fit_end(self, t: Trainer) -> None: self.draw(t, f'loss_curve_final_step_{t.step}', end=True)
 
 # %% ../nbs/45_monitor.ipynb #8d2bc149
 def jupyter_display() -> Callable|None:
@@ -335,12 +335,12 @@ class LiveCurve(Callback):
         self.every, self.show, self.run = every, show, run
         self.handle, self.records, self.due = None, [], 0.
 
-    def on_fit_start(self, t):
+    def on_fit_start(self, t: Trainer) -> None:
         self.show = self.show or jupyter_display()
         if not self.show or not self.run or not t.step: return
         try: self.records = [r for r in read_metrics(self.run) if r['step'] <= t.step]
         except UserError: pass                            # it comes from another folder
-    def on_log(self, t):
+    def on_log(self, t: Trainer) -> None:
         if not self.show or not t.strategy.is_main: return
         self.records.append(t.record)
         if time.monotonic() >= self.due: self.draw()
@@ -351,7 +351,7 @@ class LiveCurve(Callback):
         if self.handle: self.handle.update(fig)
         else: self.handle = self.show(fig)
         self.due = time.monotonic() + max(self.every, 50*(time.monotonic() - start))
-    def on_fit_end(self, t):
+    def on_fit_end(self, t: Trainer) -> None:
         if self.show and self.records: self.draw()
 
 # %% ../nbs/45_monitor.ipynb #362bbee4
@@ -365,7 +365,7 @@ class OverfitWatch(Callback):
         self.margin, self.stop_after = margin, stop_after
         self.train_at_best, self.bad, self.recent = None, 0, deque(maxlen=10)
 
-    def on_log(self, t):
+    def on_log(self, t: Trainer) -> None:
         if 'loss' in t.record: self.recent.append(t.record['loss'])
         if 'val_loss' not in t.record or not self.recent or not t.strategy.is_main: return
         train = sum(self.recent)/len(self.recent)
@@ -375,7 +375,7 @@ class OverfitWatch(Callback):
         if parting and self.bad == 1: t.say(self.message(t, train))
         self._check(t)
 
-    def on_fit_start(self, t): self._check(t)             # continued after it was over: over
+    def on_fit_start(self, t: Trainer) -> None: self._check(t)             # continued after it was over: over
     def _check(self, t):
         after = t.cfg.stop_on_overfit if self.stop_after is None else self.stop_after
         if after and self.bad >= after:
@@ -388,7 +388,7 @@ class OverfitWatch(Callback):
 
 # %% ../nbs/45_monitor.ipynb #cc09060e
 @patch
-def message(self: OverfitWatch, t, train: float) -> str:
+def message(self: OverfitWatch, t: Trainer, train: float) -> str:
     return (f'overfitting? validation loss {t.val_loss:.3f} is above its best {t.best_val_loss:.3f} '
             f'(step {t.best_step}) while training loss fell from {self.train_at_best:.3f} to {train:.3f}: '
             'more text, a smaller model, --dropout, or stop here (best.pt has the best weights)')
@@ -405,7 +405,7 @@ def nonfinite(
 
 class NanWatch(Callback):
     "When a run dies of a number that isn't one, says where the damage is"
-    def on_error(self, t):
+    def on_error(self, t: Trainer) -> None:
         if not isinstance(t.error, UserError): return
         for what, grads in (('weights', False), ('gradients', True)):
             if found := nonfinite(t.raw_model, grads):

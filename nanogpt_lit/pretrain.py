@@ -27,7 +27,7 @@ from .config import nanogpt_train, show_changes, show_config, to_toml
 from .core import COUNT, UserError, atomic_write, duration, human, keep_memory
 from .core import pick_device, seed_everything, set_threads, sha256_file, warn
 from .corpus import RECIPES
-from .data import expand_sources, left_out, prepare, reading_of
+from .data import expand_sources, prepare, reading_of, why_left_out
 from .distributed import as_one, claim_folder, restarted
 from .evaluate import Evaluation
 from .fleet import tokens_at
@@ -83,7 +83,7 @@ def _prepared(sources, home, d):
     manifest = prepare(sources, home, tokenizer=tokenizer, vocab_size=d.tokenizer_vocab_size, val_fraction=d.val_fraction,
                        shard_size=d.shard_size, workers=d.workers, max_documents=d.max_data_size, overwrite=True,
                        samples=d.tokenizer_samples, **reading_of(d))
-    for line in left_out(manifest['skipped'], manifest['skipped_examples']): warn(f'left out or mended: {line}')
+    for line in why_left_out(manifest['skipped'], manifest['skipped_examples']): warn(f'left out or mended: {line}')
     return home
 
 # %% ../nbs/80_run.ipynb #8ab42540

@@ -7,12 +7,12 @@ __all__ = ['PROMPTS', 'step_ms', 'fastest_setting', 'quickstart_config', 'quicks
            'tuning_config', 'is_body', 'side_by_side', 'tune_quickstart', 'quickstart_command']
 
 # %% ../nbs/97_quickstart.ipynb #e5eb82df
-import ast, json, os, platform, shlex, time, torch
+import ast, json, platform, shlex, time, torch
 from dataclasses import replace
 from pathlib import Path
 from .checkpoint import check_place
 from .config import FinetuneConfig, PRESETS, QuickstartConfig, RunConfig, build, nanogpt_quickstart
-from .core import UserError, atomic_write, duration, human, pick_device, set_threads
+from .core import UserError, atomic_write, cpu_count, duration, human, pick_device, set_threads
 from .data import prepare
 from .evaluate import baseline_table, baselines
 from .finetune import Tuned, finetune, in_figures
@@ -53,7 +53,7 @@ def fastest_setting(
     cfg: RunConfig, # with the vocabulary size to expect
 ) -> tuple[str, int, float]:
     "`(dtype, threads, ms)` of the quickest training step on this CPU, measured now"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    cores = cpu_count()
     model = GPT(cfg.model)
     options = [(d, n) for d in ('float32', 'bfloat16') for n in sorted({1, max(1, cores//2), cores})]
     ms = {o: step_ms(model, cfg.train.batch_size, *o) for o in options}
@@ -103,7 +103,8 @@ def quickstart(
 # %% ../nbs/97_quickstart.ipynb #8d7b6a69
 def _what_and_where(cfg):
     "Size of the model, and what it will be trained on"
-    size, train = sum(param_table(cfg.model).values()), cfg.train
+    size = sum(param_table(cfg.model).values())
+    train = cfg.train
     threads = ''
     if train.num_threads: threads = ', 1 thread' if train.num_threads == 1 else f', {train.num_threads} threads'
     return f'{human(size)} parameters, {train.dtype} on {train.device}{threads}'

@@ -24,7 +24,7 @@ def _zstd(f):
     import pyarrow
     return pyarrow.CompressedInputStream(pyarrow.PythonFile(f, 'r'), 'zstd')
 
-_UNPACKERS = {b'\x1f\x8b\x08': _gzip, b'BZh': bz2.BZ2File, b'\xfd7zXZ\0': lzma.LZMAFile, b'(\xb5/\xfd': _zstd}
+_UNPACKERS: dict[bytes, Callable] = {b'\x1f\x8b\x08': _gzip, b'BZh': bz2.BZ2File, b'\xfd7zXZ\0': lzma.LZMAFile, b'(\xb5/\xfd': _zstd}
 PACKED = ('.gz', '.bz2', '.xz', '.zst') # names of packed files end so; their content decides
 
 def open_file(
@@ -105,7 +105,10 @@ def read_blocks(
     return _decoded(path, byte_blocks(path, size), errors, tell)
 
 def _decoded(path, blocks, errors, tell):
-    decoder, offset, line, begun = codecs.getincrementaldecoder('utf-8')(errors), 0, 1, False
+    decoder = codecs.getincrementaldecoder('utf-8')(errors)
+    offset = 0
+    line = 1
+    begun = False
     for data in chain(blocks, [b'']):
         held = decoder.getstate()[0]
         try: text = decoder.decode(data, final=not data)
@@ -465,7 +468,8 @@ def turns_of(
     left_out: set|None=None, # gets the names of fields that were passed over
 ) -> list[dict]: # with `role`, `content`, and `learn=False` where an answer is only to be read
     "The turns of a dialogue. `ValueError` says in a few words what is wrong with it"
-    record, rest = checked_record(record), set() if left_out is None else left_out
+    record = checked_record(record)
+    rest = set() if left_out is None else left_out
     name = field or detect(record)
     if name is None: raise ValueError('unknown format')
     def turn(o): return _turn(o, reasoning, rest)

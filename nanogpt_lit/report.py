@@ -48,11 +48,12 @@ def thin(
 ) -> tuple[list, list]:
     "The lowest and the highest point of each of `n` stretches, in order: peaks survive"
     if len(xs) <= 2*n: return list(xs), list(ys)
-    keep, size = set(), len(xs)/n
+    ends = {0, len(xs) - 1}
+    size = len(xs)/n
     for i in range(n):
         stretch = range(int(i*size), int((i + 1)*size))
-        keep |= {min(stretch, key=ys.__getitem__), max(stretch, key=ys.__getitem__)}
-    keep = sorted(keep | {0, len(xs) - 1})
+        ends |= {min(stretch, key=ys.__getitem__), max(stretch, key=ys.__getitem__)}
+    keep = sorted(ends)
     return [xs[i] for i in keep], [ys[i] for i in keep]
 
 # %% ../nbs/48_report.ipynb #6223f5ea
@@ -140,7 +141,8 @@ def _loss_charts(records: list[dict], last: int) -> list[str]:
     "Loss of the whole run, and of the `last` steps if there were more"
     whole = chart_of(records)
     if not whole.stats: return []
-    steps, views = [step for step, _ in whole.points('raw')], [whole]
+    steps = [step for step, _ in whole.points('raw')]
+    views = [whole]
     if steps[-1] - last > steps[0]: views.append(chart_of(records, last=last))
     def stats(chart): return ', '.join(f'{k} {_loss(v)}' for k, v in chart.stats.items())
     return [_svg_chart(chart.curves, f'Loss, {chart.title}', stats(chart)) for chart in views]
@@ -155,7 +157,8 @@ def charts(
     for key, name in PANELS.items():
         points = chart_of(records, key).points('raw')
         if len(points) < 2: continue
-        title, (xs, ys) = name.capitalize(), zip(*points)
+        title = name.capitalize()
+        xs, ys = map(list, zip(*points))
         out.append(_svg_chart([Curve('train', title, xs, ys)], title, f'from {ys[0]:.3g} to {ys[-1]:.3g}'))
     return [chart for chart in out if chart]
 
@@ -358,7 +361,7 @@ def _samples(run: Path, texts: Sequence) -> str:
 def _commands(cfg: RunConfig|FinetuneConfig, run: Path, note: dict, state: str) -> str:
     "How to repeat, to continue and to use it"
     folder, again, tuned = shlex.quote(str(run)), command_for(cfg), isinstance(cfg, FinetuneConfig)
-    loop = cfg if tuned else cfg.train
+    loop = cfg if isinstance(cfg, FinetuneConfig) else cfg.train
     unit = next((k for k in ('minutes', 'max_epochs', 'max_tokens') if getattr(loop, k, 0)), 'max_steps')
     longer = f' --{unit} {round(2*getattr(loop, unit), 6):.15g}' if getattr(loop, unit) else ''
     onwards = '' if state in ('stopped', 'failed', 'died', 'silent') else longer
@@ -445,7 +448,8 @@ def write_report(
     "Describe a run in one HTML file without links to anything. `UserError` if the folder holds no run"
     folder, unread = Path(getattr(run, 'folder', run)), []
     cfg = getattr(run, 'cfg', None) or _settings_of(folder, unread)
-    evaluation, rows = getattr(run, 'evaluation', None), rows or _told(folder/'baselines.json', _LADDER, unread)
+    evaluation = getattr(run, 'evaluation', None)
+    rows = rows or _told(folder/'baselines.json', _LADDER, unread)
     parts = _parts(folder, cfg, evaluation and _measured(evaluation), rows, samples, unread)
     body = '\n'.join((f'<h2>{_safe(k)}</h2>' if k else '') + v for k, v in parts.items() if v)
     name = os.path.basename(os.path.abspath(folder))
@@ -468,7 +472,7 @@ def _parts(folder: Path, cfg, evaluation: dict|None, rows: dict|None, samples: S
     note, records = _note(folder, unread), _curves(folder, unread)
     state, why = headline(folder, note)
     curves = f'<div class="charts">{"".join(charts(records))}</div>' if len(records) > 1 else ''
-    parts = {None: _summary(note, records, state, why, evaluation)}
+    parts: dict = {None: _summary(note, records, state, why, evaluation)}
     if isinstance(cfg, FinetuneConfig): parts |= _tuning(cfg, folder, unread)
     parts |= {'Curves': curves, 'Beside baselines': _baselines(rows), 'What it writes': _samples(folder, samples)}
     if cfg:

@@ -10,9 +10,10 @@ __all__ = ['RUN_FILES', 'NEEDED', 'RUN_PLACES', 'step_of', 'checkpoints', 'is_sh
 
 # %% ../nbs/38_runs.ipynb #eb2c1aaa
 import os, re, shutil, tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 from .core import ANY, TEXT, UserError, alone_in, atomic_write, misfit, new_folder, read_json, read_text
 from .loader import tokenizer_beside
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
@@ -113,9 +114,9 @@ def small_file(
 
 def run_json(
     path: str|Path,           # a JSON file of a run folder
-    shape: object={...: ANY}, # what must be in it, for `misfit`
+    shape: Any={...: ANY},    # what must be in it, for `misfit`
     most: int=2**24,          # bytes
-) -> object:
+) -> Any:
     "The content of a JSON file of a run folder. `UserError` if it is no file, far too large, damaged or of another shape"
     return read_json(small_file(path, most), shape, 'restore it, or remove it')
 
@@ -156,7 +157,7 @@ def has_settings(
 
 def refuse_strangers(
     folder: str|Path,             # that a run is to write to
-    harmless: list=(),            # names that it doesn't mind
+    harmless: Sequence=(),        # names that it doesn't mind
     readable: Callable|None=None, # called with a path: is it a checkpoint of ours?
 ) -> None:
     "`UserError` if files are in the way that no run has written"
@@ -248,7 +249,8 @@ def newest_run(
 ) -> Path:
     "The run that wrote something most recently. `UserError` if there is none"
     places = [Path(), *(p for o in RUN_PLACES for p in Path().glob(o))]
-    runs, when = Path(folder).glob('*') if folder else places, {}
+    runs = Path(folder).glob('*') if folder else places
+    when = {}
     for file in (p/n for p in runs for n in ('status.json', 'metrics.jsonl')):
         with suppress(OSError):
             about = file.stat()

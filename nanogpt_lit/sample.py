@@ -48,7 +48,8 @@ def _samples(model: GPT, tokenizer: Any, prompts: Sequence, wanted: _Wanted) -> 
     rows = []
     for prompt in prompts: rows += [prompt_ids(tokenizer, prompt)]*wanted.num_samples
     if wanted.dtype != 'float32': model = deepcopy(model).to(getattr(torch, wanted.dtype))
-    ends, seeds = [*wanted.stop], row_seeds(wanted.seed, len(rows))
+    ends = [*wanted.stop]
+    seeds = row_seeds(wanted.seed, len(rows))
     if tokenizer.eot_id is not None: ends.append(tokenizer.eot_id)
     how = dict(logprobs=0) | wanted.how
     for i in range(0, len(rows), 64):
@@ -84,7 +85,7 @@ def _token_lines(tokenizer: Any, ids: list, logprobs: list, top: list) -> Iterat
         rivals = '  '.join(f'{name(j)} {math.exp(q):.1%}' for j, q in others)
         yield f'{math.exp(p):7.1%} {p:8.3f}  {name(i):16}{rivals}'
 
-def _prompts(cfg: SampleConfig, tokenizer: Any, origin: set|None) -> list[str]:
+def _prompts(cfg: SampleConfig, tokenizer: Any, origin: dict|None) -> list[str]:
     "The prompts that the flags ask for; where they don't, something that the vocabulary can say"
     if cfg.prompts is None:
         if cfg.start == '\n' and 'start' not in (origin or {}): return [first_prompt(tokenizer)]
@@ -140,7 +141,8 @@ def sample_command(
     if cfg.compile: print('torch.compile begins: 10 to 50 seconds before the first token', file=sys.stderr)
     single = len(prompts)*cfg.num_samples == 1 and cfg.logprobs is None
     if single and (sys.stdout.isatty() if cfg.stream is None else cfg.stream):
-        return _show_as_it_comes(model, tok, prompts[0], wanted)
+        _show_as_it_comes(model, tok, prompts[0], wanted)
+        return
     if cfg.logprobs is not None: wanted.how['logprobs'] = cfg.logprobs
     for text, *tokens in _samples(model, tok, prompts, wanted):
         print(text)
@@ -153,6 +155,7 @@ def _make_room(folder: Path) -> Path|None:
     if any((folder/name).exists() for name in ('best.pt', 'metrics.jsonl')): return set_aside(folder)
     for p in folder.glob('*.pt'):
         if re.fullmatch(r'model_\d{5,}\.pt', p.name) and not p.is_dir(): p.unlink()
+    return None
 
 def import_command(
     cfg: ImportConfig, # flags

@@ -307,7 +307,8 @@ def _tensors(t):
 def _rest(t, config, tokenizer_hash):
     "The checkpoint without its tensors, but with what is needed to put them together again"
     state = trainer_state(t, config, tokenizer_hash)
-    own, names = dict(t.raw_model.named_parameters()), {p: n for n, p in t.raw_model.named_parameters()}
+    own = dict(t.raw_model.named_parameters())
+    names = {p: n for n, p in t.raw_model.named_parameters()}
     tied = {k: names[t.raw_model.get_parameter(k)] for k in state.pop('model') if k not in own}
     groups = [o['param_groups'] for o in state.pop('optimizer')]
     order = [[names[p] for g in o.param_groups for p in g['params']] for o in t.optimizers]
@@ -444,7 +445,8 @@ def check_disk(
     "`UserError`, on all processes, if one of them doesn't see the `folder` of rank 0"
     note, mine = Path(folder)/'.disk', secrets.token_hex(8)
     if s.is_main: atomic_write(note, mine)
-    theirs, end = s.gather(mine)[0], time.monotonic() + patience_s
+    theirs = s.gather(mine)[0]
+    end = time.monotonic() + patience_s
     while not (seen := note.is_file() and note.read_bytes() == theirs.encode()) and time.monotonic() < end:
         time.sleep(.2)
     blind = next((rank for rank, saw_it in enumerate(s.gather(seen)) if not saw_it), None)

@@ -199,9 +199,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from fastcore.basics import patch
 from pathlib import Path
-from .config import BenchConfig, PRESETS, RunConfig, nanogpt_bench, resolve
+from .config import BenchConfig, GATED, PRESETS, RunConfig, nanogpt_bench, resolve
 from .core import ANY, COUNT, FLAG, NUMBER, TEXT, UserError, human, misfit, new_ax, one_of, or_none
 from .core import pick_device, pick_dtype, read_bytes, read_text, seed_everything, set_threads
+from .data import prepared_home
 from .evaluate import evaluate_loss
 from .loader import BatchPlan, TokenData
 from .model import GPT
@@ -374,7 +375,8 @@ def _peer_losses(
     "Losses of the peer's checkpoints on its whole validation split, by the peer's own model, in float32"
     sys.path.insert(0, str(peer))
     from model import GPT as PeerGPT, GPTConfig as PeerConfig
-    ids, losses = np.fromfile(Path(peer)/'data'/dataset/'val.bin', np.uint16), []
+    ids = np.fromfile(Path(peer)/'data'/dataset/'val.bin', np.uint16)
+    losses = []
     ids = torch.from_numpy(ids.astype(np.int64))
     for f in files:
         c = torch.load(f, map_location='cpu', weights_only=True)
@@ -427,7 +429,8 @@ def _run_peer(
     flags = job.flags | _PEER | dict(device=job.device, compile=job.device != 'cpu', dataset=dataset,
                                     eval_interval=every, log_interval=every)
     with tempfile.TemporaryDirectory() as tmp:
-        watch, ckpt = _PeerWatch(tmp, last), Path(tmp)/'out'/'ckpt.pt'
+        watch = _PeerWatch(tmp, last)
+        ckpt = Path(tmp)/'out'/'ckpt.pt'
         words = [f'--{k}={v}' for k, v in dict(flags, out_dir=f'{tmp}/out').items()]
         r = _run_child(['train.py', *_config(peer, dataset), *words], peer, job.threads, job.isa, watch.heard)
         if not ckpt.exists():
@@ -622,7 +625,9 @@ def bare_trainer(
     folder: str|Path, # where a file of random ids may be put
 ) -> Trainer:
     "A trainer of `cfg` without callbacks, on random ids"
-    m, c, path = cfg.model, cfg.train, Path(folder)/'random.bin'
+    m = cfg.model
+    c = cfg.train
+    path = Path(folder)/'random.bin'
     dtype = 'uint16' if m.vocab_size < 2**16 else 'uint32'
     n = max(200_000, 50*m.block_size)
     np.random.default_rng(0).integers(0, m.vocab_size, n, dtype=dtype).tofile(path)
@@ -643,7 +648,7 @@ def newton_schulz_flops(
     model = cfg.model
     C, D, H, K, F = model.n_embd, model.head_size, model.n_head, model.kv_heads, model.ff_size
     shapes = [((H + 2*K)*D, C), (C, H*D), (F, C), (C, F)]
-    if model.act == 'swiglu': shapes.append((F, C))
+    if GATED[model.act]: shapes.append((F, C))
     return model.n_layer*cfg.optim.muon_steps*sum(4*min(s)**2*max(s) + 2*min(s)**3 for s in shapes)
 
 def matmul_peak(
@@ -661,8 +666,10 @@ def profile_table(
     peak: float,      # from `matmul_peak`
 ) -> str:
     "A Markdown table of a step's parts, then its arithmetic, tokens per second and MFU"
-    total, tokens = sum(cost.values()), cfg.train.batch_size*cfg.train.grad_accum_steps*cfg.model.block_size
-    model, muon = flops_per_token(cfg.model)*tokens, newton_schulz_flops(cfg)
+    total = sum(cost.values())
+    tokens = cfg.train.batch_size*cfg.train.grad_accum_steps*cfg.model.block_size
+    model = flops_per_token(cfg.model)*tokens
+    muon = newton_schulz_flops(cfg)
     parts = [[k, f'{v:.2f}', f'{v/total:.0%}'] for k, v in sorted(cost.items(), key=lambda o: -o[1])]
     table = markdown_table([['part', 'ms', 'share'], *parts, ['**a step**', f'**{total:.2f}**', '']])
     def mfu(flops): return f'{1e3*flops/total/peak:.1%}'
@@ -688,7 +695,7 @@ def _find_data(
     cfg: BenchConfig, # input, dataset and peer matter
 ) -> tuple[list[str], str, str|None]:
     "Flags that name the data, its fingerprint, its text where it is one. `UserError` if there is none"
-    path = cfg.input
+    path: str|Path|None = cfg.input
     if not path and not cfg.dataset and cfg.peer:
         _check_peer(cfg.peer, cfg.peer_dataset)
         path = Path(cfg.peer)/'data'/cfg.peer_dataset/'input.txt'
@@ -700,8 +707,8 @@ def _find_data(
     if not cfg.dataset:
         raise UserError('nothing to race on: give --input FILE.txt, --dataset NAME, or --peer with a '
                         'checkout that has the text')
-    home = next((p for p in (Path(cfg.dataset), Path('data')/cfg.dataset) if (p/'meta.json').exists()), None)
-    if home is None:
+    home = prepared_home(cfg.dataset)
+    if home is None or not (home/'meta.json').exists():
         raise UserError(f'--dataset {cfg.dataset} is not prepared: nanogpt-prepare {cfg.dataset}')
     mark = hashlib.sha256(read_bytes(home/'meta.json')).hexdigest()[:16]
     return ['--dataset', str(home.resolve())], mark, None
@@ -714,8 +721,9 @@ def _jobs_of(
     seed: int,        # of the round
 ) -> list[Job]:
     "The runs of one round"
-    how = dict(device=cfg.device, threads=cfg.num_threads, isa=cfg.isa)
-    mine, who = _pairs(cfg.set), 'nanoGPT' if cfg.peer else cfg.against
+    how: dict = dict(device=cfg.device, threads=cfg.num_threads, isa=cfg.isa)
+    mine = _pairs(cfg.set)
+    who = 'nanoGPT' if cfg.peer else cfg.against
     known = who in ('nanoGPT', 'classic')                 # whose recipe is for a CPU, in float32
     theirs = Job(who, 'recipe', seed, (CLASSIC if known else {}) | _pairs(cfg.peer_set),
                  'float32' if known else cfg.dtype, **how)
@@ -751,12 +759,13 @@ def race(
     "Run what the log doesn't have yet, round by round"
     log, run = _opening(cfg)
     for n, seed in enumerate(cfg.seeds or log.head['seeds']):
+        theirs: dict = {}                                     # what the other side took
         for job in _jobs_of(cfg, seed):
             points = cfg.points if n == 0 and job.what in ('recipe', 'equal time') else 0
             if not (row := log.find(job)):
-                budget = other['cpu_s' if cfg.device == 'cpu' else 'wall_s'] if job.budget else None
+                budget = theirs['cpu_s' if cfg.device == 'cpu' else 'wall_s'] if job.budget else None
                 row = log.add(job, run(job, points, budget))
-            if job.who != 'ours': other = row
+            if job.who != 'ours': theirs = row
             name = job.who if job.what == 'recipe' else f'{job.who}, {job.what}'
             loss, wall, used = (row[k] for k in ('loss', 'wall_s', 'cpu_s'))
             say(f'seed {seed}: {name}: loss {loss:.4f}, {wall:.2f} s, CPU {used:.2f} s')

@@ -966,10 +966,9 @@ def marked_template(
     return template
 
 # %% ../nbs/15_foreign.ipynb #ccfe79ff
-import ast, base64, binascii, io, pickle, pickletools, stat
+import stat
 from collections.abc import Iterable
 from contextlib import contextmanager
-from .core import read_bytes
 
 # %% ../nbs/15_foreign.ipynb #dea42ed3
 @contextmanager
@@ -1062,7 +1061,8 @@ def _split_step(spec):
     (kind, pattern), = spec['pattern'].items()
     pattern = said_exactly(pattern, 'onig') if kind == 'Regex' else regex.escape(pattern, special_only=True)
     if pattern in PATTERNS: pattern = f'(?:{pattern})'          # in a file it is a word, never a name of ours
-    behavior, invert = spec['behavior'], spec.get('invert', False)
+    behavior = spec['behavior']
+    invert = spec.get('invert', False)
     if re.search(r'(?<!\\)\[\^?\[(?!:)|&&', pattern):
         raise UserError(f'the split {pattern[:60]!r} has sets within sets: not supported')
     if behavior == 'Removed' and not invert:
@@ -1200,7 +1200,8 @@ def from_json(cls: Tokenizer,
 ) -> Tokenizer:
     "Read Hugging Face's format. `UserError` for damaged files and for what can't be reproduced exactly"
     data = _load_json(path)
-    model, added = data.get('model'), data.get('added_tokens') or []
+    model = data.get('model')
+    added = data.get('added_tokens') or []
     if not isinstance(model, dict) or not isinstance(model.get('vocab'), dict):
         kind = _brief(model.get('type') or '', 40) if isinstance(model, dict) else None
         what = f'it holds a {kind} model' if kind else 'it is not a tokenizer.json, or damaged'
@@ -1228,6 +1229,10 @@ def from_json(cls: Tokenizer,
                       whole=bool(model.get('ignore_merges')), file=kept)
         return cls._from_parts(model['vocab'], model['merges'], special, pattern or GPT2_PATTERN, rules,
                                guess=False)
+
+# %% ../nbs/15_foreign.ipynb #cc1995c2
+import ast, base64, binascii, pickle
+from .core import read_bytes
 
 # %% ../nbs/15_foreign.ipynb #63d73786
 _LITERAL = r"""b'(?:[ -&(-\[\]-~]|\\(?:[\\'"tnr]|x[0-9a-f]{2}))*'|b"(?:[ !#-\[\]-~]|\\(?:[\\'"tnr]|x[0-9a-f]{2}))*\""""
@@ -1452,6 +1457,9 @@ def from_tiktoken(cls: Tokenizer,
     pattern = known.get(enc._pat_str, enc._pat_str)
     kind = 'gpt2' if name in ('gpt2', 'r50k_base') else 'bpe'
     return cls({i: t for t, i in enc._mergeable_ranks.items()}, enc._special_tokens, pattern, kind)
+
+# %% ../nbs/15_foreign.ipynb #272c52ec
+import io, pickletools
 
 # %% ../nbs/15_foreign.ipynb #7d9e8a07
 _PLAIN = """PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4

@@ -64,7 +64,8 @@ CS336 = Layout('', dict(wte='token_embeddings', norm_f='ln_final', head='lm_head
 # %% ../nbs/70_translate.ipynb #42004613
 def _cut(weights: dict, cfg: GPTConfig, pairs: bool) -> dict:
     "Our tensors with queries, keys and values in three pieces"
-    sizes, out = [n*cfg.head_size for n in (cfg.n_head, cfg.kv_heads, cfg.kv_heads)], {}
+    sizes = [n*cfg.head_size for n in (cfg.n_head, cfg.kv_heads, cfg.kv_heads)]
+    out = {}
     for k, w in weights.items():
         part, _, leaf = k.rpartition('.')
         if leaf in ('q_gain', 'k_gain'): out[f'{part}.{leaf[0]}_norm.weight'] = w
@@ -78,7 +79,8 @@ def _cut(weights: dict, cfg: GPTConfig, pairs: bool) -> dict:
 # %% ../nbs/70_translate.ipynb #09d691e6
 def _join(weights: dict, cfg: GPTConfig, pairs: bool) -> dict:
     "The inverse of `_cut`"
-    out, cut = {}, re.compile(r'(.*attn\.)([qkv])(_norm)?\.(weight|bias)')
+    out = {}
+    cut = re.compile(r'(.*attn\.)([qkv])(_norm)?\.(weight|bias)')
     for k, w in weights.items():
         m = cut.fullmatch(k)
         if not m: out[k] = w
@@ -113,7 +115,8 @@ def to_ours(
     layout: Layout, # whose names
 ) -> dict: # our state dict
     "The inverse of `to_theirs`. `UserError` names a tensor that has no place here"
-    parts, out = {b: a for a, b in layout.names(cfg.n_layer).items()}, {}
+    parts = {b: a for a, b in layout.names(cfg.n_layer).items()}
+    out = {}
     for k, w in weights.items():
         theirs, _, leaf = bare_name(k).rpartition('.')
         part = parts.get(theirs) or parts.get(layout.prefix + theirs)
@@ -141,7 +144,8 @@ def averages_by_name(
     "What another program's AdamW has gathered, by our names"
     shape = {'state': {...: {'step': ANY, 'exp_avg': ANY, 'exp_avg_sq': ANY}}, 'param_groups': [{'params': [COUNT], ...: ANY}]}
     if misfit(optimizer, shape): return None
-    weights, numbers = {bare_name(k): w for k, w in weights.items()}, [g['params'] for g in optimizer['param_groups']]
+    weights = {bare_name(k): w for k, w in weights.items()}
+    numbers = [g['params'] for g in optimizer['param_groups']]
     names, numbers = _in_order(weights, tuple(map(len, numbers))), sum(numbers, [])
     if names is None or {*numbers} != {*optimizer['state']}: return None
     found = {k: optimizer['state'][i] for k, i in zip(names, numbers)}
@@ -301,7 +305,9 @@ def gpt_config(
     "Our configuration of a Hugging Face model. `UserError` with every reason if there is none"
     if why := unreadable(c): raise UserError(f'this {c.get("model_type")!s:.40} model can\'t be expressed here: {"; ".join(why)}')
     family = family_read(c['model_type'])
-    keys, can, usual = family.keys, family.can, family.reads[c['model_type']]
+    keys = family.keys
+    can = family.can
+    usual = family.reads[c['model_type']]
     kw = {a: c[b] for a, b in keys.items() if c.get(b) is not None and a != 'window'}
     needed = ('vocab_size', 'n_layer', 'n_head', 'n_embd')
     if bad := [keys[k] for k in (*needed, *kw) if not isinstance(kw.get(k), (int, float))]:

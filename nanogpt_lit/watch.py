@@ -9,7 +9,7 @@ __all__ = ['STATUS', 'myself', 'alive', 'environment', 'resources', 'Heartbeat',
 
 # %% ../nbs/46_watch.ipynb #fa55caa2
 import json, os, platform, re, select, shutil, socket, subprocess, sys, textwrap, time, unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import zip_longest
@@ -114,7 +114,7 @@ def _replace(self: Heartbeat, text):
 # %% ../nbs/46_watch.ipynb #30156b5d
 _STALE_S = 120.                   # a note from another machine that is older says nothing any more
 _ENDS = ('finished', 'stopped', 'failed')
-STATUS = {'state?': one_of('running', *_ENDS), 'reason?': or_none(TEXT), 'host?': TEXT, 'pid?': COUNT, 'argv?': [TEXT],
+STATUS: dict = {'state?': one_of('running', *_ENDS), 'reason?': or_none(TEXT), 'host?': TEXT, 'pid?': COUNT, 'argv?': [TEXT],
           'device?': TEXT, 'dtype?': TEXT, 'checkpoint?': or_none(TEXT), 'world_size?': COUNT, 'step?': COUNT,
           'tokens?': COUNT, 'parameters?': COUNT, 'max_steps?': or_none(COUNT), 'minutes?': or_none(FIGURE),
           'eta_s?': or_none(FIGURE)}
@@ -156,9 +156,9 @@ def braille(
     return [''.join(chr(0x2800 + c) if c else ' ' for c in row) for row in cells.tolist()]
 
 def line_dots(
-    xs: list, ys: list,      # points, xs rising
-    rows: int, cols: int,    # dots
-    low: float, high: float, # values of the lowest and the highest row
+    xs: Sequence, ys: Sequence, # points, xs rising
+    rows: int, cols: int,       # dots
+    low: float, high: float,    # values of the lowest and the highest row
 ) -> np.ndarray:
     "Booleans, rows by columns: the curve through the points"
     heights = np.interp(np.linspace(xs[0], xs[-1], cols), xs, ys)
@@ -187,7 +187,8 @@ def text_chart(
     first, end = min(line + marks)[0], max(line + marks)[0]
     if first < line[0][0]: line.insert(0, (first, line[0][1]))   # a validation before the first step
     if end > line[-1][0]: line.append((end, line[-1][1]))        # or after the last
-    cells = _cells(*zip(*line), rows, cols, low, high, plain)
+    xs, ys = zip(*line)
+    cells = _cells(xs, ys, rows, cols, low, high, plain)
     for s, v in marks:
         r, c = (high - v)/max(high - low, 1e-12)*(rows - 1), (s - first)/max(end - first, 1)*(cols - 1)
         cells[int(np.clip(round(r), 0, rows - 1))][round(c)] = 'o'

@@ -1,11 +1,13 @@
 "What several test files need: our commands, here and in a process of their own; a small home; bytes with something wrong in them."
-import io, json, os, random, re, subprocess, time
+import io, json, os, random, re, shutil, subprocess, sys, time
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from nursery import BIN, Popen, run_argv
 
 # --- commands --------------------------------------------------------------------------------------------------------
 
+SLOW = bool(os.environ.get('NANOGPT_LIT_SLOW'))      # whole products and long texts, of which the suite takes a sample otherwise
 ENV = {**os.environ, 'PYTHONUTF8': '1', 'OMP_NUM_THREADS': '1'}
 
 def run(*words, cwd, **kw):
@@ -79,6 +81,22 @@ def small_home(folder, pairs):
                             '--device cpu --num_threads 1 --no-plot_loss --out_dir base'.split())
         assert code == 0, said[-2000:]
     return folder
+
+QUICKSTART = '''
+import sys, types
+import nanogpt_lit.corpus
+library = sys.argv.pop(1)
+nanogpt_lit.corpus.sysconfig = types.SimpleNamespace(get_paths=lambda: dict(stdlib=library))
+from nanogpt_lit.config import nanogpt_quickstart
+sys.exit(nanogpt_quickstart())
+'''
+
+def quickstart_words(folder):
+    "`nanogpt-quickstart` on a part of Python's library, a copy in `folder`: its corpus is there in a second"
+    for name in 'email json logging unittest'.split():
+        import_module(name)
+        shutil.copytree(Path(sys.modules[name].__file__).parent, folder/'library'/name, ignore=shutil.ignore_patterns('__pycache__'))
+    return [sys.executable, '-c', QUICKSTART, str(folder/'library'), '--device', 'cpu', '--num_threads', '1']
 
 # --- damage ----------------------------------------------------------------------------------------------------------
 

@@ -10,15 +10,17 @@ Whatever the nursery can't give starts in the ordinary way: other programs, opti
 matter while Python or its libraries start, any system but Linux; so does everything with `fresh=True`, which a test asks for where the
 start itself is its subject: what is imported, how long that takes, how much memory it needs.
 """
-import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types
+import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types, warnings
+from importlib import import_module
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
 START = dict(os.environ)        # what the nursery starts with
 SUBREAPER = 36                  # of prctl(2): who becomes the parent of a process whose own has ended
 AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'MALLOC_', 'GLIBC_', 'OMP_', 'KMP_', 'GOMP_', 'MKL_', 'OPENBLAS_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_', 'PYTORCH_', 'HF_', 'TRANSFORMERS_')
-SEEN_TO = {'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}  # read in the child
-LAUNCHERS = {'torchrun', 'nanogpt-launch'}      # they start processes that import as much as they do: each has a nursery of its own
+SEEN_TO = {'PYTHONPATH', 'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}  # read in the child
+QUIET = ('PYTHONWARNINGS', 'ignore')            # too
+LAUNCHERS = {'torchrun', 'torch.distributed.run', 'nanogpt-launch', 'nanogpt-bench', 'nbdev_test'} # they start processes that import as much as they do: each has a nursery of its own
 SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower() in ('utf-8', 'utf8') else {}    # the same, said or not
 
 # --- in the tests ----------------------------------------------------------------------------------------------------
@@ -44,22 +46,24 @@ class Nursery:
         if not isinstance(reply, int): raise RuntimeError(reply)
         return reply
 
+STARTING = threading.Lock()
+
 def adopt(yes):
     "Orphans among our descendants become our children, for this moment"
     if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, int(yes), 0, 0, 0): raise OSError(ctypes.get_errno(), 'prctl')
 
-NURSERIES = {} # process id -> its nursery: a fork of the tests has none
+NURSERIES = {} # (process id, kind) -> its nursery: a fork of the tests has none
 
-def nursery():
-    "The nursery of this process; it begins when it's needed first, and ends with this process"
-    if os.getpid() not in NURSERIES:
+def nursery(kind='commands'):
+    "The nursery of this process for commands or pages; it begins when it's needed first, and ends with this process"
+    if (os.getpid(), kind) not in NURSERIES:
         ours, theirs = channel()
         with theirs:
             fd = theirs.fileno()
-            started = subprocess.Popen([sys.executable, __file__, str(fd)], env=START | SURE, pass_fds=[fd], stdin=subprocess.DEVNULL)
-        NURSERIES[os.getpid()] = Nursery(ours)
-        NURSERIES[os.getpid()].process = started
-    return NURSERIES[os.getpid()]
+            started = subprocess.Popen([sys.executable, __file__, kind, str(fd)], env=START | SURE, pass_fds=[fd], stdin=subprocess.DEVNULL)
+        NURSERIES[os.getpid(), kind] = Nursery(ours)
+        NURSERIES[os.getpid(), kind].process = started
+    return NURSERIES[os.getpid(), kind]
 
 def is_ours(program):
     "A script that Python's installer wrote beside this Python"
@@ -69,8 +73,18 @@ def is_ours(program):
 
 def begins_alike(env):
     "Are the variables that matter at the start those that the nursery started with?"
-    def relevant(variables): return {k: v for k, v in (SURE | dict(variables)).items() if k.startswith(AT_START) and k not in SEEN_TO}
-    return relevant(env) == relevant(START)
+    def relevant(variables): return {k: v for k, v in (SURE | dict(variables)).items() if k.startswith(AT_START) and k not in SEEN_TO and (k, v) != QUIET}
+    return relevant(env) == relevant(START) and not any(map(replaces, entries(env)))
+
+def entries(env): return [o for o in env.get('PYTHONPATH', '').split(os.pathsep) if o]
+
+PLACED = entries(START) # those in sys.path now
+
+def replaces(folder):
+    "Does this folder hold what Python reads at its start, or another copy of what the nursery has imported?"
+    folder = Path(folder)
+    if any((folder/f'{o}.py').exists() for o in ('sitecustomize', 'usercustomize')): return True
+    return (folder/'nanogpt_lit').exists() and not (folder/'nanogpt_lit').samefile(Path(__file__).parent.parent/'nanogpt_lit')
 
 def what_to_run(argv):
     "`(how, what, arguments, unbuffered?)` of a command line that the nursery can run; None for others"
@@ -82,6 +96,8 @@ def what_to_run(argv):
     if words[0] in ('-c', '-m') and len(words) > 1: return words[0], words[1], words[2:], unbuffered
     return None if words[0].startswith('-') else ('file', words[0], words[1:], unbuffered)
 
+ASKED = inspect.signature(subprocess.Popen._execute_child)
+
 class Popen(subprocess.Popen):
     "`subprocess.Popen`; what is our own Python comes from the nursery, unless `fresh`"
     def __init__(self, *args, fresh=False, **kw):
@@ -89,13 +105,15 @@ class Popen(subprocess.Popen):
         super().__init__(*args, **kw)
 
     def _execute_child(self, *args):
-        asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *args).arguments
+        asked = ASKED.bind(self, *args).arguments
         request = None if self.fresh or sys.platform != 'linux' else self._request(asked)
         self.fresh = request is None
         if self.fresh: return super()._execute_child(*args)
         ends = ['p2cread', 'p2cwrite', 'c2pread', 'c2pwrite', 'errread', 'errwrite']
         files = [asked[name] if asked[name] != -1 else i for i, name in enumerate(['p2cread', 'c2pwrite', 'errwrite'])]
-        self.pid = nursery().fork(request, files)
+        kind = 'pages' if Path(request['run'][1]).name == 'nbdev_test' else 'commands'
+        with STARTING: own = nursery(kind)
+        self.pid = own.fork(request, files)
         self._child_created = True
         self._close_pipe_fds(*(asked[name] for name in ends))
 
@@ -122,11 +140,14 @@ def run_argv(argv, input=None, capture_output=False, timeout=None, check=False, 
 
 # --- in the nursery --------------------------------------------------------------------------------------------------
 
-def load():
-    "What the commands import, heavy things first. Nothing is computed: no thread may have begun"
-    import torch, torch.distributed.checkpoint, torch.distributed.run, numpy, matplotlib.figure, matplotlib.backends.backend_agg, psutil
-    from importlib import import_module
-    for name in 'pretrain finetune sample chat grading benchmarks interop launch speedrun quickstart report watch data tokenizer'.split(): import_module(f'nanogpt_lit.{name}')
+IMPORTED = dict(
+    commands='torch torch.distributed.checkpoint torch.distributed.run numpy matplotlib.figure matplotlib.backends.backend_agg psutil '.split()
+             + [f'nanogpt_lit.{o}' for o in 'pretrain finetune sample chat grading benchmarks interop launch speedrun quickstart report watch data tokenizer'.split()],
+    pages='torch torch.distributed.run numpy matplotlib.pyplot matplotlib_inline.backend_inline IPython nbdev.test nbdev.showdoc execnb.shell'.split())
+
+def load(kind):
+    "What commands, or pages, import. Nothing is computed: no thread may have begun"
+    for name in IMPORTED[kind]: import_module(name)
     gc.collect()
     gc.freeze()                 # children share these objects' memory with the nursery
 
@@ -166,8 +187,14 @@ def begin(request, files, theirs):
     begin_afresh()
     return branch(run) if Path(run[1]).name in LAUNCHERS else run
 
+class LauncherPopen(Popen):
+    "For pages: what measures its own start is often their subject, so only launchers come from the nursery"
+    def _request(self, asked):
+        request = super()._request(asked)
+        return request if request and Path(request['run'][1]).name in LAUNCHERS else None
+
 def branch(run):
-    "A launcher keeps a nursery of its own, a fork of what it is now"
+    "A launcher keeps a nursery of its own, a fork of what it is now; so does a page, for the launchers that it starts"
     ours, theirs = channel()
     if not os.fork():
         ours.close()
@@ -175,9 +202,9 @@ def branch(run):
         for fd in (0, 1, 2): os.dup2(nothing, fd)           # nobody waits for the end of what this process might still write
         return serve(theirs)
     theirs.close()
-    NURSERIES[os.getpid()] = Nursery(ours)
+    NURSERIES[os.getpid(), 'commands'] = Nursery(ours)
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
-    subprocess_handler.Popen = Popen
+    subprocess.Popen = subprocess_handler.Popen = LauncherPopen if Path(run[1]).name == 'nbdev_test' else Popen
     return run
 
 def open_streams(plain):
@@ -201,6 +228,9 @@ def begin_afresh():
     import matplotlib, numpy, torch
     numpy.random.seed()                     # `random` does so by itself
     torch.seed()
+    if QUIET in os.environ.items(): warnings.simplefilter('ignore')
+    sys.path[1:1 + len(PLACED)] = entries(os.environ)
+    PLACED[:] = entries(os.environ)
     if os.environ.get('MPLBACKEND'): matplotlib.rcParams['backend'] = os.environ['MPLBACKEND']
 
 def perform(how, what, arguments):
@@ -239,8 +269,8 @@ def leave():
 
 if __name__ == '__main__':
     atexit.register(leave)                  # first, so it runs last
-    load()
-    request = serve(socket.socket(fileno=int(sys.argv[1])))
+    load(sys.argv[1])
+    request = serve(socket.socket(fileno=int(sys.argv[2])))
     try: perform(*request)
     except BaseException as error:
         END['code'] = told_code(error)

@@ -1,23 +1,33 @@
-"""An addition is one row: an activation, a position scheme, a schedule and an optimiser, added and removed at run time, each in one place.
+"""An addition is one row: each kind in the table of CONTRIBUTING.md ('What an addition touches') is added and removed at run time, in one place.
 
-Each is trained with, writes the same tokens with a cache and without, is counted by sizing, and is refused by the exporter with the reason.
-`PLACES` is the table of nbs/21_model.ipynb, 'The words of a setting': all that had to be touched.
+Activations, position schemes, norms, schedules and optimisers are trained with, write the same tokens with a cache and without, are counted by sizing, and refused by the
+exporter with the reason; `PLACES` has all that had to be touched for them. Formats, flags, callbacks with a flag and presets come behind.
 """
-import json
+import dataclasses, json
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 import pytest
 import torch
 from torch import nn
 from nanogpt_lit.attention import POSITIONS, Learned, Positions, Rotary
-from nanogpt_lit.config import COMMANDS, GATED, STATE_BYTES, GPTConfig, OptimConfig, RunConfig, build, flat_values, help_text, resolve
+from nanogpt_lit import config
+from nanogpt_lit.checkpoint import load_checkpoint
+from nanogpt_lit.config import COMMANDS, EXTRAS, GATED, PRESETS, STATE_BYTES, GPTConfig, OptimConfig, RunConfig, TrainConfig, build, flat_fields, flat_values, help_text, read_config, resolve, to_toml
 from nanogpt_lit.core import UserError
 from nanogpt_lit.decode import DecodeStep, Predictor, is_plain
+from nanogpt_lit.data import prepare
 from nanogpt_lit.generate import darts, draw_ids, generate
-from nanogpt_lit.interop import to_hf
+from nanogpt_lit.instructions import instruction_files, read_instructions
+from nanogpt_lit.interop import _with_zero_biases, to_hf
 from nanogpt_lit.model import ACTIVATIONS, GPT, NORMS, Activation
 from nanogpt_lit.optim import OPTIMIZERS, SCHEDULES, OptimizerKind, lr_at, lr_factor, make_optimizers, odd_schedule, set_lr
+from nanogpt_lit.pretrain import pretrain
+from nanogpt_lit.reading import FORMATS, text_files
 from nanogpt_lit.sizing import check_weights_fit, flops_table, forecast, inference_memory, param_table, rehearse, too_large
+from nanogpt_lit.speedrun import newton_schulz_flops
+from nanogpt_lit.tokenizer import Tokenizer
+from nanogpt_lit.trainer import Callback
 from nanogpt_lit.translate import FAMILIES, cannot, hf_config
 
 @contextmanager
@@ -182,7 +192,6 @@ def test_an_optimiser_makes_the_steps_that_its_row_makes():
 def test_all_of_them_together_in_a_run_that_is_interrupted_and_goes_on(tmp_path):
     "Settings, trainer, checkpoint, resuming, a loaded run: everything that lies between a word and its row"
     from nanogpt_lit.interop import load_run
-    from nanogpt_lit.pretrain import pretrain
     text = tmp_path/'t.txt'
     text.write_text('a line of text, and another one; then a third.\n'*300)
     words = {field_of(what): PLACES[what][1] for what in ('activation', 'position', 'schedule', 'optimiser', 'norm')}
@@ -208,6 +217,153 @@ def test_all_of_them_together_in_a_run_that_is_interrupted_and_goes_on(tmp_path)
     finally:
         for what in ('activation', 'position', 'schedule', 'optimiser', 'norm'): del PLACES[what][0][PLACES[what][1]]
     with pytest.raises(UserError, match='sine|from_the_end|centre'): load_run(tmp_path/'whole', 'cpu')     # nobody guesses what is missing
+
+def test_a_gate_is_seen_by_whoever_lists_the_matrices_of_a_block():
+    with added(*PLACES['gated activation']):
+        cfg = small(act='sineglu', bias=True)
+        blocks = {n: p for n, p in GPT(cfg).named_parameters() if n.startswith('blocks.')}
+        zeros = _with_zero_biases({n: p for n, p in blocks.items() if p.ndim == 2 or 'norm' in n}, cfg)
+        assert {n: p.shape for n, p in zeros.items()} == {n: p.shape for n, p in blocks.items()}
+        run = RunConfig(model=cfg, optim=OptimConfig(optimizer='muon', muon_steps=1))
+        matrices = [p.shape for p in blocks.values() if p.ndim == 2]
+        assert newton_schulz_flops(run) == sum(4*min(s)**2*max(s) + 2*min(s)**3 for s in matrices)
+
+# --- formats, flags, callbacks, presets ---
+
+def pretend(folder, name='run', steps=3, **kw):
+    "Settings of a run of three steps on a few lines"
+    text = Path(folder)/'t.txt'
+    text.write_text('a line of text, and another one; then a third.\n'*100)
+    return dict(input=[str(text)], tokenizer='char', n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=4, max_steps=steps, eval_interval=0, device='cpu', dtype='float32',
+                num_threads=1, monitoring=False, out_dir=str(Path(folder)/name), data_dir=str(Path(folder)/'data')) | kw
+
+def words(settings): return [f'--{k}={v[0] if isinstance(v, list) else v}' for k, v in settings.items()]
+
+def test_a_format_is_read_by_everything_that_reads_records(tmp_path):
+    "Records that lie between lines of equal signs, a value after each key: vocabularies, pretraining and tuning read them, and whoever refuses a file names the format"
+    def read(path, how):
+        for n, record in enumerate(Path(path).read_text().split('====\n')[1:], 1): yield f'record {n}', dict(line.split(': ', 1) for line in record.splitlines())
+    texts = tmp_path/'texts'
+    texts.mkdir()
+    (texts/'stories.cards').write_text(''.join(f'====\ntext: the story of number {n}, and what became of it\n' for n in range(40)))
+    (tmp_path/'pairs.cards').write_text('====\ninstruction: Say yes.\nresponse: Yes.\n====\ninstruction: Say no.\nresponse: No.\n')
+    stories = [f'the story of number {n}, and what became of it' for n in range(40)]
+    with pytest.raises(UserError) as before: text_files(texts)
+    with added(FORMATS, '.cards', read):
+        assert text_files(texts) == [texts/'stories.cards']
+        tok = Tokenizer.train([texts/'stories.cards'], 270, progress=False)
+        assert tok.hash == Tokenizer.train(stories, 270, progress=False).hash
+        made = prepare(texts, tmp_path/'p', tokenizer=tok, progress=False, workers=1)
+        assert sum(o['documents'] for o in made['splits'].values()) == 40
+        assert [o[-1]['content'] for o in read_instructions(tmp_path/'pairs.cards').turns] == ['Yes.', 'No.']
+        (tmp_path/'empty').mkdir()
+        for refuse in (lambda: text_files(tmp_path/'empty'), lambda: instruction_files(tmp_path/'empty'), lambda: instruction_files(tmp_path/'nothing')):
+            with pytest.raises(UserError, match='[.]cards'): refuse()
+    with pytest.raises(UserError) as after: text_files(texts)
+    assert str(after.value) == str(before.value) and '.cards' not in str(after.value)
+
+@contextmanager
+def with_line(kind, name, of, default, comment):
+    "Within this block a dataclass has one more line, `name: of = default # comment`"
+    def again():
+        for o in ('__init__', '__repr__', '__eq__'): delattr(kind, o)
+        dataclasses.dataclass(kind)
+        for o in (config._own_comments, config._kinds): o.cache_clear()
+    comments = config._own_comments
+    def commented(cls): return comments(cls) | ({name: comment} if cls is kind else {})
+    commented.cache_clear = comments.cache_clear
+    kind.__annotations__[name] = of
+    setattr(kind, name, default)
+    config._own_comments = commented
+    try:
+        again()
+        yield
+    finally:
+        config._own_comments = comments
+        del kind.__annotations__[name], kind.__dataclass_fields__[name]
+        delattr(kind, name)
+        again()
+
+def test_a_flag_is_one_line():
+    "In the help page, on the command line, in a TOML file, checked and saved"
+    before = help_text(COMMANDS['nanogpt-train'])
+    with with_line(OptimConfig, 'warmup_power', float, 1., 'the rate rises as this power of the step: 1 = linear'):
+        line = next(o for o in help_text(COMMANDS['nanogpt-train']).splitlines() if '--warmup_power' in o)
+        assert line.split(maxsplit=1)[1] == 'the rate rises as this power of the step: 1 = linear [1.0]'
+        cfg, origin = resolve(RunConfig, ['--warmup-power=2'])
+        assert (cfg.optim.warmup_power, origin) == (2., {'warmup_power': 'flag'})
+        assert 'warmup_power = 2.0' in to_toml(cfg) and build(RunConfig, flat_values(cfg)) == cfg
+        with pytest.raises(UserError, match="warmup_power='steep': expected a number"): resolve(RunConfig, ['--warmup_power', 'steep'])
+    assert help_text(COMMANDS['nanogpt-train']) == before
+    with pytest.raises(UserError, match='warmup_power'): resolve(RunConfig, ['--warmup_power=2'])
+
+class Shout(Callback):
+    "Says every so many steps that it is there"
+    def __init__(self, every): self.every, self.heard = every, []
+    @classmethod
+    def from_settings(cls, cfg): return cls(cfg.shout)
+    def on_step_end(self, t):
+        if t.step % self.every == 0: t.say(f'step {t.step}!')
+
+def test_a_callback_with_a_flag_is_a_line_and_a_row(tmp_path, capsys):
+    "The flag is declared once: it is in the help page, the run's TOML file and its checkpoints, goes on with a run, and makes the callback"
+    before = help_text(COMMANDS['nanogpt-train'])
+    with with_line(TrainConfig, 'shout', int, 0, 'say every so many steps that all is well; 0 = never'), added(EXTRAS, 'shout', f'{__name__}:Shout'):
+        assert 'say every so many steps that all is well; 0 = never [0]' in help_text(COMMANDS['nanogpt-train'])
+        run = pretrain(resolve(RunConfig, words(pretend(tmp_path, steps=4, shout=2)))[0])
+        assert [o for o in capsys.readouterr().out.splitlines() if o.endswith('!')] == ['step 2!', 'step 4!']
+        assert read_config(run.folder/'config.toml', flat_fields(RunConfig))['shout'] == 2
+        saved = load_checkpoint(max(run.folder.glob('model_*.pt')))['config']
+        assert flat_values(build(RunConfig, saved))['shout'] == 2
+        pretrain(resolve(RunConfig, words(pretend(tmp_path, 'quiet', steps=2)))[0])
+        assert '!' not in capsys.readouterr().out
+    assert help_text(COMMANDS['nanogpt-train']) == before and 'shout' not in EXTRAS
+
+def test_a_preset_is_one_row(tmp_path):
+    "In the help page; found by its name; trains"
+    before = help_text(COMMANDS['nanogpt-train'])
+    with added(PRESETS, 'thimble', dict(pretend(tmp_path), n_embd=24, act='relu2')):
+        assert ', thimble' in help_text(COMMANDS['nanogpt-train'])
+        cfg, origin = resolve(RunConfig, ['thimble', '--max_steps', '3'], PRESETS)
+        assert (cfg.model.n_embd, cfg.model.act, origin['act']) == (24, 'relu2', 'preset thimble')
+        run = pretrain(cfg, quiet=True)
+        assert run.model.cfg.n_embd == 24 and run.model.cfg.act == 'relu2'
+        assert [json.loads(o)['step'] for o in (run.folder/'metrics.jsonl').read_text().splitlines()][-1] == 3
+    assert help_text(COMMANDS['nanogpt-train']) == before
+    with pytest.raises(UserError, match='thimble'): resolve(RunConfig, ['thimble'], PRESETS)
+
+# --- what CONTRIBUTING.md says of it ---
+
+ROOT = Path(__file__).parent.parent
+
+def table_under(heading):
+    "The rows of the first table under a heading of CONTRIBUTING.md, without its head"
+    text = (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8').split(f'## {heading}\n')[1].split('\n## ')[0]
+    return [[cell.strip() for cell in row.strip('|').split('|')] for row in text.splitlines() if row.startswith('|')][2:]
+
+def test_the_table_of_additions_is_what_was_tried_here():
+    kinds = {*PLACES} - {'gated activation'} | {'format of records', 'flag', 'callback with a flag', 'preset'}
+    rows = {what.replace('position scheme', 'position'): (how, int(n)) for what, how, n in table_under('What an addition touches')}
+    assert {*rows} == kinds
+    assert all(n in (1, 2) and how.count(';') == n - 1 for how, n in rows.values()), rows
+    for what, (table, _, _) in PLACES.items():
+        if what in rows: assert f'`{table.field}`' in rows[what][0], what
+
+def test_who_gives_the_warm_up_a_value_of_its_own_is_named():
+    "A field, a keyword, a key: on which pages does `warmup_steps` get a value?"
+    import ast, re
+    given = set()
+    for path in (ROOT/'nanogpt_lit').glob('*.py'):
+        if path.stem == '_modidx': continue
+        src = path.read_text(encoding='utf-8')
+        heads = [(n, m[1]) for n, line in enumerate(src.splitlines(), 1) if (m := re.match(r'# %% [./]*nbs/(\w+)\.ipynb', line))]
+        for o in ast.walk(ast.parse(src)):
+            named = (isinstance(o, ast.keyword) and o.arg == 'warmup_steps' or isinstance(o, ast.AnnAssign) and ast.unparse(o.target) == 'warmup_steps'
+                     or isinstance(o, ast.Dict) and any(isinstance(k, ast.Constant) and k.value == 'warmup_steps' for k in o.keys))
+            line = getattr(o, 'lineno', 0) if named else 0
+            if line and ast.unparse(o.value if isinstance(o, ast.keyword) else o) != 'n': given.add([page for n, page in heads if n <= line][-1])
+    assert given - {'40_optim'} == {page.strip('`') for page, _ in table_under('Changing a default')}
+    assert '40_optim' in given
 
 # --- a dart that lands on the end of the stick ---
 

@@ -3,11 +3,12 @@
 What all of them say and accept is kept in tests/commands.txt; a change that is meant: `python tests/test_cli.py` writes it anew, and
 the commit shows the difference.
 """
-import io, json, os, subprocess, sys, time
+import io, json, subprocess, sys, time
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 import pytest
+import harness
 from nbdev.config import get_config
 from nanogpt_lit.config import COMMANDS, FINETUNE_PRESETS, GROUPS, IMPLIED, NO_EFFECT, PRESETS, SWITCHES, WORDS
 from nanogpt_lit.config import flat_fields, help_text
@@ -18,11 +19,9 @@ PAGES = [(name, *sub) for name in COMMANDS for sub in ([()] + [(s,) for s in COM
 
 def command(words): return COMMANDS[words[0]][words[1]] if len(words) > 1 else COMMANDS[words[0]]
 
-def run(*words, **kw):
-    "Run an installed command: its exit code, output and error text"
-    exe = Path(sys.executable).parent/words[0]
-    r = subprocess.run([str(exe), *words[1:]], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
-                       env={**os.environ, 'PYTHONUTF8': '1'}, **kw)
+def run(*words, cwd=None, fresh=True):
+    "Run an installed command: its exit code, output and error text. Its start is the subject here, unless a test says otherwise"
+    r = harness.run(*words, cwd=cwd, env=harness.ENV, fresh=fresh)
     return r.returncode, r.stdout, r.stderr
 
 def test_every_command_is_installed():
@@ -109,7 +108,7 @@ def test_help_is_quick():
 @pytest.mark.parametrize('words', [w for w in PAGES if not isinstance(command(w), dict)], ids=' '.join)
 def test_unknown_flag_names_the_nearest(words, tmp_path):
     knob = max(flat_fields(command(words).config), key=len)
-    code, out, err = run(*words, f'--{knob}x', '1', cwd=tmp_path)
+    code, out, err = run(*words, f'--{knob}x', '1', cwd=tmp_path, fresh=False)
     assert code == 1 and err.startswith('error: ') and err.count('\n') == 1, err
     assert f'--{knob}x' in err and f'did you mean --{knob}' in err
     assert not [*tmp_path.iterdir()], 'something was left behind'
@@ -123,7 +122,7 @@ def test_unknown_flag_names_the_nearest(words, tmp_path):
     (['nanogpt-sample', '--temperature', '-1'], 'expected 0 or more'),
 ], ids=lambda o: ' '.join(o) if isinstance(o, list) else '')
 def test_a_mistake_gets_one_line(words, hint, tmp_path):
-    code, out, err = run(*words, cwd=tmp_path)
+    code, out, err = run(*words, cwd=tmp_path, fresh=False)
     assert code == 1 and err.count('\n') == 1 and err.startswith('error: ') and hint in err, err
     assert not [*tmp_path.iterdir()], 'something was left behind'
 

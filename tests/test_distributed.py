@@ -16,7 +16,7 @@ LIMIT = 150 # seconds for anything here; usually it is five
 FLAGS = ['--n_layer', '2', '--n_head', '2', '--n_embd', '32', '--block_size', '32', '--batch_size', '4', '--grad_accum_steps', '2', '--device', 'cpu',
          '--num_threads', '1', '--tokenizer', 'char', '--log_interval', '1', '--eval_interval', '25', '--checkpoint_interval', '10', '--max_steps', '50',
          '--learning_rate', '1e-3', '--lr_decay_steps', '50', '--dist_timeout', '60']
-slow = pytest.mark.skipif(not os.environ.get('NANOGPT_LIT_SLOW'), reason='takes long: set NANOGPT_LIT_SLOW=1')
+slow = pytest.mark.skipif(not harness.SLOW, reason='takes long: set NANOGPT_LIT_SLOW=1')
 TORCHRUN = [str(BIN/'torchrun'), '--standalone']
 
 def start(words, cwd, **env): return harness.start(*words, cwd=cwd, env={'PATH': f'{BIN}:{os.environ["PATH"]}', **env})

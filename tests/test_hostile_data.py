@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np, pytest
 from harness import run_argv
 from harness import heard as said
-from nanogpt_lit import corpus as corpora, data as preparing, fleet, loader, shards
+from nanogpt_lit import bpe, corpus as corpora, data as preparing, fleet, loader, shards
 from nanogpt_lit.config import nanogpt_prepare, nanogpt_tokenizer, nanogpt_train
 from nanogpt_lit.core import COUNT, UserError, alone_in, misfit, parse_json, read_json, read_small, sha256_file
 from nanogpt_lit.shards import load_manifest, verify
@@ -512,8 +512,8 @@ def test_a_sample_of_documents_is_counted_by_all_there_are():
 # --- 7. bombs and nonsense --------------------------------------------------------------------------------------------
 
 def test_no_more_workers_than_work(monkeypatch):
-    hired, hire = [], preparing._hire
-    monkeypatch.setattr(preparing, '_hire', lambda e: (hired.append(1), hire(e))[1])
+    hired, hire = [], bpe._hire
+    monkeypatch.setattr(bpe, '_hire', lambda e: (hired.append(1), hire(e))[1])
     Path('x.txt').write_text('word '*9)
     assert said(nanogpt_prepare, 'x.txt', '--tokenizer', 'char', '--workers', 300, '--out_dir', 'p')[0] == 0
     assert said(nanogpt_tokenizer, 'encode', '--tokenizer', 'p/tokenizer', '--input', 'x.txt', '--workers', 300)[0] == 0

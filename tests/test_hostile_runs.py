@@ -96,7 +96,7 @@ def test_nothing_from_a_text_steers_the_terminal(home):
 
 @pytest.mark.parametrize('after', [.02, .1, .2, .4, .7, 1.])
 def test_ctrl_c_while_a_command_is_starting(after, home):
-    p = start([str(BIN/'nanogpt-eval'), 'nowhere'], home)
+    p = start([str(BIN/'nanogpt-eval'), 'nowhere'], home, fresh=True)
     time.sleep(after)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=60)

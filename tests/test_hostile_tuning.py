@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import harness
-from harness import BIN, Popen, run_argv, small_home, spoken
+from harness import BIN, SLOW, Popen, quickstart_words, run_argv, small_home, spoken
 
 ENV = {**harness.ENV, 'PYTHONUNBUFFERED': '1', 'MPLBACKEND': 'agg'}
 USUAL = '--pretrained_checkpoint base --device cpu --num_threads 1 --batch_size 4 --max_new_tokens 4 --generate_interval 0 --eval_iters 1'.split()
@@ -559,10 +559,10 @@ def test_where_the_quickstarts_chat_goes(tmp_path, monkeypatch):
 
 def test_quickstart_interrupted_while_it_tunes(tmp_path):
     "The same command goes on. (With NANOGPT_LIT_SLOW=1 by each signal, one after the other: each time the base is measured again)"
-    words = 'nanogpt-quickstart --device cpu --num_threads 1 --minutes 0.02 --tune_minutes 5 --out_dir q --data_dir d'.split()
-    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if os.environ.get('NANOGPT_LIT_SLOW') else (signal.SIGTERM,)
+    words = [*quickstart_words(tmp_path), *'--minutes 0.02 --tune_minutes 5 --out_dir q --data_dir d'.split()]
+    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if SLOW else (signal.SIGTERM,)
     for signum in signals:
-        p = Popen([str(BIN/words[0]), *words[1:]], cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        p = Popen(words, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             for line in p.stdout:
                 if 'now it learns to answer' in line: break

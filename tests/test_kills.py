@@ -1,16 +1,17 @@
 """A real training or tuning, killed at random moments again and again, ends like one that was left alone: bit for bit.
 
-Every attempt is `nanogpt-train … --auto_resume` (or `nanogpt-finetune`) in a process of its own, or in two that train together, forked from
-one that has the imports done (so that fifty attempts are a minute and not five). Some kills come after a random time, others in the middle
+Every attempt is `nanogpt-train … --auto_resume` (or `nanogpt-finetune`) in a process of its own, or in two that train together, out of the
+nursery (so that fifty attempts are a minute and not five). Some kills come after a random time, others in the middle
 of a save. The short form runs always; the long one with as many SIGKILLs as you like, and fifty each of SIGTERM and Ctrl-C:
 
     NANOGPT_LIT_KILLS=500 python -m pytest -q -s tests/test_kills.py
 """
-import argparse, json, os, random, re, signal, socket, subprocess, sys, time
+import argparse, json, os, random, signal, socket, subprocess, sys, time
 from pathlib import Path
 import pytest
+from harness import SLOW, Popen
 
-MANY = int(os.environ.get('NANOGPT_LIT_KILLS') or 50*bool(os.environ.get('NANOGPT_LIT_SLOW')))
+MANY = int(os.environ.get('NANOGPT_LIT_KILLS') or 50*SLOW)
 KILLS = {signal.SIGKILL: MANY or 12, signal.SIGTERM: min(50, MANY) or 3, signal.SIGINT: min(50, MANY) or 3}
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
@@ -27,61 +28,30 @@ SETTINGS = [ # (command, processes, flags); each has a reference of its own
     ('train', 1, f'{BASE} --checkpoint_interval 7 --keep_last_n_checkpoints 2 --pos rotary --norm rmsnorm --act swiglu --generate_interval 10 --dtype bfloat16'),
     ('finetune', 1, f'{TUNE} --checkpoint_interval 2 --keep_last_n_checkpoints 1')]
 
-NURSERY = '''
-import json, os, sys
-import matplotlib.figure, nanogpt_lit.pretrain, nanogpt_lit.finetune
+PROGRAM = '''
+import sys
 from nanogpt_lit.config import nanogpt_finetune, nanogpt_train
 from nanogpt_lit.monitor import PlotLoss
 PlotLoss.draw = lambda *args, **kw: None      # or nearly all kills would come while a picture is drawn
-def child(command, words, folder, env):
-    os.environ.update(env)
-    os.chdir(folder)
-    log = os.open('log.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for fd in (1, 2): os.dup2(log, fd)
-    code = 99
-    try: code = dict(train=nanogpt_train, finetune=nanogpt_finetune)[command](words)
-    except SystemExit as e: code = e.code or 0
-    except KeyboardInterrupt: code = 130                  # outside of the command itself
-    finally:
-        sys.stdout.flush(); sys.stderr.flush()
-        os._exit(code)
-for line in sys.stdin:
-    command, words, folder, envs = json.loads(line)
-    pids = []
-    for env in envs:
-        if not (pid := os.fork()): child(command, words, folder, env)
-        pids.append(pid)
-    print(json.dumps(pids), flush=True)
-    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+sys.exit(dict(train=nanogpt_train, finetune=nanogpt_finetune)[sys.argv[1]](sys.argv[2:]))
 '''
 
 def free_port():
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
 
-class Nursery:
-    "Starts trainings quickly: one process with the imports done, which forks"
-    def __init__(self):
-        self.p = subprocess.Popen([sys.executable, '-c', NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-                                  env=os.environ | {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'})
-    def start(self, setting, folder):
-        "The processes of a training"
-        command, n, flags = setting
-        port = str(free_port()) if n > 1 else ''
-        envs = [dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) for r in range(n)]
-        print(json.dumps([command, flags.split(), str(folder), envs if n > 1 else [{}]]), file=self.p.stdin, flush=True)
-        return json.loads(self.p.stdout.readline())
-    def wait(self): return json.loads(self.p.stdout.readline())
-    def run(self, setting, folder): self.start(setting, folder); return self.wait()
+def start(setting, folder):
+    "The processes of a training"
+    command, n, flags = setting
+    port, common = str(free_port()), dict(OMP_NUM_THREADS='1', MPLBACKEND='agg')
+    ranks = [dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) for r in range(n)]
+    with open(folder/'log.txt', 'a') as log:
+        return [Popen([sys.executable, '-c', PROGRAM, command, *flags.split()], cwd=folder, env=os.environ | common | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                for env in (ranks if n > 1 else [{}])]
+
+def run(setting, folder): return [p.wait() for p in start(setting, folder)]
 
 @pytest.fixture(scope='module')
-def nursery():
-    n = Nursery()
-    yield n
-    n.p.stdin.close()
-    n.p.wait(60)
-
-@pytest.fixture(scope='module')
-def base(nursery, tmp_path_factory):
+def base(tmp_path_factory):
     "A folder with a text, some chats, and a model to tune"
     home = tmp_path_factory.mktemp('base')/'home'
     home.mkdir()
@@ -92,7 +62,7 @@ def base(nursery, tmp_path_factory):
     (home/'chats.jsonl').write_text(''.join(json.dumps(o) + '\n' for o in chats), encoding='utf-8')
     flags = ('--n_layer 2 --n_head 2 --n_embd 32 --block_size 128 --batch_size 4 --max_steps 5 --device cpu --num_threads 1 --tokenizer bpe --tokenizer_vocab_size 300 '
              '--eval_interval 0 --workers 1 --input text.txt --out_dir base')
-    assert nursery.run(('train', 1, flags), home) == [0], (home/'log.txt').read_text()[-3000:]
+    assert run(('train', 1, flags), home) == [0], (home/'log.txt').read_text()[-3000:]
     (home/'log.txt').unlink()
     return home
 
@@ -103,13 +73,13 @@ def new_folder(path, base):
     return path
 
 @pytest.fixture(scope='module')
-def references(nursery, base, tmp_path_factory):
+def references(base, tmp_path_factory):
     "`setting -> (folder, seconds)` of a run that nobody disturbed"
     done = {}
     def get(setting):
         if setting not in done:
             folder, begin = new_folder(tmp_path_factory.mktemp('left_alone')/'run', base), time.monotonic()
-            assert {*nursery.run(setting, folder)} == {0}, (folder/'log.txt').read_text()[-3000:]
+            assert {*run(setting, folder)} == {0}, (folder/'log.txt').read_text()[-3000:]
             done[setting] = folder, time.monotonic() - begin
         return done[setting]
     return get
@@ -126,7 +96,7 @@ def outcome(folder):
                 metrics=[{k: v for k, v in r.items() if k not in TIMINGS} for r in rows],
                 files=sorted(p.name for p in (folder/'run').glob('*.pt')))
 
-def kill_during(folder, pids, how, rng, span):
+def kill_during(folder, processes, how, rng, span):
     "Send `how` at a random moment of a training, or, one time in three, as soon as a save has begun. Was there still somebody?"
     run = folder/'run'
     saving = lambda: next(run.glob('.*.pt.*.part'), None)
@@ -136,26 +106,26 @@ def kill_during(folder, pids, how, rng, span):
         end = time.monotonic() + 1
         while time.monotonic() < end and not saving(): pass
     there = 0
-    for pid in rng.sample(pids, len(pids)):
-        try: os.kill(pid, how); there += 1
-        except ProcessLookupError: pass                       # it had finished
-        if len(pids) > 1: time.sleep(rng.choice([0, .002, .02]))
-    return there == len(pids)
+    for p in rng.sample(processes, len(processes)):
+        there += p.poll() is None                             # or it had finished
+        p.send_signal(how)
+        if len(processes) > 1: time.sleep(rng.choice([0, .002, .02]))
+    return there == len(processes)
 
 @pytest.mark.parametrize('how', KILLS, ids=lambda s: s.name)
-def test_killed_at_random_moments(how, nursery, base, references, tmp_path):
+def test_killed_at_random_moments(how, base, references, tmp_path):
     rng, kills, in_saves, attempts, runs, seen, by_setting = random.Random(how), 0, 0, 0, 0, set(), {}
     while kills < KILLS[how] or MANY and runs < len(SETTINGS):
         setting = SETTINGS[runs % len(SETTINGS)]
         reference, seconds = references(setting)
         folder, codes, mine = new_folder(tmp_path/f'run{runs}', base), None, 0
         while codes is None or {*codes} != {0}:
-            pids = nursery.start(setting, folder)
+            processes = start(setting, folder)
             attempts += 1
-            hit = mine < (12 if MANY else 3) and kills < KILLS[how] and kill_during(folder, pids, how, rng, seconds)
-            codes = nursery.wait()
+            hit = mine < (12 if MANY else 3) and kills < KILLS[how] and kill_during(folder, processes, how, rng, seconds)
+            codes = [p.wait() for p in processes]
             # −n: before the training had begun to listen; 1 and 75: of two processes one has lost the other
-            allowed = {0, -how} | ({128 + how} if how != signal.SIGKILL else set()) | ({1, 75} if len(pids) > 1 else set())
+            allowed = {0, -how} | ({128 + how} if how != signal.SIGKILL else set()) | ({1, 75} if len(processes) > 1 else set())
             assert {*codes} <= allowed, (codes, (folder/'log.txt').read_text()[-3000:])
             if hit and {*codes} != {0}:
                 kills, mine, seen = kills + 1, mine + 1, seen | {*codes}

@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 from nbdev.config import get_config
 from book_stats import notebooks
+from harness import run_argv
 
 CFG = get_config()
 NOTEBOOKS = notebooks(CFG.nbs_path)
 TIMEOUT_S = 900
 
 def run(path, flags):
-    "Test one notebook in a process of its own: (exit code, what it wrote)"
+    "Test one notebook in a process of its own, out of the pages' nursery: (exit code, what it wrote)"
     cmd = [str(Path(sys.executable).parent/'nbdev_test'), '--path', str(path), '--n_workers', '0']
     if flags: cmd += ['--flags', flags]
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
-    try: r = subprocess.run(cmd, capture_output=True, text=True, cwd=CFG.config_path, env=env, timeout=TIMEOUT_S)
+    try: r = run_argv(cmd, capture_output=True, text=True, cwd=CFG.config_path, env=env, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired: return 1, f'{path.name} took longer than {TIMEOUT_S} s'
     return r.returncode, r.stdout + r.stderr
 

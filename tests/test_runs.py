@@ -2,11 +2,11 @@
 
 What these tests train is tiny; what they look at is whether a command does what it says and leaves nothing half-written.
 """
-import argparse, json, os, signal, subprocess, sys, time
+import argparse, json, os, signal, subprocess, time
 from pathlib import Path
 import pytest
 import harness
-from harness import BIN, Popen, run, run_argv, steps
+from harness import BIN, SLOW, Popen, quickstart_words, run, run_argv, steps
 
 TINY = ['--n_layer', '1', '--n_head', '2', '--n_embd', '32', '--block_size', '32', '--batch_size', '4', '--device', 'cpu', '--num_threads', '1',
         '--tokenizer', 'char', '--log_interval', '1', '--eval_interval', '10', '--checkpoint_interval', '5', '--dropout', '0.1', '--lr_decay_steps', '60']
@@ -276,11 +276,14 @@ curve.on_fit_end(t)''')
 # --- the two main jobs ---------------------------------------------------------------------------------------------
 
 def test_quickstart_killed_stopped_and_finished(tmp_path):
-    "Killed while it prepares, stopped while it trains, then run to its end: one run, complete"
-    words = [str(BIN/'nanogpt-quickstart'), '--minutes', '0.2', '--num_threads', '1']
+    "Killed while it prepares, stopped while it trains, then run to its end: one run, complete. (On all of Python's library with NANOGPT_LIT_SLOW=1, else on a part)"
+    words = [str(BIN/'nanogpt-quickstart'), '--num_threads', '1'] if SLOW else quickstart_words(tmp_path)
+    words += ['--minutes', '0.2' if SLOW else '0.05']
     metrics = tmp_path/'runs'/'quickstart'
     p = Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(8)
+    harness.wait_for((tmp_path/'data').exists, p)
+    time.sleep(.3)
+    assert p.poll() is None and not metrics.exists()
     p.kill()
     p.wait()
     p = Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -288,7 +291,7 @@ def test_quickstart_killed_stopped_and_finished(tmp_path):
     p.send_signal(signal.SIGINT)
     p.wait(120)
     assert 'Traceback' not in p.stderr.read()
-    r = run('nanogpt-quickstart', *words[1:], cwd=tmp_path)
+    r = run_argv(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert r.returncode == 0, r.stderr[-3000:]
     for name in ('uniform', 'unigram', 'bigram', 'gzip', 'xz', 'GPT', 'bits/byte', 'next:', 'nanogpt-sample'): assert name in r.stdout, name
     for name in ('config.toml', 'metrics.jsonl', 'tokenizer/tokenizer.json', 'report.html', 'plots/loss_curve_latest.png', 'latest'):
@@ -299,10 +302,12 @@ def test_quickstart_killed_stopped_and_finished(tmp_path):
 def test_nanogpt_shakespeare(shared_data, tmp_path):
     """nanoGPT's CPU recipe, with its own flag names, reaches nanoGPT's loss over the whole validation split (1.905; its README's 1.88 is from 20 batches).
 
+    That is with NANOGPT_LIT_SLOW=1; else it is a tenth of the recipe's steps, and the loss that they reach.
+
     The luck of the seed is worth ±0.006: seeds 1, 2, 3, 1337 and the preset's 42 ended at 1.902, 1.901, 1.896, 1.911 and 1.901 (mean 1.902).
     """
     recipe = ('--device=cpu --compile=False --eval_iters=20 --log_interval=100 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 '
-              '--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 --num_threads=1')
+              f'--max_iters={2000 if SLOW else 200} --lr_decay_iters={2000 if SLOW else 200} --dropout=0.0 --num_threads=1')
     words = ['nanogpt-train', 'shakespeare_char', '--input', str(shared_data/'tinyshakespeare.txt'), '--out_dir', 'run', *recipe.split()]
     r = run_argv([str(BIN/words[0]), *words[1:]], capture_output=True, text=True, cwd=tmp_path, timeout=1800)
     assert r.returncode == 0, r.stderr[-3000:]
@@ -310,6 +315,6 @@ def test_nanogpt_shakespeare(shared_data, tmp_path):
     from nanogpt_lit.interop import load_run
     from nanogpt_lit.loader import TokenData
     loss = evaluate_loss(load_run(tmp_path/'run').model, TokenData(tmp_path/'run'/'data', 'val')).nats_per_token
-    assert loss <= 1.91, loss
+    assert loss <= (1.91 if SLOW else 2.5), loss
     r = run('nanogpt-sample', 'run', '--num_samples', '1', '--max_new_tokens', '100', cwd=tmp_path)
     assert r.returncode == 0 and len(r.stdout) >= 100, r.stderr[-2000:]

@@ -3,12 +3,13 @@ import os, re, shutil, subprocess, sys
 from pathlib import Path
 import nbformat, pytest
 import run_nbs
+from harness import run_argv
 
 SCRIPTS = Path(__file__).parent.parent/'scripts'
 
 def test_tokenizer_benchmark_compares_the_merges():
     pytest.importorskip('tokenizers', reason='the extra hf is not installed')
-    r = subprocess.run([sys.executable, str(SCRIPTS/'bench_tokenizer.py'), '--mb', '1', '--vocab', '1k', '--rounds', '1', '--no-encode',
+    r = run_argv([sys.executable, str(SCRIPTS/'bench_tokenizer.py'), '--mb', '1', '--vocab', '1k', '--rounds', '1', '--no-encode',
                         '--engines', 'hf', 'ours'], capture_output=True, text=True, timeout=300)
     assert r.returncode == 0, r.stderr[-3000:]
     agreement = [line for line in r.stdout.splitlines() if 'merges are the same' in line]
@@ -17,15 +18,15 @@ def test_tokenizer_benchmark_compares_the_merges():
 def test_loader_benchmark_takes_only_the_function(tmp_path):
     (tmp_path/'train.py').write_text("raise SystemExit('never run')\ndef get_batch(split):\n    data = np.memmap(os.path.join(data_dir, 'train.bin'), np.uint16, 'r')\n"
                                      "    return torch.from_numpy(data[:block_size].astype(np.int64))\n")
-    r = subprocess.run([sys.executable, str(SCRIPTS/'bench_loader.py'), '--peer', str(tmp_path), '--rounds', '1', '--mb', '1'], capture_output=True, text=True, timeout=120)
+    r = run_argv([sys.executable, str(SCRIPTS/'bench_loader.py'), '--peer', str(tmp_path), '--rounds', '1', '--mb', '1'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and r.stdout.count('four shards') == 3, r.stderr[-2000:]
 
 def test_step_benchmark_explains_itself():
-    r = subprocess.run([sys.executable, str(SCRIPTS/'bench_step.py'), '--help'], capture_output=True, text=True, timeout=120)
+    r = run_argv([sys.executable, str(SCRIPTS/'bench_step.py'), '--help'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and '--peer' in r.stdout, r.stderr[-2000:]
 
 def test_loop_benchmark_does_the_same_updates():
-    r = subprocess.run([sys.executable, str(SCRIPTS/'bench_loop.py'), '--steps', '20', '--chunk', '5', '--layers', '1', '--width', '32'], capture_output=True, text=True, timeout=120)
+    r = run_argv([sys.executable, str(SCRIPTS/'bench_loop.py'), '--steps', '20', '--chunk', '5', '--layers', '1', '--width', '32'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and 'the same weights at the end: True' in r.stdout, r.stderr[-2000:]
 
 def displayed(**data):
@@ -93,7 +94,7 @@ def test_adding_an_option(root, tmp_path):
     before, after = re.findall(r'```python\n(.*?)```', text, re.S)[:2]
     for name in ('nbs', 'nanogpt_lit'): shutil.copytree(root/name, tmp_path/name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
     for name in ('settings.ini', 'setup.py', 'pyproject.toml'): shutil.copy(root/name, tmp_path/name)
-    nb = nbformat.read(page := tmp_path/'nbs'/'40_optim.ipynb', as_version=4)
+    nb = nbformat.read(page := tmp_path/'nbs'/'40a_groups.ipynb', as_version=4)
     places = [c for c in nb.cells if c.cell_type == 'code' and before.strip('\n') in c.source]
     assert len(places) == 1, f'CONTRIBUTING.md quotes a line that is not on the page: {before}'
     places[0].source = places[0].source.replace(before.strip('\n'), after.strip('\n'))

@@ -1,6 +1,7 @@
 "Tokenizer files with thousands of small damages: each is read, or refused in one sentence that names the file"
 import base64, json, pickle, random, warnings
 import pytest
+from harness import SLOW
 from nanogpt_lit.bpe import GPT2_PATTERN, GPT4_PATTERN
 from nanogpt_lit.core import UserError
 from nanogpt_lit.tokenizer import CharTokenizer, Rules, Tokenizer, load_tokenizer, to_printable
@@ -53,16 +54,16 @@ def changed(node, at, new):
     return node
 
 def test_wrong_value_anywhere(good, tmp_path):
-    "Each value replaced by each odd one, and left out"
-    path, read = tmp_path/'tokenizer.json', 0
+    "Each value left out, and replaced by each odd one: by some of them, unless NANOGPT_LIT_SLOW"
+    path, read, draw = tmp_path/'tokenizer.json', 0, random.Random(0)
     path.write_text(json.dumps(good))
     assert attempt(path).rules.steps
     for at in places(good):
-        for new in ODD + [ODD]:
+        for new in [*(ODD if SLOW else draw.sample(ODD, 4)), ODD]:
             if not at and new is ODD: continue
             path.write_text(json.dumps(changed(good, at, new)))
             read += attempt(path) is not None
-    assert read > 100       # a version, a decoder or a trim_offsets may be anything
+    assert read > (100 if SLOW else 20)       # a version, a decoder or a trim_offsets may be anything
 
 @pytest.mark.parametrize('seed', range(3))
 def test_damaged_bytes(good, tmp_path, seed):
