@@ -145,7 +145,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from .config import ChatConfig, LIMITS, in_words, nanogpt_chat
 from .core import atomic_write, printable, set_threads
-from .instructions import records_of, to_turns
+from .instructions import TEMPLATES, records_of, to_turns
 from .interop import load_run
 from .runs import RUN_PLACES, checkpoints
 
