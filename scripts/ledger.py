@@ -28,7 +28,7 @@ from nanogpt_lit.trainer import Callback, Trainer
 BOOK = Path(__file__).parent.parent/'runs'/'book'
 PYTHON = '.'.join(platform.python_version_tuple()[:2])
 STEPS, BATCH = 500, 8
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 STORY = ['uniform', 'unigram', 'bigram', 'gzip', 'xz', 'bigram of tokens', 'one attention head', 'one block', 'classic GPT', 'modern GPT', 'modern GPT, Muon',
          'the book\'s model, 4,000 steps']
 
@@ -125,7 +125,6 @@ def trained(name, data, seeds):
 
 def measure(run):
     "The row of the running model, on everything held out"
-    import nanogpt_lit.interop
     model = GPT.from_pretrained(run)
     measured = evaluate_loss(model, TokenData('data/pystdlib', split='val'))
     steps = json.loads((Path(run)/'metrics.jsonl').read_text().splitlines()[-1])['step']
