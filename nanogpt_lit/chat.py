@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from fastcore.basics import patch
 from .core import UserError
 from .generate import steps
-from .instructions import Template, encode_turns, template_of
+from .instructions import TEMPLATES, Template, encode_turns, template_of
 from .model import GPT
 
 # %% ../nbs/95_chat.ipynb #c8a9e04e

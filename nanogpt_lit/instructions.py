@@ -359,7 +359,6 @@ def with_replay(
 
 # %% ../nbs/90a_files.ipynb #81d382d9
 import hashlib, json, re
-from collections import Counter
 from .core import ANY, COUNT, DIGEST, Kind, TEXT, alone_in, atomic_write, leftovers
 from .core import misfit, new_folder, one_of, read_json, sha256_file
 from .corpus import hub_dataset

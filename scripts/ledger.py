@@ -30,7 +30,7 @@ PYTHON = '.'.join(platform.python_version_tuple()[:2])
 STEPS, BATCH = 500, 8
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 STORY = ['uniform', 'unigram', 'bigram', 'gzip', 'xz', 'bigram of tokens', 'one attention head', 'one block', 'classic GPT', 'modern GPT', 'modern GPT, Muon',
-         'the book\'s model: eight times the steps']
+         'the book\'s model, 4,000 steps']
 
 CLASSIC = dict(vocab_size=2048, block_size=128, n_embd=128, n_head=2, n_layer=4)    # the sizes of the quickstart, the rest as in GPT-2
 MODERN = {key: PRESETS['quickstart'][key] for key in GPTConfig.__dataclass_fields__ if key in PRESETS['quickstart']} | dict(vocab_size=2048)
@@ -129,7 +129,8 @@ def measure(run):
     model = GPT.from_pretrained(run)
     measured = evaluate_loss(model, TokenData('data/pystdlib', split='val'))
     steps = json.loads((Path(run)/'metrics.jsonl').read_text().splitlines()[-1])['step']
-    short = next(row for row in read_ledger(BOOK/'ledger.jsonl') if row.log == 'logs/muon.jsonl')
+    short = next((row for row in read_ledger(BOOK/'ledger.jsonl') if row.log == 'logs/muon.jsonl'), None)
+    if short is None: raise SystemExit('train muon first: its seconds per step are wanted')
     seconds = round(short.seconds*steps/STEPS, 1)       # the same steps; its own clock ran on a machine that others were using
     put(LedgerRow('41_trainer', STORY[-1], measured.bits_per_byte, model.num_params(), seconds,
                   f'nanogpt-train quickstart --minutes 0 --max_steps {steps} --num_threads 1 --dtype float32 --out_dir runs/book', PYTHON, log='metrics.jsonl'))

@@ -2,9 +2,9 @@
 
     nanogpt-prepare pystdlib                    # once: data/pystdlib, 3.5 million tokens, a vocabulary of 2,048
     python scripts/sweep.py rates               # learning rate × batch at equal tokens
-    python scripts/sweep.py sizes               # width × tokens at equal arithmetic
+    python scripts/sweep.py sizes               # width × tokens at equal arithmetic; further seeds at the rate that the first liked best
     python scripts/sweep.py horizon             # length of the run, each with a schedule of its own
-    python scripts/sweep.py warmup              # with and without the first steps' ramp
+    python scripts/sweep.py warmup              # without the first steps' ramp
 
 Each run is one line of runs/logs/recipe/NAME.jsonl: what was set, what came out. A run that is in the log already is not made again,
 so a sweep may be stopped and started. One thread; the loss is taken over the same held-out windows for all of them, in float32.
@@ -42,7 +42,7 @@ def sweeps():
         'rates': [settings(batch=b, rate=r) for b, rates in RATES.items() for r in rates],
         'sizes': [settings(width=w, rate=r/w, tokens=tokens_for(w, budget)) for w in (16, 32, 64, 128) for r in (.064, .128, .256)],
         'horizon': [settings(tokens=BASE['tokens']*k//4) for k in (1, 2, 4, 8, 16)],
-        'warmup': [settings(warmup=w, rate=r) for w in (0., .05) for r in (2e-3, 8e-3)]}
+        'warmup': [settings(warmup=0., rate=r) for r in (2e-3, 8e-3)]}          # with the ramp they are in `rates`
 
 class Losses(Callback):
     "The training loss of each step, of a batch that the model hasn't seen before"
@@ -50,6 +50,7 @@ class Losses(Callback):
     def on_step_end(self, t): self.losses.append(float(t.loss))
     def means(self, n=16):
         "Averaged over each n-th part of the run"
+        n = min(n, len(self.losses))
         every = len(self.losses)//n
         return [round(statistics.mean(self.losses[i*every:(i + 1)*every]), 4) for i in range(n)]
 
@@ -74,6 +75,12 @@ def train(setting, seed, data, val, max_batches):
                 parameters=sum(p.numel() for p in net.parameters()), flops=setting['tokens']*flops_per_token(net.cfg),
                 curve=losses.means())
 
+def best_rates(rows):
+    "Of each width, the setting whose rate was best with the first seed"
+    first = [row for row in rows if row['seed'] == SEEDS[0]]
+    best = [min((row for row in first if row['width'] == width), key=lambda row: row['loss']) for width in sorted({row['width'] for row in first})]
+    return [{key: row[key] for key in BASE} for row in best]
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('name', choices=sweeps())
@@ -88,10 +95,12 @@ def main():
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {(*(row[k] for k in BASE), row['seed']) for row in rows}
     for seed in SEEDS:
-        for setting in sweeps()[args.name]:
+        wanted = best_rates(rows) if args.name == 'sizes' and seed != SEEDS[0] else sweeps()[args.name]
+        for setting in wanted:
             if (*(setting[k] for k in BASE), seed) in done: continue
             if time.process_time() > 60*args.minutes: return
             row = train(setting, seed, data, val, args.max_batches)
+            rows.append(row)
             with open(log, 'a') as f: f.write(json.dumps(row) + '\n')
             print(row, flush=True)
 

@@ -23,7 +23,7 @@ from nanogpt_lit.interop import load_run
 from nanogpt_lit.loader import TokenData
 from nanogpt_lit.lora import add_lora, grow_vocab, save_adapter
 
-STEPS, ROWS, SHARE, RANK, SEEDS = 80, 8, .25, 8, (1, 2, 3)
+STEPS, ROWS, SHARE, RANK, SEEDS = 60, 8, .25, 8, (1, 2, 3)
 RATES = dict(plain=(3e-4, 1e-3, 2e-3, 4e-3), replay=(3e-4, 1e-3, 2e-3, 4e-3), adapters=(3e-3, 1e-2, 2e-2, 4e-2))
 
 class Bench:

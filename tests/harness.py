@@ -84,15 +84,17 @@ def small_home(folder, pairs):
 
 QUICKSTART = '''
 import sys, types
-import nanogpt_lit.corpus
+import nanogpt_lit.corpus, nanogpt_lit.quickstart
+from nanogpt_lit.config import PRESETS, nanogpt_quickstart
 library = sys.argv.pop(1)
 nanogpt_lit.corpus.sysconfig = types.SimpleNamespace(get_paths=lambda: dict(stdlib=library))
-from nanogpt_lit.config import nanogpt_quickstart
+nanogpt_lit.quickstart.fastest_setting = lambda cfg: ('float32', 1, 1.)      # it tries them all, for seconds
+PRESETS['quickstart'] |= dict(n_layer=1, n_embd=32, block_size=64, tokenizer_vocab_size=400, eval_iters=2)
 sys.exit(nanogpt_quickstart())
 '''
 
 def quickstart_words(folder):
-    "`nanogpt-quickstart` on a part of Python's library, a copy in `folder`: its corpus is there in a second"
+    "`nanogpt-quickstart` with a small model, on a part of Python's library, a copy in `folder`"
     for name in 'email json logging unittest'.split():
         import_module(name)
         shutil.copytree(Path(sys.modules[name].__file__).parent, folder/'library'/name, ignore=shutil.ignore_patterns('__pycache__'))

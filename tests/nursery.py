@@ -33,11 +33,11 @@ def channel():
 
 class Nursery:
     "The process that forks others, through our end of its channel"
-    def __init__(self, ours): self.ours, self.lock = ours, threading.Lock()
+    def __init__(self, ours): self.ours = ours
 
     def fork(self, request, files):
         "The process id of a new child of this process"
-        with self.lock:
+        with STARTING:
             adopt(True)
             try:
                 socket.send_fds(self.ours, [json.dumps(request).encode()], files)
@@ -46,7 +46,7 @@ class Nursery:
         if not isinstance(reply, int): raise RuntimeError(reply)
         return reply
 
-STARTING = threading.Lock()
+STARTING = threading.Lock()     # one at a time: whether orphans are adopted holds for the whole process
 
 def adopt(yes):
     "Orphans among our descendants become our children, for this moment"

@@ -92,9 +92,10 @@ def type_errors(sources, folder):
 
 SOURCES = {p.stem: p.read_text(encoding='utf-8') for p in [CFG.lib_path/'__init__.py', *MODULES]}
 
-def test_the_type_checker_agrees(request):
+def test_the_type_checker_agrees(request, tmp_path):
     "With every module, in the mode that mypy.ini explains. A few seconds the first time; then only what has changed is read"
-    found = type_errors(SOURCES, Path(request.config.cache.mkdir('types')))
+    kept = getattr(request.config, 'cache', None)
+    found = type_errors(SOURCES, Path(kept.mkdir('types')) if kept else tmp_path)
     assert not found, '\n'.join(found)
 
 def test_the_type_checker_reads_all_of_it(tmp_path):
@@ -107,10 +108,13 @@ def test_the_type_checker_reads_all_of_it(tmp_path):
 
 NOT_YET = '\n# --- what is not passed yet, by module: `python tests/test_annotations.py` writes it\n'
 
+ALWAYS = {'name-defined', 'used-before-def', 'syntax'}   # no module may have these
+
 def not_yet(errors):
     "The sections of mypy.ini for these errors"
     codes = {}
-    for e in errors: codes.setdefault(e.partition('.py:')[0], set()).add(re.search(r'\[([a-z-]+)\]$', e)[1])
+    for e in errors:
+        if (code := re.search(r'\[([a-z-]+)\]$', e)[1]) not in ALWAYS: codes.setdefault(e.partition('.py:')[0], set()).add(code)
     return ''.join(f'[mypy-nanogpt_lit.{name}]\ndisable_error_code = {", ".join(sorted(found))}\n' for name, found in sorted(codes.items()))
 
 if __name__ == '__main__':

@@ -3,7 +3,6 @@ import json, re
 import pytest
 from execnb.nbio import read_nb
 from nbdev.config import get_config
-from nbdev.process import extract_directives
 from book_stats import notebooks, stats
 from build_docs import head, sections
 
@@ -29,16 +28,18 @@ def test_a_page_of_the_main_line_is_read_in_one_sitting(page):
 
 def exercises(page):
     "The cells behind the heading `## Exercises`, up to the next one: `(questions, those with a solution and a check)`"
-    inside, questions, solved, state = False, 0, 0, ''
+    inside, has_solution = False, False
+    questions = solved = 0
     for c in cells(page):
         s = text(c)
         if c['cell_type'] == 'markdown':
             inside = inside or bool(re.search(r'^## Exercises?\b', s, re.M))
-            if inside: questions += len(re.findall(r'^(?:\*\*\d+[.*]|\d+\. )', s, re.M))
+            if inside: questions += len(re.findall(r'^(?:\*\*\d+[.*]|\d+\. )', s.partition('## Recap')[0], re.M))
         elif inside:
-            marks = extract_directives(c if not isinstance(c, dict) else type('Cell', (), dict(source=s, cell_type='code'))())
-            if 'solution' in marks: state = 'solved'
-            if 'check' in marks and state == 'solved': solved, state = solved + 1, ''
+            if re.search(r'^#\|\s*solution\b', s, re.M): has_solution = True
+            if re.search(r'^#\|\s*check\b', s, re.M) and has_solution:
+                solved += 1
+                has_solution = False
     return questions, solved
 
 @each([p for p in PAGES if p.stem not in LISTS])

@@ -1,9 +1,10 @@
 "The scripts still do their work: what benchmarks print is for people, but a script that nobody starts rots."
-import os, re, shutil, subprocess, sys
+import json, os, re, shutil, subprocess, sys
 from pathlib import Path
 import nbformat, pytest
-import run_nbs
+import run_nbs, sweep
 from harness import run_argv
+from nanogpt_lit.data import prepare
 
 SCRIPTS = Path(__file__).parent.parent/'scripts'
 
@@ -28,6 +29,19 @@ def test_step_benchmark_explains_itself():
 def test_loop_benchmark_does_the_same_updates():
     r = run_argv([sys.executable, str(SCRIPTS/'bench_loop.py'), '--steps', '20', '--chunk', '5', '--layers', '1', '--width', '32'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and 'the same weights at the end: True' in r.stdout, r.stderr[-2000:]
+
+def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    prepare(['To be or not to be. '*200], tmp_path/'data', tokenizer='char', progress=False)
+    few = [sweep.settings(width=16, batch=4, tokens=1024, rate=rate) for rate in (1e-3, 1e-2)]
+    monkeypatch.setattr(sweep, 'sweeps', lambda: {'rates': few})
+    monkeypatch.setattr(sys, 'argv', ['sweep.py', 'rates', '--data', str(tmp_path/'data'), '--output', str(tmp_path)])
+    def log(): return [json.loads(line) for line in (tmp_path/'rates.jsonl').read_text().splitlines()]
+    sweep.main()
+    whole = log()
+    assert [(row['seed'], row['rate'], row['steps']) for row in whole] == [(seed, rate, 4) for seed in sweep.SEEDS for rate in (1e-3, 1e-2)]
+    (tmp_path/'rates.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in whole[:4]))
+    sweep.main()
+    assert [row['loss'] for row in log()] == [row['loss'] for row in whole]          # the same losses, and no run twice
 
 def displayed(**data):
     "An output of a cell; `widget` and the like stand for their long names"

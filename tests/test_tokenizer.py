@@ -15,6 +15,18 @@ texts = st.text(st.characters(exclude_categories=['Cs']))
 crafty = st.lists(st.sampled_from([*"aZsé中9½'.!_\n\r\t 　  ", "'s", "'LL", '\u0301', '🐈', '<|endoftext|>', '<|end', 'oftext|>', '\0', '\ufeff', '  '])).map(''.join)
 
 # ---- learning
+def test_bad_sources_get_one_clear_sentence_each(tmp_path):
+    d = tmp_path
+    (d/'empty.txt').touch()
+    (d/'latin1.txt').write_bytes('déjà vu'.encode('latin-1'))
+    (d/'nothing').mkdir()
+    bad = [((d/'missing.txt', 300), 'does not exist'), (([d/'empty.txt'], 300), 'is empty'), ((d/'nothing', 300), 'holds no text files'),
+           (([d/'latin1.txt'], 300), r'not UTF-8: byte 0xe9 at offset 1 \(line 1\)'), (([''], 300), 'contain no text'),
+           ((['some text'], 200), 'need at least 257'), ((['abc'], 300, ['<a>', '<a>']), 'given 2 times'),
+           ((['abc'], 300, (), '('), 'not a regular expression'), (('to be or not to be', 300), 'is not a file or folder')]
+    for arguments, words in bad:
+        with pytest.raises(UserError, match=words): Tokenizer.train(*arguments, progress=False)
+
 @pytest.fixture(scope='module')
 def naive(root):
     "The loop that 11_bpe begins with, as it stands in the notebook"
