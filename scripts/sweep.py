@@ -4,7 +4,6 @@
     python scripts/sweep.py rates               # learning rate × batch at equal tokens
     python scripts/sweep.py sizes               # width × tokens at equal arithmetic; further seeds at the rate that the first liked best
     python scripts/sweep.py horizon             # length of the run, each with a schedule of its own
-    python scripts/sweep.py warmup              # without the first steps' ramp
 
 Each run is one line of runs/logs/recipe/NAME.jsonl: what was set, what came out. A run that is in the log already is not made again,
 so a sweep may be stopped and started. One thread; the loss is taken over the same held-out windows for all of them, in float32.
@@ -37,12 +36,11 @@ def tokens_for(width, flops):
 
 def sweeps():
     "What each sweep consists of, in the order in which it is run: all settings with the first seed, then with the next"
-    budget = BASE['tokens']*flops_per_token(GPTConfig(**MODEL, n_embd=64))
+    budget = BASE['tokens']//4*flops_per_token(GPTConfig(**MODEL, n_embd=64))
     return {
         'rates': [settings(batch=b, rate=r) for b, rates in RATES.items() for r in rates],
         'sizes': [settings(width=w, rate=r/w, tokens=tokens_for(w, budget)) for w in (16, 32, 64, 128) for r in (.064, .128, .256)],
-        'horizon': [settings(tokens=BASE['tokens']*k//4) for k in (1, 2, 4, 8, 16)],
-        'warmup': [settings(warmup=0., rate=r) for r in (2e-3, 8e-3)]}          # with the ramp they are in `rates`
+        'horizon': [settings(tokens=BASE['tokens']*k//4) for k in (1, 2, 8)]}         # k = 4 is in `rates`
 
 class Losses(Callback):
     "The training loss of each step, of a batch that the model hasn't seen before"
