@@ -28,7 +28,7 @@ from nanogpt_lit.trainer import Callback, Trainer
 BOOK = Path(__file__).parent.parent/'runs'/'book'
 PYTHON = '.'.join(platform.python_version_tuple()[:2])
 STEPS, BATCH = 500, 8
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 STORY = ['uniform', 'unigram', 'bigram', 'gzip', 'xz', 'bigram of tokens', 'one attention head', 'one block', 'classic GPT', 'modern GPT', 'modern GPT, Muon',
          'the book\'s model, 4,000 steps']
 
@@ -112,7 +112,7 @@ def trained(name, data, seeds):
     runs = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     rate, tried = (runs[0]['learning_rate'], runs[0]['tried']) if runs else best_rate(name, text, val)
     for seed in seeds:
-        model, losses, seconds = train(name, seed, text, STEPS)
+        model, losses, seconds = train(name, seed, text, STEPS, rate)
         measured = evaluate_loss(model, val)
         run = dict(seed=seed, bits_per_byte=measured.bits_per_byte, nats_per_token=measured.nats_per_token, parameters=model.num_params(),
                    seconds=round(seconds, 1), steps=STEPS, learning_rate=rate, tried=tried, losses=losses)
