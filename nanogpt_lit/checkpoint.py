@@ -124,7 +124,7 @@ if __name__ == '__main__':
     raise SystemExit('error: nanogpt_lit.checkpoint is no command: nanogpt-train --auto_resume uses one '
                      '(python -m nanogpt_lit lists all commands)')
 
-# %% ../nbs/43a_files.ipynb #5cef0b74
+# %% ../nbs/43a_checkpoint_files.ipynb #5cef0b74
 import hashlib
 import json
 import os
@@ -154,7 +154,7 @@ from .runs import sharded_checkpoints, step_of, sweep_sharded, whole_run
 from .tokenizer import Tokenizer
 from .trainer import Callback
 
-# %% ../nbs/43a_files.ipynb #57ac6eb5
+# %% ../nbs/43a_checkpoint_files.ipynb #57ac6eb5
 def plain(
     value: object, # what is to be saved
     where: str='', # its place, for the error message
@@ -178,12 +178,12 @@ def plain(
     if is_dataclass(value): return plain(asdict(value), where)
     raise TypeError(f'a checkpoint cannot hold {where or "a value"} of type {type(value).__name__}')
 
-# %% ../nbs/43a_files.ipynb #de8b900b
+# %% ../nbs/43a_checkpoint_files.ipynb #de8b900b
 def _shows_more(t):
     "Does a tensor show more numbers than its memory holds? `expand` makes such"
     return t.layout is torch.strided and t.device.type != 'meta' and t.nbytes > t.untyped_storage().nbytes()
 
-# %% ../nbs/43a_files.ipynb #cd48cb38
+# %% ../nbs/43a_checkpoint_files.ipynb #cd48cb38
 def _leaves(value, path=''):
     "`(path, leaf)` of a nested state in a fixed order; containers too, so that an empty one counts"
     if isinstance(value, dict):
@@ -194,7 +194,7 @@ def _leaves(value, path=''):
         for i, v in enumerate(value): yield from _leaves(v, f'{path}/{i}')
     else: yield path, value
 
-# %% ../nbs/43a_files.ipynb #c9cd36eb
+# %% ../nbs/43a_checkpoint_files.ipynb #c9cd36eb
 def checksum(
     state: dict, # nested dicts and lists of tensors, numbers, strings
 ) -> str:
@@ -207,7 +207,7 @@ def checksum(
         else: h.update(f'{path} {type(v).__name__} {v!r}\n'.encode())
     return h.hexdigest()
 
-# %% ../nbs/43a_files.ipynb #7a065ed7
+# %% ../nbs/43a_checkpoint_files.ipynb #7a065ed7
 FORMAT = 1                                              # raised when a reader must know the difference
 _SEEN = ('seed', 'sampling', 'batch_size', 'block_size')
 
@@ -219,7 +219,7 @@ def _versions():
     return dict(nanogpt_lit=__version__, torch=torch.__version__, numpy=np.__version__,
                 python=platform.python_version())
 
-# %% ../nbs/43a_files.ipynb #3448bb38
+# %% ../nbs/43a_checkpoint_files.ipynb #3448bb38
 def n_bytes(
     state: dict, # nested dicts and lists
 ) -> int:
@@ -236,7 +236,7 @@ def _torch_save(state, f):
     except RuntimeError as e:                            # torch's way to say that a write failed
         raise e.__context__ if isinstance(e.__context__, OSError) else OSError(f'torch.save: {e}') from None
 
-# %% ../nbs/43a_files.ipynb #09e1e7c6
+# %% ../nbs/43a_checkpoint_files.ipynb #09e1e7c6
 # bytes of a table: at most, and where more than a quarter of the file is too much (every instruction in it takes time)
 _TABLE, _SMALL_TABLE = 2**24, 2**21
 
@@ -254,7 +254,7 @@ def _table_of(f):
         if table.file_size > min(_TABLE, max(_SMALL_TABLE, size//4)): raise ValueError(f'its table takes {human_bytes(table.file_size)}')
         return BytesIO(z.read(table))
 
-# %% ../nbs/43a_files.ipynb #717f6970
+# %% ../nbs/43a_checkpoint_files.ipynb #717f6970
 class _StandIn:
     "Stands for anything that a pickle asks for by name; does nothing"
     def __init__(self, *args): pass
@@ -275,7 +275,7 @@ def _check_small(value):
         layer = [o for c in inside for o in (c.values() if isinstance(c, dict) else c)]
     raise ValueError('it has a key or an argument that is nested too deeply')
 
-# %% ../nbs/43a_files.ipynb #c904562f
+# %% ../nbs/43a_checkpoint_files.ipynb #c904562f
 class _Survey(pickle._Unpickler):
     "Runs through a pickle without importing or calling anything"
     def __init__(self, file, size, longest=None):
@@ -300,7 +300,7 @@ class _Survey(pickle._Unpickler):
             raise ValueError(f'a tensor in it claims {human(max(numbers))} numbers, more than the file has bytes')
         return _StandIn()
 
-# %% ../nbs/43a_files.ipynb #a7d9dae2
+# %% ../nbs/43a_checkpoint_files.ipynb #a7d9dae2
 def _careful(before, looks):
     "An instruction that looks at the stack before it does its work"
     def instruction(self):
@@ -337,7 +337,7 @@ def survey_pickle(
     f.seek(0)
     _Survey(f, size, longest).load()
 
-# %% ../nbs/43a_files.ipynb #9e596054
+# %% ../nbs/43a_checkpoint_files.ipynb #9e596054
 _MOST_VALUES, _MOST_CONTAINERS, _DEEPEST = 3_000_000, 200_000, 100
 
 def _oddity(t):
@@ -354,7 +354,7 @@ def _inside(value):
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     return [(k, v) for k, v in pairs if type(v) not in (str, float, bool, NoneType)]
 
-# %% ../nbs/43a_files.ipynb #63fb2459
+# %% ../nbs/43a_checkpoint_files.ipynb #63fb2459
 def tame(
     content: object, # what torch has read
     size: int,       # bytes of the file that it came from
@@ -382,7 +382,7 @@ def _place(node):
     while node[1]: keys, node = [str(node[2])[:60], *keys], node[1]
     return '/'.join([*keys[:3], '…', keys[-1]] if len(keys) > 4 else keys) or 'its content'
 
-# %% ../nbs/43a_files.ipynb #19e5ce63
+# %% ../nbs/43a_checkpoint_files.ipynb #19e5ce63
 _DAMAGE = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, OSError, AttributeError,
            TypeError, AssertionError, ArithmeticError, MemoryError, NotImplementedError, struct.error,
            zipfile.BadZipFile)
@@ -411,7 +411,7 @@ def load_checkpoint(
     "The verified content of a checkpoint, on the CPU. `UserError` if it is missing, torn, corrupt or not ours"
     return verified(peek(path), path)
 
-# %% ../nbs/43a_files.ipynb #8b015448
+# %% ../nbs/43a_checkpoint_files.ipynb #8b015448
 class Foreign(UserError):
     "A checkpoint, but one of another program"
 
@@ -435,7 +435,7 @@ def peek(
     if not isinstance(state, dict) or 'checksum' not in state: raise _not_ours(path, 'it has no checksum')
     return state
 
-# %% ../nbs/43a_files.ipynb #d65b99ed
+# %% ../nbs/43a_checkpoint_files.ipynb #d65b99ed
 def _is_figure(v): return v is None or type(v) in (int, float)
 def _is_setting(v):
     if isinstance(v, (list, tuple)): return all(_is_setting(o) for o in v)
@@ -453,7 +453,7 @@ _CONTENT = {'format?': COUNT, 'versions?': {...: TEXT}, 'model?': {...: TENSOR},
            'train_loader_state?': {...: ANY}, 'rng?': _RNG}
 _SETTINGS = {'lora_rank?': or_none(COUNT), 'lora_alpha?': _FIGURE, ...: _SETTING}
 
-# %% ../nbs/43a_files.ipynb #fc882827
+# %% ../nbs/43a_checkpoint_files.ipynb #fc882827
 def verified(
     state: dict,    # content of a checkpoint of ours
     path: str|Path, # where it was read
@@ -468,7 +468,7 @@ def verified(
         raise UserError(f'{path} is corrupt (its content does not match its checksum): use an earlier one')
     return state
 
-# %% ../nbs/43a_files.ipynb #45883da9
+# %% ../nbs/43a_checkpoint_files.ipynb #45883da9
 # with these the same weights still make sense
 _MAY_DIFFER = ('dropout', 'zero_init', 'init_std', 'attn_impl', 'block_size', 'rope_theta')
 
@@ -478,7 +478,7 @@ def effective(
     "The settings of `cfg` with every \"None = …\" worked out"
     return flat_values(cfg) | dict(n_kv_head=cfg.kv_heads, head_dim=cfg.head_size, d_ff=cfg.ff_size)
 
-# %% ../nbs/43a_files.ipynb #f2bf1dc8
+# %% ../nbs/43a_checkpoint_files.ipynb #f2bf1dc8
 def differing(
     mine: GPTConfig, # configuration of a model
     theirs: dict,    # flat settings saved with some weights
@@ -488,7 +488,7 @@ def differing(
     old = effective(build(GPTConfig, theirs))
     return {k: (old[k], v) for k, v in effective(mine).items() if old[k] != v}
 
-# %% ../nbs/43a_files.ipynb #0c470484
+# %% ../nbs/43a_checkpoint_files.ipynb #0c470484
 def check_fit(
     model: GPT,                   # a `GPT` to fill; its shapes are enough, so it may be on the `meta` device
     weights: dict,                # `{parameter name: tensor}`
@@ -505,7 +505,7 @@ def check_fit(
         raise UserError(f'{source} does not fit the model: '
                         f'{"; ".join(why)}. Use the settings that it was trained with')
 
-# %% ../nbs/43a_files.ipynb #0b6c76ec
+# %% ../nbs/43a_checkpoint_files.ipynb #0b6c76ec
 def _first_three(texts):
     more = [f'{len(texts) - 3} more'] if len(texts) > 3 else []
     return texts[:3] + more
@@ -515,13 +515,13 @@ def fit_weights(model: GPT, weights: dict, source: str='the checkpoint', config:
     check_fit(model, weights, source, config)
     model.load_state_dict({bare_name(k): v for k, v in weights.items()})
 
-# %% ../nbs/43a_files.ipynb #28301f03
+# %% ../nbs/43a_checkpoint_files.ipynb #28301f03
 def bare_name(name: str) -> str:
     "A parameter's name without what `torch.compile` and data-parallel wrappers put before it"
     while name.startswith(('_orig_mod.', 'module.')): name = name.partition('.')[2]
     return name
 
-# %% ../nbs/43a_files.ipynb #be00acc1
+# %% ../nbs/43a_checkpoint_files.ipynb #be00acc1
 def built(
     cfg: GPTConfig,               # settings
     weights: dict,                # `{parameter name: tensor}`, whole
@@ -548,7 +548,7 @@ def _at_least(cfg):
     block = 2*cfg.n_embd*(cfg.ff_size + (cfg.n_head + cfg.kv_heads)*cfg.head_size)
     return cfg.vocab_size*cfg.n_embd + cfg.n_layer*block + (cfg.block_size*cfg.n_embd if cfg.pos == 'learned' else 0)
 
-# %% ../nbs/43a_files.ipynb #c1a42ba9
+# %% ../nbs/43a_checkpoint_files.ipynb #c1a42ba9
 _TO_RESUME = {'optimizer': _CONTENT['optimizer?'], 'scaler': {...: ANY}, 'train_loader_state': {...: ANY}, 'step': COUNT,
              'tokens_seen': COUNT, 'val_loss': _FIGURE, 'best_val_loss': _FIGURE, 'best_step': COUNT, 'elapsed_s': _FIGURE,
              'versions': {'torch': TEXT}, 'rng': {k.rstrip('?'): v for k, v in _RNG.items()}}
@@ -567,7 +567,7 @@ def release(
     "Let go of the tensors of a checkpoint, which would else stay in memory for as long as anybody knows its settings"
     for k in ('model', 'optimizer', 'averages'): ckpt.pop(k, None)
 
-# %% ../nbs/43a_files.ipynb #ad400562
+# %% ../nbs/43a_checkpoint_files.ipynb #ad400562
 def check_averages(optimizer: torch.optim.Optimizer, saved: dict) -> None:
     "`UserError` if the saved averages of an optimizer aren't those of its parameters"
     params = [p for g in optimizer.param_groups for p in g['params']]
@@ -592,7 +592,7 @@ def _restore_optimizers(optimizers, states):
         with _or_damaged('optimizer'): o.load_state_dict(state)
         for g, w in zip(o.param_groups, wanted): g.update(w)
 
-# %% ../nbs/43a_files.ipynb #46cf1df9
+# %% ../nbs/43a_checkpoint_files.ipynb #46cf1df9
 def _begin_at_step(t, ckpt):
     "Go on at the step of another program's checkpoint, whose weights are in the model already"
     t.load_state_dict(ckpt | dict(tokens_seen=ckpt['step']*t.tokens_per_step))
@@ -609,7 +609,7 @@ def _take_averages(t, averages):
     _restore_optimizers(t.optimizers, [state | dict(state={i: averages[names[p]] for i, p in enumerate(params)})])
     return True
 
-# %% ../nbs/43a_files.ipynb #016cdf5e
+# %% ../nbs/43a_checkpoint_files.ipynb #016cdf5e
 def _changes(t, ckpt):
     "What makes a continuation inexact"
     saved = ckpt['train_loader_state']
@@ -619,7 +619,7 @@ def _changes(t, ckpt):
         notes.append(f'torch was {v} and is {torch.__version__} now')
     return notes
 
-# %% ../nbs/43a_files.ipynb #f513d984
+# %% ../nbs/43a_checkpoint_files.ipynb #f513d984
 ONLY_TO_RESUME = ('optimizer', 'scaler', 'rng', 'train_loader_state')
 
 def strip_checkpoint(
@@ -631,7 +631,7 @@ def strip_checkpoint(
     return save_checkpoint(out or path, {k: v for k, v in state.items()
                                          if k not in (*ONLY_TO_RESUME, 'checksum')})
 
-# %% ../nbs/43a_files.ipynb #ea5b8bcf
+# %% ../nbs/43a_checkpoint_files.ipynb #ea5b8bcf
 def _is_ahead(path, step):
     "Is the state in `path` from later than `step`, or unreadable?"
     try: return path.is_file() and peek(path, mmap=True)['step'] > step
@@ -651,7 +651,7 @@ def set_aside(
     point_to_newest(folder)
     return home
 
-# %% ../nbs/43a_files.ipynb #3232b20e
+# %% ../nbs/43a_checkpoint_files.ipynb #3232b20e
 def _readable(path):
     "Is this a checkpoint of ours?"
     try: return bool(peek(path, mmap=True))
@@ -664,7 +664,7 @@ def check_place(
     "`UserError` if files are in the way that no run has written"
     refuse_strangers(folder, harmless, _readable)
 
-# %% ../nbs/43a_files.ipynb #76bd8641
+# %% ../nbs/43a_checkpoint_files.ipynb #76bd8641
 def snapshot(
     state: dict, # nested dicts and lists with tensors, on any device
 ) -> dict:
@@ -686,7 +686,7 @@ def snapshot(
     if torch.cuda.is_initialized(): torch.cuda.synchronize()
     return out
 
-# %% ../nbs/43a_files.ipynb #6d44a048
+# %% ../nbs/43a_checkpoint_files.ipynb #6d44a048
 class Later:
     "A call in a thread of its own"
     def __init__(self, call: Callable, *args: object):
@@ -711,7 +711,7 @@ def writes_aside(
     asked = t.cfg.async_save
     return t.strategy.device.startswith('cuda') if asked is None else asked
 
-# %% ../nbs/43a_files.ipynb #37d3c29d
+# %% ../nbs/43a_checkpoint_files.ipynb #37d3c29d
 def write_run(
     model: GPT,           # imported
     tokenizer: Tokenizer|None, # that belongs to it, or None
@@ -733,7 +733,7 @@ def write_run(
     atomic_write(folder/'latest', path.name + '\n')
     return path
 
-# %% ../nbs/43a_files.ipynb #32395a65
+# %% ../nbs/43a_checkpoint_files.ipynb #32395a65
 class CheckpointCallback(Callback):
     "Saves the trainer at intervals and at the end; keeps the best weights and the last few checkpoints"
     order = 50                                          # after everybody else has seen the step
@@ -764,7 +764,7 @@ class CheckpointCallback(Callback):
             t.say(f'saving took {duration(self.save_s)} of {duration(t.elapsed_s)}: '
                   'a larger --checkpoint_interval would cost less')
 
-# %% ../nbs/43a_files.ipynb #f9b3163a
+# %% ../nbs/43a_checkpoint_files.ipynb #f9b3163a
 def _is_foreign(path):
     "Is this a checkpoint of another program? Such are never deleted"
     try: return not peek(path, mmap=True)
@@ -791,7 +791,7 @@ def _check_best(self: CheckpointCallback, t):
     if t.best_step == t.step: return self.on_eval(t)
     t.best_val_loss, t.best_step = None, 0
 
-# %% ../nbs/43a_files.ipynb #8c7d4ad0
+# %% ../nbs/43a_checkpoint_files.ipynb #8c7d4ad0
 @patch
 def writes(self: CheckpointCallback,
     t: Trainer, # who is to be saved
@@ -812,7 +812,7 @@ def save(self: CheckpointCallback,
     self._write(t)
     self.save_s += time.perf_counter() - start
 
-# %% ../nbs/43a_files.ipynb #7870acfd
+# %% ../nbs/43a_checkpoint_files.ipynb #7870acfd
 @patch
 def _write(self: CheckpointCallback, t):
     path = self.out_dir/t.cfg.checkpoint_name.format(step=t.step)
@@ -842,7 +842,7 @@ def settle(self: CheckpointCallback,
     later.result()
     self._written(t, path, step)
 
-# %% ../nbs/43a_files.ipynb #37281929
+# %% ../nbs/43a_checkpoint_files.ipynb #37281929
 @patch
 def _written_here(self: CheckpointCallback, t):
     "`{step: files and folders}` of the numbered checkpoints that this run has written, oldest first"
@@ -870,14 +870,14 @@ def _forget(self: CheckpointCallback, t):
             with suppress(UserError):                                  # a damaged one is no reason to stop
                 if 'optimizer' in peek(p, mmap=True): strip_checkpoint(p)
 
-# %% ../nbs/43a_files.ipynb #c51688a3
+# %% ../nbs/43a_checkpoint_files.ipynb #c51688a3
 @patch
 def on_eval(self: CheckpointCallback, t: Trainer) -> None:
     if t.strategy.is_main and 0 < t.step == t.best_step and self.out_dir.is_dir():
         weights = dict(model=t.raw_model.state_dict(), config=self.config, tokenizer_hash=self.tokenizer_hash)
         save_checkpoint(self.out_dir/'best.pt', weights | t.state_dict())
 
-# %% ../nbs/43a_files.ipynb #6ea773a1
+# %% ../nbs/43a_checkpoint_files.ipynb #6ea773a1
 @patch
 def _name_the_last(self: CheckpointCallback, t, file):
     if not t.cfg.final_name or not file: return
@@ -890,7 +890,7 @@ def _name_the_last(self: CheckpointCallback, t, file):
     # renaming a link to itself does nothing at all
     part.unlink(missing_ok=True)
 
-# %% ../nbs/43a_files.ipynb #67cda998
+# %% ../nbs/43a_checkpoint_files.ipynb #67cda998
 @patch
 def on_error(self: CheckpointCallback, t: Trainer) -> None:
     "Finish what a thread is writing; and if the folder was moved or removed, save what is in memory where it stood"

@@ -568,7 +568,8 @@ def _new_base(tuning):
 def _begun(tuning):
     "The base as a fine-tuning checkpoint left it"
     ckpt, path = tuning.earlier.ckpt, tuning.earlier.path
-    shape, tok = build(GPTConfig, ckpt['config']), load_tokenizer(path.parent/'tokenizer')
+    shape = build(GPTConfig, ckpt['config'])
+    tok = load_tokenizer(path.parent/'tokenizer')
     if ckpt['tokenizer_hash'] != tok.hash:
         raise UserError(f'{path.parent/"tokenizer"} is not the tokenizer that {path.name} was trained with: '
                         'restore the original folder')
@@ -641,7 +642,8 @@ def _real(loss):
 
 def _measure_before(tuning):
     "Losses and texts of the base"
-    file, strategy = tuning.folder/'before.json', tuning.strategy
+    strategy = tuning.strategy
+    file = tuning.folder/'before.json'
     if tuning.earlier and all(strategy.gather(file.exists())):
         told = read_json(file, BEFORE, 'remove it, and the answers are compared with those of the checkpoint')
         known = dict(zip(told.get('prompts', tuning.prompts), told['texts']))
@@ -720,7 +722,8 @@ def _finished(tuning, trainer):
 
 def _best(tuning, trainer):
     "`(model, its step)`: the best weights, adapters merged; the last ones where none were better than the base, or none were measured"
-    model, folder, adapted = trainer.raw_model, tuning.folder, adapters(trainer.raw_model)
+    model, folder = trainer.raw_model, tuning.folder
+    adapted = adapters(model)
     writes = trainer.step and adapted and tuning.strategy.is_main
     if writes: save_adapter(model, folder/'adapter')
     if (folder/'best.pt').exists() and trainer.best_step:

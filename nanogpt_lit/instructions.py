@@ -357,15 +357,14 @@ def with_replay(
         raise UserError('--replay needs --packing: rows of text and rows of a single example do not fit together')
     return ReplayPlan(chat, make_plan(data, chat.batch_size, chat.block_size, chat.seed), share)
 
-# %% ../nbs/90a_files.ipynb #81d382d9
+# %% ../nbs/90a_instruction_files.ipynb #81d382d9
 import hashlib, json, re
-from collections import Counter
 from .core import ANY, COUNT, DIGEST, Kind, TEXT, alone_in, atomic_write, leftovers
 from .core import misfit, new_folder, one_of, read_json, sha256_file
 from .corpus import hub_dataset
 from .reading import FORMATS, checked_record, detect, file_kind, plain_text, records_of
 
-# %% ../nbs/90a_files.ipynb #48862e48
+# %% ../nbs/90a_instruction_files.ipynb #48862e48
 def texts_of(
     record: object, # one record
     *names: str,    # of its fields
@@ -376,7 +375,7 @@ def texts_of(
     if empty := [k for k, text in zip(names, texts) if not text]: raise ValueError(f'no {empty[0]}')
     return texts
 
-# %% ../nbs/90a_files.ipynb #05facb86
+# %% ../nbs/90a_instruction_files.ipynb #05facb86
 @patch
 def report(self: Conversations) -> list[str]:
     "One line per reason, with numbers and the first places"
@@ -394,7 +393,7 @@ def _records(n): return '1 record' if n == 1 else f'{n:,} records'
 def _first_places(at):
     return ', '.join(at if len(at) <= 3 else [*at[:3], '…'])
 
-# %% ../nbs/90a_files.ipynb #50809207
+# %% ../nbs/90a_instruction_files.ipynb #50809207
 NAMED = {}                                             # name → a function that yields (place, record)
 _NOTES = ('meta.json', 'dataset_info.json', 'state.json') # what other programs write beside the records
 
@@ -411,7 +410,7 @@ def instruction_files(
     if not found: raise UserError(f'{source} holds no files of records: expected {", ".join(FORMATS)}')
     return found
 
-# %% ../nbs/90a_files.ipynb #81e3aa10
+# %% ../nbs/90a_instruction_files.ipynb #81e3aa10
 def read_instructions(
     sources: str|Path|list, # files, folders, or names: dolly, alpaca, pystdlib_instruct
     limit: int=0, # at most so many conversations; 0 = all
@@ -449,7 +448,7 @@ def _wrong_file(name, out, keys):
     return (f'{name} has no usable conversations: {why}. {seen}; expected instruction and response or output, '
             f'prompt and completion, question and answer, messages, or conversations{known}')
 
-# %% ../nbs/90a_files.ipynb #caf6557b
+# %% ../nbs/90a_instruction_files.ipynb #caf6557b
 def _hub(path):
     def rows():
         try: data = hub_dataset(path)
@@ -462,7 +461,7 @@ def _hub(path):
 _DOLLY = _hub('databricks/databricks-dolly-15k')
 NAMED |= dict(dolly=_DOLLY, dolly15k=_DOLLY, alpaca=_hub('tatsu-lab/alpaca'), pystdlib_instruct=pystdlib_instruct)
 
-# %% ../nbs/90a_files.ipynb #cd3a4949
+# %% ../nbs/90a_instruction_files.ipynb #cd3a4949
 def template_of(
     tokenizer: object, # perhaps with a chat template
 ) -> Template|None:
@@ -477,7 +476,7 @@ def template_of(
                         'the folder does not belong together')
     return found
 
-# %% ../nbs/90a_files.ipynb #8de94ec1
+# %% ../nbs/90a_instruction_files.ipynb #8de94ec1
 def bare_tokens(
     source: str|Path, # perhaps a folder with token shards, or one of them
 ) -> dict: # split → files; {} if it is something else
@@ -513,7 +512,7 @@ def token_examples(
     parts = [ids[i:j + 1] for i, j in zip(cuts, cuts[1:])]
     return Examples(np.concatenate(parts), np.ones(sum(map(len, parts)), bool), np.cumsum([*map(len, parts)]))
 
-# %% ../nbs/90a_files.ipynb #56f949ba
+# %% ../nbs/90a_instruction_files.ipynb #56f949ba
 def save_examples(
     folder: str|Path,      # to make, or prepared instructions to replace
     splits: dict,          # name → `Examples`
@@ -533,7 +532,7 @@ def save_examples(
         for name in before - {*_named(meta)}: (folder/name).unlink(missing_ok=True)
     return folder
 
-# %% ../nbs/90a_files.ipynb #59de8878
+# %% ../nbs/90a_instruction_files.ipynb #59de8878
 _FORMAT = 'instructions 2'
 _NAMES = re.compile(r'\w+_\d{6}(-[0-9a-f]{16})?\.(bin|mask|ends)')
 _FILE = dict(name=Kind(lambda v: isinstance(v, str) and _NAMES.fullmatch(v) is not None, 'the name of a shard'), sha256=DIGEST)
@@ -562,7 +561,7 @@ def _named(meta):
     "The names of all files in a manifest"
     return [o['name'] for shards in meta['splits'].values() for s in shards for o in s['files'].values()]
 
-# %% ../nbs/90a_files.ipynb #8347f0aa
+# %% ../nbs/90a_instruction_files.ipynb #8347f0aa
 _UNKNOWN = '0'*64                # a checksum that was never taken
 
 def _of_today(meta):
@@ -573,7 +572,7 @@ def _of_today(meta):
     splits = {name: [shard(o) for o in shards] for name, shards in meta['splits'].items()}
     return meta | dict(format=_FORMAT, splits=splits)
 
-# %% ../nbs/90a_files.ipynb #9ab03d78
+# %% ../nbs/90a_instruction_files.ipynb #9ab03d78
 def _unfinished(folder):
     "Files that `save_examples` wrote to `folder` before it was killed"
     tagged = [(p, m[1][1:]) for p in folder.iterdir() if (m := _NAMES.fullmatch(p.name)) and m[1] and p.is_file()]
@@ -598,7 +597,7 @@ def may_replace(
                         f'({", ".join(foreign[:3])}): name a folder that does not exist yet')
     return ours
 
-# %% ../nbs/90a_files.ipynb #7a8f8e70
+# %% ../nbs/90a_instruction_files.ipynb #7a8f8e70
 def _write_shards(folder, split, examples, dtype, shard_size):
     "Write the shards of a split; yields what the manifest says of each"
     ids, mask, ends = examples.ids, examples.mask, examples.ends
@@ -618,7 +617,7 @@ def _write_tagged(folder, stem, kind, data):
     atomic_write(folder/name, data)
     return dict(name=name, sha256=digest)
 
-# %% ../nbs/90a_files.ipynb #d7dd79ad
+# %% ../nbs/90a_instruction_files.ipynb #d7dd79ad
 def load_examples(
     folder: str|Path,              # from `save_examples`
     tokenizer: object=None,        # of the model, which must be the same
@@ -636,7 +635,7 @@ def load_examples(
     def opened(shards): return _join([_shard(folder, meta['dtype'], o, known) for o in shards])
     return {name: opened(shards) for name, shards in meta['splits'].items() if shards}
 
-# %% ../nbs/90a_files.ipynb #b5c48596
+# %% ../nbs/90a_instruction_files.ipynb #b5c48596
 def _shard(folder, dtype, info, known):
     "The arrays of a shard, verified"
     counts = dict(bin=info['tokens'], mask=info['tokens'], ends=info['examples'])
@@ -665,7 +664,7 @@ def _join(shards):
     parts = zip(*((e.ids, e.mask, e.ends + at) for e, at in zip(shards, shift)))
     return Examples(*map(np.concatenate, parts))
 
-# %% ../nbs/90a_files.ipynb #9f2e758d
+# %% ../nbs/90a_instruction_files.ipynb #9f2e758d
 #| eval: false
 if __name__ == '__main__':
     raise SystemExit('error: nanogpt_lit.instructions is no command: nanogpt-finetune reads them '

@@ -234,13 +234,13 @@ def _spread(n, chosen):
     "`range(n)`, or so many numbers of it at even distances"
     return range(n) if not 0 < chosen < n else [i*n//chosen for i in range(chosen)]
 
-# %% ../nbs/34a_files.ipynb #4633e8a5
+# %% ../nbs/34a_token_files.ipynb #4633e8a5
 import glob, os, threading, weakref
 from collections import deque
 from .shards import ID_TYPES, check_shards, load_manifest, own_tokenizer
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 
-# %% ../nbs/34a_files.ipynb #45fbad3b
+# %% ../nbs/34a_token_files.ipynb #45fbad3b
 # llm.c's magic numbers: version, type, vocabulary and id between documents
 _LLMC = {20240520: (1, '<u2', 50257, 50256),
          20240801: (7, '<u4', 128256, 128000)} # (GPT-2 and Llama 3)
@@ -269,7 +269,7 @@ def open_tokens(
                         'it was cut short, or it needs another --data_dtype')
     return _mapped(path, dtype)
 
-# %% ../nbs/34a_files.ipynb #c45e8618
+# %% ../nbs/34a_token_files.ipynb #c45e8618
 def _size_of(path):
     try: size = path.stat().st_size
     except OSError:
@@ -302,7 +302,7 @@ def _llmc(path, size):
                         'it was cut short or is still being written')
     return dtype, *vocabulary
 
-# %% ../nbs/34a_files.ipynb #7de633ce
+# %% ../nbs/34a_token_files.ipynb #7de633ce
 def _npy(path):
     try: ids = np.load(path, mmap_mode='r', allow_pickle=False)
     except Exception: ids = None      # a header is Python's own notation, and can be wrong in as many ways
@@ -316,7 +316,7 @@ def _npy(path):
                         'it is damaged, or still being written')
     return ids.view(np.ndarray)
 
-# %% ../nbs/34a_files.ipynb #f57701fe
+# %% ../nbs/34a_token_files.ipynb #f57701fe
 def _guess(path, size):
     "Two, four or eight bytes per id? By three looks into the file"
     if size % 4 or size < 32: return np.uint16
@@ -328,7 +328,7 @@ def _guess(path, size):
     if not low.any() or high.max() > 3 or high.any() and low.max() < 256: return np.uint16
     return np.int64 if size % 8 == 0 and not groups[:, 2:].any() else np.int32
 
-# %% ../nbs/34a_files.ipynb #de85bfe5
+# %% ../nbs/34a_token_files.ipynb #de85bfe5
 _MOST_MAPPED = 128            # files that are mapped for good, in all data sets together
 _MOST_ON_DEMAND = 64          # maps beyond those at a time
 _maps, _lock = deque(), threading.Lock()
@@ -365,7 +365,7 @@ class _Shard:
                 if oldest := _maps.popleft()(): oldest.ids = None
         return ids
 
-# %% ../nbs/34a_files.ipynb #0084684d
+# %% ../nbs/34a_token_files.ipynb #0084684d
 class TokenData(TokenRow):
     "One split of a token data set as a single row of ids, memory-mapped"
     _kind = 'TokenData'
@@ -390,7 +390,7 @@ class TokenData(TokenRow):
         if vocab_size and not (self.manifest and self.vocab_size <= vocab_size): self.check_ids(vocab_size)
         self.vocab_size = vocab_size or self.vocab_size
 
-# %% ../nbs/34a_files.ipynb #188c6a08
+# %% ../nbs/34a_token_files.ipynb #188c6a08
 @patch
 def _opened(self:TokenData, files, dtype):
     "Arrays if these are few, else files that are mapped on demand"
@@ -400,7 +400,7 @@ def _opened(self:TokenData, files, dtype):
     if few: return [open_one(path, dtype) for path in files]
     return [_Shard(path, open_one(path, dtype)) for path in files]
 
-# %% ../nbs/34a_files.ipynb #07394742
+# %% ../nbs/34a_token_files.ipynb #07394742
 class NoSplit(UserError):
     "A folder of tokens is all right but has no such split"
 
@@ -429,7 +429,7 @@ def _made_for(path):
     known = path.suffix == '.bin' and path.is_file() and _llmc(path, path.stat().st_size)
     return known[1:] if known else (None, None)
 
-# %% ../nbs/34a_files.ipynb #102f72fd
+# %% ../nbs/34a_token_files.ipynb #102f72fd
 @patch(as_prop=True)
 def n_bytes(self:TokenData) -> int|None:
     "Bytes of the text behind this split (UTF-8); None where nobody counted"
@@ -443,7 +443,7 @@ def tokenizer_hash(self:TokenData) -> str|None:
     "Hash of the tokenizer that made the ids; None where nobody noted it"
     return self.manifest['tokenizer']['hash'] if self.manifest else self._tokenizer_hash
 
-# %% ../nbs/34a_files.ipynb #0ce131e2
+# %% ../nbs/34a_token_files.ipynb #0ce131e2
 class _Held(TokenData):
     "Tokens that are there already"
     def __init__(self, shards, path, split, vocab_size, eot_id, documents, sources=None, n_bytes=None,
@@ -477,7 +477,7 @@ def from_arrays(cls:TokenData,
         raise UserError(f'{name}: got {got}, expected rows of integers (give np.array(ids))')
     return _Held(arrays, name, split, vocab_size, eot_id, documents, n_bytes=n_bytes, tokenizer_hash=tokenizer_hash)
 
-# %% ../nbs/34a_files.ipynb #113e26bd
+# %% ../nbs/34a_token_files.ipynb #113e26bd
 def tokenizer_beside(
     folder: Path|str, # where token files lie
 ) -> Tokenizer|CharTokenizer|None:
@@ -491,7 +491,7 @@ def tokenizer(self:TokenData) -> Tokenizer|CharTokenizer|None:
     if self.manifest: return own_tokenizer(self.path, self.manifest)
     return tokenizer_beside(self.path if self.path.is_dir() else self.path.parent)
 
-# %% ../nbs/34a_files.ipynb #c4e2b694
+# %% ../nbs/34a_token_files.ipynb #c4e2b694
 @patch
 def check_ids(self:TokenData,
     vocab_size: int,         # ids must be below it

@@ -28,7 +28,7 @@ from nanogpt_lit.trainer import Callback, Trainer
 BOOK = Path(__file__).parent.parent/'runs'/'book'
 PYTHON = '.'.join(platform.python_version_tuple()[:2])
 STEPS, BATCH = 500, 8
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 STORY = ['uniform', 'unigram', 'bigram', 'gzip', 'xz', 'bigram of tokens', 'one attention head', 'one block', 'classic GPT', 'modern GPT', 'modern GPT, Muon',
          'the book\'s model, 4,000 steps']
 
@@ -125,7 +125,6 @@ def trained(name, data, seeds):
 
 def measure(run):
     "The row of the running model, on everything held out"
-    import nanogpt_lit.interop
     model = GPT.from_pretrained(run)
     measured = evaluate_loss(model, TokenData('data/pystdlib', split='val'))
     steps = json.loads((Path(run)/'metrics.jsonl').read_text().splitlines()[-1])['step']
@@ -133,7 +132,7 @@ def measure(run):
     if short is None: raise SystemExit('train muon first: its seconds per step are wanted')
     seconds = round(short.seconds*steps/STEPS, 1)       # the same steps; its own clock ran on a machine that others were using
     put(LedgerRow('41_trainer', STORY[-1], measured.bits_per_byte, model.num_params(), seconds,
-                  f'nanogpt-train quickstart --minutes 0 --max_steps {steps} --num_threads 1 --dtype float32 --out_dir runs/book', PYTHON, log='metrics.jsonl'))
+                  'the command in runs/book/README.md', PYTHON, log='metrics.jsonl'))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,6 +1,6 @@
 """Plain tuning, replay and adapters, each at several learning rates and seeds: what is learned, and what is forgotten.
 
-    python scripts/tuning_sweep.py                      # → runs/logs/tuning/sweep.jsonl, about ten minutes of one core
+    python scripts/tuning_sweep.py                      # → runs/logs/tuning/sweep.jsonl, about six minutes of one core; an interrupted one goes on
     python scripts/tuning_sweep.py --adapter runs/book_chat  # only the adapter that the chat's page talks to, from the best row of the log
 
 The base is runs/book, the examples are the short ones of `pystdlib_instruct`, the loop is `tuned_copy` of page 92, which plots the log and runs
@@ -23,8 +23,8 @@ from nanogpt_lit.interop import load_run
 from nanogpt_lit.loader import TokenData
 from nanogpt_lit.lora import add_lora, grow_vocab, save_adapter
 
-STEPS, ROWS, SHARE, RANK, SEEDS = 80, 8, .25, 8, (1, 2, 3)
-RATES = dict(plain=(3e-4, 1e-3, 2e-3, 4e-3), replay=(3e-4, 1e-3, 2e-3, 4e-3), adapters=(3e-3, 1e-2, 2e-2, 4e-2))
+STEPS, ROWS, SHARE, RANK, SEEDS = 60, 8, .25, 8, (1, 2, 3)
+RATES = dict(plain=(1e-3, 2e-3, 4e-3), replay=(1e-3, 2e-3, 4e-3), adapters=(3e-3, 1e-2, 2e-2))
 
 class Bench:
     "The base, the rows and the measures, as page 92 sets them up"
@@ -65,30 +65,37 @@ def is_body(head, body):
     try: return len(ast.parse(as_function(head, body.strip())).body) == 1
     except (SyntaxError, ValueError): return False
 
-def sweep(bench, out):
+def rows_of(log): return [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()] if log.exists() else []
+
+def sweep(bench, out, seeds):
+    "Every method, rate and seed that the log doesn't have yet"
     settings = dict(steps=STEPS, rows=ROWS, replay=SHARE, rank=RANK, examples=len(bench.train), held_out=len(bench.held_out.data))
-    with open(out, 'w', encoding='utf-8') as f:
-        def note(row):
-            print(json.dumps(row), file=f, flush=True)
-            print(row, flush=True)
-        note(dict(settings=settings, before=bench.losses(bench.base)))
-        for seed in SEEDS:
-            for method, rates in RATES.items():
-                for rate in rates:
-                    begin = time.process_time()
-                    model = bench.tuned(method, rate, seed)
-                    row = dict(method=method, rate=rate, seed=seed) | bench.losses(model) | bench.shares(model)
-                    note({k: round(float(v), 4) if isinstance(v, float) else v for k, v in row.items()} | dict(cpu_s=round(time.process_time() - begin, 1)))
+    first = dict(settings=settings, before=bench.losses(bench.base))
+    earlier = rows_of(out)
+    if earlier[:1] != [first]: earlier = [first]                     # another base, or other settings: begin again
+    done = {(row['method'], row['rate'], row['seed']) for row in earlier[1:]}
+    out.write_text(''.join(json.dumps(row) + '\n' for row in earlier), encoding='utf-8')
+    for seed in seeds:
+        for method, rates in RATES.items():
+            for rate in rates:
+                if (method, rate, seed) in done: continue
+                begin = time.process_time()
+                model = bench.tuned(method, rate, seed)
+                row = dict(method=method, rate=rate, seed=seed) | bench.losses(model) | bench.shares(model)
+                row = {k: round(float(v), 4) if isinstance(v, float) else v for k, v in row.items()} | dict(cpu_s=round(time.process_time() - begin, 1))
+                with open(out, 'a', encoding='utf-8') as f: print(json.dumps(row), file=f)
+                print(row, flush=True)
 
 def best_rate(log, method):
     "The rate with the lowest mean loss on answers"
-    rows = [row for row in map(json.loads, log.read_text(encoding='utf-8').splitlines()) if row.get('method') == method]
+    rows = [row for row in rows_of(log) if row.get('method') == method]
     return min({row['rate'] for row in rows}, key=lambda rate: np.mean([row['answers'] for row in rows if row['rate'] == rate]))
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--base', default='runs/book', help='run folder of the base')
     parser.add_argument('--out', default='runs/logs/tuning/sweep.jsonl', help='the log')
+    parser.add_argument('--seeds', type=int, nargs='+', default=SEEDS, help='of the order of the rows, and of the adapters')
     parser.add_argument('--adapter', help='in place of the sweep: save the adapters of the best rate, and their tokenizer, in this folder')
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -99,7 +106,7 @@ def main():
     with tempfile.TemporaryDirectory() as desk:
         os.chdir(desk)
         bench = Bench(base)
-        if adapter is None: sweep(bench, out)
+        if adapter is None: sweep(bench, out, args.seeds)
         else:
             save_adapter(bench.tuned('adapters', best_rate(out, 'adapters'), SEEDS[0]), adapter)
             bench.tok.save(adapter/'tokenizer')

@@ -3,8 +3,11 @@
 A command of ours as a process of its own spends two seconds on `import torch`, and the suite starts hundreds of them. So each pytest process
 keeps one Python that has imported what the commands need and has run nothing, the nursery. `Popen` here is `subprocess.Popen` except for how
 the process comes into the world: the nursery forks it. It is a child of the tests as any other, with the arguments, folder, surroundings,
-files, group and signals that were asked for; it ends as Python ends, up to the point where modules are taken apart, which would copy all that it shares with the nursery and takes
-half a second (tests/test_nursery.py compares it with an ordinary one).
+files, group and signals that were asked for. It ends as Python ends, up to the point where modules are taken apart: that would copy all the
+memory that it shares with the nursery, and takes a quarter of a second. tests/test_nursery.py compares it with an ordinary one.
+
+What remains different: all children of one nursery hash strings alike (PYTHONHASHSEED, if given, starts afresh), `ps` shows the nursery's command
+line and surroundings for them, and they hold the memory of all its imports from their first moment.
 
 Whatever the nursery can't give starts in the ordinary way: other programs, options of the interpreter, a `preexec_fn`, variables that
 matter while Python or its libraries start, any system but Linux; so does everything with `fresh=True`, which a test asks for where the
@@ -17,11 +20,13 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 START = dict(os.environ)        # what the nursery starts with
 SUBREAPER = 36                  # of prctl(2): who becomes the parent of a process whose own has ended
-AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'MALLOC_', 'GLIBC_', 'OMP_', 'KMP_', 'GOMP_', 'MKL_', 'OPENBLAS_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_', 'PYTORCH_', 'HF_', 'TRANSFORMERS_')
-SEEN_TO = {'PYTHONPATH', 'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}  # read in the child
-QUIET = ('PYTHONWARNINGS', 'ignore')            # too
-LAUNCHERS = {'torchrun', 'torch.distributed.run', 'nanogpt-launch', 'nanogpt-bench', 'nbdev_test'} # they start processes that import as much as they do: each has a nursery of its own
+# beginnings of the names that Python, torch and their libraries read while they start; those of them that are read again in the child
+AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'MALLOC_', 'GLIBC_', 'OMP_', 'KMP_', 'GOMP_', 'MKL_', 'OPENBLAS_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_', 'PYTORCH_')
+SEEN_TO = {'PYTHONPATH', 'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}
+QUIET = ('PYTHONWARNINGS', 'ignore')            # this one, too
 SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower() in ('utf-8', 'utf8') else {}    # the same, said or not
+# what starts processes that import as much as it does itself: each has a nursery of its own
+LAUNCHERS = {'torchrun', 'torch.distributed.run', 'nanogpt-launch', 'nanogpt-bench', 'nbdev_test'}
 
 # --- in the tests ----------------------------------------------------------------------------------------------------
 
@@ -88,7 +93,7 @@ def replaces(folder):
 
 def what_to_run(argv):
     "`(how, what, arguments, unbuffered?)` of a command line that the nursery can run; None for others"
-    program, *words = [os.fspath(o) for o in argv]
+    program, *words = [os.fsdecode(o) for o in argv]
     if is_ours(program): return 'file', program, words, False
     unbuffered = words[:1] == ['-u']
     if unbuffered: words = words[1:]
@@ -120,10 +125,10 @@ class Popen(subprocess.Popen):
     def _request(self, asked):
         usual = dict(executable=None, preexec_fn=None, close_fds=True, pass_fds=(), shell=False, restore_signals=True, gid=None, gids=None, uid=None, umask=-1)
         if any(asked[k] != v for k, v in usual.items()) or isinstance(asked['args'], (str, bytes)): return None
-        env, cwd = os.environ if asked['env'] is None else asked['env'], os.fspath(asked['cwd'] or os.getcwd())
+        env, cwd = os.environ if asked['env'] is None else asked['env'], os.fsdecode(asked['cwd'] or os.getcwd())
         run = what_to_run(asked['args'])
         if run is None or not os.path.isdir(cwd) or not begins_alike(env): return None
-        return dict(run=run, cwd=cwd, env={k: os.fspath(v) for k, v in env.items()}, session=asked['start_new_session'], group=asked['process_group'])
+        return dict(run=run, cwd=cwd, env={os.fsdecode(k): os.fsdecode(v) for k, v in env.items()}, session=asked['start_new_session'], group=asked['process_group'])
 
 def run_argv(argv, input=None, capture_output=False, timeout=None, check=False, **kw):
     "`subprocess.run` with the `Popen` above"

@@ -1,5 +1,5 @@
 "Models that leave for other programs and come from them, each program in a process of its own."
-import json, os, pickle
+import ast, json, os, pickle, sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -142,7 +142,6 @@ NANOGPTS = [('NANOGPT_LIT_NANOGPT', 'model.py'), ('NANOGPT_LIT_BUILD_NANOGPT', '
 
 def their_classes(file):
     "The classes of a script, which would train if it were imported"
-    import ast
     tree = ast.parse(file.read_text(encoding='utf-8'))
     wanted = [o for o in tree.body if isinstance(o, (ast.ClassDef, ast.Import, ast.ImportFrom)) and getattr(o, 'module', '') != 'hellaswag']
     names = {'__name__': '__main__'}

@@ -69,7 +69,6 @@ def test_the_running_model_is_as_good_as_written():
     if row is None or not (BOOK/'config.toml').exists(): pytest.skip('the running model is not here')
     recorded(row.what)
     import torch
-    import nanogpt_lit.interop
     from nanogpt_lit.model import GPT
     from nanogpt_lit.tokenizer import load_tokenizer
     model, tok = GPT.from_pretrained(BOOK), load_tokenizer(BOOK/'tokenizer')
@@ -105,3 +104,20 @@ def test_the_picture_grows():
     assert len(few.patches) == sum(row.page == '10_guess' for row in ROWS) < len(all_rows.patches) == len(ROWS)
     assert len({bar.get_facecolor() for bar in few.patches}) == 2              # learned here, and not learned at all
     with pytest.raises(UserError, match='expected something like 10_guess'): plot_ledger(ROWS, here='guess')
+
+def test_the_script_trains_and_writes_its_row(tmp_path, monkeypatch):
+    "A few steps of the smallest model on a made-up text; what was there of another row stays"
+    import ledger
+    from nanogpt_lit.loader import TokenData
+    ids = np.random.default_rng(0).integers(0, 2048, 3000)
+    data = TokenData.from_arrays([ids], 'made up', 'train', 2048, None, n_bytes=6000)
+    model, losses, seconds = ledger.train('head', 1, data, 10, 1e-3)
+    assert list(losses) == [10] and 6 < losses[10] < 9 and seconds > 0
+    assert model.num_params() < ledger.make_model('block').num_params()       # no MLP
+    monkeypatch.setattr(ledger, 'BOOK', tmp_path)
+    row = next(row for row in ROWS if row.what == 'gzip')
+    ledger.put(row)
+    ledger.put(next(row for row in ROWS if row.what == 'uniform'))
+    assert [o.what for o in read_ledger(tmp_path/'ledger.jsonl')] == ['uniform', 'gzip']    # in the order of the story
+    ledger.put(type(row)(**vars(row) | dict(bits_per_byte=1.5)))
+    assert [o.bits_per_byte for o in read_ledger(tmp_path/'ledger.jsonl')] == [8, 1.5]      # replaced, not doubled

@@ -5,7 +5,7 @@ import nanogpt_lit
 from execnb.nbio import read_nb
 from nbdev.config import get_config
 from book_stats import code_cells, notebooks, stats
-from build_docs import HEAD, head, sections
+from build_docs import HEAD, head, page_name, sections
 from build_readme import readme
 
 CFG = get_config()
@@ -114,6 +114,11 @@ def test_no_cell_mixes_imports_with_code(nb):
 def test_sidebar_names_every_page():
     placed = [p for _, pages in sections(CFG) for p in pages]
     assert len(placed) == len({*placed}) and {*placed} == {*NOTEBOOKS} - {CFG.nbs_path/'index.ipynb'}
+
+def test_pages_have_names_of_their_own():
+    "Without their numbers, which their addresses on the site don't have"
+    taken = [page_name(p, CFG.nbs_path) for p in NOTEBOOKS]
+    assert len(taken) == len({*taken}), [o for o in taken if taken.count(o) > 1]
 
 def rows_of_the_map():
     "The home page's tables: heading of a part → {page: (its name in the row, whether a ◇ stands behind it)}"
