@@ -1,9 +1,7 @@
-"""Sweeps for the recipe page (nbs/81_pretrain): rate, batch, horizon and size, several seeds each, on the book's own corpus.
+"""Sweeps for the recipe page (nbs/81_pretrain): learning rate and batch, three seeds each, on the book's own corpus.
 
     nanogpt-prepare pystdlib                    # once: data/pystdlib, 3.5 million tokens, a vocabulary of 2,048
     python scripts/sweep.py rates               # learning rate × batch at equal tokens
-    python scripts/sweep.py sizes               # width × tokens at equal arithmetic; further seeds at the rate that the first liked best
-    python scripts/sweep.py horizon             # length of the run, each with a schedule of its own
 
 Each run is one line of runs/logs/recipe/NAME.jsonl: what was set, what came out. A run that is in the log already is not made again,
 so a sweep may be stopped and started. One thread; the loss is taken over the same held-out windows for all of them, in float32.
@@ -29,18 +27,9 @@ def settings(**changes):
     "All settings of one run"
     return BASE | changes
 
-def tokens_for(width, flops):
-    "As many tokens as this much arithmetic pays for, in whole steps"
-    per_step = BASE['batch']*MODEL['block_size']
-    return int(flops/flops_per_token(GPTConfig(**MODEL, n_embd=width)))//per_step*per_step
-
 def sweeps():
     "What each sweep consists of, in the order in which it is run: all settings with the first seed, then with the next"
-    budget = BASE['tokens']//4*flops_per_token(GPTConfig(**MODEL, n_embd=64))
-    return {
-        'rates': [settings(batch=b, rate=r) for b, rates in RATES.items() for r in rates],
-        'sizes': [settings(width=w, rate=r/w, tokens=tokens_for(w, budget)) for w in (16, 32, 64, 128) for r in (.064, .128, .256)],
-        'horizon': [settings(tokens=BASE['tokens']*k//4) for k in (1, 2, 8)]}         # k = 4 is in `rates`
+    return {'rates': [settings(batch=b, rate=r) for b, rates in RATES.items() for r in rates]}
 
 class Losses(Callback):
     "The training loss of each step, of a batch that the model hasn't seen before"
@@ -73,12 +62,6 @@ def train(setting, seed, data, val, max_batches):
                 parameters=sum(p.numel() for p in net.parameters()), flops=setting['tokens']*flops_per_token(net.cfg),
                 curve=losses.means())
 
-def best_rates(rows):
-    "Of each width, the setting whose rate was best with the first seed"
-    first = [row for row in rows if row['seed'] == SEEDS[0]]
-    best = [min((row for row in first if row['width'] == width), key=lambda row: row['loss']) for width in sorted({row['width'] for row in first})]
-    return [{key: row[key] for key in BASE} for row in best]
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('name', choices=sweeps())
@@ -93,12 +76,10 @@ def main():
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {(*(row[k] for k in BASE), row['seed']) for row in rows}
     for seed in SEEDS:
-        wanted = best_rates(rows) if args.name == 'sizes' and seed != SEEDS[0] else sweeps()[args.name]
-        for setting in wanted:
+        for setting in sweeps()[args.name]:
             if (*(setting[k] for k in BASE), seed) in done: continue
             if time.process_time() > 60*args.minutes: return
             row = train(setting, seed, data, val, args.max_batches)
-            rows.append(row)
             with open(log, 'a') as f: f.write(json.dumps(row) + '\n')
             print(row, flush=True)
 
