@@ -5,9 +5,9 @@
 
 The base is runs/book, the examples are the short ones of `pystdlib_instruct`, the loop is `tuned_copy` of page 92, which plots the log and runs
 one of its points again. The first line of the log holds the settings and the losses before; every other line is a tuning: method, rate,
-seed, the loss on held-out answers, the loss on held-out pretraining text, the share of answers that are function bodies, and the share that end.
+seed, the loss on held-out answers, the loss on held-out pretraining text, and the share of answers that end by themselves.
 """
-import argparse, ast, json, os, tempfile, time
+import argparse, json, os, tempfile, time
 from copy import deepcopy
 from pathlib import Path
 import numpy as np
@@ -17,7 +17,7 @@ from nanogpt_lit.data import prepare
 from nanogpt_lit.evaluate import evaluate_loss
 from nanogpt_lit.finetune import response_loss, tuned_copy
 from nanogpt_lit.generate import generate
-from nanogpt_lit.instructions import ChatPlan, Conversations, as_function, encode_examples, encode_turns, pystdlib_instruct
+from nanogpt_lit.instructions import ChatPlan, Conversations, encode_examples, encode_turns, pystdlib_instruct
 from nanogpt_lit.instructions import split_examples, template_of, to_turns, with_replay, with_template
 from nanogpt_lit.interop import load_run
 from nanogpt_lit.loader import TokenData
@@ -55,15 +55,11 @@ class Bench:
     def losses(self, model):
         return dict(answers=response_loss(model, self.held_out), old_text=evaluate_loss(model, self.old_val, 16, max_batches=16).nats_per_token)
 
-    def shares(self, model):
+    def stops(self, model):
+        "The share of answers that end by themselves within 60 tokens"
         prompts = [encode_turns([dict(role='user', content=q)], self.tok, self.template, reply=True)[0] for q in self.questions]
-        said = [ids[len(p):] for ids, p in zip(generate(model, prompts, 60, 0., stop=[self.end], tokenizer=self.tok), prompts)]
-        texts = [self.tok.decode([i for i in ids if i != self.end]) for ids in said]
-        return dict(bodies=np.mean([is_body(q, t) for q, t in zip(self.questions, texts)]), stops=np.mean([ids[-1] == self.end for ids in said]))
-
-def is_body(head, body):
-    try: return len(ast.parse(as_function(head, body.strip())).body) == 1
-    except (SyntaxError, ValueError): return False
+        said = generate(model, prompts, 60, 0., stop=[self.end], tokenizer=self.tok)
+        return float(np.mean([ids[-1] == self.end for ids in said]))
 
 def rows_of(log): return [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()] if log.exists() else []
 
@@ -81,7 +77,7 @@ def sweep(bench, out, seeds):
                 if (method, rate, seed) in done: continue
                 begin = time.process_time()
                 model = bench.tuned(method, rate, seed)
-                row = dict(method=method, rate=rate, seed=seed) | bench.losses(model) | bench.shares(model)
+                row = dict(method=method, rate=rate, seed=seed) | bench.losses(model) | dict(stops=bench.stops(model))
                 row = {k: round(float(v), 4) if isinstance(v, float) else v for k, v in row.items()} | dict(cpu_s=round(time.process_time() - begin, 1))
                 with open(out, 'a', encoding='utf-8') as f: print(json.dumps(row), file=f)
                 print(row, flush=True)
