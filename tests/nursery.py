@@ -23,6 +23,7 @@ SUBREAPER = 36                  # of prctl(2): who becomes the parent of a proce
 # beginnings of the names that Python, torch and their libraries read while they start; those of them that are read again in the child
 AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'MALLOC_', 'GLIBC_', 'OMP_', 'KMP_', 'GOMP_', 'MKL_', 'OPENBLAS_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_', 'PYTORCH_')
 SEEN_TO = {'PYTHONPATH', 'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}
+NEVER = sys.platform != 'linux' or bool(os.environ.get('NANOGPT_LIT_FRESH'))     # to compare, or where a test fails for reasons unknown
 QUIET = ('PYTHONWARNINGS', 'ignore')            # this one, too
 SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower() in ('utf-8', 'utf8') else {}    # the same, said or not
 # what starts processes that import as much as it does itself: each has a nursery of its own
@@ -106,12 +107,12 @@ ASKED = inspect.signature(subprocess.Popen._execute_child)
 class Popen(subprocess.Popen):
     "`subprocess.Popen`; what is our own Python comes from the nursery, unless `fresh`"
     def __init__(self, *args, fresh=False, **kw):
-        self.fresh = fresh
+        self.fresh = fresh or NEVER
         super().__init__(*args, **kw)
 
     def _execute_child(self, *args):
         asked = ASKED.bind(self, *args).arguments
-        request = None if self.fresh or sys.platform != 'linux' else self._request(asked)
+        request = None if self.fresh else self._request(asked)
         self.fresh = request is None
         if self.fresh: return super()._execute_child(*args)
         ends = ['p2cread', 'p2cwrite', 'c2pread', 'c2pwrite', 'errread', 'errwrite']

@@ -565,7 +565,7 @@ corpus = open_corpus(sys.argv[1])
 print(sum(len(p.text) for p in corpus.texts()), dict(corpus.skipped))
 '''
     for name, hint in (('bomb.txt.gz', '130000000'), ('zeros.jsonl.gz', 'line of more')):
-        r = run_argv([sys.executable, '-c', code, name], capture_output=True, text=True, timeout=100)
+        r = run_argv([sys.executable, '-c', code, name], capture_output=True, text=True, timeout=100, fresh=True)
         assert r.returncode == 0 and hint in r.stdout, (r.stdout, r.stderr[-500:])
 
 @pytest.mark.parametrize('env', [dict(RANK='x', WORLD_SIZE='2'), dict(RANK='0', WORLD_SIZE=''), dict(RANK='', WORLD_SIZE='2'), dict(RANK='5', WORLD_SIZE='2'), dict(RANK='-1', WORLD_SIZE='2'),

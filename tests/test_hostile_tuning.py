@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import harness
-from harness import BIN, SLOW, Popen, quickstart_words, run_argv, small_home, spoken
+from harness import BIN, SLOW, Popen, quickstart_words, run_argv, small_home, spoken, steps, wait_for
 
 ENV = {**harness.ENV, 'PYTHONUNBUFFERED': '1', 'MPLBACKEND': 'agg'}
 USUAL = '--pretrained_checkpoint base --device cpu --num_threads 1 --batch_size 4 --max_new_tokens 4 --generate_interval 0 --eval_iters 1'.split()
@@ -138,6 +138,7 @@ def test_two_tunings_in_one_folder(home, tmp_path, more):
         said = second.communicate(timeout=120)[0]
         one_sentence(second.returncode, said, f'process {first.pid}', 'is tuning')
         assert first.poll() is None and not [*(tmp_path/'out').glob('previous-*')]
+        wait_for(lambda: max(steps(tmp_path/'out'), default=0))          # before that, nobody has anything to save
         first.send_signal(signal.SIGTERM)
         assert first.wait(60) == 143
     finally: first.kill(); first.wait()
