@@ -132,7 +132,7 @@ def measure(run):
     if short is None: raise SystemExit('train muon first: its seconds per step are wanted')
     seconds = round(short.seconds*steps/STEPS, 1)       # the same steps; its own clock ran on a machine that others were using
     put(LedgerRow('41_trainer', STORY[-1], measured.bits_per_byte, model.num_params(), seconds,
-                  f'nanogpt-train quickstart --minutes 0 --max_steps {steps} --num_threads 1 --dtype float32 --out_dir runs/book', PYTHON, log='metrics.jsonl'))
+                  'the command in runs/book/README.md', PYTHON, log='metrics.jsonl'))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
