@@ -711,7 +711,11 @@ def _dispatch(cmd, argv):
 def _function(where):
     "The function that 'module:name' means"
     module, name = where.split(':')
-    with _interrupts_wait(): return getattr(import_module(module), name)
+    try:
+        with _interrupts_wait(): return getattr(import_module(module), name)
+    except ModuleNotFoundError as e:
+        if e.name != module: raise
+        raise UserError(f'{module} is not in the installed package: clone the repository and install that with pip install -e .') from None
 
 @contextmanager
 def _interrupts_wait():

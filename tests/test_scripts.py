@@ -7,10 +7,11 @@ from harness import run_argv
 from nanogpt_lit.data import prepare
 
 SCRIPTS = Path(__file__).parent.parent/'scripts'
+BENCH = Path(__file__).parent.parent/'bench'
 
 def test_tokenizer_benchmark_compares_the_merges():
     pytest.importorskip('tokenizers', reason='the extra hf is not installed')
-    r = run_argv([sys.executable, str(SCRIPTS/'bench_tokenizer.py'), '--mb', '1', '--vocab', '1k', '--rounds', '1', '--no-encode',
+    r = run_argv([sys.executable, str(BENCH/'tokenizer.py'), '--mb', '1', '--vocab', '1k', '--rounds', '1', '--no-encode',
                         '--engines', 'hf', 'ours'], capture_output=True, text=True, timeout=300)
     assert r.returncode == 0, r.stderr[-3000:]
     agreement = [line for line in r.stdout.splitlines() if 'merges are the same' in line]
@@ -19,15 +20,15 @@ def test_tokenizer_benchmark_compares_the_merges():
 def test_loader_benchmark_takes_only_the_function(tmp_path):
     (tmp_path/'train.py').write_text("raise SystemExit('never run')\ndef get_batch(split):\n    data = np.memmap(os.path.join(data_dir, 'train.bin'), np.uint16, 'r')\n"
                                      "    return torch.from_numpy(data[:block_size].astype(np.int64))\n")
-    r = run_argv([sys.executable, str(SCRIPTS/'bench_loader.py'), '--peer', str(tmp_path), '--rounds', '1', '--mb', '1'], capture_output=True, text=True, timeout=120)
+    r = run_argv([sys.executable, str(BENCH/'loader.py'), '--peer', str(tmp_path), '--rounds', '1', '--mb', '1'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and r.stdout.count('four shards') == 3, r.stderr[-2000:]
 
 def test_step_benchmark_explains_itself():
-    r = run_argv([sys.executable, str(SCRIPTS/'bench_step.py'), '--help'], capture_output=True, text=True, timeout=120)
+    r = run_argv([sys.executable, str(BENCH/'step.py'), '--help'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and '--peer' in r.stdout, r.stderr[-2000:]
 
 def test_loop_benchmark_does_the_same_updates():
-    r = run_argv([sys.executable, str(SCRIPTS/'bench_loop.py'), '--steps', '20', '--chunk', '5', '--layers', '1', '--width', '32'], capture_output=True, text=True, timeout=120)
+    r = run_argv([sys.executable, str(BENCH/'loop.py'), '--steps', '20', '--chunk', '5', '--layers', '1', '--width', '32'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and 'the same weights at the end: True' in r.stdout, r.stderr[-2000:]
 
 def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """Time of one training step beside nanoGPT's and Hugging Face's.
 
-    python scripts/bench_step.py --peer PATH_TO_A_NANOGPT_CHECKOUT [--rounds 15] [--threads 1]
-    python scripts/bench_step.py --preset gpt2 --batch 4 --block 64 --peer PATH_TO_A_NANOGPT_CHECKOUT --hf
+    python bench/step.py --peer PATH_TO_A_NANOGPT_CHECKOUT [--rounds 15] [--threads 1]
+    python bench/step.py --preset gpt2 --batch 4 --block 64 --peer PATH_TO_A_NANOGPT_CHECKOUT --hf
 
 The first form is nanoGPT's small CPU model: 4 layers, 4 heads, width 128, context 64, batch 12, 65 characters, AdamW, clipping at 1. Both run
 in this process, in turn. An iteration is what each code base does for one: fetch a batch at random, forward, backward, clip, update.

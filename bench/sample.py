@@ -1,7 +1,7 @@
 """Tokens per second while writing text, beside nanoGPT's and Hugging Face's generation, all in this process, in turn.
 
-    python scripts/bench_sample.py --peer PATH_TO_A_NANOGPT_CHECKOUT                        # characters, batches of 1 and 10
-    python scripts/bench_sample.py --peer PATH --model gpt2 --batch 10 --tokens 60 --threads 2 --dtypes float32 bfloat16
+    python bench/sample.py --peer PATH_TO_A_NANOGPT_CHECKOUT                        # characters, batches of 1 and 10
+    python bench/sample.py --peer PATH --model gpt2 --batch 10 --tokens 60 --threads 2 --dtypes float32 bfloat16
 
 All models have one shape and random weights, and all draw with temperature 0.8 from the 200 likeliest tokens, from a prompt of one token.
 `chars` is nanoGPT's CPU recipe: 4 layers, 4 heads, width 128, 65 characters, context 64. A text of 500 tokens outgrows it, and then the

@@ -1,6 +1,6 @@
 """Time of one batch beside nanoGPT's `get_batch`, taken from its own `train.py`, both in this process, in turn.
 
-    python scripts/bench_loader.py --peer PATH_TO_A_NANOGPT_CHECKOUT [--rounds 30] [--mb 20]
+    python bench/loader.py --peer PATH_TO_A_NANOGPT_CHECKOUT [--rounds 30] [--mb 20]
 
 Random windows from one uint16 file, on the CPU; ours also in shuffled epochs, from four shards, with documents kept apart, and mixed from two
 sources. Prints the best time of each and ratios; promises nothing. Only the function is taken from the peer's file: nothing else in it is executed.

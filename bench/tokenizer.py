@@ -1,9 +1,9 @@
 """Trains the same vocabulary with Hugging Face `tokenizers`, with rustbpe (if installed) and with this project, and encodes.
 
-    python scripts/bench_tokenizer.py --quick                     # 1 and 12 MB, one round: a few minutes
-    python scripts/bench_tokenizer.py --mb 1 12 100 --vocab 1k 10k 32k --rounds 3
-    python scripts/bench_tokenizer.py --file my.txt --vocab 10k --no-encode
-    python scripts/bench_tokenizer.py --mb 12 --pattern gpt4      # or llama3, qwen2, o200k
+    python bench/tokenizer.py --quick                     # 1 and 12 MB, one round: a few minutes
+    python bench/tokenizer.py --mb 1 12 100 --vocab 1k 10k 32k --rounds 3
+    python bench/tokenizer.py --file my.txt --vocab 10k --no-encode
+    python bench/tokenizer.py --mb 12 --pattern gpt4      # or llama3, qwen2, o200k
 
 Every training is a process of its own, and the engines take turns, so that a busy machine disturbs all alike. All get the
 same list of files, one document each, and read them within the time measured; imports are outside. Reported are medians:

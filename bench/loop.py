@@ -1,6 +1,6 @@
 """What the trainer costs beyond the training: the loop with all of a run's callbacks beside a bare loop, in one process, in turn.
 
-    python scripts/bench_loop.py [--steps 1000] [--chunk 20] [--layers 4] [--width 128] [--without NAME …]
+    python bench/loop.py [--steps 1000] [--chunk 20] [--layers 4] [--width 128] [--without NAME …]
 
 The model is that of nanoGPT's small CPU recipe. Both loops see the same batches and do the same updates: the bare one is
 the ten lines of the trainer's page plus clipping and a schedule, the other is a run as `nanogpt-train` sets it up, with a log line
