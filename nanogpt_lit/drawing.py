@@ -153,3 +153,9 @@ def cells(self: Drawing,
     colours = [colours]*len(labels) if isinstance(colours, str) else colours
     if len(colours) != len(labels): raise UserError(f'{len(labels)} cells and {len(colours)} colours: give one for all, or one for each')
     return [self.box(x + i*w, y, w, h, label, colour, size, round=0) for i, (label, colour) in enumerate(zip(labels, colours))]
+
+# %% ../nbs/03_drawing.ipynb #e08c9257
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.drawing is no command: it draws the diagrams of the pages '
+                     '(python -m nanogpt_lit lists all commands)')

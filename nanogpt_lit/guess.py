@@ -179,3 +179,9 @@ def plot_ledger(
     ax.set_xlim(0, 1.08*max(row.bits_per_byte for row in rows))
     ax.grid(axis='y', visible=False)
     return ax
+
+# %% ../nbs/10_guess.ipynb #61eddc45
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.guess is no command: nanogpt-train trains a model that guesses better '
+                     '(python -m nanogpt_lit lists all commands)')

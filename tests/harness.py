@@ -84,10 +84,10 @@ def small_home(folder, pairs):
 
 QUICKSTART = '''
 import sys, types
-import nanogpt_lit.corpus, nanogpt_lit.quickstart
+import nanogpt_lit.guess, nanogpt_lit.quickstart
 from nanogpt_lit.config import PRESETS, nanogpt_quickstart
 library = sys.argv.pop(1)
-nanogpt_lit.corpus.sysconfig = types.SimpleNamespace(get_paths=lambda: dict(stdlib=library))
+nanogpt_lit.guess.sysconfig = types.SimpleNamespace(get_paths=lambda: dict(stdlib=library))
 nanogpt_lit.quickstart.fastest_setting = lambda cfg: ('float32', 1, 1.)      # it tries them all, for seconds
 PRESETS['quickstart'] |= dict(n_layer=1, n_embd=32, block_size=64, tokenizer_vocab_size=400, eval_iters=2)
 sys.exit(nanogpt_quickstart())

@@ -400,7 +400,7 @@ def nursery():
     def swap(module, name, new): assert hasattr(module, name), name; setattr(module, name, new)
     swap(nanogpt_lit.launch, '_torchrun', never)
     swap(nanogpt_lit.speedrun, 'subprocess', SimpleNamespace(Popen=never, run=never, PIPE=-1))
-    swap(nanogpt_lit.corpus, 'sysconfig', SimpleNamespace(get_paths=lambda lib=sys.argv[1]: {'stdlib': lib}))   # a small one
+    swap(nanogpt_lit.guess, 'sysconfig', SimpleNamespace(get_paths=lambda lib=sys.argv[1]: {'stdlib': lib}))   # a small one
     small = dict(n_layer=1, n_embd=16, block_size=128, tokenizer_vocab_size=300, eval_iters=1, max_steps=3)
     nanogpt_lit.config.PRESETS['quickstart'].update(small)
     figure = matplotlib.figure.Figure()
