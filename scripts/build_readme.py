@@ -21,14 +21,14 @@ def text(x): return x if isinstance(x, str) else ''.join(x or '')
 class Filter(FilterDefaults):
     def base_procs(self): return [strip_ansi, hide_line, filter_stream_, hide_]
 
-def output_md(o, images):
-    "One stored output as Markdown; a picture goes to `images` under the name that the text uses"
+def output_md(o, images, alt=''):
+    "One stored output as Markdown; a picture goes to `images` under the name that the text uses, with `alt` for those who don't see it"
     if o['output_type'] == 'stream': return fenced(o['text'])
     data = o.get('data', {})
     if 'image/png' in data:
         name = f'docs/readme/{len(images)}.png'
         images[name] = b64decode(text(data['image/png']))
-        return f'![]({name})'
+        return f'![{alt}]({name})'
     for k in ('text/markdown', 'text/html'):
         if k in data: return text(data[k])
     return fenced(data.get('text/plain', ''))
@@ -46,7 +46,7 @@ def readme(cfg):
         if c.cell_type == 'markdown': parts.append(src)
         if c.cell_type != 'code' or opts.get('include') == 'false': continue
         if opts.get('echo') != 'false' and (code := OPTION.sub('', src).strip()): parts.append(fenced(code, 'python'))
-        if opts.get('output') != 'false': parts += [output_md(o, images) for o in c.get('outputs', [])]
+        if opts.get('output') != 'false': parts += [output_md(o, images, opts.get('fig-alt', '')) for o in c.get('outputs', [])]
     body = '\n\n'.join(p.strip('\n') for p in parts if p.strip()) + '\n'
     folder = cfg.nbs_path.name
     body = re.sub(r'\]\((?!\w+:|/|#)((?:[\w-]+/)*[\w-]+\.(?:ipynb|png|svg)(?:#[^)]*)?)\)', rf']({folder}/\1)', body)
