@@ -11,7 +11,7 @@ median    lines of the median exported cell; `max`: of the longest
 w/line    words of prose per exported line
 public    public functions and classes; `tested`: the share that is run and asserted within three code cells of its
           definition (of a class grown with `@patch`: of its last method)
-outputs   share of the live cells (not exported, hidden, flagged or imports only) that have a stored output
+outputs   share of the live cells (not exported, hidden, flagged, imports only, or the solution and check of an exercise) that have a stored output
 checks    assertions: `assert` statements and calls of test_* functions
 """
 import argparse, ast, os, re, subprocess, sys, time
@@ -21,7 +21,7 @@ from execnb.nbio import read_nb
 from nbdev.config import get_config
 from nbdev.process import extract_directives
 
-EXPORT, QUIET = {'export', 'exports', 'exporti'}, {'hide', 'default_exp', 'slow', 'cuda', 'network'}
+EXPORT, QUIET = {'export', 'exports', 'exporti'}, {'hide', 'default_exp', 'slow', 'cuda', 'network', 'solution', 'check'}
 
 def notebooks(nbs):
     "Every notebook, in reading order"

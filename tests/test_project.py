@@ -14,7 +14,7 @@ each = pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: p.stem)
 
 # a path of the machine that ran the notebook; /usr/lib/python3.11/… in a traceback would be one too
 MACHINE = re.compile(r'(?<![\w.])(?:/(?:work|root|home|Users|tmp|var|opt|usr/l\w+)/[\w.]|[A-Z]:\\+Users)')
-SKIPPED = {'slow', 'cuda', 'network', 'hide', 'default_exp', 'export', 'exporti', 'exports'}
+SKIPPED = {'slow', 'cuda', 'network', 'hide', 'default_exp', 'export', 'exporti', 'exports', 'solution', 'check'}
 
 def output_texts(nb):
     "Every text in a notebook's stored outputs"
