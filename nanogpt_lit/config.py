@@ -183,8 +183,6 @@ def not_negative(
     for name in names:
         if (getattr(cfg, name) or 0) < 0: raise UserError(f'{name}={getattr(cfg, name)}: expected 0 or more')
 
-_typed, _not_negative = typed, not_negative # their names before they were public
-
 # %% ../nbs/01_settings.ipynb #330f456c
 from collections.abc import Callable, Iterable, Sequence
 

@@ -17,6 +17,7 @@ import numpy as np
 import regex
 import tiktoken
 from fastcore.basics import patch
+from typing import Any
 from .bpe import GPT2_PATTERN, GPT4_PATTERN, PATTERNS, chunks, cut_place
 from .bpe import mend, named_pattern, safe_edge, special_regex
 from .core import UserError, cpu_count
@@ -96,15 +97,15 @@ class Tokenizer:
         return {k: v for k, v in vars(self).items() if k not in ('engine', 'ranks', 'by_pieces', '_finders')}
 
     @cached_property
-    def ranks(self):
+    def ranks(self) -> dict[bytes, int]:
         if self.rules.order is None: return {token: i for i, token in self._ordinary.items()}
         return {self._ordinary[i]: rank for rank, i in enumerate(self.rules.order)}
     @cached_property
-    def vocab(self): return self._ordinary | {i: s.encode() for s, i in self.special_tokens.items()}
+    def vocab(self) -> dict[int, bytes]: return self._ordinary | {i: s.encode() for s, i in self.special_tokens.items()}
     @cached_property
-    def vocab_size(self): return max(self.vocab) + 1
+    def vocab_size(self) -> int: return max(self.vocab) + 1
     @cached_property
-    def engine(self): return _engine(self)
+    def engine(self) -> Any: return _engine(self)
 
 # %% ../nbs/13_encode.ipynb #3533c76d
 _MOST_SPECIAL = 2**17    # special tokens of one vocabulary; a model that reads pictures has 30,000

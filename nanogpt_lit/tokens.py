@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import regex
 from fastcore.basics import patch
+from typing import Any
 from .bpe import mend
 from .core import UserError, printable
 from .tokenizer import CharTokenizer, Tokenizer
@@ -60,7 +61,7 @@ def tokens_html(
 def show_tokens(
     tok: Tokenizer|CharTokenizer,       # any tokenizer
     text: str, # text to show
-):
+) -> Any: # IPython's HTML
     "`text` with coloured tokens, in a notebook"
     from IPython.display import HTML
     return HTML(tokens_html(tok, text))
@@ -141,7 +142,7 @@ class Explorer:
         self.tok, self.text, self.ids = tok, text, {t: i for i, t in tok._ordinary.items()}
 
     @cached_property
-    def widget(self): return self._build()                # made when it is first shown, and only once
+    def widget(self) -> Any: return self._build()                # made when it is first shown, and only once
 
 # %% ../nbs/16_tokens.ipynb #1b926502
 @patch
@@ -464,7 +465,7 @@ def _check_suffix(path):
 
 # %% ../nbs/16a_token_commands.ipynb #80a98859
 def asked_dtype(
-    cfg, # a configuration with `dtype` and `vocab_path`
+    cfg: Any, # a configuration with `dtype` and `vocab_path`
 ) -> str:
     "The number type that the flags ask for: `int32` where nothing is said and the tokenizer is CS336's pair of files"
     return 'int32' if cfg.dtype == 'auto' and cfg.vocab_path else cfg.dtype
@@ -473,7 +474,7 @@ def asked_dtype(
 def write_ids(
     blocks: Iterable, # ids in blocks: arrays or lists
     path: str|Path,             # a .npy or .bin file
-    dtype,            # number type
+    dtype: Any,       # number type, as numpy understands it
 ) -> int:
     "Stream ids into a file, all or nothing; returns how many there were"
     n, npy, dtype = 0, Path(path).suffix == '.npy', np.dtype(dtype).newbyteorder('<')
