@@ -333,6 +333,7 @@ import codecs, html, os, re, sys, warnings
 import numpy as np
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from .bpe import PATTERNS
 from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig, nanogpt_tokenizer
 from .core import UserError, as_it_is, atomic_open, atomic_write, human, new_folder, one_of, printable, read_json, read_text
