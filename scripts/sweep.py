@@ -1,7 +1,8 @@
-"""Sweeps for the recipe page (nbs/81_pretrain): learning rate and batch, three seeds each, on the book's own corpus.
+"""Sweeps for the recipe page (nbs/81_pretrain): learning rate and batch, and the horizon, three seeds each, on the book's own corpus.
 
     nanogpt-prepare pystdlib                    # once: data/pystdlib, 3.5 million tokens, a vocabulary of 2,048
     python scripts/sweep.py rates               # learning rate × batch at equal tokens
+    python scripts/sweep.py horizon             # length of the run, each with a schedule of its own
 
 Each run is one line of runs/logs/recipe/NAME.jsonl: what was set, what came out. A run that is in the log already is not made again,
 so a sweep may be stopped and started. One thread; the loss is taken over the same held-out windows for all of them, in float32.
@@ -29,7 +30,8 @@ def settings(**changes):
 
 def sweeps():
     "What each sweep consists of, in the order in which it is run: all settings with the first seed, then with the next"
-    return {'rates': [settings(batch=b, rate=r) for b, rates in RATES.items() for r in rates]}
+    return {'rates': [settings(batch=b, rate=r) for b, rates in RATES.items() for r in rates],
+            'horizon': [settings(tokens=BASE['tokens']*k//4) for k in (1, 2, 4, 8)]}
 
 class Losses(Callback):
     "The training loss of each step, of a batch that the model hasn't seen before"
