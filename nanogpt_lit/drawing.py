@@ -91,6 +91,7 @@ def text(self: Drawing,
         self.add(f'<text x="{x:g}" y="{first + 1.2*size*i:g}" font-size="{size:g}" text-anchor="{anchor}" dominant-baseline="central" '
                  f'fill="{_colour(colour)}"{weight}>{escape(line)}</text>')
 
+# %% ../nbs/03_drawing.ipynb #ce2ba241
 @patch
 def line(self: Drawing,
     *points: Point,      # corners
@@ -105,6 +106,7 @@ def line(self: Drawing,
     head = ' marker-end="url(#arrowhead)"' if arrow else ''
     self.add(f'<polyline points="{path}" fill="none" stroke="{_colour(colour)}" stroke-width="{width:g}"{dashes}{head}/>')
 
+# %% ../nbs/03_drawing.ipynb #6253d2a5
 @patch
 def arrow(self: Drawing,
     start: Point, end: Point,  # where from, where to

@@ -27,7 +27,7 @@ from .config import nanogpt_train, show_changes, show_config, to_toml
 from .core import COUNT, UserError, atomic_write, duration, human, keep_memory
 from .core import pick_device, seed_everything, set_threads, sha256_file, warn
 from .corpus import RECIPES
-from .data import expand_sources, prepare, reading_of, why_left_out
+from .data import expand_sources, prepare, prepared_home, reading_of, why_left_out
 from .distributed import as_one, claim_folder, restarted
 from .evaluate import Evaluation
 from .fleet import tokens_at
@@ -121,16 +121,9 @@ def _prepared_input(d, home, again=False):
     return home
 
 # %% ../nbs/80_run.ipynb #136bad7c
-def _prepared_home(name):
-    "The folder of this name, here or in data/, that holds tokens; None if there is none"
-    for home in (Path(name), Path('data')/name):
-        if (home/'.unfinished').exists(): continue           # a preparation was cut short
-        tokens = (p for ext in ('bin', 'npy') for p in home.glob(f'*train*.{ext}'))
-        if (home/'meta.json').exists() or any(tokens): return home
-
 def _raw_text(name):
     "The input.txt, as nanoGPT's users have it, of a data set that hasn't been prepared; None if there is none"
-    if '://' in name or _prepared_home(name): return None
+    if '://' in name or prepared_home(name): return None
     texts = [home/'input.txt' for home in (Path(name), Path('data')/name)]
     return next((p for p in texts if p.is_file()), None)
 
@@ -138,7 +131,7 @@ def _raw_text(name):
 def _prepared_dataset(d):
     "The folder of a dataset that is prepared or known by name; one known by name is prepared at first use"
     if '://' in d.dataset: return d.dataset                # a prepared folder far away, read through a cache
-    if home := _prepared_home(d.dataset): return home
+    if home := prepared_home(d.dataset): return home
     if d.dataset not in RECIPES:
         raise UserError(f'dataset {d.dataset!r} is neither a prepared folder (with meta.json or train.bin) '
                         f'nor one of {", ".join(RECIPES)}: prepare it with nanogpt-prepare, '
@@ -898,7 +891,7 @@ def plan_command(
 def _held_out_tokens(d):
     "Tokens of the validation split of a prepared data set; None where nobody has counted"
     if not d.dataset or '://' in d.dataset: return None
-    home = _prepared_home(d.dataset)
+    home = prepared_home(d.dataset)
     if not home or not (home/'meta.json').exists(): return None
     splits = load_manifest(home)['splits']
     return splits['val']['tokens'] if 'val' in splits else None

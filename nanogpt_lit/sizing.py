@@ -109,7 +109,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 from .config import STATE_BYTES, OptimConfig, PlanConfig, RunConfig, TrainConfig, nanogpt_plan
-from .core import COUNT, UserError, duration, human, human_bytes, pick_device, pick_dtype, read_json
+from .core import COUNT, UserError, container_memory, duration, human, human_bytes, pick_device, pick_dtype, read_json
 from .model import loss_alone, rows_at_once
 
 # %% ../nbs/25a_estimates.ipynb #4a875c30
@@ -317,11 +317,10 @@ SPARE = {'cuda': .9, 'mps': .7, 'cpu': .6}     # the share of free memory that a
 
 def _container_bytes(root='/sys/fs/cgroup'):
     "What a container may still take, or infinity"
-    try:
-        limit, used = (Path(root, f'memory.{o}').read_text().strip() for o in ('max', 'current'))
-        stat = dict(o.split() for o in Path(root, 'memory.stat').read_text().splitlines())
-        return math.inf if limit == 'max' else int(limit) - int(used) + int(stat.get('inactive_file', 0))
-    except (OSError, ValueError): return math.inf
+    found = container_memory(root)
+    if found is None: return math.inf
+    used, limit = found
+    return limit - used
 
 def free_memory(
     device: str='cpu', # a torch device name

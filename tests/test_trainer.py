@@ -202,10 +202,10 @@ def test_before_the_first_step_the_losses_are_said_once(train):
     assert code in (0, None) and said.count('step 0:') == 1 and 'iter 0:' not in said and 'iter 5:' in said
 
 def test_a_preparation_that_was_cut_short_is_no_data_set(tmp_path, monkeypatch):
-    from nanogpt_lit.pretrain import _prepared_home
+    from nanogpt_lit.data import prepared_home
     monkeypatch.chdir(tmp_path)
     Path('data/TH').mkdir(parents=True)
     Path('data/TH/train.bin').write_bytes(bytes(4))
-    assert _prepared_home('TH') == Path('data/TH')
+    assert prepared_home('TH') == Path('data/TH')
     Path('data/TH/.unfinished').touch()
-    assert _prepared_home('TH') is None
+    assert prepared_home('TH') is None
