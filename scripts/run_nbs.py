@@ -3,6 +3,7 @@
     python scripts/run_nbs.py                       # every notebook, in reading order
     python scripts/run_nbs.py 20_attention 04       # those whose path begins so
     python scripts/run_nbs.py 09 --flags "slow"     # with the cells that are flagged slow
+    python scripts/run_nbs.py 20 --times            # then prints the cells that took longest
     python scripts/run_nbs.py 20 --cell ac3f00e7    # one cell, after those that define what it uses; prints and stores its output
     python scripts/run_nbs.py --tidy                # run nothing: only clean what is stored
 
@@ -16,7 +17,7 @@ that such a cell has moved comes out otherwise than in a whole run: run the page
 """
 import argparse, ast, builtins, os, symtable, sys, time
 from pathlib import Path
-import nbformat
+import nbformat, psutil
 from execnb.nbio import NbCell
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -25,22 +26,33 @@ from nbdev.config import get_config
 from nbdev.process import extract_directives
 
 class Client(NotebookClient):
-    "A notebook client that passes over the cells in `skip`"
+    "A notebook client that passes over the cells in `skip`; `took` gets the CPU seconds of each of the others"
     skip = frozenset()
+    def used_s(self):
+        "CPU seconds of the kernel and its children so far"
+        return sum(psutil.Process(self.km.provisioner.pid).cpu_times()[:4])
     async def async_execute_cell(self, cell, cell_index, **kw):
         marks = extract_directives(NbCell(0, dict(cell)), remove=False) if cell.cell_type == 'code' else {}
         if marks.get('eval:', [''])[0].lower() == 'false' or self.skip & marks.keys(): return cell
-        return await super().async_execute_cell(cell, cell_index, **kw)
+        before = self.used_s()
+        done = await super().async_execute_cell(cell, cell_index, **kw)
+        if cell.cell_type == 'code': self.took.append((self.used_s() - before, cell))
+        return done
 
 def run(path, skip, timeout=900):
-    "Execute the notebook at `path`, and store it there; returns the seconds it took"
+    "Execute the notebook at `path`, and store it there; returns the seconds it took, and the CPU seconds of its cells"
     start, nb = time.perf_counter(), nbformat.read(path, as_version=4)
     client = Client(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False,
                     resources={'metadata': {'path': str(path.parent)}})
-    client.skip = skip
+    client.skip, client.took = skip, []
     client.execute()
     store(nb, path)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, client.took
+
+def slowest(took, n=8):
+    "The `n` cells that took longest, a line each"
+    ranked = sorted(took, key=lambda o: -o[0])[:n]
+    return '\n'.join(f'  {seconds:6.1f} s CPU  {cell.id}  {" ".join(cell.source.split())[:80]}' for seconds, cell in ranked)
 
 # --- one cell and what it needs ----------------------------------------------------------------------------------------
 
@@ -107,7 +119,9 @@ def run_cell(path, id, skip, timeout=900):
     before = needed([plain_source(c, skip) for c in nb.cells[:last]] + [plain_source(nb.cells[last], frozenset()) or ''], last)
     few = nbformat.v4.new_notebook(cells=[nb.cells[i] for i in [*before, last]], metadata=nb.metadata)
     outputs = [c.outputs for c in few.cells]
-    Client(few, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False, resources={'metadata': {'path': str(path.parent)}}).execute()
+    client = Client(few, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False, resources={'metadata': {'path': str(path.parent)}})
+    client.took = []
+    client.execute()
     for cell, old in zip(few.cells[:-1], outputs): cell.outputs = old
     store(nb, path)
     return len(before), nb.cells[last].outputs
@@ -155,6 +169,7 @@ def main():
     ap.add_argument('names', nargs='*', help='beginnings of notebook paths')
     ap.add_argument('--flags', default='', help='flags whose cells run too, space-separated')
     ap.add_argument('--cell', default='', help='id of a cell, or its beginning: run it alone, after those that it needs')
+    ap.add_argument('--times', action='store_true', help='print the cells that took longest')
     ap.add_argument('--tidy', action='store_true', help='run nothing: only clean what is stored')
     args = ap.parse_args()
     # one thread, no terminal progress bars or notices, before any kernel starts: stored outputs should not depend on the machine
@@ -172,7 +187,9 @@ def main():
         return print(f'{shown(outputs)}\n{paths[0].name} {args.cell}: after {count} other cells, {time.perf_counter() - start:.0f} s')
     for p in paths:
         if args.tidy: store(nbformat.read(p, as_version=4), p); continue
-        try: print(f'{p.relative_to(cfg.config_path)}  {run(p, skip):.0f} s', flush=True)
+        try: seconds, took = run(p, skip)
         except CellExecutionError as e: sys.exit(f'{p.relative_to(cfg.config_path)}: {e}')
+        print(f'{p.relative_to(cfg.config_path)}  {seconds:.0f} s', flush=True)
+        if args.times: print(slowest(took), flush=True)
 
 if __name__ == '__main__': main()
