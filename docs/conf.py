@@ -43,6 +43,7 @@ nb_merge_streams = True
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_inline', 'attrs_block', 'deflist', 'tasklist']
 myst_heading_anchors = 4
 copybutton_exclude = '.linenos, .gp, .go'
+copybutton_selector = 'div.cell_input div.highlight pre, ' + ', '.join(f'div.highlight-{o} pre' for o in ('sh', 'bash', 'python', 'toml')) # not outputs
 
 # formulas become MathML while the site is built (page_parts.py): no script, no network
 html_math_renderer = 'mathml'

@@ -61,6 +61,7 @@ def around(pages):
     line_of_pages = pages['main_line'] # previous and next of a page on the main line pass over the workshop; a workshop page keeps its neighbours
     def handler(app, pagename, templatename, context, doctree):
         context['description'] = pages['descriptions'].get(pagename, app.config.html_title)
+        if pagename == 'index': context['furo_hide_toc'] = True # its first screen is wide
         if 'body' in context: context['body'] = improved(context['body'])
         at = next((i for i, (page, _) in enumerate(line_of_pages) if page == pagename), None)
         if at is None: return
@@ -75,5 +76,5 @@ def around(pages):
 def setup(app):
     app.add_directive('div', Container)
     app.add_html_math_renderer('mathml', (inline_math, None), (display_math, None))
-    app.connect('html-page-context', around(json.loads((Path(__file__).parent/'pages.json').read_text(encoding='utf-8'))))
+    app.connect('html-page-context', around(json.loads((Path(__file__).parent/'pages.json').read_text(encoding='utf-8'))), priority=900) # after the theme
     return {'parallel_read_safe': True}

@@ -93,6 +93,10 @@ def folded(src, outputs):
 def drop(cell): # cells that only steer nbdev
     if cell.cell_type == 'code' and {'hide', 'default_exp'} & {*cell.directives_}: del cell['source']
 
+def cards_of(md):
+    "The home page's ways in, as cards; looking up leads to the reference, which README.md doesn't have"
+    return f':::{{div}} ways\n{md.replace("[Look up](commands.ipynb)", "[Look up](reference.md)")}\n:::'
+
 def unfold(md):
     "Blank lines around what a `<details>` block holds: without them, Markdown takes it for HTML and shows its backticks"
     def spread(m):
@@ -209,7 +213,9 @@ class Site:
         nb.cells[0].source = HEAD.sub('', nb.cells[0].source) if nb.cells[0].cell_type == 'markdown' else ''
         Book()(nb)
         for c in nb.cells:
-            if c.cell_type == 'markdown' and c.source.strip(): cells.append(markdown(self.links(unfold(c.source), path)))
+            if c.cell_type == 'markdown' and c.source.strip():
+                said = self.links(unfold(c.source), path)
+                cells.append(markdown(cards_of(said) if said.startswith('- **[') and self.pages[path] == 'index' else said))
             elif c.cell_type == 'code': cells += self.code(c, path, module)
         if self.pages[path] == 'index': cells.append(markdown(self.toc()))
         for i, c in enumerate(cells): c['id'] = f'c{i}'
@@ -227,8 +233,9 @@ class Site:
         metadata, outputs, alt = {'tags': tags, 'mystnb': {}}, [still(o) for o in cell.get('outputs', [])], opts.get('fig-alt', '')
         if alt: metadata['mystnb']['image'] = {'alt': alt}
         if not {'hide-input', 'remove-input'} & {*tags} and (prompt := folded(src, outputs)) and opts.get('code-fold') != 'false':
-            tags.append('hide-input')
+            tags += ['hide-input', 'folded']
             metadata['mystnb'] |= {'code_prompt_show': prompt, 'code_prompt_hide': prompt}
+        if self.pages[path] == 'index' and any(kind.startswith('image/') for o in outputs for kind in o.get('data', {})): tags.append('picture')
         items = [*api(src)] if exported else []
         seen = self.reference.setdefault((number(path), self.titles[path], module), {})
         anchors = {t for name, *_ in items if (t := self.target(path, name)) not in seen}
