@@ -24,12 +24,14 @@ def display_math(self, node):
 
 CODE = re.compile(r'(<div class="highlight-(?:ipython3|python|sh|bash|toml|console) notranslate"><div class="highlight"><pre><span></span>)(.*?)(</pre>)', re.S)
 PLAIN = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>') # names, brackets and spaces have the colour of the text
+OPTION = re.compile(r'(?<![\w"-])--\w[\w-]*') # a line may not be broken behind its dashes
 SHORT = 40 # characters that fit on any screen
 
 def line(text):
     "A line of highlighted code: where it must be wrapped, it goes on further in than it began"
     bare = html.unescape(re.sub(r'<[^>]+>', '', text))
     if len(bare) <= SHORT: return f'{text}\n'
+    text = OPTION.sub(r'<span class="word">\g<0></span>', text)
     begins = len(bare) - len(bare.lstrip())
     return f'<span class="line"{f""" style="--i:{begins}" """.rstrip() if begins else ""}>{text}\n</span>'
 
@@ -46,7 +48,10 @@ def table(match):
     if len(heads) < 3 or heads[0] not in STACKED: return match[0]
     def row(cells):
         names = iter(heads)
-        return re.sub(r'<td\b', lambda m: f'<td data-label="{html.escape(next(names, ""))}"', cells[0])
+        def named(cell):
+            kind = '' if re.sub(r'<[^>]+>', '', cell[2]).strip() else ' data-empty'
+            return f'<td data-label="{html.escape(next(names, ""))}"{kind}{cell[1]}>{cell[2]}</td>'
+        return re.sub(r'<td\b([^>]*)>(.*?)</td>', named, cells[0], flags=re.S)
     body = re.sub(r'<tr\b.*?</tr>', row, match[3], flags=re.S)
     return f'<table class="{match[1]} stack"><thead>{match[2]}</thead>{body}</table>'
 

@@ -84,11 +84,13 @@ def plots(statement):
     return isinstance(statement, ast.Expr) and bool(PLOTTING.fullmatch(root(statement.value)))
 
 def folded(src, outputs):
-    "What stands on the fold of a cell that a reader can do without: `Imports`, or code of four lines or more that only draws the picture below; None for any other cell"
+    "What stands on the fold of a cell that a reader can do without: `Imports`, or code of four lines or more that draws the picture below and does little else; None for any other cell"
     tree = ast.parse(re.sub(r'^[ \t]*[%!].*$', '', src, flags=re.M))
     if tree.body and only_imports(tree): return 'Imports'
     picture = any(kind.startswith('image/') for o in outputs for kind in o.get('data', {}))
-    if picture and src.count('\n') >= 3 and all(map(plots, tree.body)): return 'The code of this plot'
+    lines = [(plots(o), o.end_lineno - o.lineno + 1) for o in tree.body]
+    drawing, total = sum(n for draws, n in lines if draws), sum(n for _, n in lines)
+    if picture and total >= 4 and drawing >= total*2/3: return 'The code of this plot'
 
 def drop(cell): # cells that only steer nbdev
     if cell.cell_type == 'code' and {'hide', 'default_exp'} & {*cell.directives_}: del cell['source']
@@ -242,6 +244,7 @@ class Site:
         for item in items: seen.setdefault(self.target(path, item[0]), []).append(item)
         out = [markdown(''.join(f'({t})=\n' for t in sorted(anchors)))] if anchors else []
         out += [markdown(f':::{{div}} flag\n{FLAGS[k]}\n:::') for k in FLAGS.keys() & marks]
+        if opts.get('eval') == 'false' and not (exported or outputs): out.append(markdown(':::{div} flag\nlive in Jupyter, not run for this page\n:::'))
         out.append(code_cell(src, metadata=metadata, outputs=[drawn(o, alt, f'f{cell.id}') for o in outputs]))
         return out + [markdown(cards(items))] if items else out
 

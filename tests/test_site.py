@@ -117,7 +117,7 @@ def test_what_is_folded():
     picture = [{'data': {'image/png': ''}}]
     assert folded('import os\nfrom re import sub', []) == 'Imports' and folded('import os\nx = 1', []) is None
     drawing = "fig, axes = plt.subplots(1, 2)\nfor ax in axes:\n    ax.plot(x)\n    ax.set_title('x')"
-    assert folded(drawing, picture) and not folded(drawing, []) and not folded(f'y = f(x)\n{drawing}', picture)
+    assert folded(drawing, picture) and not folded(drawing, []) and not folded(f'for x in y:\n    z = f(x)\n    g(z)\n{drawing}', picture)
 
 def test_pages_describe_themselves(pages):
     said = {name: re.search(r'<meta name="description" content="([^"]+)"', text)[1] for name, text in pages.items()}
