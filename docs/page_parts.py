@@ -23,7 +23,7 @@ def display_math(self, node):
 # --- what is changed in the HTML of a page ------------------------------------------------------------------------------
 
 CODE = re.compile(r'(<div class="highlight-(?:ipython3|python|sh|bash|toml|console) notranslate"><div class="highlight"><pre><span></span>)(.*?)(</pre>)', re.S)
-PLAIN = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>') # names, brackets and spaces have the colour of the text
+PLAIN = re.compile(r'<span class="(?:n|p|w|o)">([^<]*)</span>') # names, signs and spaces have the colour of the text
 OPTION = re.compile(r'(?<![\w"-])--\w[\w-]*') # a line may not be broken behind its dashes
 SHORT = 40 # characters that fit on any screen
 
