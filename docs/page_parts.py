@@ -10,7 +10,7 @@ from latex2mathml.converter import convert
 def mathml(latex, display):
     "A formula as MathML; lines that `\\\\` separates are aligned, as LaTeX's own displays do"
     if display == 'block' and r'\\' in latex and r'\begin' not in latex: latex = rf'\begin{{aligned}}{latex}\end{{aligned}}'
-    return convert(latex, display=display)
+    return convert(latex.replace('{aligned}', '{align*}'), display=display)
 
 def inline_math(self, node):
     self.body.append(mathml(node.astext(), 'inline'))
@@ -24,14 +24,14 @@ def display_math(self, node):
 
 CODE = re.compile(r'(<div class="highlight-(?:ipython3|python|sh|bash|toml|console) notranslate"><div class="highlight"><pre><span></span>)(.*?)(</pre>)', re.S)
 PLAIN = re.compile(r'<span class="(?:n|p|w|o)">([^<]*)</span>') # names, signs and spaces have the colour of the text
-OPTION = re.compile(r'(?<![\w"-])--\w[\w-]*') # a line may not be broken behind its dashes
+HYPHENED = re.compile(r'(?<![\w./-])[\w./]{0,20}-[\w./-]{0,24}\w(?![\w./-])') # a line may not be broken behind a dash: --max_steps, nanogpt-train
 SHORT = 40 # characters that fit on any screen
 
 def line(text):
     "A line of highlighted code: where it must be wrapped, it goes on further in than it began"
     bare = html.unescape(re.sub(r'<[^>]+>', '', text))
     if len(bare) <= SHORT: return f'{text}\n'
-    text = OPTION.sub(r'<span class="word">\g<0></span>', text)
+    text = HYPHENED.sub(r'<span class="word">\g<0></span>', text)
     begins = len(bare) - len(bare.lstrip())
     return f'<span class="line"{f""" style="--i:{begins}" """.rstrip() if begins else ""}>{text}\n</span>'
 

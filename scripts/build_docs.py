@@ -260,7 +260,7 @@ class Site:
 
     def toc(self):
         "The sidebar, as Sphinx wants it: hidden tables of contents on the home page"
-        def entry(p): return f'{number(p)} {self.titles[p]} <{self.pages[p]}>'.strip()
+        def entry(p): return f'{number(p)} {self.titles[p]} <{self.pages[p]}>'.strip().replace(' ◇', '\u00a0◇')
         parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Flags <flags>', 'Reference <reference>'])]
         return '\n\n'.join(f'```{{toctree}}\n:hidden:\n:caption: {title}\n\n' + '\n'.join(entries) + '\n```' for title, entries in parts)
 
