@@ -14,10 +14,9 @@ language = 'en'
 html_theme = 'furo'
 html_title = cfg.title
 html_static_path = ['_static']
-html_css_files = ['site.css']
+html_css_files = ['site.css', 'search.css']
 html_logo = html_favicon = '_static/logo.svg'
-# a page opened from a folder may not read its neighbours, so search shows titles there, without excerpts
-html_js_files = [(None, {'body': "if (location.protocol == 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false"})]
+html_js_files = [('search.js', {'defer': 'defer'})]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_sphinx = False
@@ -59,4 +58,8 @@ def along_the_main_line(app, pagename, templatename, context, doctree):
     context['next'] = link(at + 1)
     if at: context['prev'] = link(at - 1)
 
-def setup(app): app.connect('html-page-context', along_the_main_line)
+def own_search(app): app.builder.search = False # scripts/search_index.py makes the index, search.md is the page
+
+def setup(app):
+    app.connect('builder-inited', own_search)
+    app.connect('html-page-context', along_the_main_line)

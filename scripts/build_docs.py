@@ -4,8 +4,8 @@
 
 The pages are the notebooks as they are stored; nothing is executed, so the outputs you see are those that were
 committed. What is added: a line that says which file a page comes from, links from `names` in the prose to the room
-that defines them, a folded table of parameters under each exported cell, one page with all of them, and one with the
-flags of every command.
+that defines them, a folded table of parameters under each exported cell, the pages of the reference and of the
+commands, and an index for the search.
 """
 import argparse, json, os, re, shutil, subprocess, sys, textwrap, tomllib
 from pathlib import Path
@@ -15,9 +15,10 @@ from nbdev.config import get_config
 from nbdev.process import extract_directives
 from nbdev.processors import (FilterDefaults, add_links, ai_magics, clean_magics, filter_stream_, hide_, hide_line,
                               populate_language, rm_header_dash, strip_ansi)
-from api_tables import api, cards, plain, table
+from api_tables import api, cards, names
 from book_stats import notebooks
-from command_page import commands_page
+import command_page, search_index
+from reference_pages import Reference
 
 HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
 OPTION = re.compile(r'^#\|\s*([\w-]+)\s*:\s*(.*?)\s*$')
@@ -36,10 +37,13 @@ def sections(cfg):
     if lost: sys.exit(f'add to docs/sidebar.toml: {", ".join(p.stem for p in lost)}')
     return [(title, paths) for title, paths in out if paths]
 
+ELSEWHERE = {'commands': 'command_tables'} # commands.html is the page of all commands and flags
+
 def page_name(path, nbs):
-    "20_attention.ipynb → attention, tutorials/01_x.ipynb → tutorials/x: the names that nbdev's links use"
+    "20_attention.ipynb → attention, tutorials/01_x.ipynb → tutorials/x: the names that nbdev's links use, but for those `ELSEWHERE`"
     rel = path.relative_to(nbs).with_suffix('')
-    return rel.with_name(re.sub(r'^\d+[a-zA-Z0-9]*_', '', rel.name)).as_posix().lower()
+    name = rel.with_name(re.sub(r'^\d+[a-zA-Z0-9]*_', '', rel.name)).as_posix().lower()
+    return ELSEWHERE.get(name, name)
 
 def number(path): return m[0] if (m := re.match(r'\d+[a-z]?(?=_)', path.name)) else ''
 
@@ -80,12 +84,12 @@ class Book(FilterDefaults):
 class Site:
     "The pages to build and what they may link to"
     def __init__(self, cfg):
-        self.cfg, self.parts, self.reference = cfg, sections(cfg), {}
+        self.cfg, self.parts, self.reference, self.placed = cfg, sections(cfg), Reference(cfg.lib_path, cfg.nbs_path), set()
         self.paths = [cfg.nbs_path/'index.ipynb', *(p for _, paths in self.parts for p in paths)]
         self.pages = {p: page_name(p, cfg.nbs_path) for p in self.paths}
         self.titles = {p: head(read_nb(p))[0] for p in self.paths}
         self.targets = {self.target(p, name) for p in self.paths for c in read_nb(p).cells
-                        if c.cell_type == 'code' and EXPORT & extract_directives(c).keys() for name, *_ in api(c.source)}
+                        if c.cell_type == 'code' and EXPORT & extract_directives(c).keys() for name in names(c.source)}
 
     def target(self, path, name): return f'{self.pages[path]}-{name.lower()}'
 
@@ -93,7 +97,7 @@ class Site:
         "nbdev's links to our names → cross references (dropped where a name has no place of its own); notebooks → pages"
         base = re.escape(f'{self.cfg.doc_host}{self.cfg.doc_baseurl}'.rstrip('/'))
         def name(m):
-            target = f'{m[2]}-{m[3]}'
+            target = f'{ELSEWHERE.get(m[2], m[2])}-{m[3]}'
             while target not in self.targets and '.' in target: target = target.rpartition('.')[0]
             return f'[{m[1]}](#{target})' if target in self.targets else m[1]
         def page(m):
@@ -110,7 +114,7 @@ class Site:
         if page == 'index':
             first = next((m[1] for c in nb.cells if c.cell_type == 'markdown' and (m := re.search(r'^## (.+)$', c.source, re.M))), '')
             anchor = re.sub(r'[^\w -]', '', first.lower()).strip().replace(' ', '-')
-            return out + f'\n:::{{div}} ways\n[Start reading]({self.pages[self.first()]}.ipynb) [Run it](#{anchor}) [Flags](flags.md) [Reference](reference.md)\n:::\n'
+            return out + f'\n:::{{div}} ways\n[Start reading]({self.pages[self.first()]}.ipynb) [Run it](#{anchor}) [Commands](commands.md) [Reference](reference.md)\n:::\n'
         rel = path.relative_to(self.cfg.nbs_path).as_posix()
         origin = f'{{download}}`nbs/{rel} <{"../"*page.count("/")}_nbs/{rel}>`' + (f' → `{self.cfg.lib_name}.{module}`' if module else '')
         return out + f'\n:::{{div}} origin\n{origin}\n:::\n'
@@ -141,13 +145,12 @@ class Site:
         metadata = {'tags': tags}
         if alt := opts.get('fig-alt'): metadata['mystnb'] = {'image': {'alt': alt}}
         items = [*api(src)] if exported else []
-        seen = self.reference.setdefault((number(path), self.titles[path], module), {})
-        anchors = {t for name, *_ in items if (t := self.target(path, name)) not in seen}
-        for item in items: seen.setdefault(self.target(path, item[0]), []).append(item)
+        anchors = {self.target(path, name) for name in names(src)} - self.placed if exported else set()
+        self.placed |= anchors
         out = [markdown(''.join(f'({t})=\n' for t in sorted(anchors)))] if anchors else []
         out += [markdown(f':::{{div}} flag\n{FLAGS[k]}\n:::') for k in FLAGS.keys() & marks]
         out.append(code_cell(src, metadata=metadata, outputs=[still(o) for o in cell.get('outputs', [])]))
-        return out + [markdown(cards(items))] if items else out
+        return out + [markdown(cards(items, lambda name: self.reference.place(path, name, '../'*self.pages[path].count('/'))))] if items else out
 
     def first(self):
         "Where reading starts: the first page of the main line, which has no ◇ in its title"
@@ -160,16 +163,16 @@ class Site:
     def toc(self):
         "The sidebar, as Sphinx wants it: hidden tables of contents on the home page"
         def entry(p): return f'{number(p)} {self.titles[p]} <{self.pages[p]}>'.strip()
-        parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Flags <flags>', 'Reference <reference>'])]
+        parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Commands and flags <commands>', 'Reference <reference>'])]
         return '\n\n'.join(f'```{{toctree}}\n:hidden:\n:caption: {title}\n\n' + '\n'.join(entries) + '\n```' for title, entries in parts)
 
-    def reference_page(self):
-        "Every public name of the package on one page"
-        out = ['# Reference\n\n:::{div} subtitle\nEvery public name, with its parameters, and where it is explained.\n:::\n']
-        for (num, title, module), targets in self.reference.items():
-            if targets: out.append(f'## {num} {title}\n\n`{self.cfg.lib_name}.{module}`\n')
-            out += [f'### [`{name}`](#{target})\n\n{plain(doc)}\n\n{table(rows)}\n' for target, items in targets.items() for name, _, doc, rows in items]
-        return '\n'.join(out)
+    def look_up(self):
+        "`{name: Markdown}` of the pages to look things up: commands and reference"
+        def page(path): return self.pages[path], f'{number(path)} {self.titles[path]}'.strip()
+        def target(path, name): return t if (t := self.target(path, name)) in self.placed else None
+        out = {'commands': command_page.overview(), 'reference': self.reference.overview(self.cfg.lib_name), 'search': search_index.PAGE}
+        out |= {f'commands/{name}': command_page.command_page(name) for name in command_page.commands()}
+        return out | {f'reference/{name}': self.reference.page(name, self.cfg.lib_name, page, target) for name in self.reference.modules}
 
 # --- the whole -----------------------------------------------------------------------------------------------------
 
@@ -189,12 +192,17 @@ def main():
         dest.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(site.convert(p), dest)
     (src/'main_line.json').write_text(json.dumps(site.main_line()), encoding='utf-8') # for docs/conf.py
-    (src/'flags.md').write_text(commands_page(), encoding='utf-8')
-    (src/'reference.md').write_text(site.reference_page(), encoding='utf-8')
+    looked_up = site.look_up()
+    for name, text in looked_up.items():
+        (src/f'{name}.md').parent.mkdir(exist_ok=True)
+        (src/f'{name}.md').write_text(text, encoding='utf-8')
     cmd = [sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *options, str(src), str(html)]
     if rc := subprocess.run(cmd, cwd=root, env={**os.environ, 'PROJECT_ROOT': str(root)}).returncode: sys.exit(rc)
+    command_page.link_flags(html)
+    command_page.redirect(html, 'flags.html', 'commands.html')
+    search_index.write(html, site)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(html, out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo'))
-    print(f'built {len(site.paths) + 2} pages: open {os.path.relpath(out/"index.html")}')
+    print(f'built {len(site.paths) + len(looked_up)} pages: open {os.path.relpath(out/"index.html")}')
 
 if __name__ == '__main__': main()
