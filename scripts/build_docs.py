@@ -172,7 +172,7 @@ class Site:
         def target(path, name): return t if (t := self.target(path, name)) in self.placed else None
         out = {'commands': command_page.overview(), 'reference': self.reference.overview(self.cfg.lib_name), 'search': search_index.PAGE}
         out |= {f'commands/{name}': command_page.command_page(name) for name in command_page.commands()}
-        return out | {f'reference/{name}': self.reference.page(name, self.cfg.lib_name, page, target) for name in self.reference.modules}
+        return out | {f'reference/{name}': self.reference.page(name, self.cfg.lib_name, page, target) for name in self.reference.parts}
 
 # --- the whole -----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from docutils.nodes import make_id
 from api_tables import api, cell, code, constants, escape, knobs, plain, rich, text
 
 CELL = re.compile(r'^# %% (\.\./\S+\.ipynb) #(\w+)$', re.M)
+LONG = 420 # rows on a page, about 25,000 pixels
 FILTER = '<div class="filter" role="search" data-filter="{what}"></div>\n'
 
 class Reference:
@@ -23,18 +24,27 @@ class Reference:
             if found: self.modules[path.stem] = [x for i, x in enumerate(found) if last[x[0].name] == i]
             self.homes |= {(notebook, o.name): path.stem for o, notebook in found}
         self.raises = {module: Raises(tree) for module, tree in self.trees.items()}
+        self.parts = dict(part for module in self.modules for part in self.cut(module)) # page → (module, its entries)
+        self.pages = {(module, o.name): page for page, (module, found) in self.parts.items() for o, _ in found}
+
+    def cut(self, module):
+        "The pages of a module: one, or, where that would be too long, another for the classes that are nothing but fields"
+        found = self.modules[module]
+        def fields(o): return o.kind == 'class' and not o.methods and not o.node_of_call
+        if sum(4 + len(o.rows) + 2*len(o.methods) for o, _ in found) <= LONG: return [(module, (module, found))]
+        return [(module, (module, [x for x in found if not fields(x[0])])), (f'{module}-settings', (module, [x for x in found if fields(x[0])]))]
 
     def place(self, notebook, name, root=''):
         "Where the reference has a name that a notebook defines: `reference/model.html#GPT`, or None; `root` leads to the top of the site"
         module = self.homes.get((notebook, name))
-        return f'{root}reference/{module}.html#{name}' if module else None
+        return f'{root}reference/{self.pages[module, name]}.html#{name}' if module else None
 
     def entries(self):
-        "`(module, entry, notebook)` of every public name; a class's methods come after it"
-        for module, found in self.modules.items():
+        "`(its page, entry, notebook)` of every public name; a class's methods come after it"
+        for part, (_, found) in self.parts.items():
             for o, notebook in found:
-                yield module, o, notebook
-                for m in o.methods: yield module, m, notebook
+                yield part, o, notebook
+                for m in o.methods: yield part, m, notebook
 
     # --- Markdown ---
 
@@ -44,16 +54,18 @@ class Reference:
                'Most of what a program needs can be imported from the package itself: `from nanogpt_lit import GPT, generate`. The rest comes from its module. '
                'What is typed in a terminal is on [the page of commands](commands.md).\n', FILTER.format(what='Filter names and modules')]
         for module, found in self.modules.items():
-            listed = ' '.join(f'<a href="reference/{module}.html#{escape(o.name)}" data-name="{escape(o.name)}">{code(o.name)}</a>' for o, _ in found)
+            listed = ' '.join(f'<a href="reference/{self.pages[module, o.name]}.html#{escape(o.name)}" data-name="{escape(o.name)}">{code(o.name)}</a>' for o, _ in found)
             out.append(f'<div class="module" id="{module}"><h2><a href="reference/{module}.html">{code(f"{lib_name}.{module}")}</a></h2><p>{rich(self.docs[module])}</p><p class="names">{listed}</p></div>')
-        return '\n\n'.join([*out, '```{toctree}\n:hidden:\n\n' + '\n'.join(f'{m} <reference/{m}>' for m in self.modules) + '\n```\n'])
+        return '\n\n'.join([*out, '```{toctree}\n:hidden:\n\n' + '\n'.join(f'{m} <reference/{m}>' for m in self.parts) + '\n```\n'])
 
-    def page(self, module, lib_name, page, target):
-        "The page of one module. `page(notebook)` is `(where, title)` of a page, `target(notebook, name)` the place that explains a name, or None"
-        found = self.modules[module]
+    def page(self, part, lib_name, page, target):
+        "The page of a module, or a part of it. `page(notebook)` is `(where, title)` of a page, `target(notebook, name)` the place that explains a name, or None"
+        module, found = self.parts[part]
+        others = ''.join(f', [the rest of the module]({o}.md)' for o, (m, _) in self.parts.items() if m == module and o != part)
         pages = [*dict.fromkeys(notebook for _, notebook in found)]
+        title = ': settings' if part != module else ''
         said = ', '.join('[{1}](../{0}.ipynb)'.format(*page(p)) for p in pages)
-        out = [f'# {lib_name}.{module}\n\n:::{{div}} subtitle\n{plain(self.docs[module])}\n:::\n\nMade on {said}. [All modules](../reference.md)\n', FILTER.format(what=f'Filter the names of {module}')]
+        out = [f'# {lib_name}.{module}{title}\n\n:::{{div}} subtitle\n{plain(self.docs[module])}\n:::\n\nMade on {said}. [All modules](../reference.md){others}\n', FILTER.format(what=f'Filter the names of {module}')]
         ids = Counter(make_id(o.name) for o, _ in found)
         for o, notebook in found: out.append(self.entry(o, module, notebook, page, target, make_id(o.name) == o.name and ids[o.name] == 1))
         return '\n'.join(out)

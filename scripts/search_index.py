@@ -116,6 +116,7 @@ class Index:
     "Documents to find, and the words in each"
     def __init__(self, site):
         self.site, self.pages, self.docs, self.words = site, [], [], []
+        self.numbers = {site.pages[path]: i for i, path in enumerate(site.paths)} # page → its place in `pages`
 
     def add(self, kind, page, anchor, heading, excerpt, text, parent='', also=''):
         self.docs.append((kind, page, anchor, heading, parent, excerpt, also))
@@ -159,12 +160,17 @@ class Index:
     def glossary(self, text, at):
         for m in re.finditer(r'<p id="(word-[^"]*)"><strong>([^<]+)</strong>(.*?)</p>', text, re.S):
             said = tagless(m[3]).strip(' :')
-            self.add('w', at, m[1] if m[1] != 'word-' + make_id(html.unescape(m[2])) else '=', html.unescape(m[2]), cut(said), said)
+            to = ' '.join(str(self.numbers[o]) for o in re.findall(r'href="([\w/]+)\.html', m[3]) if o in self.numbers)
+            self.add('w', at, m[1] if m[1] != 'word-' + make_id(html.unescape(m[2])) else '=', html.unescape(m[2]), cut(said), said, also=to)
 
     def names(self, places):
         "Every public name: where it is explained, and its entry in the reference"
-        modules = [*self.site.reference.modules]
-        outer = {}
+        modules = [*self.site.reference.parts]
+        said = 'Every module and every public name, with its signature, and where it is explained.'
+        self.add('p', self.page('reference.html', 'Reference'), '', 'Reference', said, said)
+        for module in modules:
+            said = self.site.reference.docs[self.site.reference.parts[module][0]]
+            self.add('p', self.page(f'reference/{module}.html', f'{self.site.cfg.lib_name}.{module}'), '', f'{self.site.cfg.lib_name}.{module}', cut(said), said)
         for module, o, notebook in self.site.reference.entries():
             name = self.site.pages[notebook]
             at, ids = places[name]
@@ -175,8 +181,9 @@ class Index:
             self.add('n', at, anchor, o.name, said, f'{o.doc}', f'{o.kind[0]}{modules.index(module)}')
         return modules
 
-    def flags(self):
+    def flags(self, folder):
         at, all_flags = self.page('commands.html', 'Commands and flags'), command_page.flags()
+        self.sections((folder/'commands.html').read_text(encoding='utf-8'), at)
         known = command_page.others(all_flags)
         for flag in all_flags.values():
             said = ' '.join(k.help for k, _ in flag.meanings())
@@ -233,7 +240,7 @@ def write(folder, site):
     index = Index(site)
     places = index.book(folder, number)
     modules = index.names(places)
-    index.flags()
+    index.flags(folder)
     (folder/'_static'/'search_index.js').write_text(index.script(modules), encoding='utf-8')
     for name in OUTSIDE: (folder/name).unlink(missing_ok=True)
     return index

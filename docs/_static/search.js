@@ -40,15 +40,39 @@ function terms(text) {
   return out
 }
 
+// letters to change, add, leave out or swap
+function distance(a, b) {
+  let before = [], last = [...Array(b.length + 1).keys()]
+  for (let i = 1; i <= a.length; i++) {
+    const now = [i]
+    for (let j = 1; j <= b.length; j++) {
+      now[j] = Math.min(last[j] + 1, now[j - 1] + 1, last[j - 1] + (a[i - 1] != b[j - 1]))
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) now[j] = Math.min(now[j], before[j - 2] + 1)
+    }
+    before = last
+    last = now
+  }
+  return last[b.length]
+}
+
 const collapsed = s => s.toLowerCase().replace(/[^a-z0-9]/g, '')
 const slug = s => s.normalize('NFKD').toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^[-0-9]+|-+$/g, '')
 const apart = name => name.replace(/([a-z0-9])([A-Z])/g, '$1 $2').replace(/([A-Z]+)([A-Z][a-z])/g, '$1 $2').replace(/[._-]/g, ' ')
 
-// words that readers use for others, by stem
+// words that readers use for each other
 const ALIKE = {}
-for (const group of ['resume continue', 'kill crash interrupt die', 'oom memory', 'hf hugging', 'lr rate', 'ddp distributed several', 'two several multi multiple', 'gpu gpus cuda', 'finetune tune',
-                     'machine node', 'corpus dataset', 'speed fast', 'quick fast', 'warmup warm', 'download fetch', 'cost price', 'early stop', 'dialogue chat conversation', 'tok tokenizer'].map(o => o.split(' ').map(stem)))
+for (const group of ['resume continue', 'kill crash interrupt die', 'two several multi multiple', 'gpu gpus cuda', 'machine node', 'corpus dataset', 'speed fast', 'quick fast', 'warmup warm', 'download fetch',
+                     'dialogue chat conversation', 'finetune tune', 'mistake error failure', 'attach adapter'].map(o => o.split(' ').map(stem)))
   for (const o of group) ALIKE[o] = [...ALIKE[o] || [], ...group.filter(x => x != o)]
+
+// what the field says, and how the book says it: such a question is asked both ways
+const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr', 'learning rate'], ['ddp|multi.?gpu|data parallel', 'several processes'], ['nucleus( sampling)?', 'top_p cutting off the tail'],
+              ['mixed precision|amp|autocast', 'sixteen bits'], ['rope|rotary (positional )?(embedding|encoding)s?|positional (embedding|encoding)s?', 'where am i rotary'], ['scaling laws?|chinchilla', 'how many parameters how many tokens'],
+              ['(gradient|activation) (checkpointing|checkpoints?)|recompute', 'forgetting activations'], ['catastrophic forgetting', 'not to forget'], ['early stop(ping)?', 'when to stop'], ['inference', 'generation'],
+              ['(did|does) ?(not|n.t) (help|work)', 'negative results'], ['sft|instruction tuning', 'fine-tuning'], ['rlhf|reward model', 'preferences'], ['multi.?node', 'several machines launching'], ['mmap|memmap', 'token files'],
+              ['embedding table|vocabulary size|vocab size', 'what a vocabulary costs'], ['self.?attention', 'attention'], ['cli|options|arguments', 'commands and flags'], ['api', 'reference'], ['benchmarks?', 'exams race'],
+              ['gqa|mqa|grouped query( attention)?', 'fewer keys than queries'], ['sliding window( attention)?', 'how far back'], ['exploding gradients?', 'clipping'], ['config(uration)? files?', 'configuration files'],
+              ['pre.?train(ing)?', 'pretraining'], ['reproducib(le|ility)', 'equal runs repeatable']].map(([asked, said]) => [new RegExp(`\\b(${asked})\\b`, 'i'), said])
 
 // --- the index -----------------------------------------------------------------------------------------------------------
 
@@ -75,14 +99,16 @@ class Index {
 
   head(doc) {
     const page = this.pages[doc.page]
-    const own = new Set(terms('nfc'.includes(doc.kind) ? apart(doc.heading) + ' ' + doc.heading : doc.heading))
+    const own = new Set(terms(doc.kind == 'c' ? doc.heading.replace('nanogpt ', '') : 'nf'.includes(doc.kind) ? apart(doc.heading) + ' ' + doc.heading : doc.heading))
+    doc.own = own
     const add = (word, weight) => { if (!this.heads.has(word)) this.heads.set(word, []); this.heads.get(word).push([doc.i, weight]) }
     for (const o of own) add(o, (doc.kind == 'e' ? 0 : doc.kind == 'p' ? 1.6 : 1) + 2/own.size)
     if ('se'.includes(doc.kind)) for (const o of new Set(terms(page.title))) if (!own.has(o)) add(o, .9)
+    if ('ps'.includes(doc.kind)) for (const o of new Set(terms(page.url.split('/').pop().replace('.html', '')))) if (!own.has(o)) add(o, doc.kind == 'p' ? 1.6 : .4)
     if (doc.kind == 's' && doc.parent) for (const o of new Set(terms(this.docs[doc.parent].heading))) if (!own.has(o)) add(o, .7)
     if ('fc'.includes(doc.kind)) for (const alias of doc.also.split(' ')) for (const o of new Set(terms(apart(alias)))) if (!own.has(o)) add(o, .8)
     if (doc.kind == 'e') return
-    const keys = [doc.heading, ...doc.also ? doc.also.split(' ') : []]
+    const keys = [doc.heading, ...doc.also && doc.kind != 'w' ? doc.also.split(' ') : []]
     if (doc.kind == 'n' && doc.heading.includes('.')) keys.push(doc.heading.split('.').pop())
     for (const key of new Set(keys.map(collapsed))) { if (!this.exact.has(key)) this.exact.set(key, []); this.exact.get(key).push(doc.i) }
   }
@@ -105,6 +131,7 @@ class Index {
   meant(word, typing) {
     const out = [[word, 1]]
     for (const o of ALIKE[word] || []) out.push([o, .4])
+    if (!this.at.has(word) && !this.heads.has(word)) for (const o of this.misspelt(word)) out.push([o, .7])
     if (typing && word.length > 1) {
       let low = 0, high = this.terms.length
       while (low < high) { const mid = (low + high) >> 1; if (this.terms[mid] < word) low = mid + 1; else high = mid }
@@ -114,10 +141,65 @@ class Index {
     return out
   }
 
+  // `{results, visited, stems}`: the best places first, how many entries of the index were read, the stems that were looked for
   query(text, limit = 30) {
-    const raw = text.trim(), words = [...new Set(terms(raw))]
-    const code = /^--|[_.(]|[a-z][A-Z]/.test(raw), one = !/[\s]/.test(raw)
-    const scores = new Map(), N = this.docs.length
+    const raw = text.trim(), code = /^--|[_.(]|[a-z][A-Z]/.test(raw), one = !/\s/.test(raw)
+    const {found, words, visited} = this.matching(text, code)
+    const tally = {visited}
+    if (!code) for (const [asked, said] of SAID) {
+      if (!asked.test(raw)) continue
+      const other = this.matching(raw.replace(asked, said) + ' ', code)
+      tally.visited += other.visited
+      words.push(...other.words)
+      for (const [doc, o] of other.found) if (o.score*.95 > (found.get(doc) || {score: 0}).score) found.set(doc, {score: o.score*.95, all: o.all})
+    }
+    const raise = (doc, by) => { const o = found.get(doc) || {score: 0}; o.score += by; o.raised = true; found.set(doc, o) }
+    const key = collapsed(raw), bare = raw.replace(/\(.*$/, '')
+    for (const doc of this.exact.get(key) || []) {
+      raise(doc, this.sameName(this.docs[doc], bare, code, one))
+      if (this.docs[doc].kind == 'w') this.explained(this.docs[doc], found)
+    }
+    if (!one) this.inside(raw, raise)
+    if (key.length > 2 && (code || one)) for (const [name, docs] of this.exact) {
+      if (name == key || !name.startsWith(key)) continue
+      for (const doc of docs) if ('nf'.includes(this.docs[doc].kind)) raise(doc, (code ? 30 : 3)*key.length/name.length)
+    }
+    const best = [...found].sort((a, b) => b[1].score - a[1].score || a[0] - b[0])
+    const least = Math.max(0, ...best.filter(o => !o[1].raised).map(o => o[1].score))*.1, seen = new Set(), results = []
+    for (const [doc, {score}] of best) {
+      if (score < least || results.length == limit) break
+      const o = this.shown(this.docs[doc], score)
+      if (seen.has(o.url + o.kind)) continue
+      seen.add(o.url + o.kind)
+      results.push(o)
+    }
+    return {results, visited: tally.visited, stems: words}
+  }
+
+  // a name or a flag within a question: "signature of generate", "default of max_steps"
+  inside(text, raise) {
+    const name = /\b(signature|function|method|class|parameters?|arguments?|returns?|import)\b/i.test(text), flag = /\b(flag|default|option|setting)s?\b/i.test(text)
+    for (const word of text.split(/[\s,;?!]+/)) {
+      const own = /[_.(]|[a-z][A-Z]|^--/.test(word), bare = word.replace(/\(.*$/, '')
+      if (!own && (!name && !flag || STOP.has(word.toLowerCase()))) continue
+      for (const i of this.exact.get(collapsed(bare)) || []) {
+        const doc = this.docs[i]
+        if (doc.kind == 'n' && !word.startsWith('-') && (own || name)) raise(i, doc.heading == bare ? 60 : 20)
+        if (doc.kind == 'f' && (own || flag)) raise(i, 40)
+      }
+    }
+  }
+
+  // words of the index that differ in a letter (a long word: in two), for one that it doesn't have
+  misspelt(word) {
+    if (word.length < 5 || /[0-9_]/.test(word)) return []
+    const most = word.length < 9 ? 1 : 2
+    return [...this.terms, ...this.heads.keys()].filter(o => Math.abs(o.length - word.length) <= most && o[0] == word[0] && distance(o, word) <= most).slice(0, 6)
+  }
+
+  // every document that holds a word of the text: its score, and whether it holds all of them
+  matching(text, code) {
+    const words = [...new Set(terms(text))], scores = new Map(), N = this.docs.length
     let visited = 0, whole = 0
     words.forEach((word, at) => {
       const best = new Map()                       // document → what this word gives it
@@ -136,35 +218,37 @@ class Index {
       rare = rare || Math.log(1 + N)
       whole += rare
       for (const [doc, value] of best) {
-        const o = scores.get(doc) || {value: 0, covered: 0}
+        const o = scores.get(doc) || {value: 0, covered: 0, words: 0}
         o.value += value
         o.covered += rare
+        o.words += 1
         scores.set(doc, o)
       }
     })
-    const PRIOR = code ? {p: 1, s: 1, e: .4, w: .7, n: 1.3, f: 1.4, c: 1} : {p: 1.1, s: 1, e: .4, w: .7, n: .55, f: .7, c: .9}
-    const ranked = new Map()
-    for (const [doc, o] of scores) {
-      const {kind, page} = this.docs[doc]
-      ranked.set(doc, o.value*(o.covered/whole)**2*PRIOR[kind]*(this.pages[page].workshop && 'pse'.includes(kind) ? .92 : 1))
+    const PRIOR = code ? {p: 1, s: 1, e: .4, w: .7, n: 1.3, f: 1.4, c: 1} : {p: 1.1, s: 1, e: .4, w: .6, n: .5, f: .6, c: .9}
+    const asked = new Set(words), found = new Map()
+    for (const [i, o] of scores) {
+      const doc = this.docs[i], page = this.pages[doc.page]
+      let score = o.value*(o.covered/whole)**2*PRIOR[doc.kind]
+      if (page.workshop && 'pse'.includes(doc.kind)) score *= .92
+      if (page.url.startsWith('bibliography')) score *= .5
+      if ('ps'.includes(doc.kind) && doc.own.size > 1 && [...doc.own].every(x => asked.has(x))) score *= 1.5   // the heading says nothing else
+      found.set(i, {score, all: o.words == words.length})
     }
-    const raise = (doc, by) => ranked.set(doc, (ranked.get(doc) || 0) + by)
-    const key = collapsed(raw), bare = raw.replace(/\(.*$/, '')
-    for (const doc of this.exact.get(key) || []) raise(doc, this.sameName(this.docs[doc], bare, code, one))
-    if (key.length > 2 && (code || one)) for (const [name, docs] of this.exact) {
-      if (name == key || !name.startsWith(key)) continue
-      for (const doc of docs) if ('nf'.includes(this.docs[doc].kind)) raise(doc, (code ? 30 : 3)*key.length/name.length)
-    }
-    const best = [...ranked].sort((a, b) => b[1] - a[1] || a[0] - b[0])
-    const seen = new Set(), out = []
-    for (const [doc, score] of best) {
-      const o = this.shown(this.docs[doc], score)
-      if (seen.has(o.url + o.kind)) continue
-      seen.add(o.url + o.kind)
-      out.push(o)
-      if (out.length == limit) break
-    }
-    return {results: out, visited, stems: words}
+    return {found, words, visited}
+  }
+
+  // the page that a word of the glossary leads to, and what on it holds all of the word
+  explained(word, found) {
+    const pages = word.also.split(' ').map(Number)
+    let sections = 0
+    for (const [i, o] of found) if (this.docs[i].kind == 's' && o.all && pages.includes(this.docs[i].page)) { o.score += 25; sections += 1 }
+    this.docs.forEach(doc => {
+      if (doc.kind != 'p' || !pages.includes(doc.page)) return
+      const o = found.get(doc.i) || {score: 0}
+      o.score += sections ? 10 : 28
+      found.set(doc.i, o)
+    })
   }
 
   // how much it counts that a name, heading or alias is exactly what was typed
@@ -172,7 +256,7 @@ class Index {
     const own = collapsed(doc.heading) == collapsed(typed)
     if (doc.kind == 'f') return typed.startsWith('-') ? 1000 + 50*own : code ? 500 + 50*own : one ? 60 + 20*own : 12
     if (doc.kind == 'n') return doc.heading == typed ? 800 : own ? (code ? 450 : one ? 50 : 8) : doc.heading.split('.').pop() == typed ? (code ? 300 : 40) : 5
-    return {p: 400, s: 110, w: 45, c: own || /-/.test(typed) ? 600 : 100}[doc.kind] || 0
+    return {p: 400, s: 110, w: 12, c: own || /-/.test(typed) ? 600 : 100}[doc.kind] || 0
   }
 
   shown(doc, score) {
@@ -338,7 +422,7 @@ function resultsPage() {
     const index = await load()
     if (now != turn) return
     const {results, stems} = text.trim() ? index.query(text, 40) : {results: [], stems: []}
-    const few = results.filter(o => o.score > results[0].score*.06 || o.score > 20)
+    const few = results
     list.replaceChildren(...few.map(o => {
       const item = element('li', {}, element('a', {class: 'found', href: root + o.url}, title(o)))
       if (o.what) item.append(element('span', {class: 'what'}, o.what))
