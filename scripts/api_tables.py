@@ -32,7 +32,7 @@ def api(src):
     "An entry for each public function, method and class that the code `src` defines"
     lines = src.splitlines()
     for node in ast.parse(src).body:
-        if isinstance(node, ast.FunctionDef) and node.name[0] != '_': yield of_function(node, lines, owner(node))
+        if isinstance(node, ast.FunctionDef) and node.name[0] != '_' and owner(node)[:1] != '_': yield of_function(node, lines, owner(node))
         elif isinstance(node, ast.ClassDef) and node.name[0] != '_': yield of_class(node, lines)
 
 def constants(src):

@@ -3,7 +3,7 @@
 `commands.html` lists the commands, and every flag once with an anchor of its own name; `commands/train.html` has those of one command, by section.
 In the prose of the book, a `--flag` in inline code becomes a link there.
 """
-import os, re
+import re
 from typing import Literal, get_args, get_origin
 from nanogpt_lit.config import ALIASES, COMMANDS, GROUPS, NO_EFFECT, PRESETS, SWITCHES, TRANSLATE, flat_fields
 from api_tables import cell, code, escape, knobs, plain, rich

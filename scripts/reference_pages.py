@@ -2,10 +2,8 @@
 
 It is read from the exported modules, whose cells say which page they come from; that page's explanation is linked from the entry, and the entry from the page.
 """
-import ast, os, re, textwrap
-from collections import Counter
-from docutils.nodes import make_id
-from api_tables import api, cell, code, constants, escape, knobs, plain, rich, text
+import ast, re, textwrap
+from api_tables import api, code, constants, escape, knobs, plain, rich, text
 
 CELL = re.compile(r'^# %% (\.\./\S+\.ipynb) #(\w+)$', re.M)
 LONG = 420 # rows on a page, about 25,000 pixels
@@ -66,8 +64,11 @@ class Reference:
         title = ': settings' if part != module else ''
         said = ', '.join('[{1}](../{0}.ipynb)'.format(*page(p)) for p in pages)
         out = [f'# {lib_name}.{module}{title}\n\n:::{{div}} subtitle\n{plain(self.docs[module])}\n:::\n\nMade on {said}. [All modules](../reference.md){others}\n', FILTER.format(what=f'Filter the names of {module}')]
-        ids = Counter(make_id(o.name) for o, _ in found)
-        for o, notebook in found: out.append(self.entry(o, module, notebook, page, target, make_id(o.name) == o.name and ids[o.name] == 1))
+        taken = set()
+        for o, notebook in found:
+            slug = re.sub(r'[^\w-]', '', o.name.lower()) # the anchor that MyST gives to the heading, once
+            out.append(self.entry(o, module, notebook, page, target, slug == o.name and slug not in taken))
+            taken.add(slug)
         return '\n'.join(out)
 
     def entry(self, o, module, notebook, page, target, has_id):
@@ -115,7 +116,6 @@ def signature(o):
     back = f' -> {o.returns or "Any"}' if o.kind != 'class' else ''
     if o.kind == 'property': return f'{name}{back}'
     if len(o.rows) > 24: return f'{name}(...)'
-    starred = next((i for i, r in enumerate(o.rows) if r[0][0] == '*'), None)
     only = [a.arg for a in o.node.args.kwonlyargs] if isinstance(o.node, ast.FunctionDef) else []
     words = []
     for r in o.rows:

@@ -4,7 +4,7 @@ It is read from the built pages and put into `_static/search_index.js`, which `_
 that was opened from a folder may not read files. In it, a word is its stem, and the documents that hold it are a string: the distance to the last one and how
 often it occurs, three kinds of often, in characters of `DIGITS`.
 """
-import hashlib, html, json, math, re
+import html, json, math, re
 from collections import Counter
 from html.parser import HTMLParser
 from docutils.nodes import make_id
@@ -113,14 +113,16 @@ def anchored(page):
 def tagless(s): return ' '.join(html.unescape(re.sub(r'<[^>]+>', '', s)).split())
 
 class Index:
-    "Documents to find, and the words in each"
+    "Documents to find, the words in each, and which of those stand side by side"
     def __init__(self, site):
-        self.site, self.pages, self.docs, self.words = site, [], [], []
+        self.site, self.pages, self.docs, self.words, self.pairs = site, [], [], [], []
         self.numbers = {site.pages[path]: i for i, path in enumerate(site.paths)} # page → its place in `pages`
 
     def add(self, kind, page, anchor, heading, excerpt, text, parent='', also=''):
         self.docs.append((kind, page, anchor, heading, parent, excerpt, also))
-        self.words.append(Counter(terms(text)))
+        found = terms(text)
+        self.words.append(Counter(found))
+        self.pairs.append(Counter(f'{a}+{b}' for a, b in zip(found, found[1:]) if a != b) if kind in 'psw' else Counter())
         return len(self.docs) - 1
 
     def page(self, url, title, number='', workshop=False):
@@ -142,7 +144,7 @@ class Index:
     def sections(self, text, at):
         found, made = {}, {}
         for i, o in enumerate(Sections(text).sections):
-            words = ' '.join(''.join(o['text']).split())
+            words = ' '.join(re.sub(r'\\\(.*?\\\)|\\\[.*?\\\]', '…', ''.join(o['text']), flags=re.S).split()) # formulas
             heading = ' '.join(o['heading'].split()).removesuffix('◇').strip()
             parent = made.get(o['parent'], '')
             anchor = '' if o['level'] == 1 else o['id'] if o['id'] != make_id(heading) else '='
@@ -169,8 +171,8 @@ class Index:
         said = 'Every module and every public name, with its signature, and where it is explained.'
         self.add('p', self.page('reference.html', 'Reference'), '', 'Reference', said, said)
         for module in modules:
-            said = self.site.reference.docs[self.site.reference.parts[module][0]]
-            self.add('p', self.page(f'reference/{module}.html', f'{self.site.cfg.lib_name}.{module}'), '', f'{self.site.cfg.lib_name}.{module}', cut(said), said)
+            said, title = self.site.reference.docs[self.site.reference.parts[module][0]], f'{self.site.cfg.lib_name}.{module.replace("-", ": ")}'
+            self.add('p', self.page(f'reference/{module}.html', title), '', title, cut(said), said)
         for module, o, notebook in self.site.reference.entries():
             name = self.site.pages[notebook]
             at, ids = places[name]
@@ -199,10 +201,11 @@ class Index:
     # --- as a script ---
 
     def script(self, modules):
-        postings, lengths = {}, ''
+        postings, lengths, shared = {}, '', Counter(o for pairs in self.pairs for o in pairs) # two words side by side count where several places have them
         for i, words in enumerate(self.words):
             lengths += DIGITS[min(len(DIGITS) - 1, round(8*math.log2(1 + sum(words.values()))))]
-            for word, n in words.items(): postings.setdefault(word, []).append((i, min(2, n.bit_length() - 1)))
+            pairs = {o: n for o, n in self.pairs[i].items() if shared[o] > 2}
+            for word, n in (words | pairs).items(): postings.setdefault(word, []).append((i, min(2, n.bit_length() - 1)))
         sorted_terms = sorted(postings)
         def lines(rows): return '\n'.join('\t'.join(str(o) for o in r).rstrip('\t') for r in rows)
         data = dict(pages=lines(self.pages), modules=' '.join(modules), docs=lines(self.docs), lengths=lengths, terms=front_coded(sorted_terms),

@@ -112,11 +112,9 @@ async function keyboard() {
   return steps
 }
 addEventListener('load', async () => {
-  const index = await siteSearch.load(), out = {answers: {}, stems: words.map(o => siteSearch.terms(o)), slowest: 0, mean: 0}
+  const index = await siteSearch.load(), out = {answers: {}, stems: words.map(o => siteSearch.terms(o))}
   for (const query of asked) {
-    const began = performance.now(), {results, visited} = index.query(query, 8), ms = performance.now() - began
-    out.slowest = Math.max(out.slowest, ms)
-    out.mean += ms/asked.length
+    const {results, visited} = index.query(query, 8)
     out.answers[query] = {results: results.map(o => ({url: o.url, reference: o.reference, excerpt: o.excerpt})), visited}
   }
   out.keyboard = await keyboard()
@@ -129,7 +127,7 @@ addEventListener('load', async () => {
 FRAMES = { # a page, and what a script in it looks at
     'search.html?q=resume': "await wait(400); return {hits: document.querySelectorAll('#search-results > li').length, marks: document.querySelectorAll('#search-results mark').length}",
     'commands.html': """const box = document.querySelector('.filter input'), top = box.getBoundingClientRect().top, high = document.documentElement.scrollHeight, all = () => [...document.querySelectorAll('.knob')].filter(o => o.offsetParent).length
-      const before = all(); box.value = 'grad-accum'; box.dispatchEvent(new Event('input')); const during = all(), still = box.getBoundingClientRect().top == top && document.documentElement.scrollHeight >= high - 2
+      const before = all(); box.value = 'grad-accum'; box.dispatchEvent(new Event('input')); const during = all(), still = box.getBoundingClientRect().top == top && document.documentElement.scrollHeight >= high - 40
       box.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'})); return {before, during, still, after: all()}""",
     'reference.html': """const box = document.querySelector('.filter input'); box.value = 'causal mask'; box.dispatchEvent(new Event('input'))
       return {shown: [...document.querySelectorAll('.module a')].filter(o => o.offsetParent).map(o => o.textContent)}"""}
@@ -164,9 +162,9 @@ def browser(site, pages, reference, vocabulary, tmp_path_factory): # noqa: F811
     cmd = [program, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', f'--user-data-dir={folder.parent/"profile"}', '--window-size=1280,900',
            '--virtual-time-budget=30000', '--dump-dom', (folder/'probe.html').as_uri()]
     dom = subprocess.run(cmd, capture_output=True, text=True, timeout=300).stdout
-    found = re.search(r'<pre id="out">(.*?)</pre>', dom, re.S)
+    found = re.findall(r'<pre id="out">([^<]+)</pre>', dom)
     assert found, 'the page did not answer'
-    return json.loads(html.unescape(found[1]))
+    return json.loads(html.unescape(found[-1]))
 
 def quick(page): return re.sub(r'<script[^>]*src="[^"]*(?:tex-svg|clipboard|copybutton)[^"]*"[^>]*></script>', '', page) # not what is tested
 
@@ -178,7 +176,7 @@ def most(asked, wrong, share=.9):
 def test_readers_find_the_section(browser):
     wrong = [(q, first(browser, q)['url']) for q, places in QUERIES.items() if not first(browser, q)['url'].startswith(tuple(places))]
     most(QUERIES, wrong)
-    print(f'{len(QUERIES) - len(wrong)} of {len(QUERIES)}; a query takes {browser["mean"]:.1f} ms, the slowest {browser["slowest"]:.0f} ms; not first: {wrong}')
+    print(f'{len(QUERIES) - len(wrong)} of {len(QUERIES)}; not first: {wrong}')
 
 def test_the_tasks_of_the_first_page_take_one_search(browser):
     for query, places in TASKS.items():

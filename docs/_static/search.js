@@ -56,17 +56,17 @@ function distance(a, b) {
 }
 
 const collapsed = s => s.toLowerCase().replace(/[^a-z0-9]/g, '')
-const slug = s => s.normalize('NFKD').toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^[-0-9]+|-+$/g, '')
+const slug = s => s.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^[-0-9]+|-+$/g, '')
 const apart = name => name.replace(/([a-z0-9])([A-Z])/g, '$1 $2').replace(/([A-Z]+)([A-Z][a-z])/g, '$1 $2').replace(/[._-]/g, ' ')
 
 // words that readers use for each other
 const ALIKE = {}
 for (const group of ['resume continue', 'kill crash interrupt die', 'two several multi multiple', 'gpu gpus cuda', 'machine node', 'corpus dataset', 'speed fast', 'quick fast', 'warmup warm', 'download fetch',
-                     'dialogue chat conversation', 'finetune tune', 'mistake error failure', 'attach adapter'].map(o => o.split(' ').map(stem)))
+                     'dialogue chat conversation', 'finetune tune', 'mistake error failure', 'convert export import', 'attach adapter'].map(o => o.split(' ').map(stem)))
   for (const o of group) ALIKE[o] = [...ALIKE[o] || [], ...group.filter(x => x != o)]
 
 // what the field says, and how the book says it: such a question is asked both ways
-const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr', 'learning rate'], ['ddp|multi.?gpu|data parallel', 'several processes'], ['nucleus( sampling)?', 'top_p cutting off the tail'],
+const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr|learning rate', 'learning rate schedules'], ['ddp|multi.?gpu|data parallel', 'several processes'], ['nucleus( sampling)?', 'top_p cutting off the tail'],
               ['mixed precision|amp|autocast', 'sixteen bits'], ['rope|rotary (positional )?(embedding|encoding)s?|positional (embedding|encoding)s?', 'where am i rotary'], ['scaling laws?|chinchilla', 'how many parameters how many tokens'],
               ['(gradient|activation) (checkpointing|checkpoints?)|recompute', 'forgetting activations'], ['catastrophic forgetting', 'not to forget'], ['early stop(ping)?', 'when to stop'], ['inference', 'generation'],
               ['(did|does) ?(not|n.t) (help|work)', 'negative results'], ['sft|instruction tuning', 'fine-tuning'], ['rlhf|reward model', 'preferences'], ['multi.?node', 'several machines launching'], ['mmap|memmap', 'token files'],
@@ -87,7 +87,10 @@ class Index {
     this.pages = rows(data.pages).map(([url, title, number, workshop]) => ({url, title, number: number || '', workshop: !!workshop}))
     this.docs = rows(data.docs).map(([kind, page, anchor, heading, parent, excerpt, also], i) => ({i, kind, page: +page, anchor, heading, parent: parent || '', excerpt: excerpt || '', also: also || ''}))
     this.lengths = [...data.lengths].map(c => 2**(digit.get(c)/8) - 1)
-    this.meanLength = this.lengths.reduce((a, b) => a + b, 0)/this.lengths.length
+    const lengths = {}                            // of documents of a kind: a section isn't long because names are short
+    this.docs.forEach(o => { (lengths[o.kind] = lengths[o.kind] || []).push(this.lengths[o.i]) })
+    for (const kind in lengths) lengths[kind] = Math.max(20, lengths[kind].reduce((a, b) => a + b, 0)/lengths[kind].length)
+    this.lengths = this.lengths.map((o, i) => .35 + .65*o/lengths[this.docs[i].kind])
     this.postings = data.postings.split(' ')
     this.terms = []
     for (let o of data.terms.split(' ')) this.terms.push((this.terms.at(-1) || '').slice(0, parseInt(o[0], 36)) + o.slice(1))
@@ -136,7 +139,7 @@ class Index {
       let low = 0, high = this.terms.length
       while (low < high) { const mid = (low + high) >> 1; if (this.terms[mid] < word) low = mid + 1; else high = mid }
       for (let i = low; i < low + 24 && i < this.terms.length && this.terms[i].startsWith(word); i++)
-        if (this.terms[i] != word) out.push([this.terms[i], .5*word.length/this.terms[i].length])
+        if (this.terms[i] != word && !this.terms[i].includes('+')) out.push([this.terms[i], .5*word.length/this.terms[i].length])
     }
     return out
   }
@@ -164,7 +167,15 @@ class Index {
       if (name == key || !name.startsWith(key)) continue
       for (const doc of docs) if ('nf'.includes(this.docs[doc].kind)) raise(doc, (code ? 30 : 3)*key.length/name.length)
     }
-    const best = [...found].sort((a, b) => b[1].score - a[1].score || a[0] - b[0])
+    const before = new Map(), better = (a, b) => b[1].score - a[1].score || a[0] - b[0]
+    const best = [...found].sort(better).slice(0, 200)
+    for (const [i, o] of best) {                   // the second place on a page is worth less than the first
+      const doc = this.docs[i]
+      if (!'ps'.includes(doc.kind)) continue
+      o.score *= .8**(before.get(doc.page) || 0)
+      before.set(doc.page, (before.get(doc.page) || 0) + 1)
+    }
+    best.sort(better)
     const least = Math.max(0, ...best.filter(o => !o[1].raised).map(o => o[1].score))*.1, seen = new Set(), results = []
     for (const [doc, {score}] of best) {
       if (score < least || results.length == limit) break
@@ -194,7 +205,7 @@ class Index {
   misspelt(word) {
     if (word.length < 5 || /[0-9_]/.test(word)) return []
     const most = word.length < 9 ? 1 : 2
-    return [...this.terms, ...this.heads.keys()].filter(o => Math.abs(o.length - word.length) <= most && o[0] == word[0] && distance(o, word) <= most).slice(0, 6)
+    return [...this.terms, ...this.heads.keys()].filter(o => !o.includes('+') && Math.abs(o.length - word.length) <= most && o[0] == word[0] && distance(o, word) <= most).slice(0, 6)
   }
 
   // every document that holds a word of the text: its score, and whether it holds all of them
@@ -211,7 +222,7 @@ class Index {
         const idf = Math.log(1 + N/(1 + Math.max(body.length, head.length)))
         if (other == word || !rare) rare = Math.max(rare, idf)
         const mine = new Map()
-        for (const [doc, often] of body) mine.set(doc, often*2.2/(often + 1.2*(.35 + .65*this.lengths[doc]/this.meanLength)))
+        for (const [doc, often] of body) mine.set(doc, often*2.2/(often + 1.2*this.lengths[doc]))
         for (const [doc, more] of head) mine.set(doc, (mine.get(doc) || 0) + 1.5*more)
         for (const [doc, value] of mine) best.set(doc, Math.max(best.get(doc) || 0, value*idf*weight))
       }
@@ -225,13 +236,21 @@ class Index {
         scores.set(doc, o)
       }
     })
+    for (let at = 1; at < words.length; at++) {    // two words side by side
+      const pair = this.at.get(words[at - 1] + '+' + words[at])
+      if (pair === undefined) continue
+      const body = this.unpack(pair), idf = Math.log(1 + N/(1 + body.length))
+      visited += body.length
+      for (const [doc, often] of body) { const o = scores.get(doc); if (o) o.value += .7*idf*often*2.2/(often + 1.2*this.lengths[doc]) }
+    }
     const PRIOR = code ? {p: 1, s: 1, e: .4, w: .7, n: 1.3, f: 1.4, c: 1} : {p: 1.1, s: 1, e: .4, w: .6, n: .5, f: .6, c: .9}
-    const asked = new Set(words), found = new Map()
+    const asked = new Set(words), found = new Map(), phrase = text.trim().toLowerCase()
     for (const [i, o] of scores) {
       const doc = this.docs[i], page = this.pages[doc.page]
       let score = o.value*(o.covered/whole)**2*PRIOR[doc.kind]
-      if (page.workshop && 'pse'.includes(doc.kind)) score *= .92
-      if (page.url.startsWith('bibliography')) score *= .5
+      if (page.workshop && 'pse'.includes(doc.kind)) score *= .85
+      if (page.url.startsWith('bibliography') || doc.heading == 'Recap') score *= .5
+      if (words.length > 1 && 'ps'.includes(doc.kind) && doc.excerpt.toLowerCase().includes(phrase)) score *= 1.4
       if ('ps'.includes(doc.kind) && doc.own.size > 1 && [...doc.own].every(x => asked.has(x))) score *= 1.5   // the heading says nothing else
       found.set(i, {score, all: o.words == words.length})
     }
@@ -241,12 +260,13 @@ class Index {
   // the page that a word of the glossary leads to, and what on it holds all of the word
   explained(word, found) {
     const pages = word.also.split(' ').map(Number)
-    let sections = 0
-    for (const [i, o] of found) if (this.docs[i].kind == 's' && o.all && pages.includes(this.docs[i].page)) { o.score += 25; sections += 1 }
+    const sections = [...found].filter(([i, o]) => this.docs[i].kind == 's' && o.all && pages.includes(this.docs[i].page)).map(o => o[1])
+    const best = Math.max(...sections.map(o => o.score))
+    for (const o of sections) o.score += 25*(o.score/best)**3
     this.docs.forEach(doc => {
       if (doc.kind != 'p' || !pages.includes(doc.page)) return
       const o = found.get(doc.i) || {score: 0}
-      o.score += sections ? 10 : 28
+      o.score += sections.length ? 10 : 28
       found.set(doc.i, o)
     })
   }
