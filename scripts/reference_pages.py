@@ -2,7 +2,7 @@
 
 It is read from the exported modules, whose cells say which page they come from; that page's explanation is linked from the entry, and the entry from the page.
 """
-import ast, re, textwrap
+import ast, re
 from api_tables import api, code, constants, escape, knobs, plain, rich, text
 
 CELL = re.compile(r'^# %% (\.\./\S+\.ipynb) #(\w+)$', re.M)
@@ -75,7 +75,7 @@ class Reference:
         "One name"
         out = [f'## `{o.name}`\n', ':::{div} entry\n']
         if not has_id: out.append(f'<span class="anchor" id="{o.name}"></span>\n')
-        out.append(f'<div class="signature"><pre>{escape(signature(o), quote=False)}</pre></div>\n')
+        out.append(f'<div class="signature"><pre>{signature(o)}</pre></div>\n')
         if o.doc: out.append(plain(paragraphs(o.doc)) + '\n')
         if any(any(r[1:]) for r in o.rows):
             out.append(knobs([(code(r[0]), r[1] and code(r[1]), r[2], rich(r[3]), ()) for r in o.rows]) + '\n')
@@ -84,7 +84,7 @@ class Reference:
         for kind, why in self.raises[module].of(o): facts.append(f'<dt>Raises</dt><dd>{code(kind)}{": " + rich(why) if why else ""}</dd>')
         if facts: out.append(f'<dl class="facts">{"".join(facts)}</dl>\n')
         if o.methods:
-            rows = [(code(signature(m)), '', '', method_said(m, self.raises[module].of(m)), (m.name,)) for m in o.methods]
+            rows = [(f'<code class="call">{signature(m)}</code>', '', '', method_said(m, self.raises[module].of(m)), (m.name,)) for m in o.methods]
             out.append(f'<p class="rubric">Methods</p>\n\n{knobs(rows)}\n')
         where, title = page(notebook)
         there = target(notebook, o.name)
@@ -108,29 +108,21 @@ def method_said(m, raised):
     return said + ''.join(f'<br>raises {code(kind)}{": " + rich(why) if why else ""}' for kind, why in raised)
 
 def signature(o):
-    "As one would write the call, filled to the width of a page"
+    "As one would write the call, as HTML: lines break between parameters"
     if o.kind == 'constant':
         value = o.value if len(o.value) <= 300 else o.value[:300] + ' …'
-        return textwrap.fill(f'{o.name}{": " + o.returns if o.returns else ""} = {value}', 96, subsequent_indent='    ')
+        return escape(f'{o.name}{": " + o.returns if o.returns else ""} = {value}', quote=False)
     name = o.name.rpartition('.')[2] if o.kind != 'class' else o.name
     back = f' -> {o.returns or "Any"}' if o.kind != 'class' else ''
-    if o.kind == 'property': return f'{name}{back}'
+    if o.kind == 'property': return escape(f'{name}{back}', quote=False)
     if len(o.rows) > 24: return f'{name}(...)'
     only = [a.arg for a in o.node.args.kwonlyargs] if isinstance(o.node, ast.FunctionDef) else []
     words = []
     for r in o.rows:
         if only and r[0] == only[0] and not any(w[0] == '*' and w[1:2] != '*' for w in words): words.append('*')
         words.append(r[0] + (f': {r[1]}' if r[1] else '') + ((' = ' if r[1] else '=') + r[2] if r[2] else ''))
-    return fill(f'{name}(', words, f'){back}')
-
-def fill(head, words, tail, width=96):
-    "`head`, the words with commas, and `tail`, on as few lines as fit; no word is broken"
-    lines = [head]
-    for i, word in enumerate(words):
-        word += ',' if i + 1 < len(words) else tail
-        if len(lines[-1]) + len(word) + 1 > width and lines[-1].strip(): lines.append('    ' + word)
-        else: lines[-1] += ('' if lines[-1] == head else ' ') + word
-    return '\n'.join(lines) if words else head + tail
+    pieces = [f'{name}({words[0]}' if words else f'{name}(', *words[1:]]
+    return ', '.join(f'<span>{escape(o, quote=False)}</span>' for o in pieces) + escape(f'){back}', quote=False)
 
 # --- errors ------------------------------------------------------------------------------------------------------------
 

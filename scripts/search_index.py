@@ -161,7 +161,7 @@ class Index:
 
     def glossary(self, text, at):
         for m in re.finditer(r'<p id="(word-[^"]*)"><strong>([^<]+)</strong>(.*?)</p>', text, re.S):
-            said = tagless(m[3]).strip(' :')
+            said = tagless(re.sub(r'<a [^>]*>(?:(?!</a>).)*</a>\s*$', '', m[3])).strip(' :')
             to = ' '.join(str(self.numbers[o]) for o in re.findall(r'href="([\w/]+)\.html', m[3]) if o in self.numbers)
             self.add('w', at, m[1] if m[1] != 'word-' + make_id(html.unescape(m[2])) else '=', html.unescape(m[2]), cut(said), said, also=to)
 
@@ -189,7 +189,7 @@ class Index:
         known = command_page.others(all_flags)
         for flag in all_flags.values():
             said = ' '.join(k.help for k, _ in flag.meanings())
-            self.add('f', at, flag.name, f'--{flag.name}', cut(said.replace('`', ''), 100), said, also=' '.join(known.get(flag.name, [])))
+            self.add('f', at, flag.name, f'--{flag.name}', cut(flag.meanings()[0][0].help.replace('`', ''), 100), said, also=' '.join(known.get(flag.name, [])))
         for name in sorted({*command_page.TRANSLATE, *command_page.NO_EFFECT} - {*all_flags} - {*command_page.ALIASES}):
             said = command_page.NO_EFFECT.get(name) or command_page.translated(name)
             self.add('f', at, name, f'--{name}', cut(said.replace('`', ''), 100), said)

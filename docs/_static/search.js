@@ -441,7 +441,7 @@ function resultsPage() {
     const now = ++turn, text = input.value
     const index = await load()
     if (now != turn) return
-    const {results, stems} = text.trim() ? index.query(text, 40) : {results: [], stems: []}
+    const {results, stems} = text.trim() ? index.query(text, 25) : {results: [], stems: []}
     const few = results
     list.replaceChildren(...few.map(o => {
       const item = element('li', {}, element('a', {class: 'found', href: root + o.url}, title(o)))
