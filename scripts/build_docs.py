@@ -3,21 +3,23 @@
     python scripts/build_docs.py [--out FOLDER] [Sphinx options, such as -W --keep-going]
 
 The pages are the notebooks as they are stored; nothing is executed, so the outputs you see are those that were
-committed. What is added: a line that says which file a page comes from, links from `names` in the prose to the room
-that defines them, a folded table of parameters under each exported cell, the pages of the reference and of the
-commands, and an index for the search.
+committed. What is added: a line that says what a page needs, what it gives and which file it comes from, links from
+`names` in the prose to the page that defines them, a folded table of parameters under each exported cell, the pages of
+the reference and of the commands, and an index for the search. Imports and code that only plots are folded.
 """
-import argparse, json, os, re, shutil, subprocess, sys, textwrap, tomllib
+import argparse, ast, json, os, re, shutil, subprocess, sys, textwrap, tomllib
+from collections import Counter
 from pathlib import Path
 import nbformat, yaml
 from execnb.nbio import read_nb
 from nbdev.config import get_config
 from nbdev.process import extract_directives
-from nbdev.processors import (FilterDefaults, add_links, ai_magics, clean_magics, filter_stream_, hide_, hide_line,
+from nbdev.processors import (FilterDefaults, ai_magics, clean_magics, filter_stream_, hide_, hide_line,
                               populate_language, rm_header_dash, strip_ansi)
-from api_tables import api, cards, names
-from book_stats import notebooks
 import command_page, search_index
+from api_tables import api, cards, names
+from book_stats import code_cells, notebooks, only_imports, words
+from figures import drawn, still
 from reference_pages import Reference
 
 HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
@@ -60,13 +62,46 @@ def head(nb):
 def mark(cell): # remember nbdev's directives, which NBProcessor strips from the source
     if cell.cell_type == 'code': cell.metadata['nbdev'] = list(cell.directives_)
 
+def commands_of(nbs):
+    "The commands of each page, from the third column of the map on the home page: {'81_pretrain': ['`nanogpt train`']}"
+    text = '\n'.join(c.source for c in read_nb(nbs/'index.ipynb').cells if c.cell_type == 'markdown')
+    rows = re.findall(r'^\| \[[^\]]+\]\((\S+?)\.ipynb\)[^|]*\|[^|]*\|(.*)\|$', text, re.M)
+    return {page: found for page, column in rows if (found := re.findall(r'`[^`]+`', column))}
+
+def minutes(path):
+    "How long a page takes to read: two hundred words a minute, forty lines of code"
+    said = sum(words(c.source) for c in read_nb(path).cells if c.cell_type == 'markdown')
+    lines = sum(src.count('\n') + 1 for marks, src, _, _ in code_cells(path) if src and not {'hide', 'solution', 'check'} & marks.keys())
+    return max(1, round(said/200 + lines/40))
+
+PLOTTING = re.compile(r'ax|axes|axs|fig|plt|ax_\w+|\w+_ax|plot_\w+|new_ax')
+
+def root(node):
+    "The name at the beginning of `a.b[c](d)`"
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)): node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ''
+
+def plots(statement):
+    "Does a statement only draw?"
+    if isinstance(statement, (ast.For, ast.With)): return all(map(plots, statement.body))
+    if isinstance(statement, ast.Assign): return bool(PLOTTING.fullmatch(root(statement.value)))
+    return isinstance(statement, ast.Expr) and bool(PLOTTING.fullmatch(root(statement.value)))
+
+def folded(src, outputs):
+    "What stands on the fold of a cell that a reader can do without: `Imports`, or code of four lines or more that draws the picture below and does little else; None for any other cell"
+    tree = ast.parse(re.sub(r'^[ \t]*[%!].*$', '', src, flags=re.M))
+    if tree.body and only_imports(tree): return 'Imports'
+    picture = any(kind.startswith('image/') for o in outputs for kind in o.get('data', {}))
+    lines = [(plots(o), o.end_lineno - o.lineno + 1) for o in tree.body]
+    drawing, total = sum(n for draws, n in lines if draws), sum(n for _, n in lines)
+    if picture and total >= 4 and drawing >= total*2/3: return 'The code of this plot'
+
 def drop(cell): # cells that only steer nbdev
     if cell.cell_type == 'code' and {'hide', 'default_exp'} & {*cell.directives_}: del cell['source']
 
-def still(output):
-    "An output without its live widget: a page has no kernel to answer, so the HTML or text beside it is shown"
-    for kind in [k for k in output.get('data', {}) if 'jupyter.widget' in k]: del output['data'][kind]
-    return output
+def cards_of(md):
+    "The home page's ways in, as cards; looking up leads to the reference, which README.md doesn't have"
+    return f':::{{div}} ways\n{md.replace("[Look up](command_tables.ipynb)", "[Look up](reference.md)")}\n:::'
 
 def unfold(md):
     "Blank lines around what a `<details>` block holds: without them, Markdown takes it for HTML and shows its backticks"
@@ -79,7 +114,50 @@ def unfold(md):
 class Book(FilterDefaults):
     "nbdev's processors, but exported code stays on the page: this is a book about that code"
     def base_procs(self):
-        return [populate_language, mark, strip_ansi, hide_line, filter_stream_, rm_header_dash, drop, ai_magics, clean_magics, hide_, add_links]
+        return [populate_language, mark, strip_ansi, hide_line, filter_stream_, rm_header_dash, drop, ai_magics, clean_magics, hide_]
+
+# --- names in prose --------------------------------------------------------------------------------------------------
+
+NAME = re.compile(r'(?P<leave>\[[^\]\n]*\]\([^)\n]*\)|<code>.*?</code>|^#.*$)|(?<!`)`(?P<name>[A-Za-z_][\w.]*)(?P<call>\(\))?`(?!`)', re.M)
+FENCE = re.compile(r'(^[ \t]*```.*?^[ \t]*```)', re.M | re.S)
+
+def unmistakable(name):
+    "Is this one of our names wherever it stands? `measure` or `plain` may be just a word"
+    return bool(re.search(r'[A-Z_.]', name))
+
+class Names:
+    "Which names a page makes or imports, and which page defines them"
+    def __init__(self, paths):
+        self.homes, self.modules, self.imported, self.bound = {}, {}, {}, {} # name → pages; page → its modules, its imports, names of its own
+        for path in paths: self.read(path)
+
+    def read(self, path):
+        module, imported, bound = '', {}, set()
+        for c in read_nb(path).cells:
+            if c.cell_type != 'code': continue
+            marks = extract_directives(c)
+            if 'default_exp' in marks: module = marks['default_exp'][0]
+            tree = ast.parse(re.sub(r'^[ \t]*[%!].*$', '', c.source, flags=re.M))
+            for o in ast.walk(tree):
+                if isinstance(o, ast.ImportFrom) and (o.module or '').startswith('nanogpt_lit'): imported |= {a.asname or a.name: o.module.rpartition('.')[2] for a in o.names}
+            if not EXPORT & marks.keys(): bound |= made(tree); continue
+            for o in api(c.source):
+                if path not in self.homes.setdefault(o.name, []): self.homes[o.name].append(path)
+            self.modules.setdefault(path, set()).add((marks.get('export') or [module])[0] or module)
+        self.imported[path], self.bound[path] = imported, bound
+
+    def home(self, name, path, call=False):
+        "The page that a `name` in the prose of the page `path` leads to: its own definition first, then what it imports; no page if it may be just a word"
+        first = name.partition('.')[0]
+        homes = self.homes.get(name) or self.homes.get(first, [])
+        if path in homes or not homes: return path if homes else None
+        if module := self.imported[path].get(first): return next((p for p in homes if module in self.modules[p]), homes[0])
+        if first in self.bound[path] or not (call or unmistakable(name)): return None
+        return homes[0] if len(homes) == 1 else None
+
+def made(tree):
+    "The names that the statements of a cell make, but for imports"
+    return {o.name for o in tree.body if isinstance(o, (ast.FunctionDef, ast.ClassDef))} | {o.id for o in ast.walk(tree) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
 
 class Site:
     "The pages to build and what they may link to"
@@ -87,47 +165,63 @@ class Site:
         self.cfg, self.parts, self.reference, self.placed = cfg, sections(cfg), Reference(cfg.lib_path, cfg.nbs_path), set()
         self.paths = [cfg.nbs_path/'index.ipynb', *(p for _, paths in self.parts for p in paths)]
         self.pages = {p: page_name(p, cfg.nbs_path) for p in self.paths}
-        self.titles = {p: head(read_nb(p))[0] for p in self.paths}
-        self.targets = {self.target(p, name) for p in self.paths for c in read_nb(p).cells
-                        if c.cell_type == 'code' and EXPORT & extract_directives(c).keys() for name in names(c.source)}
+        self.titles, self.subtitles = {}, {}
+        for p in self.paths: self.titles[p], self.subtitles[p] = head(read_nb(p))
+        self.names, self.commands = Names(self.paths), commands_of(cfg.nbs_path)
+        self.targets = {self.target(p, name) for name, homes in self.names.homes.items() for p in homes}
 
     def target(self, path, name): return f'{self.pages[path]}-{name.lower()}'
 
     def links(self, md, path):
-        "nbdev's links to our names → cross references (dropped where a name has no place of its own); notebooks → pages"
-        base = re.escape(f'{self.cfg.doc_host}{self.cfg.doc_baseurl}'.rstrip('/'))
+        "Our `names` → cross references; links to notebooks → links to pages. `<code>word</code>` is never a reference"
         def name(m):
-            target = f'{ELSEWHERE.get(m[2], m[2])}-{m[3]}'
+            home = m['name'] and self.names.home(m['name'], path, bool(m['call']))
+            if not home: return m[0]
+            target = self.target(home, m['name'])
             while target not in self.targets and '.' in target: target = target.rpartition('.')[0]
-            return f'[{m[1]}](#{target})' if target in self.targets else m[1]
+            return f'[{m[0]}](#{target})' if target in self.targets else m[0]
         def page(m):
             to = self.pages.get(Path(os.path.normpath(path.parent/m[1])))
             return f']({os.path.relpath(to, Path(self.pages[path]).parent)}.ipynb{m[2] or ""})' if to else m[0]
-        md = re.sub(r'\[\[([^\]]*)\]\([^)]*\)\]\(', r'[\1](', md) # a `name` inside a link of the author's: theirs counts
-        md = re.sub(rf'\[([^\]]*)\]\({base}/([\w/]+)\.html#([\w.]+)\)', name, md)
+        md = ''.join(o if i % 2 else NAME.sub(name, o) for i, o in enumerate(FENCE.split(md)))
         return re.sub(r'\]\(([\w./-]+\.ipynb)(#[^)]*)?\)', page, md)
 
-    def top(self, path, nb, module):
-        "The title block: subtitle, and where the page comes from (on the home page: where to go)"
-        title, sub = head(nb)
-        out, page = f'# {title}\n\n:::{{div}} subtitle\n{sub}\n:::\n', self.pages[path]
-        if page == 'index':
-            first = next((m[1] for c in nb.cells if c.cell_type == 'markdown' and (m := re.search(r'^## (.+)$', c.source, re.M))), '')
-            anchor = re.sub(r'[^\w -]', '', first.lower()).strip().replace(' ', '-')
-            return out + f'\n:::{{div}} ways\n[Start reading]({self.pages[self.first()]}.ipynb) [Run it](#{anchor}) [Commands](commands.md) [Reference](reference.md)\n:::\n'
+    def needs(self, path):
+        "The earlier pages of the main line whose names a page imports: the four that it takes most from, in reading order"
+        main, taken = [p for p in self.paths if self.on_main_line(p)], Counter()
+        for name in self.names.imported[path]:
+            home = self.names.home(name, path)
+            if home in main and self.paths.index(home) < self.paths.index(path): taken[home] += 1
+        return sorted((p for p, _ in taken.most_common(4)), key=self.paths.index)
+
+    def facts(self, path, module):
+        "What a reader wants to know before the first line: what a page needs, what it gives, how long it takes, where it comes from"
         rel = path.relative_to(self.cfg.nbs_path).as_posix()
-        origin = f'{{download}}`nbs/{rel} <{"../"*page.count("/")}_nbs/{rel}>`' + (f' → `{self.cfg.lib_name}.{module}`' if module else '')
-        return out + f'\n:::{{div}} origin\n{origin}\n:::\n'
+        up = '../'*self.pages[path].count('/')
+        out = []
+        if needs := self.needs(path): out.append('needs ' + ', '.join(f'[{self.titles[p]}]({up}{self.pages[p]}.ipynb)' for p in needs))
+        gives = [f'`{self.cfg.lib_name}.{module}`']*bool(module) + self.commands.get(rel.removesuffix('.ipynb'), [])
+        if gives: out.append('gives ' + ', '.join(gives))
+        return ' · '.join([*out, f'{minutes(path)} minutes', f'{{download}}`nbs/{rel} <{up}_nbs/{rel}>`'])
+
+    def top(self, path, nb, module):
+        "The title block: number, title, subtitle and facts (on the home page: where to go)"
+        title, sub = head(nb)
+        out = f'# {number(path)} {title}\n\n:::{{div}} subtitle\n{sub}\n:::\n'.replace('#  ', '# ')
+        if self.pages[path] == 'index': return out
+        return out + f'\n:::{{div}} facts\n{self.facts(path, module)}\n:::\n'
 
     def convert(self, path):
         "One notebook → one MyST notebook"
         nb = read_nb(path)
-        module = next((m[1] for c in nb.cells if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', c.source, re.M))), None)
+        module = next((m[1] for c in nb.cells if (m := re.search(r'^#\|\s*(?:default_exp|export)\s+(\w+)', c.source, re.M))), None)
         cells = [markdown(self.top(path, nb, module))]
         nb.cells[0].source = HEAD.sub('', nb.cells[0].source) if nb.cells[0].cell_type == 'markdown' else ''
         Book()(nb)
         for c in nb.cells:
-            if c.cell_type == 'markdown' and c.source.strip(): cells.append(markdown(self.links(unfold(c.source), path)))
+            if c.cell_type == 'markdown' and c.source.strip():
+                said = self.links(unfold(c.source), path)
+                cells.append(markdown(cards_of(said) if said.startswith('- **[') and self.pages[path] == 'index' else said))
             elif c.cell_type == 'code': cells += self.code(c, path, module)
         if self.pages[path] == 'index': cells.append(markdown(self.toc()))
         for i, c in enumerate(cells): c['id'] = f'c{i}'
@@ -142,14 +236,19 @@ class Site:
         tags = [TAGS[o] for o in opts.items() if o in TAGS]
         tags += [name for name in ('exported', 'solution', 'check') if name in marks or (name == 'exported' and exported)]
         if 'solution' in marks: tags.append('hide-input')
-        metadata = {'tags': tags}
-        if alt := opts.get('fig-alt'): metadata['mystnb'] = {'image': {'alt': alt}}
+        metadata, outputs, alt = {'tags': tags, 'mystnb': {}}, [still(o) for o in cell.get('outputs', [])], opts.get('fig-alt', '')
+        if alt: metadata['mystnb']['image'] = {'alt': alt}
+        if not {'hide-input', 'remove-input'} & {*tags} and (prompt := folded(src, outputs)) and opts.get('code-fold') != 'false':
+            tags += ['hide-input', 'folded']
+            metadata['mystnb'] |= {'code_prompt_show': prompt, 'code_prompt_hide': prompt}
+        if self.pages[path] == 'index' and any(kind.startswith('image/') for o in outputs for kind in o.get('data', {})): tags.append('picture')
         items = [*api(src)] if exported else []
         anchors = {self.target(path, name) for name in names(src)} - self.placed if exported else set()
         self.placed |= anchors
         out = [markdown(''.join(f'({t})=\n' for t in sorted(anchors)))] if anchors else []
         out += [markdown(f':::{{div}} flag\n{FLAGS[k]}\n:::') for k in FLAGS.keys() & marks]
-        out.append(code_cell(src, metadata=metadata, outputs=[still(o) for o in cell.get('outputs', [])]))
+        if opts.get('eval') == 'false' and not (exported or outputs): out.append(markdown(':::{div} flag\nlive in Jupyter, not run for this page\n:::'))
+        out.append(code_cell(src, metadata=metadata, outputs=[drawn(o, alt, f'f{cell.id}') for o in outputs]))
         return out + [markdown(cards(items, lambda name: self.reference.place(path, name, '../'*self.pages[path].count('/'))))] if items else out
 
     def first(self):
@@ -158,11 +257,13 @@ class Site:
 
     def main_line(self):
         "`[page, title]` of the pages that a first reader reads, in order: those without ◇, up to the tutorials"
-        return [[self.pages[p], f'{number(p)} {self.titles[p]}'] for p in self.paths[1:] if number(p) and not self.titles[p].endswith('◇')]
+        return [[self.pages[p], f'{number(p)} {self.titles[p]}'] for p in self.paths[1:] if self.on_main_line(p)]
+
+    def on_main_line(self, path): return bool(number(path)) and path.parent == self.cfg.nbs_path and not self.titles[path].endswith('◇')
 
     def toc(self):
         "The sidebar, as Sphinx wants it: hidden tables of contents on the home page"
-        def entry(p): return f'{number(p)} {self.titles[p]} <{self.pages[p]}>'.strip()
+        def entry(p): return f'{number(p)} {self.titles[p]} <{self.pages[p]}>'.strip().replace(' ◇', '\u00a0◇')
         parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Commands and flags <commands>', 'Reference <reference>'])]
         return '\n\n'.join(f'```{{toctree}}\n:hidden:\n:caption: {title}\n\n' + '\n'.join(entries) + '\n```' for title, entries in parts)
 
@@ -173,6 +274,12 @@ class Site:
         out = {'commands': command_page.overview(), 'reference': self.reference.overview(self.cfg.lib_name), 'search': search_index.PAGE}
         out |= {f'commands/{name}': command_page.command_page(name) for name in command_page.commands()}
         return out | {f'reference/{name}': self.reference.page(name, self.cfg.lib_name, page, target) for name in self.reference.parts}
+
+def sitemap(out, base):
+    "The addresses of all pages, for search engines"
+    pages = sorted(p.relative_to(out).as_posix() for p in out.rglob('*.html') if p.name not in ('404.html', 'search.html', 'flags.html'))
+    urls = ''.join(f'<url><loc>{base.rstrip("/")}/{page}</loc></url>\n' for page in pages)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{urls}</urlset>\n'
 
 # --- the whole -----------------------------------------------------------------------------------------------------
 
@@ -191,7 +298,8 @@ def main():
         dest = src/f'{site.pages[p]}.ipynb'
         dest.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(site.convert(p), dest)
-    (src/'main_line.json').write_text(json.dumps(site.main_line()), encoding='utf-8') # for docs/conf.py
+    descriptions = {site.pages[p]: sub for p, sub in site.subtitles.items()}
+    (src/'pages.json').write_text(json.dumps(dict(main_line=site.main_line(), descriptions=descriptions)), encoding='utf-8') # for docs/page_parts.py
     looked_up = site.look_up()
     for name, text in looked_up.items():
         (src/f'{name}.md').parent.mkdir(exist_ok=True)
@@ -203,6 +311,7 @@ def main():
     search_index.write(html, site)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(html, out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo'))
+    if cfg.doc_host: (out/'sitemap.xml').write_text(sitemap(out, f'{cfg.doc_host.rstrip("/")}{cfg.doc_baseurl}'), encoding='utf-8')
     print(f'built {len(site.paths) + len(looked_up)} pages: open {os.path.relpath(out/"index.html")}')
 
 if __name__ == '__main__': main()

@@ -82,7 +82,7 @@ class Reference:
         facts = []
         if o.kind != 'class' and o.kind != 'constant': facts.append(f'<dt>Returns</dt><dd>{code(o.returns or "Any")}{": " + rich(o.returned) if o.returned else ""}</dd>')
         for kind, why in self.raises[module].of(o): facts.append(f'<dt>Raises</dt><dd>{code(kind)}{": " + rich(why) if why else ""}</dd>')
-        if facts: out.append(f'<dl class="facts">{"".join(facts)}</dl>\n')
+        if facts: out.append(f'<dl class="entry-facts">{"".join(facts)}</dl>\n')
         if o.methods:
             rows = [(f'<code class="call">{signature(m)}</code>', '', '', method_said(m, self.raises[module].of(m)), (m.name,)) for m in o.methods]
             out.append(f'<p class="rubric">Methods</p>\n\n{knobs(rows)}\n')

@@ -6,6 +6,9 @@
     python scripts/run_nbs.py 20 --cell ac3f00e7    # one cell, after those that define what it uses; prints and stores its output
     python scripts/run_nbs.py --tidy                # run nothing: only clean what is stored
 
+Plots are stored as SVG, whose bytes are the same in each run; as PNG where an SVG would be large (many points), and in both forms on
+the home page, which README.md is made from.
+
 Progress bars and other live widgets are not stored: nobody can move them, and they change with every run.
 Cells marked `#| eval: false`, and those flagged slow, cuda or network that --flags doesn't name, are skipped and
 keep the output they have. The first error stops the run, and the notebook on disk stays as it was.
@@ -23,10 +26,17 @@ from nbclient.exceptions import CellExecutionError
 from nbdev.clean import nbdev_clean
 from nbdev.config import get_config
 from nbdev.process import extract_directives
+from figures import one_picture
+
+PLOTS = ['--InlineBackend.figure_formats=svg', '--InlineBackend.figure_formats=png',
+         '--InlineBackend.rc=svg.fonttype=none', '--InlineBackend.rc=svg.hashsalt=nanogpt_lit']
 
 class Client(NotebookClient):
-    "A notebook client that passes over the cells in `skip`"
+    "A notebook client that passes over the cells in `skip`, and gets plots as SVG and PNG (`store` chooses)"
     skip = frozenset()
+    def __init__(self, nb, path, timeout):
+        super().__init__(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False,
+                         extra_arguments=PLOTS, resources={'metadata': {'path': str(path.parent)}})
     async def async_execute_cell(self, cell, cell_index, **kw):
         marks = extract_directives(NbCell(0, dict(cell)), remove=False) if cell.cell_type == 'code' else {}
         if marks.get('eval:', [''])[0].lower() == 'false' or self.skip & marks.keys(): return cell
@@ -35,8 +45,7 @@ class Client(NotebookClient):
 def run(path, skip, timeout=900):
     "Execute the notebook at `path`, and store it there; returns the seconds it took"
     start, nb = time.perf_counter(), nbformat.read(path, as_version=4)
-    client = Client(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False,
-                    resources={'metadata': {'path': str(path.parent)}})
+    client = Client(nb, path, timeout)
     client.skip = skip
     client.execute()
     store(nb, path)
@@ -107,7 +116,7 @@ def run_cell(path, id, skip, timeout=900):
     before = needed([plain_source(c, skip) for c in nb.cells[:last]] + [plain_source(nb.cells[last], frozenset()) or ''], last)
     few = nbformat.v4.new_notebook(cells=[nb.cells[i] for i in [*before, last]], metadata=nb.metadata)
     outputs = [c.outputs for c in few.cells]
-    Client(few, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False, resources={'metadata': {'path': str(path.parent)}}).execute()
+    Client(few, path, timeout).execute()
     for cell, old in zip(few.cells[:-1], outputs): cell.outputs = old
     store(nb, path)
     return len(before), nb.cells[last].outputs
@@ -116,10 +125,15 @@ def shown(outputs):
     "Outputs as a terminal shows them"
     return '\n'.join(o.get('text') or o.get('data', {}).get('text/plain', '') for o in outputs).rstrip()
 
+HOME = 'index.ipynb' # README.md is made from it, with PNG pictures
+
 def store(nb, path):
     "Write the notebook `nb` to `path` with what a reader needs of its outputs"
     for c in nb.cells: # each part of a cell's printed text becomes one output, however it was buffered
-        if c.cell_type == 'code': c.outputs = merged(without_widgets(c.outputs))
+        if c.cell_type != 'code': continue
+        c.outputs = merged(without_widgets(c.outputs))
+        for o in c.outputs:
+            if 'data' in o: o.data = one_picture(o.data, both=path.name == HOME)
     nb.metadata.pop('widgets', None)
     part = path.with_suffix('.part')
     nbformat.write(nb, part)

@@ -79,7 +79,7 @@ class Sections(HTMLParser):
             self.open.append(len(self.sections) - 1)
         if self.open and attrs.get('id'): self.sections[self.open[-1]]['ids'].append(attrs['id'])
         if tag in VOID: return
-        hush = 'cell_output' in classes or 'api' in classes or 'headerlink' in classes or 'origin' in classes or 'knobs' in classes or 'filter' in classes or 'tag_solution' in classes or tag in ('pre', 'button')
+        hush = 'cell_output' in classes or 'api' in classes or 'headerlink' in classes or 'facts' in classes or 'knobs' in classes or 'filter' in classes or 'tag_solution' in classes or tag in ('pre', 'button')
         self.stack.append((tag, hush))
         self.quiet += hush
         if tag in ('h1', 'h2', 'h3', 'h4') and self.open and not self.sections[self.open[-1]]['heading']: self.heading = tag
@@ -146,6 +146,7 @@ class Index:
         for i, o in enumerate(Sections(text).sections):
             words = ' '.join(re.sub(r'\\\(.*?\\\)|\\\[.*?\\\]', '…', ''.join(o['text']), flags=re.S).split()) # formulas
             heading = ' '.join(o['heading'].split()).removesuffix('◇').strip()
+            if o['level'] == 1: heading = self.pages[at][1]
             parent = made.get(o['parent'], '')
             anchor = '' if o['level'] == 1 else o['id'] if o['id'] != make_id(heading) else '='
             if heading == 'Exercises': words = ''

@@ -2,10 +2,12 @@
 import html, json, os, re, shutil, subprocess, sys
 from contextlib import contextmanager
 from pathlib import Path
-import pytest
+import nbformat, pytest
+from execnb.nbio import read_nb
 from nbdev.config import get_config
 from book_stats import notebooks
-from build_docs import page_name
+from build_docs import Names, folded, head, number, page_name, sitemap
+from figures import LARGEST, PNG, SVG, one_picture, themed
 
 try: import fcntl
 except ImportError: fcntl = None
@@ -70,28 +72,162 @@ def test_public_names_can_be_looked_up(pages):
     for name in ('UserError', 'GPTConfig', 'resolve'): assert name in modidx and f'<span class="pre">{name}</span>' in pages['reference.html']
     assert 'class="api"' in pages['core.html'] and 'file to read' in pages['core.html'], 'no table of parameters'
 
-PROBE = """<script>addEventListener('load', () => setTimeout(() => parent.postMessage({page: '%s',
-  wide: Math.max(...[...document.querySelectorAll('html, body, .page, .main, .content')]
-                 .filter(e => e.clientWidth).map(e => e.scrollWidth - e.clientWidth)), hits: document.querySelectorAll('#search-results li').length}, '*'), 3000))</script>"""
+# --- what is on every page ---------------------------------------------------------------------------------------------
+
+MAIN = [p for p in notebooks(CFG.nbs_path) if p.parent == CFG.nbs_path and p.name != 'index.ipynb' and not head(read_nb(p))[0].endswith('◇')]
+
+def html_of(pages, notebook): return pages[f'{page_name(notebook, CFG.nbs_path)}.html']
+
+def test_a_page_says_what_it_needs_gives_and_takes(pages):
+    for nb in MAIN:
+        text = html_of(pages, nb)
+        assert re.search(rf'<h1>{number(nb)} ', text), f'{nb.stem}: no number in its title'
+        facts = re.search(r'<div class="facts[^"]*">(.*?)</div>', text, re.S)[1]
+        assert re.search(r'\d+ minutes', facts) and nb.name in facts, facts
+    facts = re.search(r'<div class="facts[^"]*">(.*?)</div>', pages['attention.html'], re.S)[1]
+    assert 'nanogpt_lit.attention' in facts and 'href="guess.html"' in facts
+
+def test_names_in_prose_lead_to_the_pages_own_definition(tmp_path):
+    code, prose = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
+    def page(name, *sources):
+        nbformat.write(nbformat.v4.new_notebook(cells=[prose(f'# {name}\n\n> It.'), *map(code, sources)]), path := tmp_path/f'{name}.ipynb')
+        return path
+    low = page('10_low', '#| default_exp low', '#| export\ndef plain(x): return x\ndef lr_at(x): return x')
+    high = page('20_high', '#| default_exp high', '#| export\ndef plain(x): return x')
+    reads = page('30_reads', 'from nanogpt_lit.low import plain')
+    own = page('40_own', 'lr_at = 3')
+    other = page('50_other', 'x = 1')
+    names = Names([low, high, reads, own, other])
+    assert names.home('plain', high) == high and names.home('plain', reads) == low
+    assert names.home('plain', other) is None and names.home('plain', other, call=True) is None     # just a word, and two pages have it
+    assert names.home('lr_at', other) == low and names.home('lr_at', own) is None                   # ours wherever it stands, but where it is a name of the page's own
+
+def test_dashes_of_flags_stay_dashes(pages):
+    for name, text in pages.items():
+        prose = html.unescape(re.sub(r'<[^>]+>', '', re.sub(r'<(script|style|svg|pre)\b.*?</\1>', '', text, flags=re.S)))
+        found = re.findall(r'(?<![\w ])–[a-z]\w+|(?<=\s)–[a-z]+_\w+', prose)
+        assert not found, (name, found[:3])
+
+def test_formulas_need_no_script(pages):
+    assert pages['attention.html'].count('<math') > 30 and not [name for name, text in pages.items() if 'mathjax' in text.lower()]
+    assert not [name for name, text in pages.items() for m in re.findall(r'<math.*?</math>', text, re.S) if re.search(r'\\|&amp;|<mi>&', re.sub(r'</?(?!mi>)[^>]*>', '', m))]
+
+def test_imports_are_folded_without_a_script(pages):
+    text = pages['attention.html']
+    assert re.search(r'<details class="[^"]*hide[^"]*">\s*<summary.*?Imports', text, re.S)
+
+def test_what_is_folded():
+    picture = [{'data': {'image/png': ''}}]
+    assert folded('import os\nfrom re import sub', []) == 'Imports' and folded('import os\nx = 1', []) is None
+    drawing = "fig, axes = plt.subplots(1, 2)\nfor ax in axes:\n    ax.plot(x)\n    ax.set_title('x')"
+    assert folded(drawing, picture) and not folded(drawing, []) and not folded(f'for x in y:\n    z = f(x)\n    g(z)\n{drawing}', picture)
+
+def test_pages_describe_themselves(pages):
+    said = {name: re.search(r'<meta name="description" content="([^"]+)"', text)[1] for name, text in pages.items()}
+    assert all('property="og:title"' in text for text in pages.values())
+    mine = [html_name for nb in MAIN if (html_name := f'{page_name(nb, CFG.nbs_path)}.html')]
+    assert len({said[name] for name in mine}) == len(mine)
+    assert not [name for name, text in pages.items() if '.invalid/' in text or 'rel="canonical"' in text and not CFG.doc_host]
+
+def test_a_site_with_an_address_has_a_map(site):
+    assert '<loc>https://example.org/book/attention.html</loc>' in sitemap(site, 'https://example.org/book/') and '404.html' not in sitemap(site, 'x')
+    assert (site/'404.html').exists() and (site/'sitemap.xml').exists() == bool(CFG.doc_host)
+
+def test_no_page_weighs_too_much(site, pages):
+    "With the style sheets, scripts and pictures that it loads, in bytes"
+    heavy = {}
+    for name, text in pages.items():
+        loads = {(site/name).parent/o.partition('?')[0] for o in re.findall(r'<(?:script|img|source)[^>]*\ssrc="([^"]+)"|<link[^>]*rel="stylesheet"[^>]*href="([^"]+)"', text) for o in o if o and ':' not in o}
+        weight = len(text.encode()) + sum(o.stat().st_size for o in loads if o.exists())
+        if weight > 700_000: heavy[name] = weight
+    assert not heavy, heavy
+
+SOME_PLOT = """<?xml version="1.0"?><!DOCTYPE svg PUBLIC "x" "y"><svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="36pt" viewBox="0 0 72 36" version="1.1">
+ <metadata><dc:date>2026</dc:date></metadata><defs><style type="text/css">*{stroke-linejoin: round}</style></defs>
+ <g id="figure_1"><path d="M 0 0" style="fill: #ffffff; stroke: #000000" clip-path="url(#p1)"/><text style="font: 10px 'DejaVu Sans', 'Arial', sans-serif">x</text></g><defs><clipPath id="p1"/></defs></svg>"""
+
+def test_plots_follow_the_page():
+    svg = one_picture({SVG: SOME_PLOT, PNG: 'x', 'text/plain': 'Axes'})
+    assert [*svg] == [SVG, 'text/plain'] and '2026' not in svg[SVG]
+    assert one_picture({SVG: SOME_PLOT + 'x'*LARGEST, PNG: 'x'}) == {PNG: 'x'} and [*one_picture({SVG: SOME_PLOT, PNG: 'x'}, both=True)] == [SVG, PNG]
+    shown = themed(svg[SVG], 'A "line"', 'f1')
+    assert 'role="img" aria-label="A &quot;line&quot;"' in shown and 'currentColor' in shown and '#ffffff' not in shown and 'DejaVu' not in shown
+    assert 'id="f1-p1"' in shown and 'url(#f1-p1)' in shown and 'figure_1' not in shown and '<style' not in shown
+
+# --- in a browser: one start, each page in two widths, each of them in light and dark -----------------------------------------
+
+WATCH = """<script>const wrong = []; addEventListener('error', e => wrong.push(e.message || 'not loaded: ' + (e.target.src || e.target.href)), true)
+console.error = (...said) => wrong.push(said.join(' '))</script>"""
+PROBE = """<script>addEventListener('load', () => setTimeout(() => {
+const all = what => [...document.querySelectorAll(what)], seen = e => e.clientWidth && e.getClientRects().length
+const scrolls = e => e.scrollWidth > e.clientWidth + 1, median = o => o.sort((a, b) => a - b)[o.length >> 1]
+const channels = colour => (colour.match(/[\\d.]+/g) || []).map(Number)
+const light = colour => channels(colour).slice(0, 3).map(o => o/255).map(o => o <= .03928 ? o/12.92 : ((o + .055)/1.055)**2.4).reduce((sum, o, i) => sum + o*[.2126, .7152, .0722][i], 0)
+function ground(e) { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if ((channels(c)[3] ?? 1) > .5) return c } return 'rgb(255, 255, 255)' }
+function contrast(e) { const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((a, b) => b - a); return (a + .05)/(b + .05) }
+function faint(theme) {
+  document.body.dataset.theme = theme
+  const kinds = new Map()
+  for (const e of all('article p, article h1, article h2, article li, article td, article th, article .facts, article .subtitle, article a, article code, .highlight pre, .highlight span[class], figcaption, summary, .sidebar-tree a, .toc-tree a'))
+    if (seen(e) || e.getClientRects().length) { const key = e.tagName + e.className + (e.parentElement.tagName == 'A') + !!e.closest('.highlight') + !!e.closest('table'); if (!kinds.has(key) && !e.closest('.output.text_html, svg, .sd')) kinds.set(key, e) }
+  return [...kinds].filter(([, e]) => contrast(e) < 4.495).map(([key, e]) => theme + ' ' + key + ' ' + contrast(e).toFixed(2))
+}
+const prose = all('article p').filter(e => seen(e) && e.textContent.length > 150 && !e.closest('table, details, li, .ways, .facts') && e.offsetWidth > 300)
+const lines = e => Math.max(1, Math.round(e.offsetHeight/parseFloat(getComputedStyle(e).lineHeight)))
+const here = document.querySelector('.sidebar-tree a.current'), box = here && here.closest('.sidebar-scroll').getBoundingClientRect(), entry = here && here.getBoundingClientRect()
+const toc = document.querySelector('.toc-drawer')
+parent.postMessage({page: '%s', width: innerWidth, wrong, faint: [...faint('light'), ...faint('dark')],
+  outside: performance.getEntriesByType('resource').map(o => o.name).filter(o => !/^(file|data|blob):/.test(o)),
+  wide: Math.max(...all('html, body, .page, .main, .content').filter(seen).map(e => e.scrollWidth - e.clientWidth)),
+  spills: all('article p, article li, article table').filter(e => seen(e) && !e.closest('.output, pre, .table-wrapper, math') && e.getBoundingClientRect().right > innerWidth).length,
+  code: all('div.cell_input pre').filter(seen).length, scrolling: all('div.cell_input pre').filter(e => seen(e) && scrolls(e)).length,
+  stacked: all('.table-wrapper').filter(e => e.querySelector('table.stack') && scrolls(e)).length,
+  characters: prose.length > 4 ? median(prose.map(e => e.textContent.length/lines(e))) : 0,
+  stops: all('article [tabindex="0"]').filter(e => !scrolls(e) && seen(e) && !e.matches('button, a, input, svg, [role]')).length, unreachable: all('article pre, .table-wrapper').filter(e => seen(e) && scrolls(e) && e.tabIndex < 0).length,
+  lost: entry && innerWidth > 1000 && (entry.top < box.top || entry.bottom > box.bottom), contents: toc && !toc.classList.contains('no-toc') ? toc.getBoundingClientRect().right <= innerWidth && toc.clientWidth > 0 : null,
+  hits: all('#search-results li').length}, '*') }, 3000))</script>"""
 HARNESS = """<!doctype html><body><pre id="out"></pre>%s<script>const got = [];
 addEventListener('message', e => { if (e.data.page) { got.push(e.data); document.getElementById('out').textContent = JSON.stringify(got) } })</script>"""
+WIDTHS = 1280, 390
 
-def test_phone_width_and_search_from_files(site, pages, tmp_path):
-    "No page is wider than a phone (code and tables scroll inside), and the search answers though it was opened from a folder"
+@pytest.fixture(scope='session')
+def looked(site, pages, tmp_path_factory):
+    "What a browser sees of each page, opened from a folder: `{(page, width): measures}`"
     browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if not browser: pytest.skip('no Chromium here (apt-get install chromium)')
-    shutil.copytree(site, tmp_path/'site')
+    folder = tmp_path_factory.mktemp('looked')
+    shutil.copytree(site, folder/'site')
     frames = []
     for name, text in pages.items():
-        (tmp_path/'site'/name).write_text(text.replace('</body>', PROBE % name + '</body>'), encoding='utf-8')
+        (folder/'site'/name).write_text(text.replace('<head>', f'<head>{WATCH}').replace('</body>', PROBE % name + '</body>'), encoding='utf-8')
         query = '?q=learning' if name == 'search.html' else ''
-        frames.append(f'<iframe src="site/{name}{query}" width="390" height="844"></iframe>')
-    (tmp_path/'harness.html').write_text(HARNESS % ''.join(frames), encoding='utf-8')
-    cmd = [browser, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', f'--user-data-dir={tmp_path/"profile"}',
-           '--virtual-time-budget=20000', '--dump-dom', (tmp_path/'harness.html').as_uri()]
+        frames += [f'<iframe src="site/{name}{query}" width="{width}" height="844"></iframe>' for width in WIDTHS]
+    (folder/'harness.html').write_text(HARNESS % ''.join(frames), encoding='utf-8')
+    cmd = [browser, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', f'--user-data-dir={folder/"profile"}',
+           '--virtual-time-budget=20000', '--dump-dom', (folder/'harness.html').as_uri()]
     dom = subprocess.run(cmd, capture_output=True, text=True, timeout=300).stdout
     got = json.loads(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', dom, re.S)[1]) or '[]')
-    assert {o['page'] for o in got} == set(pages), 'not every page answered'
-    wide = {o['page']: o['wide'] for o in got if o['wide'] > 0}
-    assert not wide, f'wider than the window, in pixels: {wide}'
-    assert next(o['hits'] for o in got if o['page'] == 'search.html') > 0
+    assert {(o['page'], o['width']) for o in got} == {(name, width) for name in pages for width in WIDTHS}, 'not every page answered'
+    return {(o['page'], o['width']): o for o in got}
+
+def found(looked, measure): return {at: o[measure] for at, o in looked.items() if o[measure]}
+
+@pytest.mark.parametrize('measure', ['wrong', 'outside', 'faint', 'spills', 'stacked', 'stops', 'unreachable', 'lost'])
+def test_nothing_is_wrong_in_a_browser(looked, measure):
+    "No error, no request to elsewhere, no text below a contrast of 4.5, none outside the window, no entry of a table that must be scrolled, no useless tab stop, the sidebar at the current page"
+    assert not found(looked, measure), dict([*found(looked, measure).items()][:6])
+
+def test_nothing_is_wider_than_the_window(looked):
+    "Neither on a screen nor on a phone (outputs and tables scroll inside)"
+    assert not {at: o['wide'] for at, o in looked.items() if o['wide'] > 0}
+
+def test_code_and_prose_fit(looked):
+    "Code that must be scrolled is an exception; prose has some seventy characters a line; the contents are visible beside it"
+    for width in WIDTHS:
+        code, scrolling = (sum(o[what] for (_, w), o in looked.items() if w == width) for what in ('code', 'scrolling'))
+        assert scrolling <= code/100, f'{scrolling} of {code} blocks scroll at {width} px'
+    long = {page: o['characters'] for (page, width), o in looked.items() if width == WIDTHS[0] and not 60 <= (o['characters'] or 70) <= 80}
+    assert not long, long
+    assert looked['attention.html', 1280]['contents'] and not looked['attention.html', 390]['contents']
+
+def test_search_from_files(looked): assert looked['search.html', 390]['hits'] > 0
