@@ -132,3 +132,64 @@ def test_knobs(figure):
     f.click('Reset')
     f.click('Draw a token')
     compare(2)
+
+def test_schedule(figure):
+    from nanogpt_lit.config import OptimConfig
+    from nanogpt_lit.optim import SCHEDULES, lr_factor
+    f = figure('schedule')
+    def compare(warmup_from='next', warmup_steps=100, lr_decay_steps=None, floor=.1, cooldown_fraction=.4, steps=1000):
+        for kind in SCHEDULES:
+            f.window.js(f'(e => {{e.value = {json.dumps(kind)}; e.dispatchEvent(new Event("change"))}})(document.querySelector("[aria-label=schedule]"))')
+            cfg = OptimConfig(learning_rate=1., min_lr=floor, schedule=kind, warmup_steps=warmup_steps, warmup_from=warmup_from, lr_decay_steps=lr_decay_steps, cooldown_fraction=cooldown_fraction)
+            rates, shown = [lr_factor(s, cfg, steps) for s in range(steps)], f.shown
+            close(shown['rates'], rates[::25], 1e-9)
+            close([shown['mean'], shown['last']], [sum(rates)/steps, rates[-1]], 1e-9)
+    assert data_of('schedule')['kinds'] == [*SCHEDULES]
+    compare()
+    f.press('warmup_from', 'ArrowDown')
+    f.press('warmup_steps', 'ArrowLeft', times=3)
+    f.press('max_steps', 'ArrowRight', times=4)
+    f.press('min_lr / peak', 'ArrowRight')
+    compare('zero', 70, None, .15, .4, 1400)
+    f.press('lr_decay_steps', 'ArrowRight', times=8)
+    f.press('schedule', 'Home')
+    f.press('schedule', 'ArrowDown', times=[*SCHEDULES].index('wsd'))
+    f.press('cooldown_fraction', 'ArrowLeft')
+    compare('zero', 70, 800, .15, .35, 1400)
+    f.press('warmup_steps', 'End')
+    f.press('lr_decay_steps', 'Home')
+    f.press('lr_decay_steps', 'ArrowRight', times=4)
+    compare('zero', 500, 400, .15, .35, 1400)                 # a warm-up beyond the horizon
+
+TEXTS = ['It was the best of times, it was the worst of times, it was the age of wisdom', 'for i in range(10):\n    print(i)\n    print(i + 1)\n\n\nfor j in range(9): pass',
+         "猫猫猫 naïve — 'tis we'll  go\u00a0\u2003there\x85\x1c now\ufeff🐈🐈", 'aaaaaaaaaaaaa aaaa bbbabbbabbb abababab', '']
+
+def test_merges(figure):
+    "The merges of the package's trainer, on texts that the reader writes"
+    from collections import Counter
+    import regex
+    from nanogpt_lit.bpe import GPT2_PATTERN, train_bpe
+    from nanogpt_lit.tokenizer import Tokenizer
+    f = figure('merges')
+    def compare(text, n):
+        shown, counts = f.shown, Counter(p.encode() for p in regex.findall(GPT2_PATTERN, text))
+        merges = train_bpe(dict(counts), 200)
+        assert [tuple(map(bytes, pair)) for pair in shown['merges']] == merges
+        tokenizer = Tokenizer.from_merges(merges[:n], [])         # which numbers the 256 bytes as GPT-2 does
+        assert shown['n'] == min(n, len(merges)) and shown['ids'] == [i if i > 255 else tokenizer.token_bytes(i)[0] for i in tokenizer.encode(text)]
+    sennrich = data_of('merges')['text']
+    compare(sennrich, 0)
+    assert f.shown['tied'] == 2
+    f.click('merge →')
+    f.press('the text as tokens', 'ArrowRight', times=6)
+    f.press('the text as tokens', 'ArrowLeft')
+    compare(sennrich, 6)
+    assert '256' in f.window.js('document.querySelector(".stage").textContent')
+    for text in TEXTS:
+        f.window.focus(f.knob('your text'))
+        f.window.js('document.querySelector("textarea").select()')
+        f.window.press('Backspace')
+        f.window.write(text)
+        assert f.window.js('document.querySelector("textarea").value') == text
+        f.press('merges', 'ArrowRight', times=3)
+        compare(text, 3)

@@ -63,19 +63,19 @@ function chart(place, {height = 200, x, y, label, xName = '', yName = '', showX 
   let last = null;
   function plot(lines, marks = [], xs = x, ys = y) {
     last = [lines, marks, xs, ys];
-    const width = Math.max(260, svg.clientWidth), left = 52, bottom = height - 34;
+    const width = Math.max(260, svg.clientWidth), left = 52, top = yName ? 24 : 10, bottom = height - 34;
     const atX = v => left + (v - xs[0])/(xs[1] - xs[0] || 1)*(width - left - 12);
-    const atY = v => bottom - (v - ys[0])/(ys[1] - ys[0] || 1)*(bottom - 10);
+    const atY = v => bottom - (v - ys[0])/(ys[1] - ys[0] || 1)*(bottom - top);
     const between = (a, b, n) => Array.from({length: n + 1}, (_, i) => a + (b - a)*i/n);
     svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
     svg.replaceChildren(
       ...between(...ys, 4).map(v => make('path', {d: `M${left},${atY(v)}H${width - 12}`, stroke: 'currentColor', 'stroke-opacity': .15})),
       ...between(...ys, 2).map(v => make('text', {x: left - 6, y: atY(v) + 4, 'text-anchor': 'end'}, showY(v))),
       ...between(...xs, 2).map((v, i) => make('text', {x: atX(v), y: bottom + 15, 'text-anchor': ['start', 'middle', 'end'][i]}, showX(v))),
-      make('text', {x: (left + width)/2, y: height - 4, 'text-anchor': 'middle'}, xName), make('text', {x: left + 6, y: 18}, yName),
+      make('text', {x: (left + width)/2, y: height - 4, 'text-anchor': 'middle'}, xName), make('text', {x: 4, y: 11}, yName),
       ...lines.map(l => make('path', {d: 'M' + l.points.map(([a, b]) => `${atX(a).toFixed(1)},${atY(b).toFixed(1)}`).join('L'), fill: 'none',
         stroke: `var(--${l.colour || 'blue'})`, 'stroke-width': 2, 'stroke-dasharray': l.dashed ? '5 4' : 'none'})),
-      ...marks.flatMap(([a, b]) => [make('path', {d: `M${atX(a)},10V${bottom}`, stroke: 'var(--orange)', 'stroke-width': 1.5}), make('circle', {cx: atX(a), cy: atY(b), r: 4.5, fill: 'var(--orange)'})]));
+      ...marks.flatMap(([a, b]) => [make('path', {d: `M${atX(a)},${top}V${bottom}`, stroke: 'var(--orange)', 'stroke-width': 1.5}), make('circle', {cx: atX(a), cy: atY(b), r: 4.5, fill: 'var(--orange)'})]));
   }
   new ResizeObserver(() => last && plot(...last)).observe(place);
   return plot;
