@@ -193,3 +193,24 @@ def test_merges(figure):
         assert f.window.js('document.querySelector("textarea").value') == text
         f.press('merges', 'ArrowRight', times=3)
         compare(text, 3)
+
+def test_attention(figure):
+    from nanogpt_lit.attention import causal_mask
+    f, data = figure('attention'), data_of('attention')
+    T = len(data['tokens'])
+    scores = torch.tensor(np.frombuffer(b64decode(data['scores']), '<i2')*data['unit']).view(data['layers'], data['heads'], T, T)
+    def compare(layer, head, temperature, mask):
+        want = (scores[layer, head]/temperature).masked_fill(~mask, -math.inf).softmax(-1)
+        close(f.shown['weights'], want)
+    compare(data['layer'], data['head'], 1, causal_mask(T))
+    f.press('layer', 'Home')
+    f.press('head', 'Home')
+    f.press('temperature', 'ArrowLeft', times=2)
+    compare(0, 0, .5, causal_mask(T))
+    f.press('mask', 'ArrowDown')
+    compare(0, 0, .5, causal_mask(T, window=4))
+    f.press('mask', 'End')
+    f.press('layer', 'End')
+    compare(data['layers'] - 1, 0, .5, torch.ones(T, T, dtype=torch.bool))
+    f.press('token that asks', 'ArrowLeft', times=3)
+    assert f'(token {T - 4}) listens to' in f.window.js('document.querySelector(".said").textContent')
