@@ -214,3 +214,32 @@ def test_attention(figure):
     compare(data['layers'] - 1, 0, .5, torch.ones(T, T, dtype=torch.bool))
     f.press('token that asks', 'ArrowLeft', times=3)
     assert f'(token {T - 4}) listens to' in f.window.js('document.querySelector(".said").textContent')
+
+def test_sizes(figure):
+    "The arithmetic of `nanogpt plan`, for its presets"
+    from dataclasses import replace
+    from nanogpt_lit.config import PRESETS, RunConfig, build
+    from nanogpt_lit.sizing import flops_per_token, flops_table, known_peak, param_table, training_memory
+    f, presets = figure('sizes'), data_of('sizes')['presets']
+    f.window.js("window.set = (label, value) => { const e = document.querySelector(`[aria-label='${label}']`); e.value = value; e.dispatchEvent(new Event(e.tagName === 'SELECT' ? 'change' : 'input')) }")
+    def compare(cfg, batch, dtype, tokens=1e10):
+        shown = f.shown
+        assert {k: v for k, v in param_table(cfg).items() if v} == shown['parts'] and flops_table(cfg) == shown['flops']
+        need = training_memory(replace(cfg, attn_impl='sdpa'), batch, dtype)
+        peak, memory = need.pop('at most, at one time'), {k: v for k, v in shown['memory'].items() if v}
+        assert memory.keys() == need.keys()
+        for part, n in need.items(): assert abs(memory[part] - n) <= 1e-4*n + 8000, part
+        assert .8 < peak/shown['bytes'] < 1.25
+        close(shown['seconds'], tokens*flops_per_token(cfg)/(.4*known_peak('H100 80GB HBM3', dtype, tf32=True)), 1)
+    for name, batch, dtype in (('gpt2', 4, 'bfloat16'), ('gpt2-medium', 1, 'float32'), ('gpt2-xl', 8, 'bfloat16')):
+        cfg = build(RunConfig, PRESETS[name]).model
+        f.window.js(f"set('preset', '{name}'), set('batch_size', {batch}), set('dtype', '{dtype}')")
+        compare(replace(cfg, **presets[name]), batch, dtype)
+    f.press('n_layer', 'Home')
+    f.press('n_layer', 'ArrowRight')
+    f.press('n_embd', 'Home')
+    f.press('block_size', 'Home')
+    f.press('vocab_size', 'Home')
+    f.press('vocab_size', 'ArrowRight')
+    assert f.window.js('document.querySelector("select").value') == 'my own'
+    compare(replace(cfg, n_layer=2, n_head=1, n_embd=64, block_size=64, vocab_size=1024), 8, 'bfloat16')
