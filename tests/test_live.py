@@ -259,3 +259,23 @@ def test_moments(figure):
     compare(3)
     f.press('step', 'ArrowRight')
     compare(4)
+
+def test_ranks(figure):
+    from nanogpt_lit.loader import BatchPlan, TokenRow
+    f, data = figure('ranks'), data_of('ranks')
+    def compare(world=4, n_micro=1, batch=8, step=0, sampling='epoch', seed=1337):
+        plan = BatchPlan(TokenRow([np.arange(data['tokens'])]), batch_size=batch, block_size=data['T'], seed=seed, sampling=sampling)
+        want = [[plan.batch(step, rank, world, micro, n_micro)[0][:, 0].tolist() for micro in range(n_micro)] for rank in range(world)]
+        assert f.shown['parts'] == want
+    compare()
+    f.press('step', 'ArrowRight', times=13)
+    f.press('world_size', 'ArrowLeft', times=2)
+    f.press('micro-steps', 'End')
+    compare(1, 4, step=13)
+    f.press('world_size', 'End')
+    f.press('windows per step', 'End')
+    f.press('seed', 'ArrowLeft', times=4)
+    compare(8, 4, 32, 13, seed=1333)
+    for sampling in ('random', 'sequential'):
+        f.press('sampling', 'ArrowDown')
+        compare(8, 4, 32, 13, sampling, 1333)
