@@ -279,3 +279,33 @@ def test_ranks(figure):
     for sampling in ('random', 'sequential'):
         f.press('sampling', 'ArrowDown')
         compare(8, 4, 32, 13, sampling, 1333)
+
+def test_packing(figure):
+    from nanogpt_lit.loader import pack_lengths
+    from nanogpt_lit.model import segment_layout
+    f = figure('packing')
+    def compare(lengths, T, row=0):
+        counts = np.bincount([n for n in lengths if n <= T], minlength=T + 1)
+        rows = [list(inside) for times, inside in pack_lengths(counts) for _ in range(times)]
+        shown = f.shown
+        assert shown['rows'] == rows
+        segments = np.repeat([*range(len(rows[row])), -1], [*rows[row], T - sum(rows[row])])
+        place, may = segment_layout(torch.tensor(segments)[None])
+        assert shown['may'] == may[0].tolist() and shown['place'] == place[0].tolist()
+        close(shown['padding'], 1 - sum(map(sum, rows))/(len(rows)*T))
+    lengths = data_of('packing')['lengths']
+    compare(lengths, 24)
+    f.press('row, positions', 'ArrowRight', times=7)
+    f.press('row shown', 'ArrowRight', times=2)
+    compare(lengths, 31, row=2)
+    f.press('row, positions', 'ArrowLeft', times=18)
+    f.press('row shown', 'Home')
+    compare(lengths, 13)
+    f.window.focus(f.knob('lengths of the examples'))
+    f.window.js('document.activeElement.select()')
+    f.window.write('5 5 5 5 5 3 3 3 3 2 2 2 13 1 1 1 1, 9; 4 40')
+    compare([5]*5 + [3]*4 + [2]*3 + [13] + [1]*4 + [9, 4, 40], 13)
+    f.press('mask', 'ArrowDown')
+    assert f.shown['may'] == np.tri(13, dtype=bool).tolist()
+    f.press('position that looks', 'End')
+    assert 'Position 12' in f.window.js('document.querySelector(".stage").textContent')
