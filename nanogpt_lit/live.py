@@ -8,7 +8,7 @@ __all__ = ['HEAVY', 'baked', 'packed', 'figure_names', 'Live']
 # %% ../nbs/04_live.ipynb #1c540090
 import json, numpy as np
 from base64 import b64encode
-from fastcore.basics import store_attr
+from fastcore.basics import patch
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -61,8 +61,7 @@ class Live:
             raise UserError(f"there is no figure {name!r}: choose from {', '.join(figure_names())}, or give a script of your own")
         self.script = f'(() => {{\n"use strict";\n{_file("shared.js")}\n{script or _file(name + ".js")}\n}})();'
         if '</script' in self.script.lower(): raise UserError(f'the script of {name!r} contains </script, which would end it there: write <\\/script')
-        self.data = baked(data)
-        store_attr('name,still,alt,caption')
+        self.name, self.data, self.still, self.alt, self.caption = name, baked(data), still, alt, caption
         if self.weight > HEAVY: raise UserError(f'the figure {name!r} weighs {self.weight:,} bytes, more than {HEAVY:,}: give it fewer data')
 
     @property
@@ -75,14 +74,13 @@ class Live:
 # %% ../nbs/04_live.ipynb #7f9282ea
 _COLOURS = 'figure.live { ' + '; '.join(f'--{name}: {tone}' for name, tone in COLOURS.items() if name != 'plain') + ' }'
 
-def _figure(self):
+@patch
+def _repr_html_(self: Live) -> str:
     still = self.still.svg() if isinstance(self.still, Drawing) else self.still
     caption = f'<figcaption>{escape(self.caption)}</figcaption>' if self.caption else ''
     return '\n'.join([f'<figure class="live" data-figure="{escape(self.name)}" aria-label="{escape(self.alt)}">',
         f'<style>{_COLOURS}\n{_file("shared.css")}</style>', f'<div class="still">{still}</div>{caption}',
         f'<script type="application/json">{self.data}</script>', f'<script>{self.script}</script>', '</figure>'])
-
-Live._repr_html_ = _figure
 
 # %% ../nbs/04_live.ipynb #dc2a7832
 #| eval: false

@@ -38,8 +38,9 @@ def test_figure_is_light_and_can_be_read_without_scripts(name):
 
 @each
 def test_stored_figure_has_the_script_of_today(name):
-    if name == 'steps': pytest.skip('its script is on its page')
-    assert Live(name, {}, '-', '-').script in FIGURES[name], f'scripts/run_nbs.py stores {name} again'
+    today = Live('knobs' if name == 'steps' else name, {}, '-', '-')
+    parts = [re.search('<style>.*?</style>', today._repr_html_(), re.S)[0], *([] if name == 'steps' else [today.script])]    # the script of `steps` is on its page
+    assert all(part in FIGURES[name] for part in parts), f'scripts/run_nbs.py stores {name} again'
 
 # --- in the browser ----------------------------------------------------------------------------------------------------
 
@@ -309,3 +310,43 @@ def test_packing(figure):
     assert f.shown['may'] == np.tri(13, dtype=bool).tolist()
     f.press('position that looks', 'End')
     assert 'Position 12' in f.window.js('document.querySelector(".stage").textContent')
+
+POCKET = CFG.config_path/'docs'/'_static'/'pocket_model.js'
+
+def test_pocket(figure, tmp_path):
+    "The model in the page computes what torch computes, from the same eight-bit weights and (to a hundredth of what matters) from those of 32 bits"
+    import shutil
+    from nanogpt_lit.pocket import read_pocket
+    (tmp_path/'_static').mkdir()
+    shutil.copy(POCKET, tmp_path/'_static')
+    f, (model, facts) = figure('pocket'), read_pocket(POCKET)
+    state = lambda: f.window.js('(document.querySelector(".stage").shown || {}).state')
+    def wait_for(wanted):
+        for _ in range(200):
+            if state() == wanted: return
+            f.window.js('new Promise(r => setTimeout(r, 50))')
+        pytest.fail(f'not {wanted}: {f.window.js("document.querySelector(`.said`).textContent")}')
+    f.press('temperature', 'Home')
+    f.window.focus('.row button')
+    f.window.press('Enter')
+    wait_for('loaded')
+    f.window.focus(f.knob('beginning of the text'))
+    f.window.js('document.activeElement.select()')
+    f.window.write(facts['witness']['text'])
+    f.click('Write')
+    for _ in range(100):
+        if f.window.js('document.querySelector("pre").textContent.length') > 200: break
+        f.window.js('new Promise(r => setTimeout(r, 50))')
+    f.click('Stop')
+    wait_for('done')
+    ids = [*facts['witness']['text'].encode()]
+    with torch.no_grad(): logits = model(torch.tensor([ids]))[0][0, -1]
+    close(f.shown['logits'], logits, 1e-4)
+    got, full = torch.tensor(f.shown['logits']).log_softmax(-1), torch.tensor(facts['witness']['logits']).log_softmax(-1)
+    assert (got - full).abs()[full.topk(20).indices].max() < .25 and (got.exp() - full.exp()).abs().max() < .02
+    written = f.shown['bytes']
+    assert f.shown['perSecond'] > 20 and len(written) > 190
+    with torch.no_grad(): greedy = model(torch.tensor([written[:190]]))[0][0].topk(2)
+    for i in range(len(ids), 190):
+        best, second = greedy.values[i - 1].tolist()
+        assert written[i] == greedy.indices[i - 1, 0] or best - second < 1e-3
