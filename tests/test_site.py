@@ -106,7 +106,7 @@ def test_dashes_of_flags_stay_dashes(pages):
         assert not found, (name, found[:3])
 
 def test_formulas_need_no_script(pages):
-    assert pages['attention.html'].count('<math') > 30 and not [name for name, text in pages.items() if 'mathjax' in text.lower()]
+    assert pages['attention.html'].count('<math') > 30 and not [name for name, text in pages.items() if re.search('<script[^>]*(mathjax|tex-svg)', text, re.I)]
     assert not [name for name, text in pages.items() for m in re.findall(r'<math.*?</math>', text, re.S) if re.search(r'\\|&amp;|<mi>&', re.sub(r'</?(?!mi>)[^>]*>', '', m))]
 
 def test_imports_are_folded_without_a_script(pages):
@@ -178,7 +178,7 @@ parent.postMessage({page: '%s', width: innerWidth, wrong, faint: [...faint('ligh
   wide: Math.max(...all('html, body, .page, .main, .content').filter(seen).map(e => e.scrollWidth - e.clientWidth)),
   spills: all('article p, article li, article table').filter(e => seen(e) && !e.closest('.output, pre, .table-wrapper, math') && e.getBoundingClientRect().right > innerWidth).length,
   code: all('div.cell_input pre').filter(seen).length, scrolling: all('div.cell_input pre').filter(e => seen(e) && scrolls(e)).length,
-  stacked: all('.table-wrapper').filter(e => e.querySelector('table.stack') && scrolls(e)).length,
+  stacked: innerWidth > 700 ? 0 : all('.table-wrapper').filter(e => e.querySelector('table.stack') && scrolls(e)).length,
   characters: prose.length > 4 ? median(prose.map(e => e.textContent.length/lines(e))) : 0,
   stops: all('article [tabindex="0"]').filter(e => !scrolls(e) && seen(e) && !e.matches('button, a, input, svg, [role]')).length, unreachable: all('article pre, .table-wrapper').filter(e => seen(e) && scrolls(e) && e.tabIndex < 0).length,
   lost: entry && innerWidth > 1000 && (entry.top < box.top || entry.bottom > box.bottom), contents: toc && !toc.classList.contains('no-toc') ? toc.getBoundingClientRect().right <= innerWidth && toc.clientWidth > 0 : null,
