@@ -20,11 +20,9 @@ smartquotes_action = 'q' # quotes only: `--flag` stays what it is
 html_theme = 'furo'
 html_title = cfg.title
 html_static_path = ['_static']
-html_css_files = ['site.css']
-html_js_files = [('site.js', {'defer': 'defer'})]
+html_css_files = ['site.css', 'search.css']
+html_js_files = [('site.js', {'defer': 'defer'}), ('search.js', {'defer': 'defer'})]
 html_logo = html_favicon = '_static/logo.svg'
-# a page opened from a folder may not read its neighbours, so search shows titles there, without excerpts
-html_js_files += [(None, {'body': "if (location.protocol == 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false"})]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_sphinx = False
@@ -50,3 +48,7 @@ html_math_renderer = 'mathml'
 
 # ipywidgets: no JavaScript from a CDN; pages show the static output that a widget cell stores beside its state
 nb_ipywidgets_js = {}
+
+def own_search(app): app.builder.search = False # scripts/search_index.py makes the index, search.md is the page
+
+def setup(app): app.connect('builder-inited', own_search)

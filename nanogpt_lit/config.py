@@ -1742,6 +1742,10 @@ def _init_from(value):
     known = {'scratch': {}, 'resume': {'auto_resume': True, 'must_resume': True}}
     return known.get(str(value), {'start_from': str(value), 'pretrained_checkpoint': str(value)})
 
+def _unlike(value):
+    if truth(value): raise UserError('norms stand before each sublayer here, and in every block: leave it out')
+    return {}
+
 def _when(switch, settings):
     "A translation: these settings if the foreign switch has this value, nothing if not"
     return lambda value: settings if truth(value) is switch else {}
@@ -1750,6 +1754,7 @@ FULL_DATA = ('pretrain_hq.jsonl', 'sft_1024.jsonl', 'sft_512.jsonl', 'r1_mix_102
 
 TRANSLATE |= dict(
     decay_lr=_when(False, {'schedule': 'constant', 'warmup_steps': 0}), # nanoGPT has both in one function
+    remove_rope=_when(True, {'pos': 'none'}), use_post_norm=_unlike, remove_rmsnorm=_unlike, # the course's ablations
     retrain_tokenizer=_when(True, {'tokenizer': 'bpe'}),
     use_full_data=_when(True, {'input': list(FULL_DATA)}),
     disable_monitoring=_when(True, {'monitoring': False}),
@@ -1759,7 +1764,7 @@ TRANSLATE |= dict(
     init_from=_init_from)
 
 # %% ../nbs/98_commands.ipynb #e817994a
-SWITCHES |= {'decay_lr', 'retrain_tokenizer', 'use_full_data', 'disable_monitoring', 'disable_optimizations'}
+SWITCHES |= {'decay_lr', 'remove_rope', 'use_post_norm', 'remove_rmsnorm', 'retrain_tokenizer', 'use_full_data', 'disable_monitoring', 'disable_optimizations'}
 
 NO_EFFECT |= dict(
     wandb_log='metrics are always in metrics.jsonl; --track wandb sends them there too',

@@ -240,7 +240,7 @@ def _told(ckpt: dict, path: Path, layout: Layout) -> dict:
     return {b: told[a] for a, b in _COURSE.items() if a in told}
 
 # %% ../nbs/71_interop.ipynb #3de697cb
-_HUB_NAME = re.compile(r'gpt2(-medium|-large|-xl)?|(?!runs/)[\w-][\w.-]*/[\w.-]+')
+_HUB_NAME = re.compile(r'gpt2(-medium|-large|-xl)?|(?!runs/)[\w-][\w.-]*/(?![\w.-]*\.(pt|pth|bin|safetensors|ckpt)$)[\w.-]+')
 
 def hub_folder(
     name: str, # gpt2, gpt2-medium, gpt2-large, gpt2-xl or OWNER/NAME

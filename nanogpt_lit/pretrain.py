@@ -782,7 +782,7 @@ def _questions(setup):
     "The callbacks that ask HellaSwag's questions; where only a preset wants it, and there are none, a warning"
     loop = setup.cfg.train
     by_hand = setup.origin.get('hellaswag_interval') == 'flag' or loop.hellaswag
-    if not by_hand and loop.hellaswag_interval:
+    if not loop.hellaswag and loop.hellaswag_interval:
         there = [path for path in map(_found, ('hellaswag_val.jsonl', 'hellaswag/hellaswag_val.jsonl')) if Path(path).is_file()]
         if there: loop = replace(loop, hellaswag=there[0])
     try: return hellaswag_watch(loop, setup.tokenizer, setup.folder)

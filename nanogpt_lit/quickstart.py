@@ -50,12 +50,14 @@ def step_ms(
 
 # %% ../nbs/97_quickstart.ipynb #41668bdd
 def fastest_setting(
-    cfg: RunConfig, # with the vocabulary size to expect
+    cfg: RunConfig, # with the vocabulary size to expect; `num_threads` None = to be found out
 ) -> tuple[str, int, float]:
     "`(dtype, threads, ms)` of the quickest training step on this CPU, measured now"
     cores = cpu_count()
     model = GPT(cfg.model)
-    options = [(d, n) for d in ('float32', 'bfloat16') for n in sorted({1, max(1, cores//2), cores})]
+    asked = cfg.train.num_threads
+    counts = [asked] if asked else sorted({1, max(1, cores//2), cores})
+    options = [(d, n) for d in ('float32', 'bfloat16') for n in counts]
     ms = {o: step_ms(model, cfg.train.batch_size, *o) for o in options}
     best = min(ms, key=ms.get)
     return *best, ms[best]
@@ -69,9 +71,10 @@ def quickstart_config(
     "The `quickstart` preset with the user's wishes"
     cfg, device = build(RunConfig, PRESETS['quickstart']), pick_device(q.device)
     cfg.model.vocab_size = cfg.data.tokenizer_vocab_size
+    cfg.train.num_threads = q.num_threads
     dtype, threads = ('auto', q.num_threads) if device != 'cpu' else fastest_setting(cfg)[:2]
     train = replace(cfg.train, out_dir=q.out_dir, minutes=q.minutes, device=device, dtype=dtype, seed=q.seed,
-                    num_threads=q.num_threads or threads, auto_resume=not q.restart)
+                    num_threads=threads, auto_resume=not q.restart)
     return replace(cfg, data=replace(cfg.data, dataset=q.data_dir), train=train)
 
 # %% ../nbs/97_quickstart.ipynb #cbb66545

@@ -4,8 +4,8 @@
 
 The pages are the notebooks as they are stored; nothing is executed, so the outputs you see are those that were
 committed. What is added: a line that says what a page needs, what it gives and which file it comes from, links from
-`names` in the prose to the page that defines them, a folded table of parameters under each exported cell, one page with
-all of them, and one with the flags of every command. Imports and code that only plots are folded.
+`names` in the prose to the page that defines them, a folded table of parameters under each exported cell, the pages of
+the reference and of the commands, and an index for the search. Imports and code that only plots are folded.
 """
 import argparse, ast, json, os, re, shutil, subprocess, sys, textwrap, tomllib
 from collections import Counter
@@ -16,10 +16,11 @@ from nbdev.config import get_config
 from nbdev.process import extract_directives
 from nbdev.processors import (FilterDefaults, ai_magics, clean_magics, filter_stream_, hide_, hide_line,
                               populate_language, rm_header_dash, strip_ansi)
-from api_tables import api, cards, plain, table
+import command_page, search_index
+from api_tables import api, cards, names
 from book_stats import code_cells, notebooks, only_imports, words
-from command_page import commands_page
 from figures import drawn, still
+from reference_pages import Reference
 
 HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
 OPTION = re.compile(r'^#\|\s*([\w-]+)\s*:\s*(.*?)\s*$')
@@ -38,10 +39,13 @@ def sections(cfg):
     if lost: sys.exit(f'add to docs/sidebar.toml: {", ".join(p.stem for p in lost)}')
     return [(title, paths) for title, paths in out if paths]
 
+ELSEWHERE = {'commands': 'command_tables'} # commands.html is the page of all commands and flags
+
 def page_name(path, nbs):
-    "20_attention.ipynb → attention, tutorials/01_x.ipynb → tutorials/x: the names that nbdev's links use"
+    "20_attention.ipynb → attention, tutorials/01_x.ipynb → tutorials/x: the names that nbdev's links use, but for those `ELSEWHERE`"
     rel = path.relative_to(nbs).with_suffix('')
-    return rel.with_name(re.sub(r'^\d+[a-zA-Z0-9]*_', '', rel.name)).as_posix().lower()
+    name = rel.with_name(re.sub(r'^\d+[a-zA-Z0-9]*_', '', rel.name)).as_posix().lower()
+    return ELSEWHERE.get(name, name)
 
 def number(path): return m[0] if (m := re.match(r'\d+[a-z]?(?=_)', path.name)) else ''
 
@@ -97,7 +101,7 @@ def drop(cell): # cells that only steer nbdev
 
 def cards_of(md):
     "The home page's ways in, as cards; looking up leads to the reference, which README.md doesn't have"
-    return f':::{{div}} ways\n{md.replace("[Look up](commands.ipynb)", "[Look up](reference.md)")}\n:::'
+    return f':::{{div}} ways\n{md.replace("[Look up](command_tables.ipynb)", "[Look up](reference.md)")}\n:::'
 
 def unfold(md):
     "Blank lines around what a `<details>` block holds: without them, Markdown takes it for HTML and shows its backticks"
@@ -137,8 +141,8 @@ class Names:
             for o in ast.walk(tree):
                 if isinstance(o, ast.ImportFrom) and (o.module or '').startswith('nanogpt_lit'): imported |= {a.asname or a.name: o.module.rpartition('.')[2] for a in o.names}
             if not EXPORT & marks.keys(): bound |= made(tree); continue
-            for name, *_ in api(c.source):
-                if path not in self.homes.setdefault(name, []): self.homes[name].append(path)
+            for o in api(c.source):
+                if path not in self.homes.setdefault(o.name, []): self.homes[o.name].append(path)
             self.modules.setdefault(path, set()).add((marks.get('export') or [module])[0] or module)
         self.imported[path], self.bound[path] = imported, bound
 
@@ -158,7 +162,7 @@ def made(tree):
 class Site:
     "The pages to build and what they may link to"
     def __init__(self, cfg):
-        self.cfg, self.parts, self.reference = cfg, sections(cfg), {}
+        self.cfg, self.parts, self.reference, self.placed = cfg, sections(cfg), Reference(cfg.lib_path, cfg.nbs_path), set()
         self.paths = [cfg.nbs_path/'index.ipynb', *(p for _, paths in self.parts for p in paths)]
         self.pages = {p: page_name(p, cfg.nbs_path) for p in self.paths}
         self.titles, self.subtitles = {}, {}
@@ -239,14 +243,13 @@ class Site:
             metadata['mystnb'] |= {'code_prompt_show': prompt, 'code_prompt_hide': prompt}
         if self.pages[path] == 'index' and any(kind.startswith('image/') for o in outputs for kind in o.get('data', {})): tags.append('picture')
         items = [*api(src)] if exported else []
-        seen = self.reference.setdefault((number(path), self.titles[path], module), {})
-        anchors = {t for name, *_ in items if (t := self.target(path, name)) not in seen}
-        for item in items: seen.setdefault(self.target(path, item[0]), []).append(item)
+        anchors = {self.target(path, name) for name in names(src)} - self.placed if exported else set()
+        self.placed |= anchors
         out = [markdown(''.join(f'({t})=\n' for t in sorted(anchors)))] if anchors else []
         out += [markdown(f':::{{div}} flag\n{FLAGS[k]}\n:::') for k in FLAGS.keys() & marks]
         if opts.get('eval') == 'false' and not (exported or outputs): out.append(markdown(':::{div} flag\nlive in Jupyter, not run for this page\n:::'))
         out.append(code_cell(src, metadata=metadata, outputs=[drawn(o, alt, f'f{cell.id}') for o in outputs]))
-        return out + [markdown(cards(items))] if items else out
+        return out + [markdown(cards(items, lambda name: self.reference.place(path, name, '../'*self.pages[path].count('/'))))] if items else out
 
     def first(self):
         "Where reading starts: the first page of the main line, which has no ◇ in its title"
@@ -261,20 +264,20 @@ class Site:
     def toc(self):
         "The sidebar, as Sphinx wants it: hidden tables of contents on the home page"
         def entry(p): return f'{number(p)} {self.titles[p]} <{self.pages[p]}>'.strip().replace(' ◇', '\u00a0◇')
-        parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Flags <flags>', 'Reference <reference>'])]
+        parts = [(title, [entry(p) for p in paths]) for title, paths in self.parts] + [('Look up', ['Commands and flags <commands>', 'Reference <reference>'])]
         return '\n\n'.join(f'```{{toctree}}\n:hidden:\n:caption: {title}\n\n' + '\n'.join(entries) + '\n```' for title, entries in parts)
 
-    def reference_page(self):
-        "Every public name of the package on one page"
-        out = ['# Reference\n\n:::{div} subtitle\nEvery public name, with its parameters, and where it is explained.\n:::\n']
-        for (num, title, module), targets in self.reference.items():
-            if targets: out.append(f'## {num} {title}\n\n`{self.cfg.lib_name}.{module}`\n')
-            out += [f'### [`{name}`](#{target})\n\n{plain(doc)}\n\n{table(rows)}\n' for target, items in targets.items() for name, _, doc, rows in items]
-        return '\n'.join(out)
+    def look_up(self):
+        "`{name: Markdown}` of the pages to look things up: commands and reference"
+        def page(path): return self.pages[path], f'{number(path)} {self.titles[path]}'.strip()
+        def target(path, name): return t if (t := self.target(path, name)) in self.placed else None
+        out = {'commands': command_page.overview(), 'reference': self.reference.overview(self.cfg.lib_name), 'search': search_index.PAGE}
+        out |= {f'commands/{name}': command_page.command_page(name) for name in command_page.commands()}
+        return out | {f'reference/{name}': self.reference.page(name, self.cfg.lib_name, page, target) for name in self.reference.parts}
 
 def sitemap(out, base):
     "The addresses of all pages, for search engines"
-    pages = sorted(p.relative_to(out).as_posix() for p in out.rglob('*.html') if p.name not in ('404.html', 'search.html'))
+    pages = sorted(p.relative_to(out).as_posix() for p in out.rglob('*.html') if p.name not in ('404.html', 'search.html', 'flags.html'))
     urls = ''.join(f'<url><loc>{base.rstrip("/")}/{page}</loc></url>\n' for page in pages)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{urls}</urlset>\n'
 
@@ -297,13 +300,18 @@ def main():
         nbformat.write(site.convert(p), dest)
     descriptions = {site.pages[p]: sub for p, sub in site.subtitles.items()}
     (src/'pages.json').write_text(json.dumps(dict(main_line=site.main_line(), descriptions=descriptions)), encoding='utf-8') # for docs/page_parts.py
-    (src/'flags.md').write_text(commands_page(), encoding='utf-8')
-    (src/'reference.md').write_text(site.reference_page(), encoding='utf-8')
+    looked_up = site.look_up()
+    for name, text in looked_up.items():
+        (src/f'{name}.md').parent.mkdir(exist_ok=True)
+        (src/f'{name}.md').write_text(text, encoding='utf-8')
     cmd = [sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *options, str(src), str(html)]
     if rc := subprocess.run(cmd, cwd=root, env={**os.environ, 'PROJECT_ROOT': str(root)}).returncode: sys.exit(rc)
+    command_page.link_flags(html)
+    command_page.redirect(html, 'flags.html', 'commands.html')
+    search_index.write(html, site)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(html, out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo'))
     if cfg.doc_host: (out/'sitemap.xml').write_text(sitemap(out, f'{cfg.doc_host.rstrip("/")}{cfg.doc_baseurl}'), encoding='utf-8')
-    print(f'built {len(site.paths) + 2} pages: open {os.path.relpath(out/"index.html")}')
+    print(f'built {len(site.paths) + len(looked_up)} pages: open {os.path.relpath(out/"index.html")}')
 
 if __name__ == '__main__': main()

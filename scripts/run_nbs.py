@@ -3,6 +3,7 @@
     python scripts/run_nbs.py                       # every notebook, in reading order
     python scripts/run_nbs.py 20_attention 04       # those whose path begins so
     python scripts/run_nbs.py 09 --flags "slow"     # with the cells that are flagged slow
+    python scripts/run_nbs.py 20 --times            # then prints the cells that took longest
     python scripts/run_nbs.py 20 --cell ac3f00e7    # one cell, after those that define what it uses; prints and stores its output
     python scripts/run_nbs.py --tidy                # run nothing: only clean what is stored
 
@@ -19,7 +20,7 @@ that such a cell has moved comes out otherwise than in a whole run: run the page
 """
 import argparse, ast, builtins, os, symtable, sys, time
 from pathlib import Path
-import nbformat
+import nbformat, psutil
 from execnb.nbio import NbCell
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -32,24 +33,36 @@ PLOTS = ['--InlineBackend.figure_formats=svg', '--InlineBackend.figure_formats=p
          '--InlineBackend.rc=svg.fonttype=none', '--InlineBackend.rc=svg.hashsalt=nanogpt_lit']
 
 class Client(NotebookClient):
-    "A notebook client that passes over the cells in `skip`, and gets plots as SVG and PNG (`store` chooses)"
+    "A notebook client that passes over the cells in `skip`, and gets plots as SVG and PNG (`store` chooses); `took` gets the CPU seconds of each of the others"
     skip = frozenset()
     def __init__(self, nb, path, timeout):
         super().__init__(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, store_widget_state=False,
                          extra_arguments=PLOTS, resources={'metadata': {'path': str(path.parent)}})
+        self.took = []
+    def used_s(self):
+        "CPU seconds of the kernel and its children so far"
+        return sum(psutil.Process(self.km.provisioner.pid).cpu_times()[:4])
     async def async_execute_cell(self, cell, cell_index, **kw):
         marks = extract_directives(NbCell(0, dict(cell)), remove=False) if cell.cell_type == 'code' else {}
         if marks.get('eval:', [''])[0].lower() == 'false' or self.skip & marks.keys(): return cell
-        return await super().async_execute_cell(cell, cell_index, **kw)
+        before = self.used_s()
+        done = await super().async_execute_cell(cell, cell_index, **kw)
+        if cell.cell_type == 'code': self.took.append((self.used_s() - before, cell))
+        return done
 
 def run(path, skip, timeout=900):
-    "Execute the notebook at `path`, and store it there; returns the seconds it took"
+    "Execute the notebook at `path`, and store it there; returns the seconds it took, and the CPU seconds of its cells"
     start, nb = time.perf_counter(), nbformat.read(path, as_version=4)
     client = Client(nb, path, timeout)
     client.skip = skip
     client.execute()
     store(nb, path)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, client.took
+
+def slowest(took, n=8):
+    "The `n` cells that took longest, a line each"
+    ranked = sorted(took, key=lambda o: -o[0])[:n]
+    return '\n'.join(f'  {seconds:6.1f} s CPU  {cell.id}  {" ".join(cell.source.split())[:80]}' for seconds, cell in ranked)
 
 # --- one cell and what it needs ----------------------------------------------------------------------------------------
 
@@ -169,6 +182,7 @@ def main():
     ap.add_argument('names', nargs='*', help='beginnings of notebook paths')
     ap.add_argument('--flags', default='', help='flags whose cells run too, space-separated')
     ap.add_argument('--cell', default='', help='id of a cell, or its beginning: run it alone, after those that it needs')
+    ap.add_argument('--times', action='store_true', help='print the cells that took longest')
     ap.add_argument('--tidy', action='store_true', help='run nothing: only clean what is stored')
     args = ap.parse_args()
     # one thread, no terminal progress bars or notices, before any kernel starts: stored outputs should not depend on the machine
@@ -186,7 +200,9 @@ def main():
         return print(f'{shown(outputs)}\n{paths[0].name} {args.cell}: after {count} other cells, {time.perf_counter() - start:.0f} s')
     for p in paths:
         if args.tidy: store(nbformat.read(p, as_version=4), p); continue
-        try: print(f'{p.relative_to(cfg.config_path)}  {run(p, skip):.0f} s', flush=True)
+        try: seconds, took = run(p, skip)
         except CellExecutionError as e: sys.exit(f'{p.relative_to(cfg.config_path)}: {e}')
+        print(f'{p.relative_to(cfg.config_path)}  {seconds:.0f} s', flush=True)
+        if args.times: print(slowest(took), flush=True)
 
 if __name__ == '__main__': main()

@@ -146,10 +146,11 @@ def run_argv(argv, input=None, capture_output=False, timeout=None, check=False, 
 
 # --- in the nursery --------------------------------------------------------------------------------------------------
 
+TORCH = 'torch torch.distributed.checkpoint torch.distributed.run torch._dynamo numpy matplotlib.figure matplotlib.backends.backend_agg psutil'.split()  # an optimiser imports _dynamo
+OURS = [f'nanogpt_lit.{o}' for o in 'pretrain finetune sample chat grading benchmarks interop launch speedrun quickstart report watch data tokenizer'.split()]
 IMPORTED = dict(
-    commands='torch torch.distributed.checkpoint torch.distributed.run numpy matplotlib.figure matplotlib.backends.backend_agg psutil '.split()
-             + [f'nanogpt_lit.{o}' for o in 'pretrain finetune sample chat grading benchmarks interop launch speedrun quickstart report watch data tokenizer'.split()],
-    pages='torch torch.distributed.run numpy matplotlib.pyplot matplotlib_inline.backend_inline IPython nbdev.test nbdev.showdoc execnb.shell'.split())
+    commands=TORCH + OURS + 'torch.profiler tiktoken.load tqdm.auto PIL.PngImagePlugin'.split(),
+    pages=TORCH + OURS + 'matplotlib.pyplot matplotlib_inline.backend_inline IPython ipywidgets nbdev.test nbdev.showdoc execnb.shell'.split())
 
 def load(kind):
     "What commands, or pages, import. Nothing is computed: no thread may have begun"

@@ -145,6 +145,20 @@ def test_build_nanogpt_in_its_folder():
     assert Path('log/model_00002.pt').exists() and Path('log/model_00001.pt').samefile('log/model_00002.pt')
     assert 'needs a tokenizer' in train(f'build-nanogpt {SMALL} --tokenizer None --hellaswag_interval 5 --max_steps 2', 1) # asked for
 
+def test_hellaswag_beside_the_data_is_found_whoever_asks():
+    "…also when --hellaswag_interval is typed: nobody is sent to the network past a file that is there"
+    from nanogpt_lit.tokenizer import Tokenizer
+    Tokenizer.train([TEXT], 270, progress=False).save('small')
+    Path('hellaswag_val.jsonl').write_text(json.dumps(dict(ctx='It was a', endings=[' bright', ' dark', ' cold', ' wet'], label=0)) + '\n', encoding='utf-8')
+    train(f'build-nanogpt {SMALL} --tokenizer small --vocab_size 270 --input my.txt --grad_accum_steps 1 --max_steps 1 --hellaswag_interval 1 --generate_interval 0')
+    assert json.loads(Path('log/hellaswag.jsonl').read_text(encoding='utf-8'))['n'] == 1
+
+@pytest.mark.parametrize('name', ['log/model_19072.pt', 'out/ckpt.pt', 'mine/weights.safetensors'])
+def test_a_file_that_is_gone_is_no_model_of_the_hub(name):
+    "log/model_19072.pt looks like OWNER/NAME, and nobody means it so"
+    said = train(f'--out_dir {name}', 1, nanogpt_sample)
+    assert f'{name} does not exist' in said and 'huggingface' not in said
+
 # --- C: nanoGPT, Chinese characters -----------------------------------------------------------------------------------
 
 TH = ("out_dir = 'TH_out'\neval_interval = 2\neval_iters = 2\nlog_interval = 1\ndataset = 'TH'\nbatch_size = 4\nblock_size = 16\nn_layer = 1\n"

@@ -268,6 +268,13 @@ def test_d_from_text_to_a_larger_max_iters(here):
     assert 'there is no checkpoint checkpoints/checkpoint_8.pt' in said_by(nanogpt_train, f'{line} --max_iters 9 --load_checkpoint checkpoints/checkpoint_8.pt', 1)
     assert said_by(nanogpt_sample, 'checkpoints --start 7 --num_samples 1 --max_new_tokens 4 --device cpu').startswith('7')
 
+def test_d_ablations():
+    "The course's three switches: one is an option, two are refused, and the sentence says where norms are"
+    for value, pos in (('', 'none'), (' False', 'rotary')): assert resolved(RunConfig, f'--d_model 768 --remove_rope{value}', PRESETS)['pos'] == pos
+    for flag in ('--use_post_norm', '--remove_rmsnorm'):
+        assert 'norms stand before each sublayer' in said_by(nanogpt_train, f'--d_model 768 {flag}', 1)
+        assert resolved(RunConfig, f'--d_model 768 {flag} False', PRESETS)['norm'] == 'rmsnorm'
+
 @pytest.mark.parametrize('place', ['data/dataset/minimind_dataset', 'data/dataset', 'data'])
 def test_e_three_trainings_a_monitor_and_curves(place):
     "All data by names in their places, one file, chats; the monitor and the curves of what was trained last"

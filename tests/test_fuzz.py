@@ -394,7 +394,7 @@ def nursery():
     from contextlib import suppress
     from importlib import import_module
     from types import SimpleNamespace
-    import matplotlib.figure, torch, torch.distributed.checkpoint, nanogpt_lit
+    import matplotlib.figure, torch, torch._dynamo, torch.distributed.checkpoint, nanogpt_lit
     for path in Path(nanogpt_lit.__file__).parent.glob('[a-z]*.py'): import_module(f'nanogpt_lit.{path.stem}')
     def never(*args, **kw): raise KeyboardInterrupt('would start other processes')
     def swap(module, name, new): assert hasattr(module, name), name; setattr(module, name, new)

@@ -25,7 +25,8 @@ def built(tmp_path_factory, root):
 def test_wheel_holds_the_package_and_nothing_else(built):
     names = zipfile.ZipFile(built[0]).namelist()
     inside = {n for n in names if '.dist-info/' not in n}
-    assert inside == {f'{CFG.lib_name}/{p.name}' for p in (*CFG.lib_path.glob('*.py'), CFG.lib_path/'py.typed') if p.stem != 'speedrun'}   # the race's stopwatch stays in the clone
+    files = (*CFG.lib_path.glob('*.py'), CFG.lib_path/'py.typed', *(CFG.lib_path/'figures').iterdir())
+    assert inside == {f'{CFG.lib_name}/{p.relative_to(CFG.lib_path).as_posix()}' for p in files if p.stem != 'speedrun'}   # the race's stopwatch stays in the clone
     assert any(n.endswith('licenses/LICENSE') for n in names)
 
 def test_metadata(built):
@@ -44,7 +45,7 @@ def test_metadata(built):
 def test_sdist_holds_all_that_tests_and_docs_need(built):
     names = {n.partition('/')[2] for n in tarfile.open(built[1]).getnames()}
     need = {'settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'nbs/00_core.ipynb', 'nbs/index.ipynb', 'docs/conf.py',
-            'docs/sidebar.toml', 'docs/_static/site.css', 'scripts/build_docs.py', 'tests/conftest.py', f'{CFG.lib_name}/core.py'}
+            'docs/sidebar.toml', 'docs/_static/site.css', 'scripts/build_docs.py', 'tests/conftest.py', f'{CFG.lib_name}/core.py', f'{CFG.lib_name}/figures/shared.js'}
     assert not need - names
     assert not [n for n in names if n.endswith(('.pyc', '.pt', '.bin')) or '.ipynb_checkpoints' in n or n.startswith(('runs/', '_docs/', '_proc/'))]
 
