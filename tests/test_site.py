@@ -23,12 +23,6 @@ def one_at_a_time(path):
         yield
 
 @pytest.fixture(scope='session')
-def shared(tmp_path_factory):
-    "A folder that all processes of a test run have in common"
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
-
-@pytest.fixture(scope='session')
 def site(shared, root):
     "The site, built once, also if several processes test it; warnings are errors"
     out = shared/'site'/'docs'
