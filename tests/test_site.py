@@ -248,4 +248,9 @@ def test_code_and_prose_fit(looked):
     assert not long, long
     assert looked['attention.html', 1280]['contents'] and not looked['attention.html', 390]['contents']
 
+def test_paper_has_no_frame():
+    "What belongs to a screen is not printed, code is wrapped, and what is folded is open"
+    printed = (CFG.config_path/'docs'/'_static'/'site.css').read_text(encoding='utf-8').partition('@media print')[2]
+    for part in ('.skip-to-content', '.sidebar-drawer', '.toc-drawer', 'button.copybtn', 'white-space: pre-wrap', '::details-content'): assert part in printed, part
+
 def test_search_from_files(looked): assert looked['search.html', 390]['hits'] > 0
