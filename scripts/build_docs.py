@@ -311,7 +311,9 @@ def main():
     search_index.write(html, site)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(html, out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo'))
-    if cfg.doc_host: (out/'sitemap.xml').write_text(sitemap(out, f'{cfg.doc_host.rstrip("/")}{cfg.doc_baseurl}'), encoding='utf-8')
+    if cfg.doc_host:
+        shutil.copy(root/'docs'/'readme'/'0.png', out/'card.png')
+        (out/'sitemap.xml').write_text(sitemap(out, f'{cfg.doc_host.rstrip("/")}{cfg.doc_baseurl}'), encoding='utf-8')
     print(f'built {len(site.paths) + len(looked_up)} pages: open {os.path.relpath(out/"index.html")}')
 
 if __name__ == '__main__': main()
