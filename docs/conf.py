@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 cfg = get_config(path=os.environ['PROJECT_ROOT'])
 project, author, release, copyright = cfg.title, cfg.author, cfg.version, cfg.copyright
 # addresses are settings: where settings.ini has none, what would need one is left out
-html_baseurl = f"{cfg.doc_host.rstrip('/')}{cfg.doc_baseurl}" if cfg.doc_host else ''
+html_baseurl = f"{cfg.doc_host.rstrip('/')}{cfg.doc_baseurl.rstrip('/')}/" if cfg.doc_host else ''
 html_context = {'repository': cfg.git_url, 'changelog': cfg.d.get('changelog_url', ''), 'base': html_baseurl}
 html_additional_pages = {'404': '404.html'}
 root_doc = 'index'

@@ -128,5 +128,5 @@ def knobs(rows):
 def cards(items, place=None):
     "What stands under an exported cell: each name, with its parameters folded away; `place(name)` is where the reference has it"
     def more(o): return f'\n\n<p class="api-more"><a href="{where}">{escape(o.name)} in the reference</a></p>' if place and (where := place(o.name)) else ''
-    return '\n\n'.join(f'<details class="api"><summary><code>{o.name}</code><span class="api-sig">{escape(o.brief, quote=False)}</span></summary>\n\n'
+    return '\n\n'.join(f'<details class="api"><summary><code>{o.name}</code><code class="api-sig">{escape(o.brief, quote=False)}</code></summary>\n\n'
                        f'{plain(o.doc)}\n\n{table(o.rows)}{more(o)}\n\n</details>' for o in items)

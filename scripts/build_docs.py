@@ -16,11 +16,10 @@ from nbdev.config import get_config
 from nbdev.process import extract_directives
 from nbdev.processors import (FilterDefaults, ai_magics, clean_magics, filter_stream_, hide_, hide_line,
                               populate_language, rm_header_dash, strip_ansi)
-import command_page, search_index
+import command_page, reference_pages, search_index
 from api_tables import api, cards, names
 from book_stats import code_cells, notebooks, only_imports, words
 from figures import drawn, still
-from reference_pages import Reference
 
 HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
 OPTION = re.compile(r'^#\|\s*([\w-]+)\s*:\s*(.*?)\s*$')
@@ -162,7 +161,7 @@ def made(tree):
 class Site:
     "The pages to build and what they may link to"
     def __init__(self, cfg):
-        self.cfg, self.parts, self.reference, self.placed = cfg, sections(cfg), Reference(cfg.lib_path, cfg.nbs_path), set()
+        self.cfg, self.parts, self.reference, self.placed = cfg, sections(cfg), reference_pages.Reference(cfg.lib_path, cfg.nbs_path), set()
         self.paths = [cfg.nbs_path/'index.ipynb', *(p for _, paths in self.parts for p in paths)]
         self.pages = {p: page_name(p, cfg.nbs_path) for p in self.paths}
         self.titles, self.subtitles = {}, {}
@@ -306,12 +305,15 @@ def main():
         (src/f'{name}.md').write_text(text, encoding='utf-8')
     cmd = [sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *options, str(src), str(html)]
     if rc := subprocess.run(cmd, cwd=root, env={**os.environ, 'PROJECT_ROOT': str(root)}).returncode: sys.exit(rc)
+    reference_pages.settle(html)
     command_page.link_flags(html)
     command_page.redirect(html, 'flags.html', 'commands.html')
     search_index.write(html, site)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(html, out, ignore=shutil.ignore_patterns('.doctrees', '.buildinfo'))
-    if cfg.doc_host: (out/'sitemap.xml').write_text(sitemap(out, f'{cfg.doc_host.rstrip("/")}{cfg.doc_baseurl}'), encoding='utf-8')
+    if cfg.doc_host:
+        shutil.copy(root/'docs'/'readme'/'0.png', out/'card.png')
+        (out/'sitemap.xml').write_text(sitemap(out, f'{cfg.doc_host.rstrip("/")}{cfg.doc_baseurl}'), encoding='utf-8')
     print(f'built {len(site.paths) + len(looked_up)} pages: open {os.path.relpath(out/"index.html")}')
 
 if __name__ == '__main__': main()

@@ -101,10 +101,10 @@ def foreign(taken):
 SAID = {'decay_lr': 'False', 'init_from': 'resume'} # what is said with a word of another program; a switch says nothing, any other word a name
 
 def translated(name):
-    "What a word of another program turns into: it is asked"
+    "What a word of another program turns into, or why it is refused: it is asked"
     value = SAID.get(name, 'True' if name in SWITCHES else 'NAME')
     try: meant = TRANSLATE[name](value)
-    except UserError as error: return f'Refused: {error}.'
+    except UserError as e: return f'Refused: {e}.'
     words = [f'--{k} {" ".join(map(str, v)) if isinstance(v, (list, tuple)) else v}' if not isinstance(v, bool) else f'--{k}' if v else f'--no-{k}' for k, v in meant.items()]
     return f'`--{name}{"" if value == "True" else " " + value}` stands for `{" ".join(words)}`' if words else 'Understood, and changes nothing.'
 
@@ -120,7 +120,7 @@ def overview():
         rows = [(f'<a href="commands/{w}.html">{code(f"nanogpt {w}")}</a>', '', '', rich(summary(w)), ()) for w in words.split()]
         out.append(f'<p class="rubric">{escape(title.capitalize())}</p>\n\n{knobs(rows)}\n')
     out.append('## Every flag\n\n' + every_flag(all_flags) + '\n')
-    out.append("## Other programs' words\n\nThese are understood too, and mean several settings here, or none.\n\n" + foreign({*all_flags, *(a for o in others(all_flags).values() for a in o)}) + '\n')
+    out.append("## Other programs' words\n\nThese are understood too: they mean several settings here, or none, or are refused with a reason.\n\n" + foreign({*all_flags, *(a for o in others(all_flags).values() for a in o)}) + '\n')
     return '\n'.join([*out, presets(), '\n```{toctree}\n:hidden:\n\n' + '\n'.join(f'{o} <commands/{o}>' for o in commands()) + '\n```\n'])
 
 def summary(word): return ' '.join(c.summary if len(commands()[word]) == 1 else f'`{c.name.split()[-1]}`: {c.summary}' for c in commands()[word])

@@ -91,6 +91,15 @@ class Reference:
         out.append(f'Explained in [{title}](#{there})\n:::\n' if there else f'Explained in [{title}](../{where}.ipynb)\n:::\n')
         return '\n'.join(out)
 
+def settle(site):
+    "On the built pages: an anchor that a heading took by chance (of `Playground`, for `playground`) goes to the name that is written so"
+    for path in (site/'reference').glob('*.html'):
+        page = before = path.read_text(encoding='utf-8')
+        for name in re.findall(r'<span class="anchor" id="([^"]+)">', page):
+            if page.count(f' id="{name}"') == 1: continue
+            page = re.sub(rf'<(section|span) id="{re.escape(name)}"', rf'<\1 id="{name}-"', page).replace(f'href="#{name}"', f'href="#{name}-"')
+        if page != before: path.write_text(page, encoding='utf-8')
+
 def cells(source, path, nbs):
     "`(notebook, code)` of each cell of an exported module"
     marks = [*CELL.finditer(source)]

@@ -60,6 +60,12 @@ def pytest_addoption(parser):
     parser.addoption('--flags', default='', help='notebook flags to run as well, e.g. --flags "slow cuda"')
 
 @pytest.fixture(scope='session')
+def shared(tmp_path_factory):
+    "A folder that all processes of a test run have in common"
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+
+@pytest.fixture(scope='session')
 def cfg(): return get_config()
 
 @pytest.fixture(scope='session')

@@ -5,8 +5,7 @@ from nbdev.config import get_config
 import api_tables, command_page
 from reference_pages import Raises, Reference
 from nanogpt_lit.config import COMMANDS, flat_fields
-try: from test_site import pages, site # noqa: F401 (fixtures)
-except ImportError: pass               # they are in conftest.py
+from test_site import pages, site # noqa: F401 (fixtures)
 
 @pytest.fixture(scope='session')
 def reference():

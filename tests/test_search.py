@@ -7,8 +7,7 @@ import pytest
 from nbdev.config import get_config
 import command_page, search_index
 from reference_pages import Reference
-try: from test_site import pages, site # noqa: F401 (fixtures)
-except ImportError: pass               # they are in conftest.py
+from test_site import one_at_a_time, pages, site # noqa: F401 (fixtures)
 
 # What readers type, and where the answer is: beginnings of addresses. Learners, people from other code bases, researchers; words, questions, names, mistakes
 QUERIES = {
@@ -146,12 +145,17 @@ def vocabulary(pages): # noqa: F811
     return sorted({*re.findall(r'[a-z0-9_]+', text.lower())})
 
 @pytest.fixture(scope='session')
-def browser(site, pages, reference, vocabulary, tmp_path_factory): # noqa: F811
-    "What the search says to everything, in a copy of a page with a script that asks"
+def browser(site, pages, reference, vocabulary, shared): # noqa: F811
+    "What the search says to everything; asked once, also if several processes test it"
     program = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if not program: pytest.skip('no Chromium here (apt-get install chromium)')
-    folder = tmp_path_factory.mktemp('search')/'site'
-    folder.mkdir()
+    with one_at_a_time(shared/'search.lock'):
+        if not (kept := shared/'search.json').exists(): kept.write_text(json.dumps(ask(program, site, pages, reference, vocabulary, shared/'search'/'site')), encoding='utf-8')
+    return json.loads(kept.read_text(encoding='utf-8'))
+
+def ask(program, site, pages, reference, vocabulary, folder): # noqa: F811
+    "The answers to all questions, from a copy of a page with a script that asks"
+    folder.mkdir(parents=True)
     shutil.copytree(site/'_static', folder/'_static')
     asked = [*QUERIES, *TASKS, *(f'--{o}' for o in command_page.flags()), *(o.replace('_', ' ') for o in command_page.flags()), *command_page.ALIASES, *(o.name for _, o, _ in reference.entries()), 'tie ruel']
     for address, script in FRAMES.items():

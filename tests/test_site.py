@@ -1,6 +1,7 @@
 "The documentation site: built without warnings, complete, readable without a network, and on a phone."
 import html, json, os, re, shutil, subprocess, sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 import nbformat, pytest
 from execnb.nbio import read_nb
@@ -22,10 +23,8 @@ def one_at_a_time(path):
         yield
 
 @pytest.fixture(scope='session')
-def site(tmp_path_factory, root):
+def site(shared, root):
     "The site, built once, also if several processes test it; warnings are errors"
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
     out = shared/'site'/'docs'
     with one_at_a_time(shared/'site.lock'):
         if not (out/'index.html').exists():
@@ -50,6 +49,9 @@ def test_pages_load_nothing_from_elsewhere(pages):
     loads = re.compile(r'<(?:script|img|iframe|source)[^>]*\ssrc="(https?:)?//[^"]*"|<link[^>]*rel="(?:stylesheet|preload|icon)"[^>]*href="(https?:)?//[^"]*"')
     assert not {name: m[0] for name, text in pages.items() if (m := loads.search(text))}
 
+@cache
+def ids(path): return {*re.findall(r'\bid="([^"]+)"', path.read_text(encoding='utf-8'))}
+
 def test_local_links_lead_somewhere(site, pages):
     dead = []
     for name, text in pages.items():
@@ -57,7 +59,7 @@ def test_local_links_lead_somewhere(site, pages):
             target, _, anchor = html.unescape(href).partition('#')
             if re.match(r'\w+:', target): continue
             to = (site/name).parent/target.partition('?')[0] if target else site/name
-            if not to.exists() or anchor and to.suffix == '.html' and f'id="{anchor}"' not in to.read_text(encoding='utf-8'): dead.append((name, href))
+            if not to.exists() or anchor and to.suffix == '.html' and anchor not in ids(to.resolve()): dead.append((name, href))
     assert not dead, dead[:10]
 
 def test_no_raw_markdown_is_left_in_the_prose(pages):
@@ -109,8 +111,8 @@ def test_dashes_of_flags_stay_dashes(pages):
         assert not found, (name, found[:3])
 
 def test_formulas_need_no_script(pages):
-    assert pages['attention.html'].count('<math') > 30 and not [name for name, text in pages.items() if 'mathjax' in text.lower()]
-    assert not [name for name, text in pages.items() for m in re.findall(r'<math.*?</math>', text, re.S) if re.search(r'\\|&amp;|<mi>&', re.sub(r'</?(?!mi>)[^>]*>', '', m))]
+    assert pages['attention.html'].count('<math') > 30 and not [name for name, text in pages.items() if re.search('<script[^>]*(mathjax|tex-svg)', text, re.I)]
+    assert not [name for name, text in pages.items() for m in re.findall(r'<math.*?</math>', text, re.S) if re.search(r'\\|&amp;|<mi>&(?!#)', re.sub(r'</?(?!mi>)[^>]*>', '', m))]
 
 def test_imports_are_folded_without_a_script(pages):
     text = pages['attention.html']
@@ -154,11 +156,11 @@ def test_plots_follow_the_page():
     assert 'role="img" aria-label="A &quot;line&quot;"' in shown and 'currentColor' in shown and '#ffffff' not in shown and 'DejaVu' not in shown
     assert 'id="f1-p1"' in shown and 'url(#f1-p1)' in shown and 'figure_1' not in shown and '<style' not in shown
 
-# --- in a browser: one start, each page in two widths, each of them in light and dark -----------------------------------------
+# --- in a browser: one start, each page loaded once, in two widths, each of them in light and dark -----------------------------------------
 
 WATCH = """<script>const wrong = []; addEventListener('error', e => wrong.push(e.message || 'not loaded: ' + (e.target.src || e.target.href)), true)
 console.error = (...said) => wrong.push(said.join(' '))</script>"""
-PROBE = """<script>addEventListener('load', () => setTimeout(() => {
+PROBE = """<script>function measure() {
 const all = what => [...document.querySelectorAll(what)], seen = e => e.clientWidth && e.getClientRects().length
 const scrolls = e => e.scrollWidth > e.clientWidth + 1, median = o => o.sort((a, b) => a - b)[o.length >> 1]
 const channels = colour => (colour.match(/[\\d.]+/g) || []).map(Number)
@@ -181,35 +183,50 @@ parent.postMessage({page: '%s', width: innerWidth, wrong, faint: [...faint('ligh
   wide: Math.max(...all('html, body, .page, .main, .content').filter(seen).map(e => e.scrollWidth - e.clientWidth)),
   spills: all('article p, article li, article table').filter(e => seen(e) && !e.closest('.output, pre, .table-wrapper, math') && e.getBoundingClientRect().right > innerWidth).length,
   code: all('div.cell_input pre').filter(seen).length, scrolling: all('div.cell_input pre').filter(e => seen(e) && scrolls(e)).length,
-  stacked: all('.table-wrapper').filter(e => e.querySelector('table.stack') && scrolls(e)).length,
+  stacked: innerWidth > 700 ? 0 : all('.table-wrapper').filter(e => e.querySelector('table.stack') && scrolls(e)).length,
   characters: prose.length > 4 ? median(prose.map(e => e.textContent.length/lines(e))) : 0,
   stops: all('article [tabindex="0"]').filter(e => !scrolls(e) && seen(e) && !e.matches('button, a, input, svg, [role]')).length, unreachable: all('article pre, .table-wrapper').filter(e => seen(e) && scrolls(e) && e.tabIndex < 0).length,
   lost: entry && innerWidth > 1000 && (entry.top < box.top || entry.bottom > box.bottom), contents: toc && !toc.classList.contains('no-toc') ? toc.getBoundingClientRect().right <= innerWidth && toc.clientWidth > 0 : null,
-  hits: all('#search-results li').length}, '*') }, 3000))</script>"""
+  hits: all('#search-results li').length}, '*')
+}
+addEventListener('load', () => setTimeout(measure, 2500))
+addEventListener('message', () => setTimeout(measure, 500))</script>"""
 HARNESS = """<!doctype html><body><pre id="out"></pre>%s<script>const got = [];
-addEventListener('message', e => { if (e.data.page) { got.push(e.data); document.getElementById('out').textContent = JSON.stringify(got) } })</script>"""
+addEventListener('message', e => {
+  if (!e.data.page) return
+  got.push(e.data)
+  document.getElementById('out').textContent = JSON.stringify(got)
+  const frame = [...document.querySelectorAll('iframe')].find(o => o.contentWindow == e.source)
+  if (frame.width == '390') return frame.remove()
+  frame.width = '390'
+  e.source.postMessage('again', '*')
+})</script>"""
 WIDTHS = 1280, 390
 
 @pytest.fixture(scope='session')
-def looked(site, pages, tmp_path_factory):
-    "What a browser sees of each page, opened from a folder: `{(page, width): measures}`"
+def looked(site, pages, shared):
+    "What a browser sees of each page, opened from a folder: `{(page, width): measures}`; looked at once, also if several processes test it"
     browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if not browser: pytest.skip('no Chromium here (apt-get install chromium)')
-    folder = tmp_path_factory.mktemp('looked')
+    with one_at_a_time(shared/'looked.lock'):
+        if not (kept := shared/'looked.json').exists(): kept.write_text(json.dumps(look(browser, site, pages, shared/'looked')), encoding='utf-8')
+    got = json.loads(kept.read_text(encoding='utf-8'))
+    assert {(o['page'], o['width']) for o in got} == {(name, width) for name in pages for width in WIDTHS}, 'not every page answered'
+    return {(o['page'], o['width']): o for o in got}
+
+def look(browser, site, pages, folder):
+    "The measures of all pages, from one start of the browser"
     shutil.copytree(site, folder/'site')
-    frames, alike = [], {'reference/attention.html', 'reference/config-settings.html', 'commands/train.html', 'commands/tokenizer.html'}
-    shown = {name: text for name, text in pages.items() if not name.startswith(('reference/', 'commands/')) or name in alike} # those are all made alike (tests/test_reference.py)
-    for name, text in shown.items():
+    frames = []
+    for name, text in pages.items():
         (folder/'site'/name).write_text(text.replace('<head>', f'<head>{WATCH}').replace('</body>', PROBE % name + '</body>'), encoding='utf-8')
         query = '?q=learning' if name == 'search.html' else ''
-        frames += [f'<iframe src="site/{name}{query}" width="{width}" height="844"></iframe>' for width in WIDTHS]
+        frames.append(f'<iframe src="site/{name}{query}" width="{WIDTHS[0]}" height="844"></iframe>')
     (folder/'harness.html').write_text(HARNESS % ''.join(frames), encoding='utf-8')
     cmd = [browser, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', f'--user-data-dir={folder/"profile"}',
            '--virtual-time-budget=20000', '--dump-dom', (folder/'harness.html').as_uri()]
     dom = subprocess.run(cmd, capture_output=True, text=True, timeout=300).stdout
-    got = json.loads(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', dom, re.S)[1]) or '[]')
-    assert {(o['page'], o['width']) for o in got} == {(name, width) for name in shown for width in WIDTHS}, 'not every page answered'
-    return {(o['page'], o['width']): o for o in got}
+    return json.loads(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', dom, re.S)[1]) or '[]')
 
 def found(looked, measure): return {at: o[measure] for at, o in looked.items() if o[measure]}
 
@@ -230,5 +247,10 @@ def test_code_and_prose_fit(looked):
     long = {page: o['characters'] for (page, width), o in looked.items() if width == WIDTHS[0] and not 60 <= (o['characters'] or 70) <= 85}
     assert not long, long
     assert looked['attention.html', 1280]['contents'] and not looked['attention.html', 390]['contents']
+
+def test_paper_has_no_frame():
+    "What belongs to a screen is not printed, code is wrapped, and what is folded is open"
+    printed = (CFG.config_path/'docs'/'_static'/'site.css').read_text(encoding='utf-8').partition('@media print')[2]
+    for part in ('.skip-to-content', '.sidebar-drawer', '.toc-drawer', 'button.copybtn', 'white-space: pre-wrap', '::details-content'): assert part in printed, part
 
 def test_search_from_files(looked): assert looked['search.html', 390]['hits'] > 0

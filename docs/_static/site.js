@@ -3,7 +3,7 @@ const all = (what, where = document) => [...where.querySelectorAll(what)]
 
 function showCurrentPage() {
   const entry = document.querySelector('.sidebar-tree a.current, .sidebar-tree .current-page > a'), box = entry?.closest('.sidebar-scroll')
-  if (box) box.scrollTop += entry.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight/3
+  if (box) box.scrollBy({top: entry.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight/3, behavior: 'instant'})
 }
 
 function makeScrollersReachable() {
