@@ -101,10 +101,10 @@ def foreign(taken):
 SAID = {'decay_lr': 'False', 'init_from': 'resume'} # what is said with a word of another program; a switch says nothing, any other word a name
 
 def translated(name):
-    "What a word of another program turns into, or why it is refused: it is asked"
+    "What a word of another program turns into: it is asked"
     value = SAID.get(name, 'True' if name in SWITCHES else 'NAME')
     try: meant = TRANSLATE[name](value)
-    except UserError as e: return f'Refused: {e}.'
+    except UserError as error: return f'Refused: {error}.'
     words = [f'--{k} {" ".join(map(str, v)) if isinstance(v, (list, tuple)) else v}' if not isinstance(v, bool) else f'--{k}' if v else f'--no-{k}' for k, v in meant.items()]
     return f'`--{name}{"" if value == "True" else " " + value}` stands for `{" ".join(words)}`' if words else 'Understood, and changes nothing.'
 
