@@ -212,13 +212,14 @@ def small_runs(c):
 @part(70, sharing=True)
 def killed_and_resumed(c):
     "A run that was killed ends with the weights of one that was not, bit for bit, in deterministic mode"
-    flags = ['tiny', '--input', sources(c.work, 40_000), '--max_steps', 200, '--checkpoint_interval', 20, '--eval_interval', 200, '--deterministic', '--no-compile']
+    steps = 80 if c.small else 200
+    flags = ['tiny', '--input', sources(c.work, 40_000), '--max_steps', steps, '--checkpoint_interval', 20, '--eval_interval', steps, '--deterministic', '--no-compile']
     p = subprocess.Popen(command(c, *flags, '--out_dir', 'killed'), cwd=c.work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while p.poll() is None and not (c.work/'killed'/'model_00020.pt').exists(): time.sleep(.002)
     p.send_signal(signal.SIGKILL)
     p.wait()
     begun = max((int(o.stem[-5:]) for o in (c.work/'killed').glob('model_*.pt')), default=None)
-    expect(begun is not None and begun < 200, f'the run could not be killed in time: its last checkpoint is {begun}')
+    expect(begun is not None and begun < steps, f'the run could not be killed in time: its last checkpoint is {begun}')
     at_once(lambda: run_to_end(c, *flags, '--out_dir', 'whole'), lambda: run_to_end(c, *flags, '--out_dir', 'killed', '--auto_resume'))
     sums = [checksum(load_checkpoint(latest_checkpoint(c.work/o))['model']) for o in ('whole', 'killed')]
     expect(sums[0] == sums[1], 'the weights differ')
@@ -227,7 +228,7 @@ def killed_and_resumed(c):
 @part(40, sharing=True)
 def deterministic_twice(c):
     "Two deterministic runs have the same weights"
-    flags = ['tiny', '--input', sources(c.work, 40_000), '--max_steps', 50, '--deterministic', '--no-compile']
+    flags = ['tiny', '--input', sources(c.work, 40_000), '--max_steps', 20 if c.small else 50, '--deterministic', '--no-compile']
     at_once(lambda: run_to_end(c, *flags, '--out_dir', 'first'), lambda: run_to_end(c, *flags, '--out_dir', 'second'))
     sums = [checksum(load_checkpoint(latest_checkpoint(c.work/o))['model']) for o in ('first', 'second')]
     expect(sums[0] == sums[1], 'the weights differ')

@@ -25,31 +25,35 @@ def display_math(self, node):
 CODE = re.compile(r'(<div class="highlight-(?:ipython3|python|sh|bash|toml|console) notranslate"><div class="highlight"><pre><span></span>)(.*?)(</pre>)', re.S)
 PLAIN = re.compile(r'<span class="(?:n|p|w|o)">([^<]*)</span>') # names, signs and spaces have the colour of the text
 HYPHENED = re.compile(r'(?<![\w./-])[\w./]{0,20}-[\w./-]{0,24}\w(?![\w./-])') # a line may not be broken behind a dash: --max_steps, nanogpt-train
-SHORT = 40 # characters that fit on any screen
+SHORT, DEEP = 40, 14 # characters that fit on any screen; an indentation that takes too much of a phone's
 
 def line(text):
-    "A line of highlighted code: where it must be wrapped, it goes on further in than it began"
+    "A line of highlighted code: where it must be wrapped, it goes on further in than it began; one that begins far in begins further out on a phone"
     bare = html.unescape(re.sub(r'<[^>]+>', '', text))
     if len(bare) <= SHORT: return f'{text}\n'
     text = HYPHENED.sub(r'<span class="word">\g<0></span>', text)
     begins = len(bare) - len(bare.lstrip())
-    return f'<span class="line"{f""" style="--i:{begins}" """.rstrip() if begins else ""}>{text}\n</span>'
+    if begins > DEEP and text.startswith(' '*begins): return f'<span class="line deep" style="--i:{begins}"><span class="dent">{" "*begins}</span>{text[begins:]}\n</span>'
+    return f'<span class="line" style="--i:{begins}">{text}\n</span>' if begins else f'<span class="line">{text}\n</span>'
 
 def code(match):
     "A block of code, each long line of it in a box of its own"
     return match[1] + ''.join(map(line, PLAIN.sub(r'\1', match[2]).rstrip('\n').split('\n'))) + match[3]
 
 TABLE = re.compile(r'<table class="([^"]*)">\s*<thead>(.*?)</thead>(.*?)</table>', re.S)
-STACKED = {'flag', 'name', 'page', 'setting', 'key'} # tables whose rows are entries, each with its own name in the first column
+ENTRIES, LONG = {'flag', 'name', 'page', 'setting', 'key'}, 60 # first columns of tables whose rows are entries; a cell of so many characters is a text
+
+def stripped(cell): return html.unescape(re.sub(r'<[^>]+>', '', cell)).strip()
 
 def table(match):
-    "A table of entries, its cells named: on a phone each row becomes a small list"
-    heads = [re.sub(r'<[^>]+>', '', o).strip() for o in re.findall(r'<th\b[^>]*>(.*?)</th>', match[2], re.S)]
-    if len(heads) < 3 or heads[0] not in STACKED: return match[0]
+    "A table of entries or of texts, its cells named: on a phone each row becomes a small list"
+    heads = [stripped(o) for o in re.findall(r'<th\b[^>]*>(.*?)</th>', match[2], re.S)]
+    texts = max((len(stripped(o)) for o in re.findall(r'<td\b[^>]*>(.*?)</td>', match[3], re.S)), default=0) > LONG
+    if len(heads) < 3 or not (texts or heads[0] in ENTRIES): return match[0]
     def row(cells):
         names = iter(heads)
         def named(cell):
-            kind = '' if re.sub(r'<[^>]+>', '', cell[2]).strip() else ' data-empty'
+            kind = '' if stripped(cell[2]) else ' data-empty'
             return f'<td data-label="{html.escape(next(names, ""))}"{kind}{cell[1]}>{cell[2]}</td>'
         return re.sub(r'<td\b([^>]*)>(.*?)</td>', named, cells[0], flags=re.S)
     body = re.sub(r'<tr\b.*?</tr>', row, match[3], flags=re.S)

@@ -1301,6 +1301,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'nanogpt_lit/instructions.py'),
                                           'nanogpt_lit.instructions._shard': ( 'instruction_files.html#_shard',
                                                                                'nanogpt_lit/instructions.py'),
+                                          'nanogpt_lit.instructions._statements': ( 'instructions.html#_statements',
+                                                                                    'nanogpt_lit/instructions.py'),
                                           'nanogpt_lit.instructions._take': ('instruction_files.html#_take', 'nanogpt_lit/instructions.py'),
                                           'nanogpt_lit.instructions._unfinished': ( 'instruction_files.html#_unfinished',
                                                                                     'nanogpt_lit/instructions.py'),

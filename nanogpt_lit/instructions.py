@@ -8,7 +8,7 @@ __all__ = ['EMPTY', 'TEMPLATES', 'check_turns', 'to_turns', 'Conversations', 'fu
 # %% ../nbs/90_instructions.ipynb #8f4f5c2b
 import ast, html, textwrap, tokenize, torch
 import numpy as np
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fastcore.basics import patch
@@ -62,13 +62,21 @@ class Conversations:
     def __len__(self) -> int: return len(self.turns)
 
 # %% ../nbs/90_instructions.ipynb #d9c6cd0e
+def _statements(tree):
+    "The statements of a module, in the order of `ast.walk`, which would look at every expression, too"
+    todo = deque([tree])
+    while todo:
+        node = todo.popleft()
+        yield node
+        for inside in ('body', 'handlers', 'orelse', 'finalbody', 'cases'): todo.extend(getattr(node, inside, ()))
+
 def function_pairs(
     source: str,      # Python source
     max_lines: int=40,# longest body
 ) -> Iterator[tuple[str, str]]:
     "Yield `(signature and docstring, body)` of each documented function"
     lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or len(node.body) < 2: continue
         doc = (ast.get_docstring(node) or '').strip().partition('\n\n')[0]
         first = node.body[0]

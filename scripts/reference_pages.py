@@ -53,7 +53,7 @@ class Reference:
                'What is typed in a terminal is on [the page of commands](commands.md).\n', FILTER.format(what='Filter names and modules')]
         for module, found in self.modules.items():
             listed = ' '.join(f'<a href="reference/{self.pages[module, o.name]}.html#{escape(o.name)}" data-name="{escape(o.name)}">{code(o.name)}</a>' for o, _ in found)
-            out.append(f'<div class="module" id="{module}"><h2><a href="reference/{module}.html">{code(f"{lib_name}.{module}")}</a></h2><p>{rich(self.docs[module])}</p><p class="names">{listed}</p></div>')
+            out.append(f'<div class="module" id="{module}"><h2><a href="reference/{module}.html">{code(f"{lib_name}.{module}")}</a></h2><p>{rich(self.docs[module])}</p><div class="names">{listed}</div></div>')
         return '\n\n'.join([*out, '```{toctree}\n:hidden:\n\n' + '\n'.join(f'{m} <reference/{m}>' for m in self.parts) + '\n```\n'])
 
     def page(self, part, lib_name, page, target):

@@ -49,7 +49,7 @@ def pytest_collection_finish(session):
     if pages and not parallel(session.config) and not session.config.option.collectonly:
         import test_notebooks
         test_notebooks.begin([i.callspec.params['nb'] for i in pages], session.config.getoption('--flags'))
-        session.items.sort(key=lambda i: i in pages)
+        session.items[:] = [i for i in session.items if i not in pages] + pages[::-1]
 
 def pytest_sessionfinish(session):
     "Pages that nobody waits for any more aren't started"

@@ -12,7 +12,7 @@ import pytest
 from harness import SLOW, Popen
 
 MANY = int(os.environ.get('NANOGPT_LIT_KILLS') or 50*SLOW)
-KILLS = {signal.SIGKILL: MANY or 12, signal.SIGTERM: min(50, MANY) or 3, signal.SIGINT: min(50, MANY) or 3}
+KILLS = {signal.SIGKILL: MANY or 9, signal.SIGTERM: min(50, MANY) or 3, signal.SIGINT: min(50, MANY) or 3}
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
 BASE = ('--n_layer 2 --n_head 2 --n_embd 128 --block_size 32 --batch_size 4 --max_steps 40 --lr_decay_steps 40 --device cpu --num_threads 1 '
