@@ -5,6 +5,7 @@ In the prose of the book, a `--flag` in inline code becomes a link there.
 """
 import re
 from typing import Literal, get_args, get_origin
+from nanogpt_lit.core import UserError
 from nanogpt_lit.config import ALIASES, COMMANDS, GROUPS, NO_EFFECT, PRESETS, SWITCHES, TRANSLATE, flat_fields
 from api_tables import cell, code, escape, knobs, plain, rich
 from reference_pages import FILTER
@@ -102,7 +103,8 @@ SAID = {'decay_lr': 'False', 'init_from': 'resume'} # what is said with a word o
 def translated(name):
     "What a word of another program turns into: it is asked"
     value = SAID.get(name, 'True' if name in SWITCHES else 'NAME')
-    meant = TRANSLATE[name](value)
+    try: meant = TRANSLATE[name](value)
+    except UserError as error: return f'Refused: {error}.'
     words = [f'--{k} {" ".join(map(str, v)) if isinstance(v, (list, tuple)) else v}' if not isinstance(v, bool) else f'--{k}' if v else f'--no-{k}' for k, v in meant.items()]
     return f'`--{name}{"" if value == "True" else " " + value}` stands for `{" ".join(words)}`' if words else 'Understood, and changes nothing.'
 
