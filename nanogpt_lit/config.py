@@ -521,16 +521,25 @@ def show_changes(
     cfg: Any,       # a resolved configuration
     origin: dict,   # where each value came from, from `resolve`
     width: int=110, # characters a line
+    lines: int=2,   # at most so many for what was typed
 ) -> str:
-    "What isn't at its default, by where it came from: the table of `show_config` in a few lines"
-    values, told = flat_values(cfg), {}
-    for k in flat_fields(type(cfg)).values():
-        if (v := values[k.name]) == k.default: continue
-        text = str(v) if len(str(v)) < 60 else f'{str(v)[:56]} …'
-        told.setdefault(origin.get(k.name) or 'worked out', []).append(f'{k.name}={text}')
-    lines = [textwrap.fill(f'{where}: {", ".join(words)}', width, subsequent_indent='    ', break_on_hyphens=False, break_long_words=False)
-             for where, words in told.items()]
-    return '\n'.join(lines or ['all settings are at their defaults'])
+    "Whose settings these are: how many each preset, file or checkpoint has changed, and by name those that were typed"
+    values, knobs = flat_values(cfg), flat_fields(type(cfg))
+    in_python = len(origin) >= len(values) - 1            # then all count as typed, and only what isn't at its default is news
+    changed = {k for k, v in values.items() if v != knobs[k].default}
+    said = []
+    for layer in dict.fromkeys(origin.values()):
+        n = sum(where == layer and k in changed for k, where in origin.items())
+        if n and layer not in ('flag', ''): said.append(f'{layer}: {n} setting' + ('' if n == 1 else 's'))
+    typed = [f'{k}={_cut(values[k])}' for k in knobs if origin.get(k) == 'flag' and (k in changed or not in_python)]
+    first = '; '.join(said) or ('settings: defaults' if typed else 'all settings are at their defaults')
+    if not typed: return first
+    return first + '\n' + textwrap.fill(f'flag: {", ".join(typed)}', width, subsequent_indent='    ', break_on_hyphens=False,
+                                        break_long_words=False, max_lines=lines, placeholder=' … and more')
+
+def _cut(value):
+    text = str(value)
+    return text if len(text) < 60 else f'{text[:56]} …'
 
 # %% ../nbs/01_settings.ipynb #b88bdf03
 @dataclass
