@@ -10,7 +10,7 @@ from io import BytesIO
 from PIL import Image
 
 LARGEST = 80_000 # bytes of an SVG; above, a plot is kept as PNG
-HEAVY = 40_000   # characters of a PNG in Base64; above, the site makes it lighter
+HEAVY = 20_000   # characters of a PNG in Base64; above, the site makes it lighter
 SVG, PNG = 'image/svg+xml', 'image/png'
 
 def text(x): return x if isinstance(x, str) else ''.join(x or '')
@@ -51,9 +51,9 @@ def themed(svg, alt, prefix):
             f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}')
 
 def light(png):
-    "A PNG, as Base64, with 64 colours, which is a third of the bytes and as good for a plot"
+    "A PNG, as Base64, with 48 colours, which is a third of the bytes and as good for a plot"
     out = BytesIO()
-    Image.open(BytesIO(b64decode(png))).convert('RGB').quantize(64, dither=Image.Dither.NONE).save(out, 'png', optimize=True)
+    Image.open(BytesIO(b64decode(png))).convert('RGB').quantize(48, dither=Image.Dither.NONE).save(out, 'png', optimize=True)
     return min(b64encode(out.getvalue()).decode(), png, key=len)
 
 def drawn(output, alt, prefix):
