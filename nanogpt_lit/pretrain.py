@@ -420,23 +420,24 @@ class RunLines(Callback):
     def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main or t._finished: return
         again = 'the same command' if t.cfg.auto_resume else 'the same command with --auto_resume'
-        t.say(f'run: {_length(t)}; time: {_time_before(t)}')
+        t.say(f'run: {_length(t)}{_time_before(t)}')
         t.say(f'files: {self.folder}; Ctrl-C saves and stops, {again} goes on')
-        self.timed, self.evaluating_s = t.step + 1, None  # the first step of a session is never typical
+        self.timed = t.step + 1                           # the first step of a session is never typical
 
     def on_log(self, t: Trainer) -> None:
         if self.timed is None or 'dt_ms' not in t.record: return
         steps = t.step - self.timed
         if steps < 1 or t.cfg.minutes or t.progress >= 1: return
+        left = t.cfg.max_steps - t.step
+        seconds = left*t.record['dt_ms']/1e3 + _checks_s(t, self.timed - 1)
         self.timed = None
-        t.say(f'time: about {duration(t.record["dt_ms"]/1e3*(t.cfg.max_steps - t.step) + _checks_s(t))} for the {t.cfg.max_steps - t.step:,} steps left, '
-              f'by the pace of {steps:,} so far (other work on this machine changes it)')
+        t.say(f'time: about {duration(seconds)} for the {left:,} steps left, by the pace of {steps:,} so far (other work on this machine changes it)')
 
 # %% ../nbs/80_run.ipynb #b3f1a7c4
 def _length(t):
     "Steps and tokens of a run, and how often it reads its data"
     left = t.cfg.max_steps - t.step
-    if t.cfg.minutes: return f'{duration(60*t.cfg.minutes)} in steps of {t.tokens_per_step:,} tokens'
+    if t.cfg.minutes: return f'{duration(60*t.cfg.minutes)} of training, in steps of {t.tokens_per_step:,} tokens'
     passes = left*t.tokens_per_step/len(t.train_data) if isinstance(t.train_data, TokenData) else 0
     often = f' ({passes:.2g} passes over the data)' if passes else ''
     more = 'more steps' if t.step else 'steps'
@@ -444,18 +445,19 @@ def _length(t):
 
 def _time_before(t):
     "What is known about the time before a step has been timed"
-    if t.cfg.minutes: return 'as given'
+    if t.cfg.minutes: return ''
     left = (t.cfg.max_steps - t.step)*t.tokens_per_step
     least = left*t._flops/t._peak if t._flops and t._peak else 0.
-    if least < 60: return 'estimated after the first steps'
-    return f'at least {duration(least)} at the peak of this device; estimated after the first steps'
+    if least < 60: return '; time: estimated after the first steps'
+    return f'; time: at least {duration(least)} at the peak of this device; estimated after the first steps'
 
-def _checks_s(t):
-    "Seconds that the evaluations to come will take, if they take as long as those of this session on average"
+def _checks_s(t, began):
+    "Seconds that the evaluations to come will take, if they take as long as those of this session, which began after step `began`"
     every = t.cfg.eval_interval
     if every <= 0 or not t._evaluating_s: return 0.
-    done = t.step//every + 1
-    return t._evaluating_s/max(1, done)*(-(-t.cfg.max_steps//every) - t.step//every)
+    done = t.step//every - began//every + (began == 0)
+    to_come = -(-t.cfg.max_steps//every) - t.step//every
+    return t._evaluating_s/max(1, done)*to_come
 
 # %% ../nbs/80_run.ipynb #3ddc8952
 @dataclass

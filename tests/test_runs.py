@@ -2,7 +2,7 @@
 
 What these tests train is tiny; what they look at is whether a command does what it says and leaves nothing half-written.
 """
-import argparse, json, os, signal, subprocess, time
+import argparse, json, os, re, signal, subprocess, time
 from pathlib import Path
 import pytest
 import harness
