@@ -1861,7 +1861,8 @@ CODE_BASES: dict[str, dict[str, str]] = {   # a program → our command → the 
         'nanogpt-train': 'resume checkpoint_path auto_resume checkpoint_interval keep_last_n_checkpoints eval_interval hellaswag_interval generate_interval max_lr grad_accumulation_steps data_dir',
         'nanogpt-finetune': _TUNING_A, 'nanogpt-launch': 'nproc_per_node nnodes node_rank master_addr master_port'},
     'CS336': {
-        'nanogpt-train': 'vocab_path merges_path train_data val_data vocab_size d_model n_layers n_heads num_layers num_heads d_ff context_length max_seq_len rope_theta batch_size learning_rate lr weight_decay '
+        'nanogpt-train': 'vocab_path merges_path train_data val_data vocab_size d_model n_layers n_heads num_layers num_heads d_ff context_length '
+                         'max_seq_len rope_theta remove_rope=True use_post_norm=True remove_rmsnorm=True batch_size learning_rate lr weight_decay '
                          'beta1 beta2 max_grad_norm max_iters log_interval eval_interval save_interval num_eval_batches device checkpoint_dir load_checkpoint',
         'nanogpt-tokenizer encode': 'data_path vocab_path merges_path output_path method'},
     'MiniGPT': {
@@ -1900,7 +1901,8 @@ def meaning(
     if name in REFUSED: return f'refused: {_as_code(REFUSED[name])}'
     if name in NO_EFFECT: return f'no effect: {_as_code(NO_EFFECT[name])}'
     if name not in TRANSLATE: raise UserError(f'unknown flag {name}: add it to a table of this page')
-    settings = {k: v for k, v in TRANSLATE[name](value).items() if k in knobs}
+    try: settings = {k: v for k, v in TRANSLATE[name](value).items() if k in knobs}
+    except UserError as e: return f'refused: {_as_code(str(e))}'
     def flag_of(k, v): return f'--{k} {" ".join(v) if isinstance(v, list) else v}'
     return '`' + ' '.join(flag_of(k, v) for k, v in settings.items()) + '`' if settings else 'nothing to set'
 

@@ -65,7 +65,7 @@ def test_flags_are_told_in_full(pages): # noqa: F811
         page = pages[f'commands/{command_page.page_of(command)}.html']
         row = re.search(rf'<div class="knob" id="{command_page.place(command, knob.name)}">.*?</div></div>', page, re.S)[0]
         assert knob.help.replace('`', '').split('|')[1][:12] in text(row), row
-    also = {o for names in re.findall(r'class="also">(.*?)</span>(?= <span class="where"|</div>)', pages['commands.html']) for o in re.findall(r'--[\w|<>]+', text(names))}
+    also = {o for names in re.findall(r'class="also">(.*?)</span>(?= <span class="where"|</div>)', pages['commands.html']) for o in re.findall(r'--[\w.|<>]+', text(names))}
     assert also == {f'--{o}' for names in command_page.others(command_page.flags()).values() for o in names}
 
 def test_no_row_of_a_table_is_broken(pages): # noqa: F811
