@@ -49,7 +49,7 @@ def table(match):
     "A table of entries or of texts, its cells named: on a phone each row becomes a small list"
     heads = [stripped(o) for o in re.findall(r'<th\b[^>]*>(.*?)</th>', match[2], re.S)]
     texts = max((len(stripped(o)) for o in re.findall(r'<td\b[^>]*>(.*?)</td>', match[3], re.S)), default=0) > LONG
-    if len(heads) < 3 or not (texts or heads[0] in ENTRIES): return match[0]
+    if not (texts or len(heads) > 2 and heads[0] in ENTRIES): return match[0]
     def row(cells):
         names = iter(heads)
         def named(cell):

@@ -110,13 +110,8 @@ class LogLines(Callback):
         n = sum(p.numel() for p in t.raw_model.parameters())
         t.say(f'number of parameters: {human(n)} ({n:,}{without_positions(t.raw_model)}); tokens per iteration: {t.tokens_per_step:,}; '
               f'device {t.strategy.device}, {t.strategy.dtype}')
-        if t.cfg.max_tokens or t.cfg.max_epochs:
-            t.say(f'the run has {t.cfg.max_steps:,} steps, '
-                  f'{human(t.tokens_seen + (t.cfg.max_steps - t.step)*t.tokens_per_step)} tokens')
         self.idle = t.step > 0 and t._finished
-        if t.step:
-            t.say(f'continuing after step {t.step}' if not t._finished
-                  else f'nothing is left to do after step {t.step}: {self.over(t)}')
+        if self.idle: t.say(f'nothing is left to do after step {t.step}: {self.over(t)}')
     def over(self, t: Trainer) -> str:
         unit = next((k for k in ('minutes', 'max_tokens', 'max_epochs') if getattr(t.cfg, k)), 'max_steps')
         return t.finish_reason or f'a larger --{unit} would go on'

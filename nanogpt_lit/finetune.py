@@ -125,8 +125,8 @@ from .interop import SaysTooLittle, folded, load_run
 from .lora import LoRAConfig, adapters, add_lora, grow_vocab, merge_lora, save_adapter
 from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .optim import make_optimizers
-from .pretrain import Earlier, SaveLines, auto_threads, check_free, exit_code, kept_end, make_room
-from .pretrain import own_or_named, tell_settings
+from .pretrain import Earlier, RunLines, SaveLines, auto_threads, changes_line, check_free, exit_code, kept_end
+from .pretrain import make_room, model_line, own_or_named, tell_settings
 from .report import BEFORE, ReportFailure, write_report
 from .sharded import strategy_for
 from .sizing import explain_memory
@@ -679,7 +679,7 @@ def _callbacks(tuning, callbacks, quiet):
     answers = Answers(folder, tok, tuning.template, tuning.prompts, cfg.max_new_tokens)
     all_of_them = [keeper, MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(),
                    answers, *callbacks, Heartbeat(folder), ReportFailure(folder)]
-    if not quiet: all_of_them += [LogLines(), SaveLines()]
+    if not quiet: all_of_them += [LogLines(), RunLines(folder), SaveLines()]
     return all_of_them
 
 def _saved(tuning):
@@ -693,18 +693,22 @@ def _saved(tuning):
 def _write_down(tuning, quiet):
     "Settings and tokenizer, before the first step"
     cfg, folder = tuning.cfg, tuning.folder
-    tell_settings(cfg, tuning.origin, folder, cfg.show_config, quiet)
+    told_later = tuning.earlier.changed if tuning.earlier else {}
+    origin = {k: v for k, v in tuning.origin.items() if k not in told_later}
+    tell_settings(cfg, origin, folder, cfg.show_config, quiet)
+    if not quiet: print(model_line(tuning.base.model.cfg))
     atomic_write(folder/'config.toml', to_toml(cfg))
     tuning.base.tokenizer.save(folder/'tokenizer')
 
 def _continue(trainer, tuning):
     "Restore a checkpoint and say what is different from then"
     earlier = tuning.earlier
-    notes = [f'{name} {old} -> {new}' for name, (old, new) in earlier.changed.items()]
-    notes += restore(trainer, earlier.ckpt)
+    notes = restore(trainer, earlier.ckpt)
     release(earlier.ckpt)
     if earlier.ckpt['config'].get('examples') != _fingerprint(tuning.train): notes.append('the examples, which are not those of then')
-    print('\n  changed: '.join([f'resuming {earlier.path} at step {trainer.step}', *notes]))
+    print(f'resuming {earlier.path} at step {trainer.step}')
+    if earlier.changed: print(changes_line(earlier.changed))
+    for note in notes: print(f'  changed: {note}')
 
 # %% ../nbs/94_tuning.ipynb #6106aed5
 def _finished(tuning, trainer):

@@ -43,7 +43,9 @@ def _asked_for(path: Path) -> list[str]:
     try:
         with open(path, 'rb') as f: survey(f)
     except Exception as e:
-        raise UserError(f'{path} is refused: it is not a file of plain tensors ({why_unread(e)}). '
+        why = why_unread(e)
+        torn = 'torn, or ' if why == 'BadZipFile' else ''
+        raise UserError(f'{path} is refused: it is {torn}not a file of plain tensors ({why}). '
                         'Nothing was executed') from None
     try: return torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception: return []                         # not a zip: torch's reader decides alone

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'open_data', 'fit_vocabulary', 'imported', 'own_or_named', 'kept_end', 'inexact', 'saved_settings',
-           'check_tokenizer', 'Samples', 'EvalLines', 'SaveLines', 'Run', 'auto_batch', 'safe', 'auto_threads',
-           'make_trainer', 'Earlier', 'check_free', 'tell_settings', 'make_room', 'pretrain', 'exit_code',
-           'train_command', 'plan_command']
+           'check_tokenizer', 'Samples', 'EvalLines', 'SaveLines', 'RunLines', 'Run', 'auto_batch', 'safe',
+           'auto_threads', 'make_trainer', 'Earlier', 'check_free', 'tell_settings', 'make_room', 'model_line',
+           'changes_line', 'pretrain', 'exit_code', 'train_command', 'plan_command']
 
 # %% ../nbs/80_run.ipynb #d8550ce8
-import hashlib, os, re, shlex, signal, sys, torch
+import hashlib, os, re, shlex, signal, sys, textwrap, torch
 import numpy as np
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager, suppress
@@ -409,6 +409,56 @@ def _first_save(t):
     if every <= 0 or coming >= t.cfg.max_steps: return 'checkpoints: only at the end, on Ctrl-C, and the best weights'
     return f'first checkpoint at step {coming:,}, then every {every:,} steps, on Ctrl-C and at the end'
 
+# %% ../nbs/80_run.ipynb #b3f1a7c3
+class RunLines(Callback):
+    "Says how long a run is, where its files go and how to stop it; and, once some steps have been timed, how long the rest will take"
+    order = 60
+    def __init__(self,
+        folder: Path, # of the run
+    ): self.folder, self.timed = Path(folder), None
+
+    def on_fit_start(self, t: Trainer) -> None:
+        if not t.strategy.is_main or t._finished: return
+        again = 'the same command' if t.cfg.auto_resume else 'the same command with --auto_resume'
+        t.say(f'run: {_length(t)}{_time_before(t)}')
+        t.say(f'files: {self.folder}; Ctrl-C saves and stops, {again} goes on')
+        self.timed = t.step + 1                           # the first step of a session is never typical
+
+    def on_log(self, t: Trainer) -> None:
+        if self.timed is None or 'dt_ms' not in t.record: return
+        steps = t.step - self.timed
+        if steps < 1 or t.cfg.minutes or t.progress >= 1: return
+        left = t.cfg.max_steps - t.step
+        seconds = left*t.record['dt_ms']/1e3 + _checks_s(t, self.timed - 1)
+        self.timed = None
+        t.say(f'time: about {duration(seconds)} for the {left:,} steps left, by the pace of {steps:,} so far (other work on this machine changes it)')
+
+# %% ../nbs/80_run.ipynb #b3f1a7c4
+def _length(t):
+    "Steps and tokens of a run, and how often it reads its data"
+    left = t.cfg.max_steps - t.step
+    if t.cfg.minutes: return f'{duration(60*t.cfg.minutes)} of training, in steps of {t.tokens_per_step:,} tokens'
+    passes = left*t.tokens_per_step/len(t.train_data) if isinstance(t.train_data, TokenData) else 0
+    often = f' ({passes:.2g} passes over the data)' if passes else ''
+    more = 'more steps' if t.step else 'steps'
+    return f'{left:,} {more} of {t.tokens_per_step:,} tokens, {human(left*t.tokens_per_step)} in all{often}'
+
+def _time_before(t):
+    "What is known about the time before a step has been timed"
+    if t.cfg.minutes: return ''
+    left = (t.cfg.max_steps - t.step)*t.tokens_per_step
+    least = left*t._flops/t._peak if t._flops and t._peak else 0.
+    if least < 60: return '; time: estimated after the first steps'
+    return f'; time: at least {duration(least)} at the peak of this device; estimated after the first steps'
+
+def _checks_s(t, began):
+    "Seconds that the evaluations to come will take, if they take as long as those of this session, which began after step `began`"
+    every = t.cfg.eval_interval
+    if every <= 0 or not t._evaluating_s: return 0.
+    done = t.step//every - began//every + (began == 0)
+    to_come = -(-t.cfg.max_steps//every) - t.step//every
+    return t._evaluating_s/max(1, done)*to_come
+
 # %% ../nbs/80_run.ipynb #3ddc8952
 @dataclass
 class Run:
@@ -467,7 +517,7 @@ def _callbacks(cfg, folder, tok, sharded, quiet):
     keeper = ShardedCheckpoint if sharded else CheckpointCallback
     callbacks = [keeper(folder, flat_values(cfg), tok.hash if tok else None), MetricsFile(folder/'metrics.jsonl'),
                  ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(), Heartbeat(folder), ReportFailure(folder)]
-    if not quiet: callbacks += [LiveCurve(run=folder), LogLines(), SaveLines()]
+    if not quiet: callbacks += [LiveCurve(run=folder), LogLines(), RunLines(folder), SaveLines()]
     elif not sys.stderr.isatty(): callbacks.append(EvalLines())
     if tok: callbacks.append(Samples(tok, folder, prompt=first_prompt(tok)))
     return callbacks
@@ -651,7 +701,9 @@ def tell_settings(
 ) -> None:
     "Print the settings of a run that is about to begin"
     if every: print(show_config(cfg, origin))
-    elif not quiet: print(f'{show_changes(cfg, origin)}\n(all settings: {folder/"config.toml"}, or --show_config)')
+    if every or quiet: return
+    whose, end, typed = show_changes(cfg, origin).partition('\n')
+    print(f'{whose} (all settings: {folder/"config.toml"}, or --show_config){end}{typed}')
 
 def make_room(
     folder: Path,  # of a run that begins afresh
@@ -663,11 +715,32 @@ def make_room(
     hint = '' if resumes else ' (add --auto_resume to continue one instead)'
     print(f'an earlier run in {folder} was moved to {old}{hint}')
 
+def model_line(
+    cfg: GPTConfig, # of the network
+) -> str:
+    "What kind of model it is, in a line"
+    positions = 'no positions' if cfg.pos == 'none' else f'{cfg.pos} positions'
+    shared = f' sharing {cfg.kv_heads}' if cfg.kv_heads != cfg.n_head else ''
+    return (f'model: GPT of {cfg.n_layer} layers, width {cfg.n_embd}, {cfg.n_head} heads{shared}, context {cfg.block_size:,}; '
+            f'{positions}, {cfg.norm}, {cfg.act}')
+
+def _data_line(setup):
+    "What is read, and how much it is"
+    d = setup.cfg.data
+    names = ' '.join(map(str, d.input or d.mix or [d.train_data or d.dataset or setup.train.path]))
+    shown = names if len(names) < 60 else f'{names[:56]} …'
+    ids = f' of {setup.tokenizer.vocab_size:,} ids' if setup.tokenizer else ''
+    held_out = f', {len(setup.val):,} held out' if setup.val is not None else ''
+    return f'data: {shown}, {len(setup.train):,} tokens{ids}{held_out}'
+
 def _move_in(setup, quiet):
     "Make room in the folder, and write down what is about to be trained"
     cfg, folder = setup.cfg, setup.folder
     if not setup.is_own: make_room(folder, cfg.train.auto_resume)
-    tell_settings(cfg, setup.origin, folder, cfg.train.show_config, quiet)
+    told_later = setup.earlier.changed if setup.earlier else {}
+    origin = {k: v for k, v in setup.origin.items() if k not in told_later}
+    tell_settings(cfg, origin, folder, cfg.train.show_config, quiet)
+    if not quiet: print(f'{_data_line(setup)}\n{model_line(cfg.model)}')
     if cfg.optim.min_lr > cfg.optim.learning_rate and cfg.optim.schedule != 'constant':
         warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a lower --min_lr')
     atomic_write(folder/'config.toml', to_toml(cfg))
@@ -675,6 +748,14 @@ def _move_in(setup, quiet):
     claim_folder(folder)
 
 # %% ../nbs/80_run.ipynb #53740d2c
+def changes_line(
+    changed: dict, # `{name: (old, new)}`
+) -> str:
+    "What is different from then, in two lines at most"
+    words = ', '.join(f'{name} {old} -> {new}' for name, (old, new) in changed.items())
+    return textwrap.fill(f'  changed: {words}', 110, subsequent_indent='    ', break_on_hyphens=False, break_long_words=False,
+                         max_lines=2, placeholder=' … and more')
+
 def _continue(trainer, setup):
     "Restore a checkpoint and say what is different from then"
     earlier = setup.earlier
@@ -682,7 +763,7 @@ def _continue(trainer, setup):
     release(earlier.ckpt)
     if not trainer.strategy.is_main: return
     print(f'resuming {earlier.path} at step {trainer.step}')
-    for name, (old, new) in earlier.changed.items(): print(f'  changed: {name} {old} -> {new}')
+    if earlier.changed: print(changes_line(earlier.changed))
     if not notes and not inexact(earlier.changed, setup.cfg): return
     why = f' ({"; ".join(notes)})' if notes else ''
     print(f'  note: not bit for bit what an undisturbed run would do{why}')

@@ -9,13 +9,16 @@ from base64 import b64decode, b64encode
 from io import BytesIO
 from PIL import Image
 
-LARGEST = 150_000 # bytes of an SVG; above, a plot is kept as PNG
+LARGEST = 80_000 # bytes of an SVG; above, a plot is kept as PNG
+HEAVY = 20_000   # characters of a PNG in Base64; above, the site makes it lighter
 SVG, PNG = 'image/svg+xml', 'image/png'
 
 def text(x): return x if isinstance(x, str) else ''.join(x or '')
 
 def lean(svg):
-    "An SVG of matplotlib's without what changes from run to run and what nobody sees: prolog, date, comments"
+    "An SVG of matplotlib's without what changes from run to run and what nobody sees: prolog, date, comments, thousandths of a point"
+    def rounded(m): return re.sub(r'(\.\d\d)\d+', r'\1', m[0])
+    svg = re.sub(r'\b(?:d|x|y|width|height|points)="[^"]*"', rounded, svg)
     svg = re.sub(r'<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>', '', svg, flags=re.S)
     return re.sub(r'>\s*\n\s*<', '>\n<', svg).strip() + '\n'
 
@@ -48,14 +51,14 @@ def themed(svg, alt, prefix):
             f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}')
 
 def light(png):
-    "A PNG, as Base64, with 256 colours, which is a third of the bytes and as good for a plot"
+    "A PNG, as Base64, with 48 colours, which is a third of the bytes and as good for a plot"
     out = BytesIO()
-    Image.open(BytesIO(b64decode(png))).convert('RGB').quantize(256, dither=Image.Dither.NONE).save(out, 'png', optimize=True)
+    Image.open(BytesIO(b64decode(png))).convert('RGB').quantize(48, dither=Image.Dither.NONE).save(out, 'png', optimize=True)
     return min(b64encode(out.getvalue()).decode(), png, key=len)
 
 def drawn(output, alt, prefix):
     "An output whose plot, if it is an SVG, has become part of the page; a large PNG becomes a lighter one"
     data = output.get('data', {})
-    if len(data.get(PNG, '')) > LARGEST/3: data[PNG] = light(text(data[PNG]))
+    if len(data.get(PNG, '')) > HEAVY: data[PNG] = light(text(data[PNG]))
     if SVG in data: output['data'] = {'text/html': themed(text(data[SVG]), alt, prefix)}
     return output

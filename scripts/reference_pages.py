@@ -81,7 +81,7 @@ class Reference:
             out.append(knobs([(code(r[0]), r[1] and code(r[1]), r[2], rich(r[3]), ()) for r in o.rows]) + '\n')
         facts = []
         if o.kind != 'class' and o.kind != 'constant': facts.append(f'<dt>Returns</dt><dd>{code(o.returns or "Any")}{": " + rich(o.returned) if o.returned else ""}</dd>')
-        for kind, why in self.raises[module].of(o): facts.append(f'<dt>Raises</dt><dd>{code(kind)}{": " + rich(why) if why else ""}</dd>')
+        for kind, why in self.raises[module].of(o): facts.append(f'<dt>Raises</dt><dd>{code(kind)}{error(why)}</dd>')
         if facts: out.append(f'<dl class="entry-facts">{"".join(facts)}</dl>\n')
         if o.methods:
             rows = [(f'<code class="call">{signature(m)}</code>', '', '', method_said(m, self.raises[module].of(m)), (m.name,)) for m in o.methods]
@@ -114,7 +114,11 @@ def method_said(m, raised):
     said += ''.join(f'<br>returns {code(m.returns)}: {rich(m.returned)}' for _ in [0] if m.returned)
     notes = [f'{r[0].lstrip("*")}: {r[3]}' for r in m.rows if r[3]]
     if notes: said += f'<br>{rich("; ".join(notes))}'
-    return said + ''.join(f'<br>raises {code(kind)}{": " + rich(why) if why else ""}' for kind, why in raised)
+    return said + ''.join(f'<br>raises {code(kind)}{error(why)}' for kind, why in raised)
+
+def error(why):
+    "What an error says; it may hold anything, so it is code that looks like text"
+    return f': <code class="error">{escape(why, quote=False)}</code>' if why else ''
 
 def signature(o):
     "As one would write the call, as HTML: lines break between parameters"

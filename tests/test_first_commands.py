@@ -159,6 +159,11 @@ def test_a_file_that_is_gone_is_no_model_of_the_hub(name):
     said = train(f'--out_dir {name}', 1, nanogpt_sample)
     assert f'{name} does not exist' in said and 'huggingface' not in said
 
+def test_weights_that_were_cut_off_are_called_torn():
+    torch.save({'model': {'w': torch.zeros(1000)}}, 'whole.pt')
+    Path('torn.pt').write_bytes(Path('whole.pt').read_bytes()[:2000])
+    assert 'torn.pt is refused: it is torn, or not a file of plain tensors' in train('--out_dir torn.pt', 1, nanogpt_sample)
+
 # --- C: nanoGPT, Chinese characters -----------------------------------------------------------------------------------
 
 TH = ("out_dir = 'TH_out'\neval_interval = 2\neval_iters = 2\nlog_interval = 1\ndataset = 'TH'\nbatch_size = 4\nblock_size = 16\nn_layer = 1\n"

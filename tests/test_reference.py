@@ -107,8 +107,8 @@ def _inner(n):
 
 SIZE = """<script>addEventListener('load', () => setTimeout(() => parent.postMessage({page: '%s', width: innerWidth, high: document.documentElement.scrollHeight,
   wide: document.documentElement.scrollWidth - innerWidth}, '*'), 200))</script>"""
-HARNESS = """<!doctype html><body><pre id="out"></pre>%s<script>const got = [];
-addEventListener('message', e => { if (e.data.page) { got.push(e.data); document.getElementById('out').textContent = JSON.stringify(got) } })</script>"""
+HARNESS = """<!doctype html><body><pre id="out"></pre><script>const got = [];
+addEventListener('message', e => { if (e.data.page) { got.push(e.data); document.getElementById('out').textContent = JSON.stringify(got) } })</script>%s"""
 
 def test_no_page_is_endless_or_too_wide(site, pages, tmp_path): # noqa: F811
     "The pages to look things up: on a screen at most 30,000 pixels high, on a phone no wider than that"

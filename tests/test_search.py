@@ -24,7 +24,7 @@ QUERIES = {
     'train on my own text': 'tutorials/own_text',
     'export to hugging face': 'commands/export interop.html#out sample.html#nanogpt-import tutorials/',
     'convert to huggingface': 'commands/export interop.html#out sample.html#nanogpt-import tutorials/ commands/import',
-    'load gpt2 weights': 'interop.html translate.html checkpoint_files.html#weights commands/import commands.html#start_from',
+    'load gpt2 weights': 'interop.html translate.html checkpoint_files.html#weights commands/import commands.html#start_from tutorials/',
     'tie rule': 'fast_bpe.html#the-queue-and-the-tie-rule',
     'flash attention': 'attention.html#without-holding-all-the-scores quick_attention.html#which-kernel-runs',
     'dropout': 'commands.html#dropout options.html model.html',
