@@ -1,6 +1,7 @@
 """Several processes of one program, as under torchrun, quicker: they are forked from one that has done the imports.
 
     python scripts/together.py 2 job.py WORDS                # job.py finds RANK, WORLD_SIZE, … in its environment
+    python scripts/together.py 2 job.py WORDS -- OTHERS      # once with these words, and then, in new processes, with those
 
 Each process of torchrun spends two seconds on `import torch`, and so does torchrun itself: too long for pages that start many small
 jobs. What the processes compute is the same. What is missing is what torchrun is for: other machines, restarts, a report of who failed.
@@ -33,8 +34,17 @@ def begin(rank, n, port, job, words):
         sys.stderr.flush()
         os._exit(code)
 
-def main():
-    n, job, words, port = int(sys.argv[1]), sys.argv[2], sys.argv[3:], free_port()
+def jobs_of(words):
+    "The words of each job: what stands between `--`"
+    jobs = [[]]
+    for word in words:
+        if word == '--': jobs.append([])
+        else: jobs[-1].append(word)
+    return jobs
+
+def together(n, job, words):
+    "Run `n` processes of `job`; whether one failed"
+    port = free_port()
     running = {begin(rank, n, port, job, words) for rank in range(n)}
     failed = False
     while running:
@@ -43,6 +53,11 @@ def main():
         if status and not failed:
             failed = True
             for other in running: os.kill(other, signal.SIGKILL)
-    sys.exit(int(failed))
+    return failed
+
+def main():
+    n, job = int(sys.argv[1]), sys.argv[2]
+    for words in jobs_of(sys.argv[3:]):
+        if together(n, job, words): sys.exit(1)
 
 if __name__ == '__main__': main()
