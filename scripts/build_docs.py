@@ -201,7 +201,8 @@ class Site:
         if needs := self.needs(path): out.append('needs ' + ', '.join(f'[{self.titles[p]}]({up}{self.pages[p]}.ipynb)' for p in needs))
         gives = [f'`{self.cfg.lib_name}.{module}`']*bool(module) + self.commands.get(rel.removesuffix('.ipynb'), [])
         if gives: out.append('gives ' + ', '.join(gives))
-        return ' · '.join([*out, f'{minutes(path)} minutes', f'{{download}}`nbs/{rel} <{up}_nbs/{rel}>`'])
+        length = minutes(path)
+        return ' · '.join([*out, f'{length} minute' if length == 1 else f'{length} minutes', f'{{download}}`nbs/{rel} <{up}_nbs/{rel}>`'])
 
     def top(self, path, nb, module):
         "The title block: number, title, subtitle and facts (on the home page: where to go)"
