@@ -65,6 +65,8 @@ def improved(body):
 
 # --- the page around it -------------------------------------------------------------------------------------------------
 
+UNUSED = {'doctools.js', 'sphinx_highlight.js'} # they serve the search that Sphinx brings along
+
 def around(pages):
     "A handler that gives each page its way on, its description and its improved text; `pages` as scripts/build_docs.py wrote it"
     line_of_pages = pages['main_line'] # previous and next of a page on the main line pass over the workshop; a workshop page keeps its neighbours
@@ -72,6 +74,7 @@ def around(pages):
         context['description'] = pages['descriptions'].get(pagename, app.config.html_title)
         if pagename == 'index': context['furo_hide_toc'] = True # its first screen is wide
         if 'body' in context: context['body'] = improved(context['body'])
+        context['script_files'] = [o for o in context['script_files'] if Path(str(o.filename or '')).name not in UNUSED]
         at = next((i for i, (page, _) in enumerate(line_of_pages) if page == pagename), None)
         if at is None: return
         def link(i):

@@ -89,3 +89,9 @@ def read_pocket(
         p.data = dequantise(numbers[at:at + R*C].view(R, C), scales[row:row + R])
         row, at = row + R, at + R*C
     return model.eval(), facts
+
+# %% ../nbs/24_pocket.ipynb #a24f0c11
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.pocket is no command: it makes a model small enough for a page '
+                     '(python -m nanogpt_lit lists all commands)')

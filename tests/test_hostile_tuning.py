@@ -389,7 +389,7 @@ def test_a_base_without_settings(home, tune, tmp_path):
     for text in ('optim = 3', '', 'x = ' + '['*5000):
         (tmp_path/'base'/'config.toml').write_text(text)
         code, said = tune('--pretrained_checkpoint', tmp_path/'base')
-        assert code == 0 and FAULT not in said and 'learning_rate=6e-05' in said, said[-1500:]
+        assert code == 0 and FAULT not in said and 'lr 6.00e-05' in said, said[-1500:]
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '3', '{}', '{"response": "low", "pretraining": null, "texts": []}', '{"response": 1, "pretraining": [], "texts": []}', '{"response": 1, "pretraining": null, "texts": "abc"}',
                                   '{"response": 1, "pretraining": null, "texts": [1, 2, 3]}', '{"response": NaN, "pretraining": null, "texts": ["a"]}', '{"response": ' + '9'*5000 + '}', '['*100_000,

@@ -282,7 +282,7 @@ def test_quickstart_killed_stopped_and_finished(tmp_path):
     metrics = tmp_path/'runs'/'quickstart'
     p = Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     harness.wait_for((tmp_path/'data').exists, p)
-    time.sleep(.3)
+    time.sleep(.02)
     assert p.poll() is None and not metrics.exists()
     p.kill()
     p.wait()
