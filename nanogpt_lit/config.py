@@ -266,7 +266,8 @@ def _foreign(where, name, value, knobs):
     if name in TRANSLATE and value is not None:
         try: meant = TRANSLATE[name](value)
         except UserError as e: raise UserError(f'{where}: {e}') from None
-        return {k: v for k, v in meant.items() if k in knobs}
+        known = {k: v for k, v in meant.items() if k in knobs}
+        if known or not meant: return known
     if name in NO_EFFECT:
         if str(value) != 'False': print(f'note: {where} has no effect here ({NO_EFFECT[name]})') # what is switched off is not missed
         return {}

@@ -66,6 +66,11 @@ def test_words_of_three_more_programs(line, sets): assert config.parse_argv(line
 def test_what_differs_is_refused(line, says):
     with pytest.raises(UserError, match=says): config.parse_argv(line.split(), knobs_of('nanogpt-train'))
 
+def test_a_word_that_sets_nothing_of_a_command_is_refused():
+    "…and not passed over: its settings belong to another command"
+    for line in ('--optim adamw_torch', '--warmdown-ratio 0.5', '--use-full-data'):
+        with pytest.raises(UserError, match=f'unknown flag {line.split()[0]}'): config.parse_argv(line.split(), knobs_of('nanogpt-sample'))
+
 # --- commands --------------------------------------------------------------------------------------------------------
 
 SMALL = '--device cpu --num_threads 1 --eval_iters 1 --batch_size 2 --n_layer 1 --n_head 2 --n_embd 16 --block_size 32 --max_steps 2'
