@@ -15,6 +15,7 @@ outputs   share of the live cells (not exported, hidden, flagged, imports only, 
 checks    assertions: `assert` statements and calls of test_* functions
 """
 import argparse, ast, os, re, subprocess, sys, time
+from functools import cache
 from pathlib import Path
 from statistics import median
 from execnb.nbio import read_nb
@@ -28,7 +29,11 @@ def notebooks(nbs):
     return sorted(p for p in nbs.rglob('*.ipynb') if not any(o[0] in '._' for o in p.relative_to(nbs).parts))
 
 def code_cells(path):
-    "`[(directives, source without them, syntax tree, outputs)]` of the code cells that hold Python"
+    "`[(directives, source without them, syntax tree, outputs)]` of the code cells that hold Python. To read only: a page is parsed once, until it changes"
+    return _code_cells(path, os.stat(path).st_mtime_ns)
+
+@cache
+def _code_cells(path, changed):
     out = []
     for c in read_nb(path).cells:
         if c.cell_type != 'code': continue
