@@ -61,7 +61,8 @@ def table(match):
 
 def improved(body):
     "The HTML of a page's text, as it is shown"
-    return TABLE.sub(table, CODE.sub(code, body))
+    whole = re.sub(r'<span class="pre">(--[\w-]{1,30})</span>', r'<span class="pre word">\1</span>', body)   # a flag isn't cut behind its dashes
+    return TABLE.sub(table, CODE.sub(code, whole))
 
 # --- the page around it -------------------------------------------------------------------------------------------------
 

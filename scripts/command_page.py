@@ -154,7 +154,7 @@ def by_section(cmd):
 # --- links from the prose ------------------------------------------------------------------------------------------------
 
 INLINE = re.compile(r'(?P<skip><(?P<tag>a|h[1-6]|summary|pre|script|style|svg|nav|title)\b.*?</(?P=tag)>)'
-                    r'|<code class="docutils literal notranslate"><span class="pre">(?P<flag>--[a-z][\w-]*)(?P<value>=[^<]*)?</span>(?: <span class="pre">(?!-)[^<]*</span>)?</code>', re.S)
+                    r'|<code class="docutils literal notranslate"><span class="pre(?: word)?">(?P<flag>--[a-z][\w-]*)(?P<value>=[^<]*)?</span>(?: <span class="pre">(?!-)[^<]*</span>)?</code>', re.S)
 
 def linked(page, root, known):
     "The HTML of a page with its flags linked; `root` leads to the top of the site. `--flag`{.plain} in a notebook leaves one out"

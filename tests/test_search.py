@@ -18,9 +18,10 @@ QUERIES = {
     'bits per byte': 'guess.html#nats-bits evaluate.html#bits-per-byte',
     'warmup': 'optim.html#why-a-run-warms-up optim.html#schedules commands.html#warmup_steps',
     'why warm up': 'optim.html#why-a-run-warms-up',
-    'two gpus': 'distributed.html launch.html tutorials/ eval.html#several-gpus loader.html#what-grad',
+    'two gpus': 'tutorials/two_gpus', 'two gpu': 'tutorials/two_gpus', 'use two GPUs': 'tutorials/two_gpus', 'multi gpu': 'tutorials/two_gpus',
+    'my own data': 'tutorials/own_', 'continue training': 'tutorials/resume', 'jsonl': 'tutorials/own_jsonl', 'train on my own JSONL': 'tutorials/own_jsonl',
     'train on several machines': 'launch.html distributed.html fleet.html tutorials/',
-    'own jsonl': 'tutorials/ records.html commands.html#input prepare.html',
+    'own jsonl': 'tutorials/own_jsonl',
     'train on my own text': 'tutorials/own_text',
     'export to hugging face': 'commands/export interop.html#out sample.html#nanogpt-import tutorials/',
     'convert to huggingface': 'commands/export interop.html#out sample.html#nanogpt-import tutorials/ commands/import',
@@ -62,7 +63,7 @@ QUERIES = {
     'fsdp': 'sharded.html commands.html#fsdp slices.html',
     'catastrophic forgetting': 'instructions.html#not-to-forget finetune.html#remedies tuning.html',
     'dpo': 'preference.html commands.html#dpo',
-    'nanogpt flags': 'command_tables.html commands.html tutorials/',
+    'nanogpt flags': 'coming/from_nanogpt command_tables.html commands.html',
     'config/train_shakespeare_char.py': 'command_tables.html settings.html tutorials/ commands.html',
     'tokenise chinese': 'tutorials/ tokenizer.html tokens.html encode.html tokenizer.html#one-id commands.html token_commands.html bpe.html',
     'merge two tokens bpe by hand': 'bpe.html#four-words-by-hand',
@@ -80,7 +81,7 @@ QUERIES = {query: places.split() for query, places in QUERIES.items()}
 
 TASKS = { # from the landing page, one search each
     'resume a killed run': 'tutorials/ checkpoint.html factory.html#killed', 'default of grad_accum_steps': 'commands.html#grad_accum_steps', 'signature of generate': 'streams.html#streams-generate reference/generate',
-    'own jsonl': 'tutorials/ commands.html#input records.html', 'two gpus': 'launch.html distributed.html tutorials/ loader.html#what-grad eval.html#several', "nanogpt's flags": 'commands.html command_tables.html tutorials/',
+    'own jsonl': 'tutorials/own_jsonl', 'two gpus': 'tutorials/two_gpus', "nanogpt's flags": 'coming/from_nanogpt commands.html command_tables.html',
     'bpe tie rule': 'fast_bpe.html#the-queue-and-the-tie-rule', 'export to hugging face': 'commands/export interop.html#out sample.html#nanogpt-import tutorials/'}
 TASKS = {query: places.split() for query, places in TASKS.items()}
 

@@ -66,7 +66,8 @@ for (const group of ['resume continue', 'kill crash interrupt die', 'two several
   for (const o of group) ALIKE[o] = [...ALIKE[o] || [], ...group.filter(x => x != o)]
 
 // what the field says, and how the book says it: such a question is asked both ways
-const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr|learning rate', 'learning rate schedules'], ['ddp|(two|2|multi|multiple|several|many).?gpus?|data parallel', 'several processes'],
+const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr|learning rate', 'learning rate schedules'], ['ddp|data parallel', 'several processes'], ['(two|2|second|multi|multiple|several|many).?gpus?', 'two gpus several machines'],
+              ['((my|your|own) )+(data|texts?)', 'your own text'], ['((my|your|own) )*jsonl', 'your own jsonl'], ['continu(e|ing) (a |the |my )?(training|run)', 'stop and go on'],
               ['resum(e|ing)( (a|the|my))?( killed| stopped| crashed| interrupted)?( training| run)*', 'stop and go on'], ['nucleus( sampling)?', 'top_p cutting off the tail'],
               ['mixed precision|amp|autocast', 'sixteen bits'], ['rope|rotary (positional )?(embedding|encoding)s?|positional (embedding|encoding)s?', 'where am i rotary'], ['scaling laws?|chinchilla', 'how many parameters how many tokens'],
               ['(gradient|activation) (checkpointing|checkpoints?)|recompute', 'forgetting activations'], ['catastrophic forgetting', 'not to forget'], ['early stop(ping)?', 'when to stop'], ['inference', 'generation'],
