@@ -24,7 +24,7 @@ def display_math(self, node):
 
 CODE = re.compile(r'(<div class="highlight-(?:ipython3|python|sh|bash|toml|console) notranslate"><div class="highlight"><pre><span></span>)(.*?)(</pre>)', re.S)
 PLAIN = re.compile(r'<span class="(?:n|p|w|o)">([^<]*)</span>') # names, signs and spaces have the colour of the text
-HYPHENED = re.compile(r'(?<![\w./-])[\w./]{0,20}-[\w./-]{0,24}\w(?![\w./-])') # a line may not be broken behind a dash: --max_steps, nanogpt-train
+HYPHENED = re.compile(r'(?<![\w./-])[\w./]{0,20}-[\w./-]{0,34}\w(?![\w./-])') # a line may not be broken behind a dash: --max_steps, nanogpt-train
 SHORT, DEEP = 40, 14 # characters that fit on any screen; an indentation that takes too much of a phone's
 
 def line(text):
