@@ -267,7 +267,8 @@ def _foreign(where, name, value, knobs):
         try: meant = TRANSLATE[name](value)
         except UserError as e: raise UserError(f'{where}: {e}') from None
         known = {k: v for k, v in meant.items() if k in knobs}
-        if known or not meant: return known
+        missing = [k for k, v in meant.items() if k not in knobs and v is not False] # what is switched off is not missed
+        if known or not missing: return known
     if name in NO_EFFECT:
         if str(value) != 'False': print(f'note: {where} has no effect here ({NO_EFFECT[name]})') # what is switched off is not missed
         return {}
