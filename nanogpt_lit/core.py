@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSON', 'UserError', 'warn', 'from_above',
            'read_bytes', 'read_text', 'leftovers', 'atomic_open', 'atomic_write', 'check_writable', 'new_folder',
-           'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none', 'one_of', 'misfit', 'brief', 'parse_json',
-           'read_small', 'read_json', 'human', 'human_bytes', 'duration', 'seed_everything', 'mix64', 'cpu_count',
-           'container_memory', 'give_back', 'known_value', 'pick_device', 'pick_dtype', 'fast_bfloat16', 'set_threads',
-           'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax', 'in_kernel', 'progress']
+           'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none', 'one_of', 'misfit', 'brief', 'shortened',
+           'parse_json', 'read_small', 'read_json', 'human', 'human_bytes', 'duration', 'seed_everything', 'mix64',
+           'cpu_count', 'container_memory', 'give_back', 'known_value', 'pick_device', 'pick_dtype', 'fast_bfloat16',
+           'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax', 'in_kernel',
+           'progress']
 
 # %% ../nbs/00_core.ipynb #5acf5514
 import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile
@@ -289,8 +290,14 @@ def misfit(
 def _inside(where, key): return f'{where}.{key}' if where else brief(key).strip("'")
 
 def brief(value: Any) -> str:
-    text = repr(value) if isinstance(value, (str, int, float, bool, NoneType)) else f'a {type(value).__name__}'
-    return text if len(text) < 60 else f'{text[:56]} …'
+    return shortened(repr(value) if isinstance(value, (str, int, float, bool, NoneType)) else f'a {type(value).__name__}')
+
+def shortened(
+    text: str,    # of any length
+    most: int=60, # characters
+) -> str:
+    "A text that is too long for its place in a line: its beginning"
+    return text if len(text) < most else f'{text[:most - 4]} …'
 
 # %% ../nbs/00_core.ipynb #0af9dab2
 MOST_JSON = 2**26 # bytes of a JSON file of ours: the manifest of a hundred thousand shards has a third of that

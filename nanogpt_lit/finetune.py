@@ -693,9 +693,7 @@ def _saved(tuning):
 def _write_down(tuning, quiet):
     "Settings and tokenizer, before the first step"
     cfg, folder = tuning.cfg, tuning.folder
-    told_later = tuning.earlier.changed if tuning.earlier else {}
-    origin = {k: v for k, v in tuning.origin.items() if k not in told_later}
-    tell_settings(cfg, origin, folder, cfg.show_config, quiet)
+    tell_settings(cfg, tuning.origin, folder, cfg.show_config, quiet, tuning.earlier.changed if tuning.earlier else ())
     if not quiet: print(model_line(tuning.base.model.cfg))
     atomic_write(folder/'config.toml', to_toml(cfg))
     tuning.base.tokenizer.save(folder/'tokenizer')

@@ -9,7 +9,7 @@ __all__ = ['PLACES', 'open_data', 'fit_vocabulary', 'imported', 'own_or_named', 
            'changes_line', 'pretrain', 'exit_code', 'train_command', 'plan_command']
 
 # %% ../nbs/80_run.ipynb #d8550ce8
-import hashlib, os, re, shlex, signal, sys, textwrap, torch
+import hashlib, os, re, shlex, signal, sys, torch
 import numpy as np
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,9 +23,9 @@ from .checkpoint import CheckpointCallback, Foreign, ONLY_TO_RESUME, check_fit, 
 from .checkpoint import checkpoints, fit_weights, latest_checkpoint, load_checkpoint, peek, release
 from .checkpoint import set_aside
 from .config import DataConfig, FULL_DATA, GPTConfig, PlanConfig, RunConfig, build, flat_fields, flat_values
-from .config import nanogpt_train, show_changes, show_config, to_toml
+from .config import few_lines, nanogpt_train, show_changes, show_config, to_toml
 from .core import COUNT, UserError, atomic_write, duration, human, keep_memory
-from .core import pick_device, seed_everything, set_threads, sha256_file, warn
+from .core import pick_device, seed_everything, set_threads, sha256_file, shortened, warn
 from .corpus import RECIPES
 from .data import expand_sources, prepare, prepared_home, reading_of, why_left_out
 from .distributed import as_one, claim_folder, restarted
@@ -698,8 +698,10 @@ def tell_settings(
     folder: Path,       # of the run
     every: bool=False,  # all of them, not only the changed ones
     quiet: bool=False,  # only if all of them were asked for
+    told_later: Iterable[str]=(), # what a run that goes on says in `changes_line`
 ) -> None:
     "Print the settings of a run that is about to begin"
+    origin = {k: v for k, v in origin.items() if k not in told_later}
     if every: print(show_config(cfg, origin))
     if every or quiet: return
     whose, end, typed = show_changes(cfg, origin).partition('\n')
@@ -715,6 +717,7 @@ def make_room(
     hint = '' if resumes else ' (add --auto_resume to continue one instead)'
     print(f'an earlier run in {folder} was moved to {old}{hint}')
 
+# %% ../nbs/80_run.ipynb #f72e8ed9
 def model_line(
     cfg: GPTConfig, # of the network
 ) -> str:
@@ -728,18 +731,16 @@ def _data_line(setup):
     "What is read, and how much it is"
     d = setup.cfg.data
     names = ' '.join(map(str, d.input or d.mix or [d.train_data or d.dataset or setup.train.path]))
-    shown = names if len(names) < 60 else f'{names[:56]} …'
     ids = f' of {setup.tokenizer.vocab_size:,} ids' if setup.tokenizer else ''
     held_out = f', {len(setup.val):,} held out' if setup.val is not None else ''
-    return f'data: {shown}, {len(setup.train):,} tokens{ids}{held_out}'
+    return f'data: {shortened(names)}, {len(setup.train):,} tokens{ids}{held_out}'
 
+# %% ../nbs/80_run.ipynb #f72e8edb
 def _move_in(setup, quiet):
     "Make room in the folder, and write down what is about to be trained"
     cfg, folder = setup.cfg, setup.folder
     if not setup.is_own: make_room(folder, cfg.train.auto_resume)
-    told_later = setup.earlier.changed if setup.earlier else {}
-    origin = {k: v for k, v in setup.origin.items() if k not in told_later}
-    tell_settings(cfg, origin, folder, cfg.train.show_config, quiet)
+    tell_settings(cfg, setup.origin, folder, cfg.train.show_config, quiet, setup.earlier.changed if setup.earlier else ())
     if not quiet: print(f'{_data_line(setup)}\n{model_line(cfg.model)}')
     if cfg.optim.min_lr > cfg.optim.learning_rate and cfg.optim.schedule != 'constant':
         warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a lower --min_lr')
@@ -753,8 +754,7 @@ def changes_line(
 ) -> str:
     "What is different from then, in two lines at most"
     words = ', '.join(f'{name} {old} -> {new}' for name, (old, new) in changed.items())
-    return textwrap.fill(f'  changed: {words}', 110, subsequent_indent='    ', break_on_hyphens=False, break_long_words=False,
-                         max_lines=2, placeholder=' … and more')
+    return few_lines(f'  changed: {words}')
 
 def _continue(trainer, setup):
     "Restore a checkpoint and say what is different from then"

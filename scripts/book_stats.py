@@ -28,6 +28,15 @@ def notebooks(nbs):
     "Every notebook, in reading order"
     return sorted(p for p in nbs.rglob('*.ipynb') if not any(o[0] in '._' for o in p.relative_to(nbs).parts))
 
+def python_of(source):
+    "A cell's code without IPython's own commands, which aren't Python"
+    return re.sub(r'^[ \t]*[%!].*$', '', source, flags=re.M)
+
+def root(node):
+    "The name at the beginning of `a.b[c].d`, or None"
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred, ast.Call)): node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else None
+
 def code_cells(path):
     "`[(directives, source without them, syntax tree, outputs)]` of the code cells that hold Python. To read only: a page is parsed once, until it changes"
     return _code_cells(path, os.stat(path).st_mtime_ns)
@@ -38,7 +47,7 @@ def _code_cells(path, changed):
     for c in read_nb(path).cells:
         if c.cell_type != 'code': continue
         marks = extract_directives(c)
-        src = re.sub(r'^[ \t]*[%!].*$', '', c.source, flags=re.M).strip() # IPython's own commands aren't Python
+        src = python_of(c.source).strip()
         if src or marks: out.append((marks, src, ast.parse(src), c.get('outputs', [])))
     return out
 

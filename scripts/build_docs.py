@@ -18,7 +18,7 @@ from nbdev.processors import (FilterDefaults, ai_magics, clean_magics, filter_st
                               populate_language, rm_header_dash, strip_ansi)
 import command_page, reference_pages, search_index
 from api_tables import api, cards, names
-from book_stats import code_cells, notebooks, only_imports, words
+from book_stats import code_cells, notebooks, only_imports, python_of, root, words
 from figures import drawn, still
 
 HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
@@ -75,20 +75,15 @@ def minutes(path):
 
 PLOTTING = re.compile(r'ax|axes|axs|fig|plt|ax_\w+|\w+_ax|plot_\w+|new_ax')
 
-def root(node):
-    "The name at the beginning of `a.b[c](d)`"
-    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)): node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else ''
-
 def plots(statement):
     "Does a statement only draw?"
     if isinstance(statement, (ast.For, ast.With)): return all(map(plots, statement.body))
-    if isinstance(statement, ast.Assign): return bool(PLOTTING.fullmatch(root(statement.value)))
-    return isinstance(statement, ast.Expr) and bool(PLOTTING.fullmatch(root(statement.value)))
+    if isinstance(statement, ast.Assign): return bool(PLOTTING.fullmatch(root(statement.value) or ''))
+    return isinstance(statement, ast.Expr) and bool(PLOTTING.fullmatch(root(statement.value) or ''))
 
 def folded(src, outputs):
     "What stands on the fold of a cell that a reader can do without: `Imports`, or code of four lines or more that draws the picture below and does little else; None for any other cell"
-    tree = ast.parse(re.sub(r'^[ \t]*[%!].*$', '', src, flags=re.M))
+    tree = ast.parse(python_of(src))
     if tree.body and only_imports(tree): return 'Imports'
     picture = any(kind.startswith('image/') for o in outputs for kind in o.get('data', {}))
     lines = [(plots(o), o.end_lineno - o.lineno + 1) for o in tree.body]
@@ -136,7 +131,7 @@ class Names:
             if c.cell_type != 'code': continue
             marks = extract_directives(c)
             if 'default_exp' in marks: module = marks['default_exp'][0]
-            tree = ast.parse(re.sub(r'^[ \t]*[%!].*$', '', c.source, flags=re.M))
+            tree = ast.parse(python_of(c.source))
             for o in ast.walk(tree):
                 if isinstance(o, ast.ImportFrom) and (o.module or '').startswith('nanogpt_lit'): imported |= {a.asname or a.name: o.module.rpartition('.')[2] for a in o.names}
             if not EXPORT & marks.keys(): bound |= made(tree); continue

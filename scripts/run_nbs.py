@@ -27,6 +27,7 @@ from nbclient.exceptions import CellExecutionError
 from nbdev.clean import nbdev_clean
 from nbdev.config import get_config
 from nbdev.process import extract_directives
+from book_stats import root
 from figures import one_picture
 
 PLOTS = ['--InlineBackend.figure_formats=svg', '--InlineBackend.figure_formats=png',
@@ -65,11 +66,6 @@ def slowest(took, n=8):
     return '\n'.join(f'  {seconds:6.1f} s CPU  {cell.id}  {" ".join(cell.source.split())[:80]}' for seconds, cell in ranked)
 
 # --- one cell and what it needs ----------------------------------------------------------------------------------------
-
-def root(node):
-    "The name at the beginning of `a.b[c].d`, or None"
-    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred, ast.Call)): node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else None
 
 def scopes(table):
     yield table
