@@ -168,6 +168,7 @@ def first_difference(words, ours, theirs):
     if k is None: return f'all {n:,} merges are the same' + (f'; then one has {abs(len(ours) - len(theirs))} more' if len(ours) != len(theirs) else '')
     w = Words(words)
     for _ in range(k): w.merge()
+    w.settle()
     pairs, sym, weight, i, before = Counter(), w.sym.tolist(), w.weight.tolist(), 0, None
     while i < len(sym): # walk along the words, token by token; a negative symbol is a gap between two words
         token = w.tokens[sym[i]] if sym[i] >= 0 else None

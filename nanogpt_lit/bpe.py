@@ -50,6 +50,16 @@ from .reading import read_blocks
 _GAP, _DEAD = -1, -2  # in place of a symbol: between words; where two symbols were joined
 _FEW = 64             # a list of at most so many places is handled one by one
 
+class _Growing:
+    "An array that grows at its end"
+    def __init__(self, dtype): self.room, self.n = np.empty(2**12, dtype), 0
+
+    def add(self, values):
+        end = self.n + len(values)
+        if end > len(self.room): self.room = np.append(self.room[:self.n], np.empty(2*end - self.n, self.room.dtype))
+        self.room[self.n:end] = values
+        self.n = end
+
 class Words:
     "Different pre-tokens laid out in one line of symbols, and the pairs in them, ready to be merged"
     def __init__(self,
@@ -65,8 +75,11 @@ class Words:
         self.views = memoryview(self.sym), memoryview(self.weight)
         self.tokens = [bytes([i]) for i in range(256)]
         self.order = [_descending(t) for t in self.tokens]
-        self.count, self.ready, self.later, self.levels = 0, [], {}, []
-        self.add_pairs(1 + np.flatnonzero((self.sym[:-1] >= 0) & (self.sym[1:] >= 0)).astype(np.int32))
+        self.pairs = [_Growing(np.int64) for _ in range(5)]  # left, right, count, and where in `places` its own begin and how many they are
+        self.places, self.loose = _Growing(np.int32), []
+        self.least, self.alone, self.touching, self.unwritten = 1 << 62, [], [], []
+        self.owner = np.zeros(n + 1, np.int32)
+        self.add_pairs(1 + np.flatnonzero((self.sym[:-1] >= 0) & (self.sym[1:] >= 0)))
 
 # %% ../nbs/12_fast_bpe.ipynb #5878fa1c
 _NEGATIVE = bytes(range(255, -1, -1))
@@ -79,20 +92,17 @@ def _descending(
 
 # %% ../nbs/12_fast_bpe.ipynb #15c1f2cb
 @patch
-def push(self: Words, n: int, a: int, b: int, places: list|np.ndarray) -> None:
-    "Queue a pair under its count `n`, which is never above that of the pair last taken"
-    if n == self.count: heapq.heappush(self.ready, (self.order[a] + self.order[b], a, b, places))
-    elif n in self.later: self.later[n].append((a, b, places))
-    else:
-        self.later[n] = [(a, b, places)]
-        heapq.heappush(self.levels, -n)
+def queue(self: Words, left, right, n, size, places) -> None:
+    "Queue pairs under their counts `n`; their places follow one another"
+    begin = self.places.n + np.cumsum(size) - size
+    for column, values in zip(self.pairs, (left, right, n, begin, size)): column.add(values)
+    self.places.add(places)
 
 @patch
-def next_level(self: Words) -> None:
-    "Take down the next shelf and put its pairs in order"
-    self.count = -heapq.heappop(self.levels)
-    self.ready = [(self.order[a] + self.order[b], a, b, places) for a, b, places in self.later.pop(self.count)]
-    heapq.heapify(self.ready)
+def push(self: Words, n: int, a: int, b: int, places: list|np.ndarray) -> None:
+    "Queue a pair; if its count reaches that of the batch in hand, there"
+    if n >= self.least: heapq.heappush(self.touching, (-n, self.order[a] + self.order[b], a, b, places))
+    else: self.loose.append((a, b, n, places))
 
 # %% ../nbs/12_fast_bpe.ipynb #04561471
 @patch
@@ -104,23 +114,119 @@ def add_pairs(self: Words,
     pairs = self.sym[at - 1].astype(np.int64) << 32 | self.sym[at]
     order = np.argsort(pairs)
     pairs, at = pairs[order], at[order]
-    del order
-    first = np.flatnonzero(np.diff(pairs, prepend=-1))
-    counts = np.add.reduceat(self.weight[at], first).tolist()
-    for pair, n, i, j in zip(pairs[first].tolist(), counts, first.tolist(), [*first[1:].tolist(), len(at)]):
-        self.push(n, pair >> 32, pair & 0xffffffff, at[i:j] if j - i > _FEW else at[i:j].tolist())
+    begin = np.flatnonzero(np.diff(pairs, prepend=-1))
+    n, size = np.add.reduceat(self.weight[at], begin), np.diff(begin, append=len(at))
+    left, right = pairs[begin] >> 32, pairs[begin] & 0xffffffff
+    now = np.flatnonzero(n >= self.least)
+    for k in now.tolist(): self.push(int(n[k]), int(left[k]), int(right[k]), _few_or_many(at[begin[k]:begin[k] + size[k]]))
+    n[now] = 0
+    self.queue(left, right, n, size, at)
+
+def _few_or_many(at): return at.tolist() if len(at) <= _FEW else at
 
 # %% ../nbs/12_fast_bpe.ipynb #1f82fd5f
+_NEAR = .95  # a batch holds all pairs that are at least so frequent, compared with the most frequent
+
+@patch
+def candidates(self: Words) -> tuple|None:
+    "`(left, right, n)` of the pairs to look at next, and for each of their places the pair's number and where it is. Those with n = 0 are out"
+    if self.loose:
+        left, right, n, places = zip(*self.loose)
+        self.queue(left, right, n, np.fromiter(map(len, places), np.int64, len(places)), [*chain.from_iterable(places)])
+        self.loose = []
+    n = self.pairs[2].room[:self.pairs[2].n]
+    most = n.max(initial=0)
+    if not most: return None
+    self.least = int(np.ceil(_NEAR*most))
+    which = np.flatnonzero(n >= self.least)
+    left, right, _, begin, size = (column.room[which] for column in self.pairs)
+    whose, at = np.repeat(np.arange(len(which)), size), self.places.room[_ranges(begin, size)].astype(np.int64)
+    still = (self.sym[at] == right[whose]) & (self.sym[at - 1] == left[whose])
+    whose, at = whose[still], at[still]
+    now = np.bincount(whose, self.weight[at], len(which)).astype(np.int64)
+    n[which] = np.where(now < self.least, now, 0)
+    return left, right, np.where(now < self.least, 0, now), whose, at
+
+def _ranges(begin, size):
+    "The numbers of all ranges, one range after another"
+    end = np.cumsum(size)
+    return np.arange(size.sum()) + np.repeat(begin - end + size, size)
+
+# %% ../nbs/12_fast_bpe.ipynb #4149210e
+@patch
+def next_batch(self: Words) -> bool:
+    "Write what is left to write, and fill `alone` and `touching`; whether there is anything left to merge"
+    self.settle()
+    self.tidy()
+    if not (found := self.candidates()): return False
+    left, right, n, whose, at = found
+    whose, at = whose[n[whose] > 0], at[n[whose] > 0]
+    length = np.fromiter([len(self.tokens[b]) for b in right.tolist()], np.int64, len(right))
+    touches = self._touching(at, whose, length, len(n))
+    end = np.cumsum(np.bincount(whose, minlength=len(n)))
+    left, right = left.tolist(), right.tolist()
+    def entry(k, places): return -int(n[k]), self.order[left[k]] + self.order[right[k]], left[k], right[k], places
+    self.alone = sorted([entry(k, k) for k in np.flatnonzero((n > 0) & ~touches).tolist()], reverse=True)
+    self.touching = [entry(k, _few_or_many(at[end[k - 1] if k else 0:end[k]])) for k in np.flatnonzero((n > 0) & touches).tolist()]
+    heapq.heapify(self.touching)
+    self.batch = at, whose, length
+    return True
+
+@patch
+def _touching(self: Words, at, whose, length, k):
+    "Which of `k` pairs touch another, or themselves"
+    self.owner[at] = whose + 1
+    other = self.owner[at + length[whose]]
+    self.owner[at] = 0
+    met, touches = np.flatnonzero(other), np.zeros(k, bool)
+    touches[whose[met]] = touches[other[met] - 1] = True
+    return touches
+
+# %% ../nbs/12_fast_bpe.ipynb #3015e77f
+@patch
+def settle(self: Words) -> None:
+    "Write into the line what was merged and not yet written"
+    if not self.unwritten: return
+    at, whose, length = self.batch
+    k, left, new = map(np.array, zip(*self.unwritten))
+    self.unwritten = []
+    symbol, back = np.zeros((2, len(length)), np.int64)
+    symbol[k], back[k] = new, [len(self.tokens[a]) for a in left.tolist()]
+    mine = symbol[whose] > 0
+    whose, at = whose[mine], at[mine]
+    first, after = at - back[whose], at + length[whose]
+    self.sym[at] = _DEAD
+    self.sym[first] = self.sym[after - 1] = symbol[whose]
+    is_new = np.zeros(len(self.tokens), bool)
+    is_new[new] = True
+    before = self.sym[first - 1]
+    self.add_pairs(np.concatenate([first[(before >= 0) & ~is_new[before]], after[self.sym[after] >= 0]]))
+
+# %% ../nbs/12_fast_bpe.ipynb #6b190985
+@patch
+def tidy(self: Words) -> None:
+    "Forget the pairs that are done, if they are the larger part of the queue"
+    n = self.pairs[2].room[:self.pairs[2].n]
+    if 2*np.count_nonzero(n) > len(n): return
+    left, right, n, begin, size = (column.room[np.flatnonzero(n)] for column in self.pairs)
+    places = self.places.room[_ranges(begin, size)]
+    self.pairs, self.places = [_Growing(np.int64) for _ in range(5)], _Growing(np.int32)
+    self.queue(left, right, n, size, places)
+
+# %% ../nbs/12_fast_bpe.ipynb #23da9419
 @patch
 def pop(self: Words) -> tuple|None:
-    "`(a, b, places)` of the most frequent pair; None if no two symbols stand side by side any more"
+    "`(count, a, b, places)` of the most frequent pair, or of one that is alone its number in the batch; None if nothing is left to merge"
     sym, weight = self.views
-    while self.ready or self.levels:
-        if not self.ready: self.next_level()
-        _, a, b, at = heapq.heappop(self.ready)
+    while self.alone or self.touching or self.next_batch():
+        if self.alone and not (self.touching and self.touching[0] < self.alone[-1]):
+            n, _, a, b, k = self.alone.pop()
+            return -n, a, b, k
+        if not self.touching: continue
+        n, _, a, b, at = heapq.heappop(self.touching)
         few = isinstance(at, list)
         still = [i for i in at if sym[i] == b and sym[i - 1] == a] if few else at[(self.sym[at] == b) & (self.sym[at - 1] == a)]
-        if len(still) == len(at): return a, b, at
+        if len(still) == len(at): return -n, a, b, at
         n = sum([weight[i] for i in still]) if few else int(self.weight[still].sum())
         if n: self.push(n, a, b, still if few or len(still) > _FEW else still.tolist())
     return None
@@ -168,16 +274,18 @@ def merge(self: Words) -> tuple|None:
     "Make one merge: `(left token, right token, occurrences replaced)`, or None if nothing is left to merge"
     found = self.pop()
     if not found: return None
-    a, b, at = found
+    n, a, b, at = found
     pair = (self.tokens[a], self.tokens[b])
     new = len(self.tokens)
-    n = self.count
+    self.tokens.append(b''.join(pair))
+    self.order.append(_descending(self.tokens[new]))
+    if isinstance(at, int):
+        self.unwritten.append((at, a, new))
+        return *pair, n
     if a == b:
         at = _every_second(np.sort(at), len(pair[0]))
         n = int(self.weight[at].sum())
-        if len(at) <= _FEW: at = at.tolist()
-    self.tokens.append(b''.join(pair))
-    self.order.append(_descending(self.tokens[new]))
+        at = _few_or_many(at)
     (self.replace_few if isinstance(at, list) else self.replace_many)(a, b, at, new)
     return *pair, n
 
@@ -201,7 +309,7 @@ def train_bpe(
     with _no_collector():
         words = Words(pretoken_counts)
         give_back()
-        for _ in progress_bar(range(n_merges), desc='merges', disable=not progress):
+        for _ in progress_bar(range(n_merges), desc='merges') if progress else range(n_merges):
             if not (found := words.merge()): break
             merges.append(found[:2])
         del words  # while the collector is off: it would walk through all the lists once more
@@ -217,12 +325,11 @@ def classes_by(
 ) -> np.ndarray:
     "The class of each character in the opinion of whoever finds. The zero character is a class of its own: we use it to hold documents apart"
     chars = codes.astype('<u4').tobytes().decode('utf-32-le')
-    cls = np.full(len(codes), _OTHER, np.uint8)
-    for number, pattern in ((_SPACE, r'\s+'), (_LETTER, r'\p{L}+'), (_NUMBER, r'\p{N}+')):
-        found = np.frombuffer(find(pattern, chars).encode('utf-32-le'), '<u4')
-        cls[np.isin(codes, found)] = number
-    cls[codes == 0] = _BREAK
-    return cls
+    table = np.full(0x110000, _OTHER, np.uint8)
+    for cls, pattern in ((_SPACE, r'\s+'), (_LETTER, r'\p{L}+'), (_NUMBER, r'\p{N}+')):
+        table[np.frombuffer(find(pattern, chars).encode('utf-32-le'), '<u4')] = cls
+    table[0] = _BREAK
+    return table[codes]
 
 @cache
 def _char_classes() -> np.ndarray:
@@ -600,7 +707,8 @@ def count_pretokens(
     docs = documents(texts, pattern=pattern, special_tokens=special_tokens)
     results = _counted(((b, pattern, special_tokens) for b in _text_batches(docs)), pattern, workers or cpu_count())
     total = {}
-    for counts in progress_bar(results, desc='counting words', unit=' batches', disable=not progress):
+    if progress: results = progress_bar(results, desc='counting words', unit=' batches')
+    for counts in results:
         for k, n in counts.items(): total[k] = total.get(k, 0) + n
     return total
 
