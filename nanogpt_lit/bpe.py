@@ -32,12 +32,12 @@ def named_pattern(
     return PATTERNS.get(pattern, pattern)
 
 # %% ../nbs/12_fast_bpe.ipynb #3a241eab
-import gc, heapq, multiprocessing, signal, sys, warnings
+import heapq, multiprocessing, signal, sys, warnings
 import numpy as np
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fastcore.basics import patch
 from functools import cache, partial, reduce
 from itertools import chain, islice
@@ -75,10 +75,10 @@ class Words:
         self.views = memoryview(self.sym), memoryview(self.weight)
         self.tokens = [bytes([i]) for i in range(256)]
         self.order = [_descending(t) for t in self.tokens]
-        self.pairs = [_Growing(np.int64) for _ in range(5)]  # left, right, count, and where in `places` its own begin and how many they are
+        self.pairs = [_Growing(np.int64) for _ in range(5)]  # left, right, count; where in `places` its own begin, how many
         self.places, self.loose = _Growing(np.int32), []
         self.least, self.alone, self.touching, self.unwritten = 1 << 62, [], [], []
-        self.owner = np.zeros(n + 1, np.int32)
+        self.owner = np.zeros(n + 1, np.int32)               # the pair of each place, while a batch is sorted out
         self.add_pairs(1 + np.flatnonzero((self.sym[:-1] >= 0) & (self.sym[1:] >= 0)))
 
 # %% ../nbs/12_fast_bpe.ipynb #5878fa1c
@@ -92,8 +92,14 @@ def _descending(
 
 # %% ../nbs/12_fast_bpe.ipynb #15c1f2cb
 @patch
-def queue(self: Words, left, right, n, size, places) -> None:
-    "Queue pairs under their counts `n`; their places follow one another"
+def queue(self: Words,
+    left: np.ndarray,   # left symbols
+    right: np.ndarray,  # right symbols
+    n: np.ndarray,      # counts
+    size: np.ndarray,   # how many places each pair has
+    places: np.ndarray, # all of these, one pair after another
+) -> None:
+    "Queue several pairs at once"
     begin = self.places.n + np.cumsum(size) - size
     for column, values in zip(self.pairs, (left, right, n, begin, size)): column.add(values)
     self.places.add(places)
@@ -289,15 +295,6 @@ def merge(self: Words) -> tuple|None:
     (self.replace_few if isinstance(at, list) else self.replace_many)(a, b, at, new)
     return *pair, n
 
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    "Python's garbage collector is off in the block"
-    was_on = gc.isenabled()
-    gc.disable()
-    try: yield
-    finally:
-        if was_on: gc.enable()
-
 # %% ../nbs/12_fast_bpe.ipynb #ebad88e3
 def train_bpe(
     pretoken_counts: dict[bytes, int], # how often each pre-token occurs
@@ -305,14 +302,11 @@ def train_bpe(
     progress: bool=False,              # show a progress bar
 ) -> list[tuple[bytes, bytes]]:
     "The merges, in order; fewer than asked for if the text has no more. Equal counts: the greater pair of byte strings wins"
-    merges = []
-    with _no_collector():
-        words = Words(pretoken_counts)
-        give_back()
-        for _ in progress_bar(range(n_merges), desc='merges') if progress else range(n_merges):
-            if not (found := words.merge()): break
-            merges.append(found[:2])
-        del words  # while the collector is off: it would walk through all the lists once more
+    words, merges = Words(pretoken_counts), []
+    give_back()
+    for _ in progress_bar(range(n_merges), desc='merges') if progress else range(n_merges):
+        if not (found := words.merge()): break
+        merges.append(found[:2])
     return merges
 
 # %% ../nbs/12_fast_bpe.ipynb #7e386d5b

@@ -572,8 +572,8 @@ class _Met(dict):
         self.ids.extend(ids)
         return place
 
-# %% ../nbs/13a_fast_encode.ipynb #5746abbf
-_BITS, _MIX = 18, (np.uint64(0x9e3779b97f4a7c15), np.uint64(0xc2b2ae3d27d4eb4f))  # slots as a power of two; any odd numbers
+# %% ../nbs/13a_fast_encode.ipynb #cf5d4274
+_BITS, _MIX = 19, (np.uint64(0x9e3779b97f4a7c15), np.uint64(0xc2b2ae3d27d4eb4f))  # slots as a power of two; any odd numbers
 _MANY_WORDS, _MANY_IDS = 2**18, 2**21     # so many words, or ids of them, and the memory begins anew
 
 class WordTable:

@@ -7,7 +7,7 @@ from harness import SLOW
 from nanogpt_lit.bpe import PATTERNS, GPT2_PATTERN, GPT4_PATTERN, chunks, count_documents, count_pretokens, cut_place, documents, fast_starts, plain_pattern, safe_edge, train_bpe
 from nanogpt_lit.core import UserError
 from nanogpt_lit.tokenizer import apply_steps, check_pattern, split_text
-from nanogpt_lit.tokenizer import CharTokenizer, Tokenizer, WordTable, load_tokenizer, to_printable
+from nanogpt_lit.tokenizer import _slots, CharTokenizer, Tokenizer, WordTable, load_tokenizer, to_printable
 
 fuzz = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 texts = st.text(st.characters(exclude_categories=['Cs']))
@@ -79,6 +79,16 @@ def test_merges_of_tinyshakespeare(naive, shared_data):
 @given(st.dictionaries(st.text('abé', min_size=1, max_size=12).map(str.encode), st.integers(1, 5), max_size=12))
 def test_merges_of_any_words(naive_words):
     assert train_bpe(naive_words, 60) == train_indexed(naive_words, 60)
+
+def test_merges_in_large_batches(monkeypatch):
+    "However much a batch holds, and whether its pairs touch or are alone, merges come in the order of one at a time"
+    import nanogpt_lit.bpe as module
+    rng = random.Random(3)
+    for trial in range(150):
+        monkeypatch.setattr(module, '_NEAR', rng.choice([1, .95, .5, .1]))
+        letters = rng.choice([b'ab', b'abc', bytes(range(97, 123))])
+        words = {bytes(rng.choices(letters, k=rng.randint(1, 12))): rng.randint(1, rng.choice([1, 4, 60])) for _ in range(30)}
+        assert train_bpe(words, 300) == train_indexed(words, 300)
 
 @fuzz
 @given(st.lists(crafty | texts, max_size=4), st.sampled_from([GPT2_PATTERN, GPT4_PATTERN]))
@@ -166,10 +176,10 @@ def test_words_that_are_looked_up(tokenizers, monkeypatch):
 
 def test_words_that_collide(tok):
     "Words of one slot, words that differ only behind their eighth, sixteenth or last byte, and a slot that the empty word would have"
-    letters = np.random.default_rng(0).integers(97, 123, (2**21, 8), np.uint8)
+    letters = np.random.default_rng(0).integers(97, 123, (2**22, 8), np.uint8)
     head = letters.view('<u8')[:, 0]
     table = WordTable(tok.ranks, tok.engine._core_bpe.encode_single_piece)
-    slot = (head*np.uint64(0x9e3779b97f4a7c15)) >> np.uint64(46)
+    slot = _slots(head, np.zeros_like(head))
     words = [letters[i].tobytes() for s in (0, slot[0]) for i in np.flatnonzero(slot == s)[:4].tolist()]
     words += [b'q'*n + end for n in (6, 7, 8, 15, 16, 17) for end in (b'', b'x', b'y')] + [b'\0']
     data, at = b''.join(words), np.cumsum([0, *map(len, words)])
