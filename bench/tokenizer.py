@@ -208,7 +208,7 @@ def bench_encoding(name, paths, vocab, rounds, folder, log):
     from nanogpt_lit.tokenizer import Tokenizer
     Tokenizer.train([*paths], vocab, progress=False).save(folder)
     size = sum(Path(p).stat().st_size for p in paths)/1e6
-    engines = ['ours', 'tiktoken', 'tiktoken, numpy', 'tiktoken, batch'] + ['hf, batch']*bool(find_spec('tokenizers'))
+    engines = ['ours', 'tiktoken', 'tiktoken, numpy', 'tiktoken, batch'] + ['hf, batch']*bool(find_spec('tokenizers') and size < 15)   # it takes minutes for more
     print(f'\n## Encoding {name}, {size:.1f} MB, vocabulary {vocab:,}')
     results = {e: [] for e in engines}
     for i in range(rounds):

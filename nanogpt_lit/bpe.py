@@ -342,7 +342,7 @@ def __call__(self: CharClasses,
 ) -> np.ndarray:
     "The class of each character"
     if units.dtype == np.uint8: return np.frombuffer(units.tobytes().translate(self.table[:256].tobytes()), np.uint8)
-    cls = self.table[units]
+    cls = self.table.take(units)
     if cls.max(initial=0) == _NOT_ASKED:
         self.ask(np.array([*{*units[cls == _NOT_ASKED].tolist()}]))
         cls = self.table[units]

@@ -612,8 +612,7 @@ def find(self: WordTable,
     "Where in `met.ids` the ids of each word begin, and how many they are"
     head, tail, size = word_numbers(data, at)
     slot = _slots(head, tail)
-    place = self.place[slot]
-    unknown = self.head[slot] != head
+    place, unknown = self.place.take(slot), self.head.take(slot) != head
     longer = np.flatnonzero(size > 7)          # up to seven bytes, the head says it all
     unknown[longer] |= (self.tail[slot[longer]] != tail[longer]) | (size[longer] > 16)
     k = np.flatnonzero(unknown)
@@ -625,7 +624,9 @@ def _ask(self: WordTable, data, at, size, slot, head, tail):
     "The places of unknown words: the first for each free slot sits down there, then all look again, and who still stands is looked up"
     end = at + size
     free = np.flatnonzero((size <= 16) & (self.head[slot] == 0))
-    k = free[np.unique(slot[free], return_index=True)[1]]
+    turn = np.arange(len(free))
+    self.place[slot[free]] = turn                # of several that want the same slot one is written, and only that one finds itself there
+    k = free[self.place[slot[free]] == turn]
     self._seat(slot[k], head[k], tail[k], self._learn([data[i:j] for i, j in zip(at[k].tolist(), end[k].tolist())]))
     place = self.place[slot]
     k = np.flatnonzero((self.head[slot] != head) | (self.tail[slot] != tail) | (size > 16))
@@ -653,7 +654,7 @@ def __call__(self: WordTable,
     known, ends = np.frombuffer(self.met.ids, np.uint32), np.cumsum(n)
     begin = ends - n
     out = np.empty(ends[-1], np.uint32)
-    out[begin] = known[first]
+    out[begin] = known.take(first)
     more = np.flatnonzero(n > 1)
     for k in range(1, 16):
         out[begin[more] + k] = known[first[more] + k]
