@@ -675,6 +675,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'nanogpt_lit.core.Screen.write': ('core.html#screen.write', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core.Screen.writelines': ('core.html#screen.writelines', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core.UserError': ('core.html#usererror', 'nanogpt_lit/core.py'),
+                                  'nanogpt_lit.core._bfloat16_pays': ('core.html#_bfloat16_pays', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core._check_readable': ('core.html#_check_readable', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core._check_target': ('core.html#_check_target', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core._fsync_folder': ('core.html#_fsync_folder', 'nanogpt_lit/core.py'),

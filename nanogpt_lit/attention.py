@@ -74,6 +74,7 @@ def rotary_tables(
     if head_size % 2:
         raise UserError(f'head_size={head_size} is odd: rotary positions turn pairs of channels, use an even n_embd/n_head')
     device = torch.device(torch.get_default_device() if device is None else device)
+    if device.type == 'meta': return torch.empty(T, head_size, device=device), torch.empty(T, head_size, device=device)
     where = 'cpu' if device.type == 'mps' else device         # Apple's GPUs have no float64
     omega = theta**(-torch.arange(0, head_size, 2, device=where, dtype=torch.float64)/head_size)
     angle = torch.outer(torch.arange(T, device=where, dtype=torch.float64), omega)

@@ -1150,6 +1150,7 @@ class WatchKnobs:
     show_config: bool = False        # print all settings at the start, not only those that were changed
     log_interval: int = 10           # steps between log lines
     eval_interval: int = 250         # steps between validation losses
+    eval_at_start: bool = True       # a validation loss before the first step, too
     eval_iters: int = 0              # batches per validation loss; 0 = as eval_tokens says
     eval_tokens: int = 0             # tokens per validation loss, the same windows each time, spread evenly
                                      # over the split; 0 = the whole validation split
@@ -1185,7 +1186,8 @@ class SaveKnobs:
                                      # such as final_model.pt; {index} = the last step counted from 0
     async_save: bool|None = None     # write checkpoints in a thread while the training goes on;
                                      # None = on a GPU
-    plot_loss: bool = False          # keep a loss-curve picture at every checkpoint
+    plot_loss: bool|None = None      # keep a loss-curve picture at every checkpoint; None = draw one when the
+                                     # run ends; --no-plot_loss draws none
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
     start_from: str|None = None      # begin with the weights of another model: gpt2, gpt2-xl, a run folder …
                                      # (nanoGPT's init_from)
@@ -1974,7 +1976,7 @@ PRESETS |= {
 
 # %% ../nbs/98_commands.ipynb #c408f3e8
 PRESETS['speedrun'] = dict(
-    tokenizer='char', out_dir='runs/speedrun', dtype='fast', eval_interval=250, checkpoint_interval=250,
+    tokenizer='char', out_dir='runs/speedrun', dtype='fast', eval_interval=250, eval_at_start=False, checkpoint_interval=250, plot_loss=False,
     n_layer=2, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=250,
     pos='none', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm',
     act='relu2', bias=False, tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,

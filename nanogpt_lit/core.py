@@ -12,9 +12,10 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSO
            'progress']
 
 # %% ../nbs/00_core.ipynb #5acf5514
-import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile
+import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import NoneType
@@ -456,16 +457,31 @@ def pick_dtype(
     if device.startswith('cuda'): return 'bfloat16' if fast_bfloat16(device) else 'float16'
     return 'bfloat16' if dtype == 'fast' and fast_bfloat16(device) else 'float32'
 
+# %% ../nbs/00_core.ipynb #029d6c81
 def fast_bfloat16(
     device: str, # a torch device name
 ) -> bool:
-    "Does `device` multiply bfloat16 in hardware (GPUs since Ampere, CPUs with AMX or AVX-512 BF16)? Elsewhere it is emulated, slowly"
+    "Does `device` multiply bfloat16 faster than float32? GPUs do since Ampere; of a CPU it is measured, once in a process"
     import torch
     if device.startswith('cuda'): return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
-    limit = os.environ.get('ONEDNN_MAX_CPU_ISA', 'ALL').upper()    # the library that multiplies may have been told to do without
-    if device.split(':')[0] != 'cpu' or not any(o in limit for o in ('BF16', 'FP16', 'AMX', 'AVX10', 'VNNI_2', 'DEFAULT', 'ALL')): return False
-    return any(getattr(torch.cpu, f, bool)() for f in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'))
+    return device.split(':')[0] == 'cpu' and _bfloat16_pays()
 
+@cache
+def _bfloat16_pays():
+    "Is a product in bfloat16 clearly faster than one in float32 on this CPU, as torch multiplies here?"
+    import torch
+    if not any(getattr(torch.cpu, name, bool)() for name in ('_is_amx_tile_supported', '_is_avx512_bf16_supported')): return False
+    def seconds(dtype):
+        matrix = torch.ones(256, 256, dtype=dtype)
+        times = []
+        for _ in range(8):
+            start = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - start)
+        return min(times)                                # the first ones prepare the product, others are interrupted
+    return 1.2*seconds(torch.bfloat16) < seconds(torch.float32)
+
+# %% ../nbs/00_core.ipynb #86604cc4
 def set_threads(
     n: int|None=None, # CPU threads; None leaves torch's own choice
 ) -> int:

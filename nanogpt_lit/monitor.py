@@ -294,17 +294,18 @@ def run_table(
 
 # %% ../nbs/45_monitor.ipynb #e95b0435
 class PlotLoss(Callback):
-    "Draws plots/loss_curve_latest.png at the end; with `plot_loss` at every checkpoint, keeping each picture"
+    "Draws plots/loss_curve_latest.png: when the run ends, or (`plot_loss`) at every checkpoint, keeping each picture, or never"
     order = 60
     def __init__(self,
         out_dir: str|Path,    # the run folder, with a metrics.jsonl
-        keep: bool|None=None, # loss_curve_step_N.png and loss_curve_final_step_N.png as well;
+        keep: bool|None=None, # True: loss_curve_step_N.png and loss_curve_final_step_N.png as well; False: none;
                               # None = as cfg.plot_loss
     ): self.run, self.keep = Path(out_dir), keep
 
     def draw(self, t: Trainer, name: str, end: bool=False) -> None:
         keep, plots = t.cfg.plot_loss if self.keep is None else self.keep, self.run/'plots'
-        if not (keep or end) or not t.strategy.is_main or t.record is None: return
+        wanted = end if keep is None else keep
+        if not wanted or not t.strategy.is_main or t.record is None: return
         plot_losses(self.run, path=plots/'loss_curve_latest.png')
         if keep: atomic_write(plots/f'{name}.png', (plots/'loss_curve_latest.png').read_bytes())
     def on_checkpoint(self, t: Trainer) -> None: self.draw(t, f'loss_curve_step_{t.saved_step or t.step}')

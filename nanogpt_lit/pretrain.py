@@ -290,7 +290,7 @@ def kept_end(
     return dict(min_lr=float(f'{kept["min_lr"]*asked["learning_rate"]/peak:.12g}'))
 
 # %% ../nbs/80_run.ipynb #f5af6cd8
-_HARMLESS = {'log_interval', 'eval_interval', 'eval_iters', 'eval_tokens', 'eval_train', 'generate_interval', 'plot_loss', 'monitoring',
+_HARMLESS = {'log_interval', 'eval_interval', 'eval_at_start', 'eval_iters', 'eval_tokens', 'eval_train', 'generate_interval', 'plot_loss', 'monitoring',
             'checkpoint_interval', 'keep_last_n_checkpoints', 'strip_checkpoints', 'checkpoint_name',
             'final_name', 'async_save', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
             'patience', 'min_delta', 'stop_on_overfit', 'max_cpu', 'max_memory'}
@@ -455,7 +455,7 @@ def _checks_s(t, began):
     "Seconds that the evaluations to come will take, if they take as long as those of this session, which began after step `began`"
     every = t.cfg.eval_interval
     if every <= 0 or not t._evaluating_s: return 0.
-    done = t.step//every - began//every + (began == 0)
+    done = t.step//every - began//every + (began == 0 and t.cfg.eval_at_start)
     to_come = -(-t.cfg.max_steps//every) - t.step//every
     return t._evaluating_s/max(1, done)*to_come
 

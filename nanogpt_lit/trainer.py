@@ -332,7 +332,9 @@ def fit(self: Trainer) -> 'Trainer':
 def _run(self: Trainer):
     try:
         self.fire('on_fit_start')
-        if self.step == 0 and self.eval_due(False): self.evaluate(); self._log()
+        if self.step == 0 and self.cfg.eval_at_start and self.eval_due(False):
+            self.evaluate()
+            self._log()
         while not self.done():
             start = time.perf_counter()
             self.train_step()
