@@ -5,6 +5,7 @@ notebooks, the rules of the book, the commands as a shell sees them, and packagi
 """
 import os, signal, sys
 from pathlib import Path
+import nanogpt_lit  # before all else: like every command, it says how long torch's threads wait for each other
 import pytest
 from nbdev.config import get_config
 
