@@ -11,6 +11,7 @@ from PIL import Image
 
 LARGEST = 80_000 # bytes of an SVG; above, a plot is kept as PNG
 HEAVY = 20_000   # characters of a PNG in Base64; above, the site makes it lighter
+READABLE = .65   # of its size: a plot's labels can still be read
 SVG, PNG = 'image/svg+xml', 'image/png'
 
 def text(x): return x if isinstance(x, str) else ''.join(x or '')
@@ -54,7 +55,8 @@ def themed(svg, alt, prefix):
     body = re.sub(r'(url\(#|href="#)', rf'\1{prefix}-', body)
     body = re.sub(r'''(font(?:-family)?:[^;"]*?)(?:'[^']*'(?:,\s*)?)+(?:,?\s*sans-serif)?''', r'\1sans-serif', body)
     body = body.replace('#ffffff', 'var(--color-background-primary, #fff)').replace('#000000', 'currentColor')
-    return (f'<svg class="plot" role="img" aria-label="{html.escape(alt, quote=True)}" viewBox="{box}" style="max-width: {wide}px" '
+    least = f'; min-width: {round(READABLE*wide)}px' if wide > 700 else '' # several panels: on a phone they are scrolled
+    return (f'<svg class="plot" role="img" aria-label="{html.escape(alt, quote=True)}" viewBox="{box}" style="max-width: {wide}px{least}" '
             f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}')
 
 def light(png):
