@@ -25,6 +25,7 @@ def display_math(self, node):
 CODE = re.compile(r'(<div class="highlight-(?:ipython3|python|sh|bash|toml|console) notranslate"><div class="highlight"><pre><span></span>)(.*?)(</pre>)', re.S)
 PLAIN = re.compile(r'<span class="(?:n|p|w|o)">([^<]*)</span>') # names, signs and spaces have the colour of the text
 HYPHENED = re.compile(r'(?<![\w./-])[\w./]{0,20}-[\w./-]{0,34}\w(?![\w./-])') # a line may not be broken behind a dash: --max_steps, nanogpt-train
+LAST = re.compile(r"""([\w,.:;…]{0,15} (?:['"]|&quot;|&#39;))(?=</span>[),]*$)""") # a quotation mark behind a space isn't left alone in the last line
 SHORT, DEEP = 40, 14 # characters that fit on any screen; an indentation that takes too much of a phone's
 
 def stripped(cell): return html.unescape(re.sub(r'<[^>]+>', '', cell)).strip()
@@ -37,7 +38,7 @@ def line(text):
     "A line of highlighted code: where it must be wrapped, it goes on further in than it began; one that begins far in begins further out on a phone"
     bare = html.unescape(re.sub(r'<[^>]+>', '', text))
     if len(bare) <= SHORT: return f'{text}\n'
-    text = whole(text)
+    text = LAST.sub(r'<span class="word">\1</span>', whole(text))
     begins = len(bare) - len(bare.lstrip())
     if begins > DEEP and text.startswith(' '*begins): return f'<span class="line deep" style="--i:{begins}"><span class="dent">{" "*begins}</span>{text[begins:]}\n</span>'
     return f'<span class="line" style="--i:{begins}">{text}\n</span>' if begins else f'<span class="line">{text}\n</span>'
@@ -75,12 +76,13 @@ def table(match):
     "A table without empty columns. One of entries or of texts has its cells named: on a phone each row becomes a small list. One of numbers scrolls there beside its first column"
     heads, rows = [stripped(o[1]) for o in HEAD.findall(match[2])], [[stripped(o[1]) for o in CELL.findall(row[1])] for row in ROW.findall(match[3])]
     kept = [not i or any(row[i:i + 1] != [''] for row in rows) for i in range(len(heads))]
+    entries = len(heads) > 2 and heads[0] in ENTRIES
     heads = [o for o, keep in zip(heads, kept) if keep]
     columns = [[row[i] for row in rows if i < len(row)] for i, keep in enumerate(kept) if keep]
     widest = [max(map(len, [*column, *head.split()]), default=0) for head, column in zip(heads, columns)]
     lines = sum(widest)/(PHONE - 2*len(heads)) # that a row takes on a phone, at least
     figures = sum(bool(FIGURE.fullmatch(o)) for column in columns[1:] for o in column) > sum(map(len, columns[1:]))/2
-    stack = max(widest, default=0) > LONG or len(heads) > 2 and heads[0] in ENTRIES or lines > 2 and not (figures and len(heads) > 5)
+    stack = max(widest, default=0) > LONG or entries or lines > 2 and not (figures and len(heads) > 5)
     def row(cells):
         names = iter(heads)
         def named(cell):

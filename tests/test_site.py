@@ -224,7 +224,7 @@ const prose = all('article p').filter(e => seen(e) && e.textContent.length > 150
 const lines = e => Math.max(1, Math.round(e.offsetHeight/parseFloat(getComputedStyle(e).lineHeight)))
 const here = document.querySelector('.sidebar-tree a.current'), box = here && here.closest('.sidebar-scroll').getBoundingClientRect(), entry = here && here.getBoundingClientRect()
 const toc = document.querySelector('.toc-drawer')
-parent.postMessage({page: '%s', width: innerWidth, wrong, faint: [...faint('light'), ...faint('dark')],
+parent.postMessage({page: '%s', width: innerWidth, wrong, faint: innerWidth > 700 ? [...faint('light'), ...faint('dark')] : [],
   outside: performance.getEntriesByType('resource').map(o => o.name).filter(o => !/^(file|data|blob):/.test(o)),
   wide: Math.max(...all('html, body, .page, .main, .content').filter(seen).map(e => e.scrollWidth - e.clientWidth)),
   spills: all('article p, article li, article table').filter(e => seen(e) && !e.closest('.output, pre, .table-wrapper, math') && e.getBoundingClientRect().right > innerWidth).length,
@@ -251,23 +251,30 @@ addEventListener('message', e => {
   e.source.postMessage('again', '*')
 })</script>"""
 WIDTHS = 1280, 390
+ONE_TEMPLATE = 'reference/', 'commands/'
+
+def sample(pages):
+    "Names of the pages to look at: all, but of those that come from one template the heaviest, and every eighth of the others"
+    alike = [sorted((name for name in pages if name.startswith(folder)), key=lambda name: -len(pages[name])) for folder in ONE_TEMPLATE]
+    return [name for name in pages if not name.startswith(ONE_TEMPLATE)] + [name for names in alike for name in names[::8]]
 
 @pytest.fixture(scope='session')
 def looked(site, pages, shared):
-    "What a browser sees of each page, opened from a folder: `{(page, width): measures}`; looked at once, also if several processes test it"
+    "What a browser sees of the pages, opened from a folder: `{(page, width): measures}`; looked at once, also if several processes test it"
     browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if not browser: pytest.skip('no Chromium here (apt-get install chromium)')
     with one_at_a_time(shared/'looked.lock'):
         if not (kept := shared/'looked.json').exists(): kept.write_text(json.dumps(look(browser, site, pages, shared/'looked')), encoding='utf-8')
     got = json.loads(kept.read_text(encoding='utf-8'))
-    assert {(o['page'], o['width']) for o in got} == {(name, width) for name in pages for width in WIDTHS}, 'not every page answered'
+    assert {(o['page'], o['width']) for o in got} == {(name, width) for name in sample(pages) for width in WIDTHS}, 'not every page answered'
     return {(o['page'], o['width']): o for o in got}
 
 def look(browser, site, pages, folder):
-    "The measures of all pages, from one start of the browser"
+    "The measures of a `sample` of the pages, from one start of the browser"
     shutil.copytree(site, folder/'site')
     frames = []
-    for name, text in pages.items():
+    for name in sample(pages):
+        text = pages[name]
         (folder/'site'/name).write_text(text.replace('<head>', f'<head>{WATCH}').replace('</body>', PROBE % name + '</body>'), encoding='utf-8')
         query = '?q=learning' if name == 'search.html' else ''
         frames.append(f'<iframe src="site/{name}{query}" width="{WIDTHS[0]}" height="844"></iframe>')
