@@ -16,8 +16,14 @@ def inline_math(self, node):
     self.body.append(mathml(node.astext(), 'inline'))
     raise nodes.SkipNode
 
+def side_by_side(latex):
+    "The formulas of a display that `\\qquad` separates: on a phone they stand below each other"
+    parts = latex.split(r'\qquad')
+    whole = '\\\\' in latex or r'\begin' in latex or any(o.count('{') != o.count('}') or not o.strip() for o in parts)
+    return [latex] if whole else parts
+
 def display_math(self, node):
-    self.body.append(self.starttag(node, 'div', CLASS='math') + mathml(node.astext(), 'block') + '</div>\n')
+    self.body.append(self.starttag(node, 'div', CLASS='math') + '\n'.join(mathml(o, 'block') for o in side_by_side(node.astext())) + '</div>\n')
     raise nodes.SkipNode
 
 # --- what is changed in the HTML of a page ------------------------------------------------------------------------------
@@ -48,16 +54,16 @@ def code(match):
     return match[1] + ''.join(map(line, PLAIN.sub(r'\1', match[2]).rstrip('\n').split('\n'))) + match[3]
 
 OUTPUT = re.compile(r'(<div class="output (?:text_plain|stream|stderr) highlight-myst-ansi notranslate"><div class="highlight"><pre>(?:<span></span>)?)(.*?)(</pre>)', re.S)
-DRAWN = re.compile(r'\S {2,}\S|\t|[\u2500-\u259f\u2800-\u28ff]|^ *[|^]|\|[#-]') # columns, boxes and bars, carets under a word
+SPACED, DRAWN = re.compile(r'\S {2,}\S|\t'), re.compile(r'[\u2500-\u259f\u2800-\u28ff]|^ *[|^]|\|[#-]') # columns; boxes and bars, carets under a word
 ARRAY = re.compile(r'\s*(?:tensor|array)\(')
 
 def output(match):
     "What a cell printed: a long line that is a sentence goes on below; lines that stand in columns, and arrays, stay as they are"
     lines = match[2].rstrip('\n').split('\n')
     bare = [html.unescape(re.sub(r'<[^>]+>', '', o)) for o in lines]
-    alone = sum(bool(o.strip()) for o in bare) == 1
+    alone, columns = sum(bool(o.strip()) for o in bare) == 1, sum(bool(SPACED.search(o)) for o in bare) > 1
     def shown(line, text):
-        if len(text) <= SHORT or not alone and (ARRAY.match(bare[0]) or DRAWN.search(text)): return f'{line}\n'
+        if len(text) <= SHORT or not alone and (ARRAY.match(bare[0]) or DRAWN.search(text) or columns and SPACED.search(text)): return f'{line}\n'
         return f'<span class="says" style="--i:{len(text) - len(text.lstrip())}">{whole(line)}\n</span>'
     return match[1] + ''.join(map(shown, lines, bare)) + match[3]
 
@@ -98,6 +104,8 @@ UNBROKEN = 34 # characters: a flag with its value is kept whole, if it isn't lon
 
 DRAWING = re.compile(r'(<figure class="drawing")[^>]*>(<svg.*?</svg>)', re.S)
 
+def kept_signs(text): return text.replace(' ◇', '\u00a0◇') # not alone on a line
+
 def flags_whole(body):
     "Flags in the prose aren't cut behind their dashes"
     def kept(m):
@@ -107,7 +115,7 @@ def flags_whole(body):
 
 def improved(body):
     "The HTML of a page's text, as it is shown"
-    body = flags_whole(''.join(o if o.startswith('<pre') else o.replace(' ◇', '\u00a0◇') for o in re.split(r'(<pre\b.*?</pre>)', body, flags=re.S))) # a sign isn't left alone
+    body = flags_whole(''.join(o if o.startswith('<pre') else kept_signs(o) for o in re.split(r'(<pre\b.*?</pre>)', body, flags=re.S)))
     body = DRAWING.sub(r'\1 style="margin:0"><div class="pan">\2</div>', body)      # only the picture is scrolled, not what stands below it
     return TABLE.sub(table, OUTPUT.sub(output, CODE.sub(code, body)))
 
@@ -138,12 +146,14 @@ def around(pages):
         if 'toc' in context: context['toc'] = flags_whole(context['toc'])
         if 'furo_navigation_tree' in context: context['furo_navigation_tree'] = parts(context['furo_navigation_tree'])
         context['script_files'] = [o for o in context['script_files'] if Path(str(o.filename or '')).name not in UNUSED]
+        for way in ('prev', 'next'):
+            if context.get(way): context[way] = {**context[way], 'title': kept_signs(context[way]['title'])}
         at = next((i for i, (page, _) in enumerate(line_of_pages) if page == pagename), None)
         if at is None: return
         def link(i):
             if not 0 <= i < len(line_of_pages): return None
             page, title = line_of_pages[i]
-            return dict(title=title.replace(' ◇', '\u00a0◇'), link=app.builder.get_relative_uri(pagename, page))
+            return dict(title=kept_signs(title), link=app.builder.get_relative_uri(pagename, page))
         context['next'] = link(at + 1)
         if at: context['prev'] = link(at - 1)
     return handler

@@ -11,7 +11,8 @@ from PIL import Image
 
 LARGEST = 80_000 # bytes of an SVG; above, a plot is kept as PNG
 HEAVY = 20_000   # characters of a PNG in Base64; above, the site makes it lighter
-READABLE = .65   # of its size: a plot's labels can still be read
+READABLE = 8     # pixels of a letter's height: on a phone a plot whose labels would be smaller is scrolled
+PHONE = 400      # pixels that may be squeezed into a phone's 360
 SVG, PNG = 'image/svg+xml', 'image/png'
 
 def text(x): return x if isinstance(x, str) else ''.join(x or '')
@@ -55,8 +56,9 @@ def themed(svg, alt, prefix):
     body = re.sub(r'(url\(#|href="#)', rf'\1{prefix}-', body)
     body = re.sub(r'''(font(?:-family)?:[^;"]*?)(?:'[^']*'(?:,\s*)?)+(?:,?\s*sans-serif)?''', r'\1sans-serif', body)
     body = body.replace('#ffffff', 'var(--color-background-primary, #fff)').replace('#000000', 'currentColor')
-    least = f'; min-width: {round(READABLE*wide)}px' if wide > 700 else '' # several panels: on a phone they are scrolled
-    return (f'<svg class="plot" role="img" aria-label="{html.escape(alt, quote=True)}" viewBox="{box}" style="max-width: {wide}px{least}" '
+    letters = sorted(map(float, re.findall(r'\bfont(?:-size)?:[^;"]*?([\d.]+)px', body))) or [10.]
+    least = READABLE/letters[len(letters)//2]*float(box.split()[2])
+    return (f'<svg class="plot" role="img" aria-label="{html.escape(alt, quote=True)}" viewBox="{box}" style="max-width: {wide}px{f"; min-width: {least:.0f}px" if least > PHONE else ""}" '
             f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}')
 
 def light(png):
