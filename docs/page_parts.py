@@ -103,6 +103,7 @@ LITERAL = re.compile(r'<span class="pre">([^<]*-[^<]*)</span>')
 UNBROKEN = 34 # characters: a flag with its value is kept whole, if it isn't longer
 
 DRAWING = re.compile(r'(<figure class="drawing")[^>]*>(<svg.*?</svg>)', re.S)
+PANELS = re.compile(r'<img\b[^>]*class="[^"]*\bwide\b[^>]*>')
 
 def kept_signs(text): return text.replace(' ◇', '\u00a0◇') # not alone on a line
 
@@ -117,6 +118,7 @@ def improved(body):
     "The HTML of a page's text, as it is shown"
     body = flags_whole(''.join(o if o.startswith('<pre') else kept_signs(o) for o in re.split(r'(<pre\b.*?</pre>)', body, flags=re.S)))
     body = DRAWING.sub(r'\1 style="margin:0"><div class="pan">\2</div>', body)      # only the picture is scrolled, not what stands below it
+    body = PANELS.sub(r'<div class="pan">\g<0></div>', body)
     return TABLE.sub(table, OUTPUT.sub(output, CODE.sub(code, body)))
 
 CAPTION = re.compile(r'<p class="caption" role="heading">(.*?)</p>\s*(<ul\b.*?)(?=<p class="caption"|\Z)', re.S)

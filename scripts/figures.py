@@ -61,6 +61,10 @@ def themed(svg, alt, prefix):
     return (f'<svg class="plot" role="img" aria-label="{html.escape(alt, quote=True)}" viewBox="{box}" style="max-width: {wide}px{f"; min-width: {least:.0f}px" if least > PHONE else ""}" '
             f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}')
 
+def several_panels(output):
+    "Is this a PNG so wide that it is scrolled on a phone? Its width stands in its first bytes"
+    return int.from_bytes(b64decode(text(output.get('data', {}).get(PNG))[:32])[16:20]) > 800
+
 def light(png):
     "A PNG, as Base64, with 48 colours, which is a third of the bytes and as good for a plot"
     out = BytesIO()
