@@ -116,6 +116,11 @@ def test_formulas_need_no_script(pages):
     assert pages['attention.html'].count('<math') > 30 and not [name for name, text in pages.items() if re.search('<script[^>]*(mathjax|tex-svg)', text, re.I)]
     assert not [name for name, text in pages.items() for m in re.findall(r'<math.*?</math>', text, re.S) if re.search(r'\\|&amp;|<mi>&(?!#)', re.sub(r'</?(?!mi>)[^>]*>', '', m))]
 
+def test_formulas_side_by_side_stand_below_each_other_on_a_phone(pages):
+    assert page_parts.side_by_side(r'a=1 \qquad b=2') == ['a=1 ', ' b=2']
+    for kept in (r'a\\ b \qquad c', r'\frac{a \qquad b}{c}', r'\begin{aligned}a \qquad b\end{aligned}'): assert page_parts.side_by_side(kept) == [kept]
+    assert re.search(r'<div class="math">\s*<math(?:(?!</div>).)*</math>\s*<math', pages['attention.html'], re.S)
+
 def test_imports_are_folded_without_a_script(pages):
     text = pages['attention.html']
     assert re.search(r'<details class="[^"]*hide[^"]*">\s*<summary.*?Imports', text, re.S)
@@ -201,6 +206,11 @@ def test_plots_follow_the_page():
     shown = themed(svg[SVG], 'A "line"', 'f1')
     assert 'role="img" aria-label="A &quot;line&quot;"' in shown and 'currentColor' in shown and '#ffffff' not in shown and 'DejaVu' not in shown
     assert 'id="f1-p1"' in shown and 'url(#f1-p1)' in shown and 'figure_1' not in shown and '<style' not in shown
+
+def test_pictures_of_several_panels_are_scrolled_on_a_phone(pages):
+    def shown(letters, width): return themed(f'<svg width="{width}pt" viewBox="0 0 {width} 200"><text style="font: {letters}px sans">x</text></svg>', 'x', 'f')
+    assert 'min-width' not in shown(10, 440) and 'min-width: 467px' in shown(10, 584) and 'min-width: 512px' in shown(8, 512)
+    assert '<div class="pan"><img' in pages['monitor.html']
 
 # --- in a browser: one start, each page loaded once, in two widths, each of them in light and dark -----------------------------------------
 
