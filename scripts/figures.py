@@ -55,6 +55,7 @@ def themed(svg, alt, prefix):
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else '', body)
     body = re.sub(r'(url\(#|href="#)', rf'\1{prefix}-', body)
     body = re.sub(r'''(font(?:-family)?:[^;"]*?)(?:'[^']*'(?:,\s*)?)+(?:,?\s*sans-serif)?''', r'\1sans-serif', body)
+    body = re.sub(r'<text\b[^>]*>', lambda m: m[0].replace('#ffffff', 'white'), body) # on a bar, in any theme
     body = body.replace('#ffffff', 'var(--color-background-primary, #fff)').replace('#000000', 'currentColor')
     letters = sorted(map(float, re.findall(r'\bfont(?:-size)?:[^;"]*?([\d.]+)px', body))) or [10.]
     least = READABLE/letters[len(letters)//2]*float(box.split()[2])

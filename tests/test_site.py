@@ -205,6 +205,7 @@ def test_plots_follow_the_page():
     assert one_picture({SVG: SOME_PLOT + 'x'*LARGEST, PNG: 'x'}) == {PNG: 'x'} and [*one_picture({SVG: SOME_PLOT, PNG: 'x'}, both=True)] == [SVG, PNG]
     shown = themed(svg[SVG], 'A "line"', 'f1')
     assert 'role="img" aria-label="A &quot;line&quot;"' in shown and 'currentColor' in shown and '#ffffff' not in shown and 'DejaVu' not in shown
+    assert 'fill: white' in themed(svg[SVG].replace('<text style="', '<text style="fill: #ffffff; '), 'x', 'f1'), 'letters on a bar stay white'
     assert 'id="f1-p1"' in shown and 'url(#f1-p1)' in shown and 'figure_1' not in shown and '<style' not in shown
 
 def test_pictures_of_several_panels_are_scrolled_on_a_phone(pages):
