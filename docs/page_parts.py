@@ -54,7 +54,7 @@ def code(match):
     return match[1] + ''.join(map(line, PLAIN.sub(r'\1', match[2]).rstrip('\n').split('\n'))) + match[3]
 
 OUTPUT = re.compile(r'(<div class="output (?:text_plain|stream|stderr) highlight-myst-ansi notranslate"><div class="highlight"><pre>(?:<span></span>)?)(.*?)(</pre>)', re.S)
-SPACED, DRAWN = re.compile(r'\S {2,}\S|\t'), re.compile(r'[\u2500-\u259f\u2800-\u28ff]|^ *[|^]|\|[#-]') # columns; boxes and bars, carets under a word
+SPACED, DRAWN = re.compile(r'[^\s.!?] {2,}\S|\S {3,}\S|\t'), re.compile(r'[\u2500-\u259f\u2800-\u28ff]|^ *[|^]|\|[#-]') # columns; boxes and bars, carets under a word
 ARRAY = re.compile(r'\s*(?:tensor|array)\(')
 
 def output(match):
