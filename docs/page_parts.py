@@ -145,7 +145,7 @@ def around(pages):
         context['description'] = pages['descriptions'].get(pagename, app.config.html_title)
         if pagename == 'index': context['furo_hide_toc'] = True # its first screen is wide
         if 'body' in context: context['body'] = improved(context['body'])
-        if 'toc' in context: context['toc'] = flags_whole(context['toc'])
+        if 'toc' in context: context['toc'] = kept_signs(flags_whole(context['toc']))
         if 'furo_navigation_tree' in context: context['furo_navigation_tree'] = parts(context['furo_navigation_tree'])
         context['script_files'] = [o for o in context['script_files'] if Path(str(o.filename or '')).name not in UNUSED]
         for way in ('prev', 'next'):
