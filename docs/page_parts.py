@@ -94,7 +94,8 @@ def table(match):
         def named(cell):
             label = f' data-label="{html.escape(next(names, ""))}"' if stack else ''
             kind = ' data-empty' if stack and not stripped(cell[2]) else ' data-figure' if FIGURE.fullmatch(stripped(cell[2])) else ''
-            return f'<td{label}{kind}{cell[1]}>{cell[2]}</td>'
+            said = cell[2] if '<code' in cell[2] else whole(cell[2], FLAG)
+            return f'<td{label}{kind}{cell[1]}>{said}</td>'
         return CELL.sub(named, without(CELL, kept)(cells[0]))
     return f'<table class="{match[1]}{" stack"*stack}"><thead>{without(HEAD, kept)(match[2])}</thead>{ROW.sub(row, match[3])}</table>'
 

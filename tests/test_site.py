@@ -156,6 +156,7 @@ def test_tables_on_a_phone():
         def row(tag, cells): return '<tr>' + ''.join(f'<{tag}><p>{o}</p></{tag}>' for o in cells) + '</tr>'
         return page_parts.improved(f'<table class="docutils"><thead>{row("th", heads)}</thead><tbody>{"".join(row("td", o) for o in rows)}</tbody></table>')
     assert 'command' not in shown(['page', 'what happens', 'command'], ['Core', 'errors', ''], ['Run', 'all', '']) and 'command' in shown(['page', 'x', 'command'], ['Core', 'y', ''], ['Run', 'z', 'train'])
+    assert '<span class="word">--disable-monitoring</span>' in shown(['name', 'what'], ['x', 'on; --disable-monitoring switches it off'])
     wide = shown(['ours', *'abcd'], *[[f'blocks.{i}.attention.query_weight']*5 for i in range(3)])
     assert 'stack' in wide and 'data-label="ours"' in wide
     figures = shown(['', *(f'what is measured {i}' for i in range(8))], ['nanoGPT', *('1,234.5 MB' for _ in range(8))])
