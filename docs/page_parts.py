@@ -94,13 +94,13 @@ def table(match):
         def named(cell):
             label = f' data-label="{html.escape(next(names, ""))}"' if stack else ''
             kind = ' data-empty' if stack and not stripped(cell[2]) else ' data-figure' if FIGURE.fullmatch(stripped(cell[2])) else ''
-            said = cell[2] if '<code' in cell[2] else whole(cell[2], FLAG)
-            return f'<td{label}{kind}{cell[1]}>{said}</td>'
+            return f'<td{label}{kind}{cell[1]}>{cell[2]}</td>'
         return CELL.sub(named, without(CELL, kept)(cells[0]))
     return f'<table class="{match[1]}{" stack"*stack}"><thead>{without(HEAD, kept)(match[2])}</thead>{ROW.sub(row, match[3])}</table>'
 
 FLAG = re.compile(r'(?<![\w-])--?[A-Za-z][\w-]*(?![\w-])')
 LITERAL = re.compile(r'<span class="pre">([^<]*-[^<]*)</span>')
+WORDS = re.compile(r'<(code|pre|script|style|svg|math)\b.*?</\1>|(?<=>)[^<]*--[a-z][^<]*(?=<)', re.S)
 UNBROKEN = 34 # characters: a flag with its value is kept whole, if it isn't longer
 
 DRAWING = re.compile(r'(<figure class="drawing")[^>]*>(<svg.*?</svg>)', re.S)
@@ -113,7 +113,7 @@ def flags_whole(body):
     def kept(m):
         if (flag := FLAG.match(m[1])) and len(m[1]) <= UNBROKEN and m[1][flag.end():][:1] in ('', '='): return f'<span class="pre word">{m[1]}</span>'
         return f'<span class="pre">{whole(m[1], FLAG)}</span>'
-    return LITERAL.sub(kept, body)
+    return WORDS.sub(lambda m: m[0] if m[1] else whole(m[0], FLAG), LITERAL.sub(kept, body))
 
 def improved(body):
     "The HTML of a page's text, as it is shown"
