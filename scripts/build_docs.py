@@ -19,7 +19,7 @@ from nbdev.processors import (FilterDefaults, ai_magics, clean_magics, filter_st
 import command_page, reference_pages, search_index
 from api_tables import api, cards, names
 from book_stats import code_cells, notebooks, only_imports, python_of, root, words
-from figures import drawn, still
+from figures import drawn, several_panels, still
 
 HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
 OPTION = re.compile(r'^#\|\s*([\w-]+)\s*:\s*(.*?)\s*$')
@@ -89,6 +89,15 @@ def folded(src, outputs):
     lines = [(plots(o), o.end_lineno - o.lineno + 1) for o in tree.body]
     drawing, total = sum(n for draws, n in lines if draws), sum(n for _, n in lines)
     if picture and total >= 4 and drawing >= total*2/3: return 'The code of this plot'
+
+def joined(cells, more):
+    "Cells and `more` cells; imports that follow imports come under the same fold"
+    def imports(c): return c.cell_type == 'code' and c.metadata['mystnb'].get('code_prompt_show') == 'Imports' and not c.outputs
+    if not (cells and len(more) == 1 and imports(cells[-1]) and imports(more[0])): return cells + more
+    last, tags = cells[-1], more[0].metadata['tags']
+    last.source += f'\n\n{more[0].source}'
+    last.metadata['tags'] = [tag for tag in last.metadata['tags'] if tag in tags] # the edge of what is exported is for cells that are exported as a whole
+    return cells
 
 def drop(cell): # cells that only steer nbdev
     if cell.cell_type == 'code' and {'hide', 'default_exp'} & {*cell.directives_}: del cell['source']
@@ -217,7 +226,7 @@ class Site:
             if c.cell_type == 'markdown' and c.source.strip():
                 said = self.links(unfold(c.source), path)
                 cells.append(markdown(cards_of(said) if said.startswith('- **[') and self.pages[path] == 'index' else said))
-            elif c.cell_type == 'code': cells += self.code(c, path, module)
+            elif c.cell_type == 'code': cells = joined(cells, self.code(c, path, module))
         if self.pages[path] == 'index': cells.append(markdown(self.toc()))
         for i, c in enumerate(cells): c['id'] = f'c{i}'
         return nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}})
@@ -233,6 +242,7 @@ class Site:
         if 'solution' in marks: tags.append('hide-input')
         metadata, outputs, alt = {'tags': tags, 'mystnb': {}}, [still(o) for o in cell.get('outputs', [])], opts.get('fig-alt', '')
         if alt: metadata['mystnb']['image'] = {'alt': alt}
+        if any(map(several_panels, outputs)): metadata['mystnb'].setdefault('image', {})['classes'] = 'wide'
         if not {'hide-input', 'remove-input'} & {*tags} and (prompt := folded(src, outputs)) and opts.get('code-fold') != 'false':
             tags += ['hide-input', 'folded']
             metadata['mystnb'] |= {'code_prompt_show': prompt, 'code_prompt_hide': prompt}
