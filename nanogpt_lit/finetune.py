@@ -125,7 +125,8 @@ from .interop import SaysTooLittle, folded, load_run
 from .lora import LoRAConfig, adapters, add_lora, grow_vocab, merge_lora, save_adapter
 from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .optim import make_optimizers
-from .pretrain import Earlier, RunLines, SaveLines, auto_threads, changes_line, check_free, exit_code, kept_end
+from .pretrain import Earlier, RunLines, SaveLines, auto_threads, changes_line, check_free, exit_code
+from .pretrain import kept_end
 from .pretrain import make_room, model_line, own_or_named, tell_settings
 from .report import BEFORE, ReportFailure, write_report
 from .sharded import strategy_for

@@ -185,17 +185,19 @@ def plot_losses(
     panels: bool=False,  # further down: learning rate, gradient norm, update ratio, tokens per second
 ) -> Any: # matplotlib figure
     "Loss curves in two panels, whole history and below it the last steps, of one run or several. Returns the figure"
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
     runs = _named(runs)
     below = [k for k in PANELS if panels and any(k in r for records in runs.values() for r in records)]
     rows = (len(below) + 1)//2
-    fig = Figure(figsize=(6.4, 5.2 + 2.1*rows), layout='constrained')
+    fig = Figure(figsize=(5.6, 5 + 2*rows), layout='constrained')
     grid = fig.add_gridspec(2 + rows, 2)
     places = [grid[0, :], grid[1, :], *(grid[2 + i//2, i % 2] for i in range(len(below)))]
     wanted = [('loss', 0), ('loss', last), *((key, 0) for key in below)]
     for (key, recent), place in zip(wanted, places):
         charts = {name: chart_of(records, key, recent, n_smooth, x) for name, records in runs.items()}
-        _draw(fig.add_subplot(place), charts, key)
+        with rc_context({'path.simplify_threshold': 1}): # bends of less than a pixel only make the file larger
+            _draw(fig.add_subplot(place), charts, key)
     handles, labels = fig.axes[0].get_legend_handles_labels()
     if labels:
         fig.legend(handles, labels, loc='outside lower center', ncols=3 if len(runs) == 1 else 2, fontsize=9,

@@ -112,7 +112,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 from .config import STATE_BYTES, OptimConfig, PlanConfig, RunConfig, TrainConfig, nanogpt_plan
-from .core import COUNT, UserError, container_memory, duration, human, human_bytes, pick_device, pick_dtype, read_json
+from .core import COUNT, UserError, container_memory, duration, human, human_bytes, pick_device
+from .core import pick_dtype, read_json
 from .model import loss_alone, rows_at_once
 
 # %% ../nbs/25a_estimates.ipynb #4a875c30

@@ -19,7 +19,8 @@ import psutil, torch
 from fastcore.basics import patch
 from . import __version__
 from .config import MonitorConfig, nanogpt_monitor
-from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit, one_of, or_none
+from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit
+from .core import one_of, or_none
 from .monitor import FIGURE, chart_of, left_out, one_line, scan_metrics, series
 from .runs import newest_run, run_json
 from .trainer import Callback, Trainer
