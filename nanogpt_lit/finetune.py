@@ -611,7 +611,7 @@ def _accumulating(cfg, block_size, n_windows, origin):
     wanted = max(1, round(cfg.tokens_per_step/(cfg.batch_size*block_size)))
     steps = max(1, min(wanted, n_windows//cfg.batch_size))
     short = f' (the examples cannot fill {cfg.tokens_per_step:,})' if steps < wanted else ''
-    print(f'{steps:,} micro-steps of {cfg.batch_size} rows of {block_size:,} tokens make a step of '
+    print(f'{counted(steps, "micro-step")} of {cfg.batch_size} rows of {block_size:,} tokens make a step of '
           f'{steps*cfg.batch_size*block_size:,} tokens{short}')
     return replace(cfg, grad_accum_steps=steps)
 

@@ -444,8 +444,8 @@ def _length(t):
     if t.cfg.minutes: return f'{duration(60*t.cfg.minutes)} of training, in steps of {t.tokens_per_step:,} tokens'
     passes = left*t.tokens_per_step/len(t.train_data) if isinstance(t.train_data, TokenData) else 0
     often = f' ({passes:.2g} passes over the data)' if passes else ''
-    more = 'more steps' if t.step else 'steps'
-    return f'{left:,} {more} of {t.tokens_per_step:,} tokens, {human(left*t.tokens_per_step)} in all{often}'
+    steps = counted(left, 'more step' if t.step else 'step')
+    return f'{steps} of {t.tokens_per_step:,} tokens, {human(left*t.tokens_per_step)} in all{often}'
 
 def _time_before(t):
     "What is known about the time before a step has been timed"
