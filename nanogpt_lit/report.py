@@ -244,7 +244,8 @@ h2 { margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line) }
 table { border-collapse: collapse; max-width: 100% }
 td, th { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+th { overflow-wrap: normal }
 tr.you td { background: var(--mark) }
 tr.you td:first-child { font-weight: 600 }
 pre { background: var(--soft); padding: .8rem; border-radius: .4rem; white-space: pre-wrap }
