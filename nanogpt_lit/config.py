@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-from .core import UserError, brief, read_text, shortened
+from .core import UserError, brief, counted, read_text, shortened
 
 # %% ../nbs/01_settings.ipynb #f83e9a68
 @dataclass
@@ -461,8 +461,7 @@ def _by_place(words, names, knobs):
         if not left: break
         if get_origin(knobs[name].base) is list: out[name], left = left, []
         else: out[name] = left.pop(0)
-    words_are = 'word' if len(names) == 1 else 'words'
-    many = f'expected at most {len(names)} {words_are} without a flag ({", ".join(names)})'
+    many = f'expected at most {counted(len(names), "word")} without a flag ({", ".join(names)})'
     if 'start' in knobs: many += '; a prompt is given with --start'
     if left: raise UserError(f'unexpected {" ".join(left)!r}: ' + (many if names else 'that was given by a flag already'))
     return out
@@ -534,7 +533,7 @@ def show_changes(
     said = []
     for layer in dict.fromkeys(origin.values()):
         n = sum(where == layer and k in changed for k, where in origin.items())
-        if n and layer not in ('flag', ''): said.append(f'{layer}: {n} setting' + ('' if n == 1 else 's'))
+        if n and layer not in ('flag', ''): said.append(f'{layer}: {counted(n, "setting")}')
     typed = [f'{k}={shortened(str(values[k]))}' for k in knobs if origin.get(k) == 'flag' and (k in changed or not in_python)]
     first = '; '.join(said) or ('settings: defaults' if typed else 'all settings are at their defaults')
     if not typed: return first

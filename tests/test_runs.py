@@ -271,7 +271,7 @@ for step in range(1, 4):
     curve.on_log(t)
 curve.on_fit_end(t)''')
     nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[cell]), kernel_name='python3', resources={'metadata': {'path': str(tmp_path)}}).execute()
-    assert [o.output_type for o in cell.outputs] == ['display_data'] and 'image/png' in cell.outputs[0].data, cell.outputs
+    assert [o.output_type for o in cell.outputs] == ['display_data'] and 'image/svg+xml' in cell.outputs[0].data, cell.outputs
 
 # --- the two main jobs ---------------------------------------------------------------------------------------------
 
