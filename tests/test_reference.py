@@ -3,7 +3,7 @@ import ast, html, json, re, shutil, subprocess
 import pytest
 from nbdev.config import get_config
 import api_tables, command_page
-from reference_pages import Raises, Reference
+from reference_pages import Raises, Reference, message
 from nanogpt_lit.config import COMMANDS, flat_fields
 from test_site import pages, site # noqa: F401 (fixtures)
 
@@ -102,8 +102,16 @@ def _inner(n):
     raise ValueError('too ' 'late')
 """
     entry = [*api_tables.api(src)][0]
-    assert Raises(ast.parse(src)).of(entry) == [('UserError', 'n={n}: expected 0 or more'), ('ValueError', 'too late')]
+    assert Raises(ast.parse(src)).of(entry) == [('UserError', 'n=…: expected 0 or more'), ('ValueError', 'too late')]
     assert (entry.returns, entry.returned) == ('int', 'how many')
+
+def test_errors_are_sentences(pages): # noqa: F811
+    "No Python in braces: a value that an error names stands as ‹name›, or as …"
+    def said(code): return message(ast.parse(code, mode='eval').body)
+    assert said("f'{path!r} is a {kind(path)}{a if b else c}, not a file' + f': {self.cure:>5}'") == '‹path› is a …, not a file: ‹cure›'
+    assert said("f'{k}={v}: expected {LEAST} or more'") == '‹setting›=…: expected … or more' and said("f'max_steps={max_steps}'") == 'max_steps=…' and said('e') == said('DIED') == ''
+    told = [html.unescape(o) for name, page in pages.items() if name.startswith('reference/') for o in re.findall(r'<code class="error">(.*?)</code>', page, re.S)]
+    assert len(told) > 300 and not [o for o in told if re.search(r'\{(?!step)[a-z_]\w*[.(\[!:}]|!r', o)]
 
 SIZE = """<script>addEventListener('load', () => setTimeout(() => parent.postMessage({page: '%s', width: innerWidth, high: document.documentElement.scrollHeight,
   wide: document.documentElement.scrollWidth - innerWidth}, '*'), 200))</script>"""
