@@ -7,21 +7,22 @@ TAG = re.compile(r'<(/?)(ul|li)\b[^>]*>')
 
 class Tree:
     "The sidebar's tree"
-    def __init__(self): self.html = None
+    def __init__(self): self.html, self.seen_from = '', {}   # as the home page has it; folder → with links from there
 
     def make(self, app):
         toctree = TocTree(app.env).get_toctree_for(app.config.root_doc, app.builder, collapse=False, titles_only=True, maxdepth=-1, includehidden=True)
         self.html = get_navigation_tree(app.builder.render_partial(toctree)['fragment'])
 
     def of(self, app, page):
-        "The tree as `page` shows it: its entry and the lists around it marked, links from there"
-        if self.html is None: self.make(app)
-        link = f'<a class="reference internal" href="{page}.html">'
-        before, found, after = self.html.partition(link)
-        if found: before, found = marked(before), link.replace('"reference', '"current reference').replace(f'{page}.html', '#')
-        if found and after.find('<input') < after.find('</li>') and '<input' in after: after = checked(after)
+        "The tree as `page` shows it: links from its folder, its entry and the lists around it marked"
+        if not self.html: self.make(app)
+        folder, _, name = page.rpartition('/')
         def relative(m): return f'href="{app.builder.get_relative_uri(page, m[1])}"'
-        return re.sub(r'href="([^"#]+)\.html"', relative, before + found + after)
+        if folder not in self.seen_from: self.seen_from[folder] = re.sub(r'href="([^"#]+)\.html"', relative, self.html)
+        link = f'<a class="reference internal" href="{name}.html">'
+        before, found, after = self.seen_from[folder].partition(link)
+        if not found: return before
+        return marked(before) + '<a class="current reference internal" href="#">' + (checked(after) if after.partition('</li>')[0].count('<input') else after)
 
 def checked(text): return re.sub('(<input aria-label="[^"]*")', r'\1 checked=""', text, count=1)
 

@@ -74,7 +74,11 @@ const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr
               ['(did|does) ?(not|n.t) (help|work)', 'negative results'], ['sft|instruction tuning', 'fine-tuning'], ['rlhf|reward model', 'preferences'], ['multi.?node', 'several machines launching'], ['mmap|memmap', 'token files'],
               ['embedding table|vocabulary size|vocab size', 'what a vocabulary costs'], ['self.?attention', 'attention'], ['cli|options|arguments', 'commands and flags'], ['api', 'reference'], ['benchmarks?', 'exams race'],
               ['gqa|mqa|grouped query( attention)?', 'fewer keys than queries'], ['sliding window( attention)?', 'how far back'], ['exploding gradients?', 'clipping'], ['config(uration)? files?', 'configuration files'],
-              ['pre.?train(ing)?', 'pretraining'], ['reproducib(le|ility)', 'equal runs repeatable']].map(([asked, said]) => [new RegExp(`\\b(${asked})\\b`, 'i'), said])
+              ['pre.?train(ing)?', 'pretraining'], ['reproducib(le|ility)|same results?( every time)?', 'repeatable on whatever hardware'], ['(how )?(big|large)( should)?( the| a| my)? vocabulary( be)?', 'what a vocabulary costs'],
+              ['mac|apple( silicon)?|m[1-4]( mac)?|mps', 'device mps'], ['install(ation|ing)?|get(ting)? started|first steps', 'quickstart'], ['hyper.?parameters?( search| tuning)?|sweeps?', 'which rate and which batch'],
+              ['gguf|ollama|llama.?cpp|vllm', 'to hugging face'], ['(what|which) batch.?size( should i use| to use)?', 'which batch'], ['(which|what) (gpu|graphics card|hardware)( do i need)?', 'one gpu'], ['offline|(without|no)( the)? internet', 'nothing need be downloaded'],
+              ['(validation|val|test|eval) loss (goes|is going|rises|is rising|increases|turns) ?(up)?', 'overfitting learning by heart'], ['loss (is |does |do )?(stuck|flat|(not|n.t|isn.t|doesn.t) \\w+( down)?)', 'mistakes that cost a run'],
+              ['(train(ing)?|run|it) (is |so |too )*slow(ly)?|speed( up)?( training)?|(make )?training faster', 'it could be faster'], ['(how much )?(gpu )?memory( do i need)?', 'memory sizing'], ['(keep|go on|carry on) training|train (longer|more|further)', 'stop and go on']].map(([asked, said]) => [new RegExp(`\\b(${asked})\\b`, 'i'), said])
 
 // --- the index -----------------------------------------------------------------------------------------------------------
 
@@ -198,7 +202,7 @@ class Index {
       if (!own && (!name && !flag || STOP.has(word.toLowerCase()))) continue
       for (const i of this.exact.get(collapsed(bare)) || []) {
         const doc = this.docs[i]
-        if (doc.kind == 'n' && !word.startsWith('-') && (own || name)) raise(i, doc.heading == bare ? 60 : 20)
+        if (doc.kind == 'n' && !word.startsWith('-') && (own || name) && (own || !/^[A-Z_]+$/.test(doc.heading))) raise(i, doc.heading == bare ? 60 : 20)
         if (doc.kind == 'f' && (own || flag)) raise(i, 40)
       }
     }
@@ -254,6 +258,7 @@ class Index {
       let score = o.value*(o.covered/whole)**2*PRIOR[doc.kind]
       if (page.workshop && 'pse'.includes(doc.kind)) score *= .85
       if (page.url.startsWith('bibliography') || doc.heading == 'Recap') score *= .5
+      if (page.url == 'index.html') score *= .8
       if (words.length > 1 && 'ps'.includes(doc.kind) && doc.excerpt.toLowerCase().includes(phrase)) score *= 1.4
       if ('ps'.includes(doc.kind) && doc.own.size > 1 && [...doc.own].every(x => asked.has(x))) score *= 1.5   // the heading says nothing else
       found.set(i, {score, all: o.words == words.length})
