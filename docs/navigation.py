@@ -17,7 +17,7 @@ class Tree:
         "The tree as `page` shows it: links from its folder, its entry and the lists around it marked"
         if not self.html: self.make(app)
         folder, _, name = page.rpartition('/')
-        def relative(m): return f'href="{app.builder.get_relative_uri(page, m[1])}"'
+        def relative(m): return f'href="{app.builder.get_relative_uri(folder + "/404" if folder else "404", m[1])}"'  # 404: a page that isn't in the tree
         if folder not in self.seen_from: self.seen_from[folder] = re.sub(r'href="([^"#]+)\.html"', relative, self.html)
         link = f'<a class="reference internal" href="{name}.html">'
         before, found, after = self.seen_from[folder].partition(link)

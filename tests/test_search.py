@@ -202,7 +202,8 @@ def test_the_tasks_of_the_first_page_take_one_search(browser):
         assert any(o.startswith(tuple(places)) for o in urls), (query, urls)
 
 def test_everyday_words_are_understood(browser):
-    wrong = [(q, urls) for q, places in NEWCOMERS.items() if not any(o.startswith(tuple(places)) for o in (urls := [o['url'] for o in browser['answers'][q]['results'][:2]]))]
+    found = {q: [o['url'] for o in browser['answers'][q]['results'][:2]] for q in NEWCOMERS}
+    wrong = [(q, found[q]) for q, places in NEWCOMERS.items() if not any(o.startswith(tuple(places)) for o in found[q])]
     most(NEWCOMERS, wrong)
 
 def test_an_excerpt_answers(browser):
