@@ -66,7 +66,8 @@ for (const group of ['resume continue', 'kill crash interrupt die', 'two several
   for (const o of group) ALIKE[o] = [...ALIKE[o] || [], ...group.filter(x => x != o)]
 
 // what the field says, and how the book says it: such a question is asked both ways
-const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr|learning rate', 'learning rate schedules'], ['ddp|data parallel', 'several processes'], ['(two|2|second|multi|multiple|several|many).?gpus?', 'two gpus several machines'],
+const SAID = [["nanogpt('s)? (flags|options|arguments)", 'coming from nanogpt'], ['(export|convert|upload|publish|push)( it| my model| a model)? to (the )?(hf|hugging.?face)( hub)?', 'to hugging face and back'],
+              ['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr|learning rate', 'learning rate schedules'], ['ddp|data parallel', 'several processes'], ['(two|2|second|multi|multiple|several|many).?gpus?', 'two gpus several machines'],
               ['((my|your|own) )+(data|texts?)', 'your own text'], ['((my|your|own) )*jsonl', 'your own jsonl'], ['continu(e|ing) (a |the |my )?(training|run)', 'stop and go on'],
               ['resum(e|ing)( (a|the|my))?( killed| stopped| crashed| interrupted)?( training| run)*', 'stop and go on'], ['nucleus( sampling)?', 'top_p cutting off the tail'],
               ['mixed precision|amp|autocast', 'sixteen bits'], ['rope|rotary (positional )?(embedding|encoding)s?|positional (embedding|encoding)s?', 'where am i rotary'], ['scaling laws?|chinchilla', 'how many parameters how many tokens'],
@@ -78,7 +79,7 @@ const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr
               ['mac|apple( silicon)?|m[1-4]( mac)?|mps', 'device mps'], ['install(ation|ing)?|get(ting)? started|first steps', 'quickstart'], ['hyper.?parameters?( search| tuning)?|sweeps?', 'which rate and which batch'],
               ['gguf|ollama|llama.?cpp|vllm', 'to hugging face'], ['(what|which) batch.?size( should i use| to use)?', 'which batch'], ['(which|what) (gpu|graphics card|hardware)( do i need)?', 'one gpu'], ['offline|(without|no)( the)? internet', 'nothing need be downloaded'],
               ['(validation|val|test|eval) loss (goes|is going|rises|is rising|increases|turns) ?(up)?', 'overfitting learning by heart'], ['loss (is |does |do )?(stuck|flat|(not|n.t|isn.t|doesn.t) \\w+( down)?)', 'mistakes that cost a run'],
-              ['(train(ing)?|run|it) (is |so |too )*slow(ly)?|speed( up)?( training)?|(make )?training faster', 'it could be faster'], ['(how much )?(gpu )?memory( do i need)?', 'memory sizing'], ['(keep|go on|carry on) training|train (longer|more|further)', 'stop and go on']].map(([asked, said]) => [new RegExp(`\\b(${asked})\\b`, 'i'), said])
+              ['(train(ing)?|run|it) (is |so |too )*slow(ly)?|speed( up)?( training)?|(make )?training faster', 'it could be faster'], ['how much (gpu )?memory( do i need)?', 'sizing memory'], ['(keep|go on|carry on) training|train (longer|more|further)', 'stop and go on']].map(([asked, said]) => [new RegExp(`\\b(${asked})\\b`, 'i'), said])
 
 // --- the index -----------------------------------------------------------------------------------------------------------
 
@@ -327,7 +328,7 @@ function load() {
   })
   return loading
 }
-window.siteSearch = {load, stem, terms, Index, excerptFor, telling, worth, texts: (page, found) => arrived[page](found)}
+window.siteSearch = {load, stem, terms, Index, excerptFor, telling, worth, apart, texts: (page, found) => arrived[page](found)}
 
 // --- on the page ---------------------------------------------------------------------------------------------------------
 
