@@ -259,7 +259,7 @@ class Index {
       let score = o.value*(o.covered/whole)**2*PRIOR[doc.kind]
       if (page.workshop && 'pse'.includes(doc.kind)) score *= .85
       if (page.url.startsWith('bibliography') || doc.heading == 'Recap') score *= .5
-      if (page.url == 'index.html') score *= .8
+      if (page.url == 'index.html') score *= .75
       if (words.length > 1 && 'ps'.includes(doc.kind) && doc.excerpt.toLowerCase().includes(phrase)) score *= 1.4
       if ('ps'.includes(doc.kind) && doc.own.size > 1 && [...doc.own].every(x => asked.has(x))) score *= 1.5   // the heading says nothing else
       found.set(i, {score, all: o.words == words.length})
