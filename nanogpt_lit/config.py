@@ -749,8 +749,8 @@ from dataclasses import field
 class AddConfig:
     "Knobs of `nanogpt-tokenizer add`"
     tokenizer: str|None = None       # tokenizer folder or file, or gpt2
-    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
-    merges_path: str|None = None     # and its merges.txt
+    vocab_path: str|None = None      # instead of a tokenizer folder: a vocab.json; with --merges_path
+    merges_path: str|None = None     # the merges.txt of that --vocab_path
     special_tokens: list[str] = field(default_factory=list) # texts that get the next ids; none = only convert
     out_dir: str|None = None         # folder to write tokenizer.json to
     overwrite: bool = False          # replace a vocabulary that is already in out_dir
@@ -761,8 +761,8 @@ class DecodeConfig:
     "Knobs of `nanogpt-tokenizer decode`"
     ids: list[str] = field(default_factory=list)     # the ids themselves; or give --input
     tokenizer: str = 'tokenizer'     # tokenizer folder or file, or gpt2
-    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
-    merges_path: str|None = None     # and its merges.txt
+    vocab_path: str|None = None      # instead of a tokenizer folder: a vocab.json; with --merges_path
+    merges_path: str|None = None     # the merges.txt of that --vocab_path
     input: str|None = None           # .npy or .bin file of ids
     dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of a .bin file; auto = the smallest that
                                      # holds the vocabulary
@@ -951,7 +951,7 @@ class TokenizerConfig:
                                      # token
     pattern: str = 'gpt2'            # split pattern: a name such as gpt2 or gpt4, or a regular expression
     max_data_size: int = 0           # read at most this many documents; 0 = all
-    tokenizer_samples: int = 0       # learn from at most this many of them, spread over all; 0 = all
+    tokenizer_samples: int = 0       # learn from at most this many documents, spread over all; 0 = all
     errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8:
                                      # refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU
@@ -964,8 +964,8 @@ class EncodeConfig:
     "Knobs of `nanogpt-tokenizer encode`"
     text: list[str] = field(default_factory=list)    # the text itself; or give --input
     tokenizer: str = 'tokenizer'     # tokenizer folder or file, or gpt2
-    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
-    merges_path: str|None = None     # and its merges.txt
+    vocab_path: str|None = None      # instead of a tokenizer folder: a vocab.json; with --merges_path
+    merges_path: str|None = None     # the merges.txt of that --vocab_path
     input: list[str] = field(default_factory=list) # text files, folders, globs, .jsonl files, or a dataset;
                                      # /dev/stdin = a pipe
     text_field: str = 'text'         # field of a JSONL record that holds the text
@@ -995,12 +995,12 @@ class CorpusKnobs:
     "What `nanogpt-prepare` reads, and how it becomes tokens"
     input: list[str] = field(default_factory=list) # files, folders, patterns, hf:OWNER/NAME or a named
                                      # dataset (pystdlib, …); FILE=2 takes it twice
-    val_input: list[str] = field(default_factory=list) # the same, to validate on;
+    val_input: list[str] = field(default_factory=list) # files or folders to validate on;
                                      # none = hold out val_fraction of the input
     out_dir: str|None = None         # folder to make; None = data/NAME
     tokenizer: str = 'bpe'           # char, gpt2, bpe (trained on the input) or a tokenizer folder
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
-    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents,
+    tokenizer_samples: int = 0       # learn the vocabulary from at most this many documents,
                                      # spread over the corpus; 0 = all
     text_field: str = 'text'         # field or column that holds the text (a.b: inside another);
                                      # chat and instruction records need none
@@ -1337,8 +1337,8 @@ class LaunchConfig:
 class HintKnobs:
     "What a checkpoint of another code base may not say of its network"
     n_head: int|None = None          # heads, where a foreign checkpoint doesn't say
-    block_size: int|None = None      # context length, where it doesn't say (CS336)
-    rope_theta: float|None = None    # base of the rotary wavelengths, where it doesn't say (CS336)
+    block_size: int|None = None      # context length, where a checkpoint doesn't say (CS336)
+    rope_theta: float|None = None    # base of the rotary wavelengths, where a checkpoint doesn't say (CS336)
 
 def shape_hints(
     cfg: HintKnobs, # or settings with these among others
@@ -1450,7 +1450,7 @@ class SourceKnobs:
     "What a run reads"
     input: list[str] = field(default_factory=list) # text files, folders or globs to prepare and train on
                                      # (UTF-8)
-    val_input: list[str] = field(default_factory=list) # the same, to validate on;
+    val_input: list[str] = field(default_factory=list) # files or folders to validate on;
                                      # none = hold out val_fraction of the input
     dataset: str|None = None         # a prepared folder, or a named dataset: pystdlib, shakespeare, …
     train_data: str|None = None      # token file to train on as it is (.bin, .npy), a folder of them,
@@ -1469,10 +1469,10 @@ class TextKnobs:
     "How text becomes tokens"
     tokenizer: str|None = None       # char, gpt2, bpe (trained on the input) or a tokenizer folder;
                                      # None = char for a preset that says so, else bpe
-    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
-    merges_path: str|None = None     # and its merges.txt
+    vocab_path: str|None = None      # instead of a tokenizer folder: a vocab.json; with --merges_path
+    merges_path: str|None = None     # the merges.txt of that --vocab_path
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
-    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents,
+    tokenizer_samples: int = 0       # learn the vocabulary from at most this many documents,
                                      # spread over the corpus; 0 = all
     text_field: str = 'text'         # field of a JSONL record that holds the text
     separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or
@@ -1535,11 +1535,11 @@ class PlanConfig(RunConfig, _PlanKnobs):
 class RaceKnobs:
     "Who races against whom, and for what"
     preset: str = 'speedrun'         # what races: a preset of nanogpt-train
-    set: list[str] = field(default_factory=list)     # changes to it: NAME=VALUE …, flags of nanogpt-train
+    set: list[str] = field(default_factory=list)     # changes to the preset: NAME=VALUE …, flags of nanogpt-train
     input: str|None = None           # text to race on (UTF-8); None = the peer's own input.txt
-    dataset: str|None = None         # in its place: a prepared folder, or a dataset by name
+    dataset: str|None = None         # instead of --input: a prepared folder, or a dataset by name
     peer: str|None = None            # a nanoGPT checkout, whose own train.py is the other side
-    peer_dataset: str = 'shakespeare_char' # its data, prepared there
+    peer_dataset: str = 'shakespeare_char' # data set of the peer, prepared there
     against: str = 'classic'         # without a peer the other side is this preset;
                                      # classic = nanoGPT's recipe for a CPU
     peer_set: list[str] = field(default_factory=list) # changes to the other side: NAME=VALUE …
@@ -1589,13 +1589,13 @@ class ExampleKnobs:
                                      # dolly, alpaca, pystdlib_instruct; none = the last. Records: messages,
                                      # conversations, conversation, instruction + output or response,
                                      # prompt + completion or response, question + answer, input + output
-    data_dir: str|None = None        # the same for a single one, as build-nanogpt calls it
+    data_dir: str|None = None        # another way to give one --input, as build-nanogpt calls it
     pretrained_checkpoint: str = 'runs/quickstart' # the base: run folder, checkpoint, or Hugging Face folder
                                      # or name
     tokenizer: str|None = None       # of the base: gpt2, or a folder; None = the one that belongs to it
     random_init: bool = True         # if the base can't be loaded, begin with random weights (and a loud
                                      # warning)
-    fallback: str = 'quickstart'     # preset that gives such a model its shape
+    fallback: str = 'quickstart'     # preset that shapes the model with random weights
     template: Literal['chatml', 'plain']|None = None # how a chat is written down;
                                      # None = as the tokenizer says, else chatml
     reasoning: Literal['drop', 'keep'] = 'drop' # the reasoning_content of an answer: leave it out,
@@ -1643,7 +1643,7 @@ class TuneKnobs:
     dropout: float = 0.              # of the network, while it is tuned
     batch_size: int = 16             # rows per micro-step
     grad_accum_steps: int = 1        # micro-steps per optimizer step
-    tokens_per_step: int = 0         # in its place, as many micro-steps as make so many tokens;
+    tokens_per_step: int = 0         # as many micro-steps as make so many tokens;
                                      # 0 = as grad_accum_steps says
 
 # %% ../nbs/94_tuning.ipynb #bf86d2ef
@@ -1658,7 +1658,7 @@ class FinetuneConfig(HintKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
     generate_interval: int = 2       # steps between answers to the prompts; 0 = only before and after
     prompts: list[str] = field(default_factory=list) # questions to answer before, while and after;
                                      # none = three held-out ones
-    max_new_tokens: int = 120        # length of these answers
+    max_new_tokens: int = 120        # longest answer to the prompts, in tokens
     log_interval: int = 1            # steps between log lines
     show_config: bool = False        # print all settings at the start, not only those that were changed
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
