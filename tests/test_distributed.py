@@ -19,7 +19,7 @@ FLAGS = ['--n_layer', '2', '--n_head', '2', '--n_embd', '32', '--block_size', '3
 slow = pytest.mark.skipif(not harness.SLOW, reason='takes long: set NANOGPT_LIT_SLOW=1')
 TORCHRUN = [str(BIN/'torchrun'), '--standalone']
 
-def start(words, cwd, **env): return harness.start(*words, cwd=cwd, env={'PATH': f'{BIN}:{os.environ["PATH"]}', **env})
+def start(words, cwd, net=None, fresh=False, **env): return harness.start(*words, cwd=cwd, env={'PATH': f'{BIN}:{os.environ["PATH"]}', **env}, net=net, fresh=fresh)
 
 def run(*words, cwd, **env): return finish(start(words, cwd, **env))
 
@@ -27,11 +27,11 @@ def good(result):
     assert result[0] == 0, result[1][-1500:] + result[2][-4000:]
     return result[1]
 
-def train(n, out_dir, *more, cwd, text, fresh=False):
+def train(n, out_dir, *more, cwd, text):
     "nanogpt-train in `n` processes"
     command = ['-m', 'nanogpt_lit.pretrain', '--input', text, '--out_dir', out_dir, *FLAGS, *more]
     start = [sys.executable] if n == 1 else [*TORCHRUN, f'--nproc_per_node={n}']
-    return finish(harness.start(*start, *command, cwd=cwd, fresh=fresh))
+    return finish(harness.start(*start, *command, cwd=cwd))
 
 def rows(folder): return [r for r in map(json.loads, (folder/'metrics.jsonl').read_text().splitlines()) if 'loss' in r]
 def numbers(folder): return [(r['step'], r['tokens'], r['loss']) for r in rows(folder)]
@@ -61,7 +61,7 @@ def one(text, tmp_path_factory):
 def two(text, tmp_path_factory):
     "The same in two"
     home = tmp_path_factory.mktemp('two')
-    out = good(train(2, 'run', cwd=home, text=text, fresh=True))
+    out = good(train(2, 'run', cwd=home, text=text))
     assert out.count('iter 50:') == 1 and out.count('number of parameters') == 1, 'only rank 0 is to be heard'
     return home/'run'
 
@@ -110,9 +110,9 @@ def test_loss_masks(optimizer, limit, text, tmp_path):
     close(rows(tmp_path/'run1'), rows(tmp_path/'run2'), limit)
 
 def test_console_script_and_a_time_budget(text, tmp_path):
-    "Clocks differ, the learning rate must not: rank 0's counts"
+    "Clocks differ, the learning rate must not: rank 0's counts. Everything is started as a shell starts it, without the nursery"
     command = ['--no-python', 'nanogpt-train', '--input', text, '--out_dir', 'run', *FLAGS, '--minutes', '.02', '--max_steps', '100000', '--schedule', 'linear']
-    good(run(*TORCHRUN, '--nproc_per_node=2', *command, cwd=tmp_path))
+    good(finish(start([*TORCHRUN, '--nproc_per_node=2', *command], tmp_path, fresh=True)))
     last = rows(tmp_path/'run')[-1]
     assert 1.1 < last['elapsed_s'] < 30 and last['lr'] < 3e-4
 
@@ -627,7 +627,8 @@ class Hosts:
         n = os.getpid() % 250
         self.names, self.address, self.links = [f'nanogpt{n}a', f'nanogpt{n}b'], [f'10.213.{n}.1', f'10.213.{n}.2'], [f'ngv{n}a', f'ngv{n}b']
     def ip(self, *words, check=True): return subprocess.run(['ip', *words], capture_output=True, text=True, check=check, timeout=20)
-    def inside(self, k): return ['nsenter', f'--net=/var/run/netns/{self.names[k]}']
+    def net(self, k): return f'/var/run/netns/{self.names[k]}'
+    def inside(self, k): return ['nsenter', f'--net={self.net(k)}']
     def __enter__(self):
         self.ip('link', 'add', self.links[0], 'type', 'veth', 'peer', 'name', self.links[1])
         for name, address, link in zip(self.names, self.address, self.links):
@@ -643,7 +644,7 @@ class Hosts:
     def torchrun(self, k, *command, cwd, port=29611, how=None):
         "One machine's torchrun: number k of two"
         how = how or [f'--node_rank={k}', f'--master_addr={self.address[0]}', f'--master_port={port}']
-        return start([*self.inside(k), BIN/'torchrun', '--nnodes=2', '--nproc_per_node=1', *how, *command], cwd)
+        return start([BIN/'torchrun', '--nnodes=2', '--nproc_per_node=1', *how, *command], cwd, net=self.net(k))
 
 @pytest.fixture
 def hosts():
@@ -660,7 +661,7 @@ def test_two_machines(hosts, two, text, tmp_path):
     "One started by nanogpt-launch, the other by the line for torchrun that stands in the page"
     flags = ['--input', text, '--out_dir', 'run', *FLAGS]
     where = ['--nproc', 1, '--nnodes', 2, '--node_rank', 0, '--master_addr', hosts.address[0], '--master_port', 29611]
-    machines = [start([*hosts.inside(0), BIN/'nanogpt-launch', *where, 'train', *flags], tmp_path),
+    machines = [start([BIN/'nanogpt-launch', *where, 'train', *flags], tmp_path, net=hosts.net(0)),
                 hosts.torchrun(1, '-m', 'nanogpt_lit.pretrain', *flags, cwd=tmp_path)]
     said = [good(finish(p)) for p in machines]
     assert said[0].count('iter 50:') == 1 and 'iter' not in said[1]
