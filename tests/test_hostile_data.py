@@ -661,7 +661,7 @@ def test_inputs_at_random():
               'x.tsv': b'text\n' + '\n'.join(TEXTS).encode(), 'x.txt': '\n'.join(TEXTS).encode(), 'x.parquet': packed.getvalue(), 'x.arrow': arrow.getvalue(), 'y.arrow': stream.getvalue(),
               'x.jsonl.gz': gzip.compress(lines), 'x.jsonl.bz2': bz2.compress(lines), 'x.jsonl.xz': lzma.compress(lines), 'x.py': b'def f(): pass\n'*9}
     CharTokenizer(''.join(TEXTS)).save('tok')
-    for case in range(CASES):
+    for case in range(2*CASES):
         name = rng.choice([*inputs])
         Path(name).write_bytes(data := mutated(inputs[name], rng))
         where = (case, name, data[:300])

@@ -3,7 +3,7 @@
 What is given up is given up in one sentence. Whatever isn't ours is still there afterwards, and a conversation is what it was.
 """
 import hashlib, io, json, os, random, shutil, signal, subprocess, sys, threading, time
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 import numpy as np
 import pytest
@@ -359,12 +359,6 @@ def test_input_that_is_gone(chat, error):
     assert 'stopped' in typed(chat, '"""', 'half', KeyboardInterrupt(), '/quit')
     assert chat.turns[-2]['content'] == 'the cat?'
 
-@contextmanager
-def open_folder(path):
-    fd = os.open(path, os.O_RDONLY)
-    try: yield fd
-    finally: os.close(fd)
-
 def left_alone(words, timeout, **kw):
     "`yes /history | WORDS | head -1`"
     with subprocess.Popen(['yes', '/history'], stdout=subprocess.PIPE) as typist, Popen(words, stdin=typist.stdout, stdout=subprocess.PIPE, **kw) as p:
@@ -379,8 +373,7 @@ def test_chat_command_with_odd_streams(home, how):
     words = [str(BIN/'nanogpt-chat'), 'tuned', '--device', 'cpu', '--max_new_tokens', '3']
     common = dict(cwd=home, env=ENV, stderr=subprocess.PIPE, timeout=60)
     if how == 'closed': r = run_argv(['sh', '-c', ' '.join(words) + ' <&-'], stdout=subprocess.PIPE, **common)
-    if how == 'folder':
-        with open_folder('/') as folder: r = run_argv(words, stdin=folder, stdout=subprocess.PIPE, **common)
+    if how == 'folder': r = run_argv(['sh', '-c', ' '.join(words) + ' </'], stdout=subprocess.PIPE, **common)
     if how == 'bytes': r = run_argv(words, input=b'\xff\xfe caf\xe9\n/load \xff\n\0\n/history\n', stdout=subprocess.PIPE, **common)
     if how == 'nobody reads': r = left_alone(words, **common)
     assert b'Traceback' not in r.stderr and FAULT.encode() not in r.stderr, r.stderr[-1500:]
