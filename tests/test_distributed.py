@@ -57,9 +57,11 @@ def weights(folder):
     return checksum(load_checkpoint(latest_checkpoint(folder))['model'])
 
 @pytest.fixture(scope='module')
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp('text')/'text.txt'
-    path.write_text(Path(argparse.__file__).read_text(encoding='utf-8')[:20_000], encoding='utf-8')
+def text(shared, tmp_path_factory):
+    "One for all processes of the tests, as what is `made` of it is"
+    mine, path = tmp_path_factory.mktemp('text')/'text.txt', shared/'distributed.txt'
+    mine.write_text(Path(argparse.__file__).read_text(encoding='utf-8')[:20_000], encoding='utf-8')
+    if not path.exists(): mine.replace(path)
     return path
 
 @pytest.fixture(scope='module')
