@@ -182,6 +182,11 @@ def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path, words, hints):
 
 def wait_for(path, process): harness.wait_for(path.exists, process, may_end=True)
 
+def written(path):
+    "When; 0 = not there"
+    try: return path.stat().st_mtime_ns
+    except OSError: return 0
+
 @pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
 def test_killed_twenty_times_at_random_moments(kinds, quiet, tmp_path):
     rng, kills, rounds, resumed = random.Random(0), 0, 0, 0
@@ -190,9 +195,11 @@ def test_killed_twenty_times_at_random_moments(kinds, quiet, tmp_path):
         out, tries = tmp_path/f'round{rounds}', 0
         while not out.exists():
             words = [str(BIN/'nanogpt-prepare'), *ALL, *HOW, '--workers', str(1 + tries % 2), '--out_dir', str(out)]
+            journal = Path(f'{out}.partial')/'journal.json'
+            before = written(journal)
             p = Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=kinds, env=env)
             if tries < 8:
-                if rng.random() < .8: wait_for(Path(f'{out}.partial')/'journal.json', p) # often there already, from the run before
+                if rng.random() < .8: harness.wait_for(lambda: written(journal) not in (0, before), p, may_end=True) # it has gone on from there
                 time.sleep(rng.uniform(0, .4))
                 p.send_signal(signal.SIGKILL)
             said, err = p.communicate(timeout=300)
@@ -224,8 +231,8 @@ def test_a_killed_worker_is_reported_and_the_work_goes_on(kinds, quiet, tmp_path
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 def peak_mb(*words, cwd):
-    "Sum over the processes of a run of the most memory that each ever held"
-    p = Popen([str(BIN/'nanogpt-prepare'), *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=cwd)
+    "Sum over the processes of a run of the most memory that each ever held. A child of the nursery would have held its imports"
+    p = Popen([str(BIN/'nanogpt-prepare'), *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=cwd, fresh=True)
     peaks = {}
     while p.poll() is None:
         for pid in family(p.pid): peaks[pid] = max(peaks.get(pid, 0), high_water(pid))
