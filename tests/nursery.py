@@ -20,6 +20,7 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 START = dict(os.environ)        # what the nursery starts with
 SUBREAPER = 36                  # of prctl(2): who becomes the parent of a process whose own has ended
+NEW_NET = 0x40000000            # of setns(2)
 # beginnings of the names that Python, torch and their libraries read while they start; those of them that are read again in the child
 AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'MALLOC_', 'GLIBC_', 'OMP_', 'KMP_', 'GOMP_', 'MKL_', 'OPENBLAS_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_', 'PYTORCH_')
 SEEN_TO = {'PYTHONPATH', 'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}
@@ -105,14 +106,16 @@ def what_to_run(argv):
 ASKED = inspect.signature(subprocess.Popen._execute_child)
 
 class Popen(subprocess.Popen):
-    "`subprocess.Popen`; what is our own Python comes from the nursery, unless `fresh`"
-    def __init__(self, *args, fresh=False, **kw):
-        self.fresh = fresh or NEVER
-        super().__init__(*args, **kw)
+    "`subprocess.Popen`; what is our own Python comes from the nursery, unless `fresh`. `net` is the file of a network namespace to run in"
+    def __init__(self, args, *more, fresh=False, net=None, **kw):
+        self.fresh, self.net = fresh or NEVER, net and str(net)
+        if net and self.fresh: args = ['nsenter', f'--net={net}', *args]
+        super().__init__(args, *more, **kw)
 
     def _execute_child(self, *args):
         asked = ASKED.bind(self, *args).arguments
         request = None if self.fresh else self._request(asked)
+        if self.net and not request and not self.fresh: raise ValueError('this cannot come from the nursery, so with net=… it needs fresh=True as well')
         self.fresh = request is None
         if self.fresh: return super()._execute_child(*args)
         ends = ['p2cread', 'p2cwrite', 'c2pread', 'c2pwrite', 'errread', 'errwrite']
@@ -129,7 +132,7 @@ class Popen(subprocess.Popen):
         env, cwd = os.environ if asked['env'] is None else asked['env'], os.fsdecode(asked['cwd'] or os.getcwd())
         run = what_to_run(asked['args'])
         if run is None or not os.path.isdir(cwd) or not begins_alike(env): return None
-        return dict(run=run, cwd=cwd, env={os.fsdecode(k): os.fsdecode(v) for k, v in env.items()}, session=asked['start_new_session'], group=asked['process_group'])
+        return dict(run=run, cwd=cwd, env={os.fsdecode(k): os.fsdecode(v) for k, v in env.items()}, net=self.net, session=asked['start_new_session'], group=asked['process_group'])
 
 def run_argv(argv, input=None, capture_output=False, timeout=None, check=False, **kw):
     "`subprocess.run` with the `Popen` above"
@@ -178,6 +181,7 @@ def begin(request, files, theirs):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if request['session']: os.setsid()
         if request['group'] not in (None, -1): os.setpgid(0, request['group'])
+        if request['net']: enter(request['net'])
         os.chdir(request['cwd'])
         os.environ.clear()
         os.environ.update(request['env'])
@@ -193,6 +197,11 @@ def begin(request, files, theirs):
     open_streams(unbuffered or bool(os.environ.get('PYTHONUNBUFFERED')))
     begin_afresh()
     return branch(run) if Path(run[1]).name in LAUNCHERS else run
+
+def enter(net):
+    "Have the network of this namespace from now on"
+    with open(net) as f:
+        if ctypes.CDLL(None, use_errno=True).setns(f.fileno(), NEW_NET): raise OSError(ctypes.get_errno(), 'setns', net)
 
 class LauncherPopen(Popen):
     "For pages: what measures its own start is often their subject, so only launchers come from the nursery"
