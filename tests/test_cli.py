@@ -19,6 +19,11 @@ PAGES = [(name, *sub) for name in COMMANDS for sub in ([()] + [(s,) for s in COM
 
 def command(words): return COMMANDS[words[0]][words[1]] if len(words) > 1 else COMMANDS[words[0]]
 
+def function_of(words):
+    "What the installed script calls"
+    module, function = SCRIPTS[words[0]].split(':')
+    return getattr(import_module(module), function)
+
 def run(*words, cwd=None, fresh=True):
     "Run an installed command: its exit code, output and error text. Its start is the subject here, unless a test says otherwise"
     r = harness.run(*words, cwd=cwd, env=harness.ENV, fresh=fresh)
@@ -51,8 +56,7 @@ def test_help_is_whole_and_imports_nothing_heavy(words):
         assert cmd.summary in r.stdout and 'examples:' in r.stdout
         missing = [k for k in flat_fields(cmd.config) if f'--{k} ' not in r.stdout]
         assert not missing, f'flags without a line: {missing}'
-    module, function = SCRIPTS[words[0]].split(':')
-    code, out, err = harness.heard(getattr(import_module(module), function), *words[1:], '-h')
+    code, out, err = harness.heard(function_of(words), *words[1:], '-h')
     assert (code or 0, out, err) == (0, r.stdout, '')
 
 SNAPSHOT = Path(__file__).with_name('commands.txt')
@@ -109,9 +113,10 @@ def test_help_is_quick():
     assert (best := min(seconds() for _ in range(5))) < 1, f'{best:.2f} s'
 
 @pytest.mark.parametrize('words', [w for w in PAGES if not isinstance(command(w), dict)], ids=' '.join)
-def test_unknown_flag_names_the_nearest(words, tmp_path):
+def test_unknown_flag_names_the_nearest(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     knob = max(flat_fields(command(words).config), key=len)
-    code, out, err = run(*words, f'--{knob}x', '1', cwd=tmp_path, fresh=False)
+    code, out, err = harness.heard(function_of(words), *words[1:], f'--{knob}x', '1')
     assert code == 1 and err.startswith('error: ') and err.count('\n') == 1, err
     assert f'--{knob}x' in err and f'did you mean --{knob}' in err
     assert not [*tmp_path.iterdir()], 'something was left behind'
