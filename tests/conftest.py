@@ -60,6 +60,12 @@ def pytest_sessionfinish(session):
 def pytest_addoption(parser):
     parser.addoption('--flags', default='', help='notebook flags to run as well, e.g. --flags "slow cuda"')
 
+@pytest.fixture(autouse=True)
+def surroundings():
+    "What a test leaves behind in the environment would be there for all that follow, and many of their processes couldn't come from the nursery"
+    from nursery import same_environment
+    with same_environment(): yield
+
 @pytest.fixture(scope='session')
 def shared(tmp_path_factory):
     "A folder that all processes of a test run have in common"
