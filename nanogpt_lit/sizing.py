@@ -278,10 +278,11 @@ def _further(a, b, steps, passes):
 # sequences that are rehearsed: more are on a line with them, one alone is not
 _FEW = 2, 3
 
-def _few(cfg, batch_size):
+def _few(cfg, batch_size, device):
     "The sequences that are rehearsed in place of `batch_size`: where the scores come in pieces, enough for two whole pieces"
-    rows, T = rows_at_once(cfg.vocab_size), cfg.block_size
-    least = _FEW[0] if batch_size*T <= rows else max(_FEW[0], -(-2*rows//T))
+    rows, T = rows_at_once(cfg.vocab_size, device), cfg.block_size
+    if batch_size*T <= rows: rows = FEW_SCORES//cfg.vocab_size if in_pieces(cfg.vocab_size, batch_size*T, device) else 0
+    least = max(_FEW[0], -(-2*rows//T))
     return (least, least + 1) if batch_size > least + 1 else (batch_size,)
 
 def _of_depth(cfg, *args):
@@ -302,7 +303,7 @@ def forecast(
     checkpointing: bool=False, # are activations of blocks forgotten, and computed again?
 ) -> Rehearsal:
     "What `rehearse` finds, to the byte, from rehearsals of shallow models with few sequences"
-    few = _few(cfg, batch_size)
+    few = _few(cfg, batch_size, device.split(':')[0])
     found = [_of_depth(cfg, b, dtype, device, True, optim_cfg, optimizers, checkpointing) for b in few]
     whole = found[0] if len(few) == 1 else _further(*found, batch_size - few[0], _on_line)
     return whole if accumulate else replace(whole, passes=whole.passes[:2])
