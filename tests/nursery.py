@@ -14,6 +14,7 @@ matter while Python or its libraries start, any system but Linux; so does everyt
 start itself is its subject: what is imported, how long that takes, how much memory it needs.
 """
 import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types, warnings
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -155,8 +156,14 @@ IMPORTED = dict(
 def load(kind):
     "What commands, or pages, import. Nothing is computed: no thread may have begun"
     for name in IMPORTED[kind]: import_module(name)
+    if kind == 'pages': draw_plainly()
     gc.collect()
     gc.freeze()                 # children share these objects' memory with the nursery
+
+def draw_plainly():
+    "Pages' pictures are drawn for nobody here: all of each, but with a quarter of the pixels of nbdev's own way"
+    import nbdev.test
+    nbdev.test.CaptureShell = partial(nbdev.test.CaptureShell, mpl_format='png')
 
 def serve(theirs):
     "Forks as asked; returns in each child, with what it is to run"
