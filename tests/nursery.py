@@ -15,6 +15,7 @@ start itself is its subject: what is imported, how long that takes, how much mem
 """
 import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types, warnings
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -170,6 +171,7 @@ def load(kind):
     "What commands, or pages, import. torch computes nothing: no thread may have begun"
     for name in IMPORTED[kind]: import_module(name)
     if kind == 'commands': rehearse()
+    if kind == 'pages': draw_plainly()
     gc.collect()
     gc.freeze()                 # children share these objects' memory with the nursery
 
@@ -179,6 +181,11 @@ def rehearse():
     from nanogpt_lit.monitor import plot_losses
     for cls in (RunConfig, FinetuneConfig): flat_fields(cls)
     plot_losses([dict(step=i, loss=3. - i, val_loss=3.) for i in (1, 2)]).savefig(io.BytesIO(), format='png')
+
+def draw_plainly():
+    "Pages' pictures are drawn for nobody here: all of each, but with a quarter of the pixels of nbdev's own way"
+    import nbdev.test
+    nbdev.test.CaptureShell = partial(nbdev.test.CaptureShell, mpl_format='png')
 
 def serve(theirs):
     "Forks as asked; returns in each child, with what it is to run"
