@@ -292,7 +292,8 @@ def kept_end(
     return dict(min_lr=float(f'{kept["min_lr"]*asked["learning_rate"]/peak:.12g}'))
 
 # %% ../nbs/80_run.ipynb #f5af6cd8
-_HARMLESS = {'log_interval', 'eval_interval', 'eval_at_start', 'eval_iters', 'eval_tokens', 'eval_train', 'generate_interval', 'plot_loss', 'monitoring',
+_HARMLESS = {'log_interval', 'eval_interval', 'eval_at_start', 'eval_iters',
+             'eval_tokens', 'eval_train', 'generate_interval', 'plot_loss', 'monitoring',
             'checkpoint_interval', 'keep_last_n_checkpoints', 'strip_checkpoints', 'checkpoint_name',
             'final_name', 'async_save', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
             'patience', 'min_delta', 'stop_on_overfit', 'max_cpu', 'max_memory'}

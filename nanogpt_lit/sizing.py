@@ -114,7 +114,7 @@ from fastcore.basics import patch
 from .config import STATE_BYTES, OptimConfig, PlanConfig, RunConfig, TrainConfig, nanogpt_plan
 from .core import COUNT, UserError, container_memory, duration, human, human_bytes, pick_device
 from .core import pick_dtype, read_json
-from .model import loss_alone, rows_at_once
+from .model import FEW_SCORES, in_pieces, loss_alone, rows_at_once
 
 # %% ../nbs/25a_estimates.ipynb #4a875c30
 class Ledger(TorchDispatchMode):
