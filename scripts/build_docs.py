@@ -18,7 +18,7 @@ from nbdev.processors import (FilterDefaults, ai_magics, clean_magics, filter_st
 import command_page, reference_pages, search_index
 from api_tables import api, cards, names, parsed
 from book_stats import code_cells, notebooks, only_imports, python_of, root, words
-from figures import drawn, several_panels, still
+from figures import drawn, kinds, still
 
 HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
 OPTION = re.compile(r'^#\|\s*([\w-]+)\s*:\s*(.*?)\s*$')
@@ -242,7 +242,7 @@ class Site:
         if 'solution' in marks: tags.append('hide-input')
         metadata, outputs, alt = {'tags': tags, 'mystnb': {}}, [still(o) for o in cell.get('outputs', [])], opts.get('fig-alt', '')
         if alt: metadata['mystnb']['image'] = {'alt': alt}
-        if any(map(several_panels, outputs)): metadata['mystnb'].setdefault('image', {})['classes'] = 'wide'
+        if seen := sorted({kind for o in outputs for kind in kinds(o)}): metadata['mystnb'].setdefault('image', {})['classes'] = ' '.join(seen)
         if not {'hide-input', 'remove-input'} & {*tags} and (prompt := folded(src, outputs)) and opts.get('code-fold') != 'false':
             tags += ['hide-input', 'folded']
             metadata['mystnb'] |= {'code_prompt_show': prompt, 'code_prompt_hide': prompt}

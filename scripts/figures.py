@@ -62,9 +62,12 @@ def themed(svg, alt, prefix):
     return (f'<svg class="plot" role="img" aria-label="{html.escape(alt, quote=True)}" viewBox="{box}" style="max-width: {wide}px{f"; min-width: {least:.0f}px" if least > PHONE else ""}" '
             f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}')
 
-def several_panels(output):
-    "Is this a PNG so wide that it is scrolled on a phone? Its width stands in its first bytes"
-    return int.from_bytes(b64decode(text(output.get('data', {}).get(PNG))[:32])[16:20]) > 800
+def kinds(output):
+    "What a style sheet should know of a PNG: `wide`, so that a phone scrolls it; `paper`, lines on white, which are turned in the dark (the colours of a heat map mean something)"
+    if PNG not in output.get('data', {}): return []
+    image = Image.open(BytesIO(b64decode(text(output['data'][PNG])))).convert('L')
+    white = sum(image.histogram()[250:])/(image.width*image.height)
+    return ['wide']*(image.width > 800) + ['paper']*(white > .75)
 
 def light(png):
     "A PNG, as Base64, with 48 colours, which is a third of the bytes and as good for a plot"

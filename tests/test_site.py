@@ -1,14 +1,17 @@
 "The documentation site: built without warnings, complete, readable without a network, and on a phone."
 import html, json, os, re, shutil, subprocess, sys
+from base64 import b64encode
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 import nbformat, pytest
 from execnb.nbio import read_nb
+from PIL import Image
 from nbdev.config import get_config
 from book_stats import notebooks
 from build_docs import Names, folded, head, joined, number, page_name, sitemap
-from figures import LARGEST, PNG, SVG, one_picture, themed
+from figures import LARGEST, PNG, SVG, kinds, one_picture, themed
 
 try: import fcntl
 except ImportError: fcntl = None
@@ -213,6 +216,13 @@ def test_pictures_of_several_panels_are_scrolled_on_a_phone(pages):
     def shown(letters, width): return themed(f'<svg width="{width}pt" viewBox="0 0 {width} 200"><text style="font: {letters}px sans">x</text></svg>', 'x', 'f')
     assert 'min-width' not in shown(10, 440) and 'min-width: 467px' in shown(10, 584) and 'min-width: 512px' in shown(8, 512)
     assert '<div class="pan"><img' in pages['monitor.html']
+
+def test_what_the_dark_does_to_a_picture(pages):
+    def png(size, colour):
+        Image.new('RGB', size, colour).save(out := BytesIO(), 'png')
+        return {'data': {PNG: b64encode(out.getvalue()).decode()}}
+    assert kinds(png((1000, 360), 'white')) == ['wide', 'paper'] and kinds(png((600, 300), '#440154')) == [] and kinds({}) == []
+    assert 'paper' in re.search(r'<img[^>]*>', pages['monitor.html'].partition('<article')[2])[0] and 'paper' not in re.search(r'<img[^>]*>', pages['model.html'].partition('<article')[2])[0]
 
 # --- in a browser: one start, each page loaded once, in two widths, each of them in light and dark -----------------------------------------
 
