@@ -63,8 +63,7 @@ def test_a_training_outlives_whoever_listens(target, home):
         p = start(['bash', '-c', f'{" ".join(argv)} {target}'], home)
         err = p.communicate(timeout=90)[1]
     p.wait(90)
-    wait_for(lambda: (home/'run'/'report.html').exists())
-    assert saved(home/'run') == [30] and 'Traceback' not in err and 'Exception ignored' not in err, err
+    assert (home/'run'/'report.html').exists() and saved(home/'run') == [30] and 'Traceback' not in err and 'Exception ignored' not in err, err
 
 SIGHUP = '''
 import signal, sys
