@@ -14,6 +14,8 @@ matter while Python or its libraries start, any system but Linux; so does everyt
 start itself is its subject: what is imported, how long that takes, how much memory it needs.
 """
 import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types, warnings
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -82,6 +84,16 @@ def begins_alike(env):
     "Are the variables that matter at the start those that the nursery started with?"
     def relevant(variables): return {k: v for k, v in (SURE | dict(variables)).items() if k.startswith(AT_START) and k not in SEEN_TO and (k, v) != QUIET}
     return relevant(env) == relevant(START) and not any(map(replaces, entries(env)))
+
+@contextmanager
+def same_environment():
+    "What is set, changed or deleted in this block is afterwards as before, but for pytest's own note of where it is"
+    before = {**os.environ}
+    try: yield
+    finally:
+        for name in {k for k, _ in before.items() ^ os.environ.items()} - {'PYTEST_CURRENT_TEST'}:
+            if name in before: os.environ[name] = before[name]
+            else: del os.environ[name]
 
 def entries(env): return [o for o in env.get('PYTHONPATH', '').split(os.pathsep) if o]
 
@@ -156,10 +168,24 @@ IMPORTED = dict(
     pages=TORCH + OURS + 'matplotlib.pyplot matplotlib_inline.backend_inline IPython ipywidgets nbdev.test nbdev.showdoc execnb.shell'.split())
 
 def load(kind):
-    "What commands, or pages, import. Nothing is computed: no thread may have begun"
+    "What commands, or pages, import. torch computes nothing: no thread may have begun"
     for name in IMPORTED[kind]: import_module(name)
+    if kind == 'commands': rehearse()
+    if kind == 'pages': draw_plainly()
     gc.collect()
     gc.freeze()                 # children share these objects' memory with the nursery
+
+def rehearse():
+    "What each command would find out anew and keep: the comments of the settings, the fonts and marks of a picture of losses. Python alone does that"
+    from nanogpt_lit.config import FinetuneConfig, RunConfig, flat_fields
+    from nanogpt_lit.monitor import plot_losses
+    for cls in (RunConfig, FinetuneConfig): flat_fields(cls)
+    plot_losses([dict(step=i, loss=3. - i, val_loss=3.) for i in (1, 2)]).savefig(io.BytesIO(), format='png')
+
+def draw_plainly():
+    "Pages' pictures are drawn for nobody here: all of each, but with a quarter of the pixels of nbdev's own way"
+    import nbdev.test
+    nbdev.test.CaptureShell = partial(nbdev.test.CaptureShell, mpl_format='png')
 
 def serve(theirs):
     "Forks as asked; returns in each child, with what it is to run"
