@@ -263,7 +263,6 @@ def test_memory_does_not_grow_with_the_corpus(kind, tmp_path):
     for mb in (8, 28):
         repeated(tmp_path/name, mb, make)
         peaks[mb] = peak_mb(name, '--tokenizer', 'char', '--workers', 2, '--out_dir', f'out{mb}', cwd=tmp_path)
-    print('PEAKS', peaks)
     assert peaks[28] < peaks[8] + 15, peaks
 
 @linux
