@@ -1315,6 +1315,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'nanogpt_lit/instructions.py'),
                                           'nanogpt_lit.instructions._of_today': ( 'instruction_files.html#_of_today',
                                                                                   'nanogpt_lit/instructions.py'),
+                                          'nanogpt_lit.instructions._parsed': ('instructions.html#_parsed', 'nanogpt_lit/instructions.py'),
                                           'nanogpt_lit.instructions._shard': ( 'instruction_files.html#_shard',
                                                                                'nanogpt_lit/instructions.py'),
                                           'nanogpt_lit.instructions._statements': ( 'instructions.html#_statements',

@@ -6,7 +6,7 @@
 __all__ = ['EMPTY', 'TEMPLATES', 'check_turns', 'to_turns', 'Conversations', 'function_pairs', 'as_function', 'pystdlib_instruct', 'Template', 'encode_turns', 'mask_html', 'with_template', 'fit_turns', 'Examples', 'encode_examples', 'split_examples', 'ChatPlan', 'ReplayPlan', 'with_replay', 'NAMED', 'texts_of', 'instruction_files', 'read_instructions', 'template_of', 'bare_tokens', 'token_examples', 'save_examples', 'is_prepared', 'may_replace', 'load_examples']
 
 # %% ../nbs/90_instructions.ipynb #8f4f5c2b
-import ast, html, textwrap, tokenize, torch
+import ast, gc, html, textwrap, tokenize, torch
 import numpy as np
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -71,13 +71,21 @@ def _statements(tree):
         yield node
         for inside in ('body', 'handlers', 'orelse', 'finalbody', 'cases'): todo.extend(getattr(node, inside, ()))
 
+def _parsed(source):
+    "The syntax tree. It is made of very many objects, none of them rubbish: looking for some meanwhile takes as long as parsing"
+    collecting = gc.isenabled()
+    gc.disable()
+    try: return ast.parse(source)
+    finally:
+        if collecting: gc.enable()
+
 def function_pairs(
     source: str,      # Python source
     max_lines: int=40,# longest body
 ) -> Iterator[tuple[str, str]]:
     "Yield `(signature and docstring, body)` of each documented function"
     lines = source.splitlines()
-    for node in _statements(ast.parse(source)):
+    for node in _statements(_parsed(source)):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or len(node.body) < 2: continue
         doc = (ast.get_docstring(node) or '').strip().partition('\n\n')[0]
         first = node.body[0]

@@ -640,7 +640,7 @@ def micro_step_s(
     batch_size: int,      # sequences
     device: str='cpu',    # where
     dtype: str='float32', # of matrix products
-    seconds: float=2.,    # stop measuring after this time (at least one step after the first)
+    seconds: float=1.,    # stop measuring after this time (at least one step after the first)
 ) -> float:
     "Seconds of one forward and backward pass, the quickest; the first doesn't count"
     with torch.device(device), torch.random.fork_rng(devices=[]):

@@ -31,6 +31,8 @@ QUIET = ('PYTHONWARNINGS', 'ignore')            # this one, too
 SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower() in ('utf-8', 'utf8') else {}    # the same, said or not
 # what starts processes that import as much as it does itself: each has a nursery of its own
 LAUNCHERS = {'torchrun', 'torch.distributed.run', 'nanogpt-launch', 'nanogpt-bench', 'nbdev_test'}
+# pages whose processes train, talk or are killed: how such a process starts, and what memory it needs for that, isn't their subject
+PAGES_WITH_PROCESSES = {'43_checkpoint', '60_distributed', '61_sharded', '61a_slices', 'resume', 'two_gpus'}
 
 # --- in the tests ----------------------------------------------------------------------------------------------------
 
@@ -222,7 +224,12 @@ def begin(request, files, theirs):
     *run, unbuffered = request['run']
     open_streams(unbuffered or bool(os.environ.get('PYTHONUNBUFFERED')))
     begin_afresh()
-    return branch(run) if Path(run[1]).name in LAUNCHERS else run
+    return branch(run) if is_launcher(run) else run
+
+def is_launcher(run):
+    "Does this command start others?"
+    how, what, words, *_ = run
+    return Path(what).name in LAUNCHERS or (how, what, words[:1]) == ('-m', 'nanogpt_lit', ['launch'])
 
 def enter(net):
     "Have the network of this namespace from now on"
@@ -233,7 +240,14 @@ class LauncherPopen(Popen):
     "For pages: what measures its own start is often their subject, so only launchers come from the nursery"
     def _request(self, asked):
         request = super()._request(asked)
-        return request if request and Path(request['run'][1]).name in LAUNCHERS else None
+        return request if request and is_launcher(request['run']) else None
+
+def popen_for(run):
+    "What a launcher or a page starts its processes with"
+    how, what, words = run
+    if Path(what).name != 'nbdev_test': return Popen
+    pages = {Path(word).stem for word in words}
+    return Popen if pages & PAGES_WITH_PROCESSES else LauncherPopen
 
 def branch(run):
     "A launcher keeps a nursery of its own, a fork of what it is now; so does a page, for the launchers that it starts"
@@ -246,7 +260,7 @@ def branch(run):
     theirs.close()
     NURSERIES[os.getpid(), 'commands'] = Nursery(ours)
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
-    subprocess.Popen = subprocess_handler.Popen = LauncherPopen if Path(run[1]).name == 'nbdev_test' else Popen
+    subprocess.Popen = subprocess_handler.Popen = popen_for(run)
     return run
 
 def open_streams(plain):
