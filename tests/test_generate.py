@@ -73,8 +73,7 @@ def kind_of(kind, dtype=torch.float32):
     for p in model.parameters(): torch.nn.init.normal_(p, std=.2)
     return model.eval()
 
-@pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
+@pytest.mark.parametrize('backend, kind', [('eager', 'classic'), *(('aot_eager', kind) for kind in KINDS)])
 def test_the_compiled_step_writes_the_same_tokens(kind, backend, capsys):
     "Alone, together, with padding, beyond the context, with a window that moves by one; likeliest and drawn"
     torch._dynamo.reset()
