@@ -1754,7 +1754,7 @@ ALIASES |= dict(
     intermediate_size='d_ff', max_position_embeddings='block_size', tie_word_embeddings='tie_embeddings', lr='learning_rate',
     per_device_train_batch_size='batch_size', logging_steps='log_interval', eval_steps='eval_interval', adam_beta1='beta1',
     adam_beta2='beta2', lr_scheduler_type='schedule', num_train_epochs='max_epochs', epochs='max_epochs',
-    early_stopping_patience='patience', report_to='track', adam_epsilon='adam_eps', save_total_limit='keep_last_n_checkpoints',
+    early_stopping_patience='patience', eval_on_start='eval_at_start', report_to='track', adam_epsilon='adam_eps', save_total_limit='keep_last_n_checkpoints',
     dataloader_num_workers='dataloader_workers', gradient_checkpointing='activation_checkpointing', torch_compile='compile',
     torch_compile_mode='compile_mode', train_file='input', validation_file='val_input',
     # nanochat
@@ -1764,7 +1764,7 @@ ALIASES |= dict(
 ALIASES |= {'train.save_interval': 'checkpoint_interval', 'train.log_interval': 'log_interval', 'train.micro_batch_size': 'batch_size', # litgpt
             'train.lr_warmup_steps': 'warmup_steps', 'train.epochs': 'max_epochs', 'train.max_tokens': 'max_tokens', 'train.max_steps': 'max_steps',
             'train.max_seq_length': 'block_size', 'train.tie_embeddings': 'tie_embeddings', 'train.max_norm': 'grad_clip', 'train.min_lr': 'min_lr',
-            'eval.interval': 'eval_interval', 'eval.max_iters': 'eval_iters', 'eval.max_new_tokens': 'max_new_tokens', 'log.project': 'track_project',
+            'eval.interval': 'eval_interval', 'eval.initial_validation': 'eval_at_start', 'eval.max_iters': 'eval_iters', 'eval.max_new_tokens': 'max_new_tokens', 'log.project': 'track_project',
             'optimizer.init_args.lr': 'learning_rate', 'optimizer.init_args.weight_decay': 'weight_decay', 'tokenizer_dir': 'tokenizer',
             'data.train_data_path': 'input', 'data.val_data_path': 'val_input'}
 
@@ -1853,7 +1853,7 @@ REFUSED |= dict(
 REFUSED |= {
     'train.global_batch_size': 'it counts the sequences of a step; give --batch_size and --grad_accum_steps, whose product that is', # litgpt
     'train.lr_warmup_fraction': 'it is a share of an epoch; give --warmup_epochs or --warmup_steps', 'train.max_time': 'it cuts a run off; --minutes fits the schedule to the clock',
-    'eval.initial_validation': 'validation comes before the first step and after the last; --eval_interval 0 for none', 'eval.final_validation': 'validation comes before the first step and after the last; --eval_interval 0 for none',
+    'eval.final_validation': 'validation comes after the last step; --eval_interval 0 for none',
     'initial_checkpoint_dir': 'lit_model.pth is not read; convert it to a Hugging Face folder and give --start_from FOLDER', 'model_name': 'give a preset, or nanogpt-import a Hugging Face model',
     'model_config': 'give a .toml with n_layer, n_embd and so on', 'devices': 'nanogpt-launch --nproc N starts N processes', 'num_nodes': 'nanogpt-launch --nnodes N starts several machines', 'data': 'give --input FILE or --dataset FOLDER'}
 
