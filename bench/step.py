@@ -12,8 +12,9 @@ in float32 and in bfloat16, as `nanogpt-train` sets them up (ours keeps freed me
 does without). The same batches for all: the words of the standard library's sources, each one id. If the preset is a GPT-2, all start from the same
 weights too, so that their losses may differ by rounding only. Prints medians of wall and CPU time, peak memory, and the mean loss of the last steps,
 which says whether they learn alike. A peer is always GPT-2 with the preset's sizes, whatever else the preset asks for. Both forms promise nothing.
+`--before OLD` (another checkout of this project) lets its `Trainer` take turns too; `--log FILE` adds what was measured to a file, a line of JSON a run.
 """
-import argparse, importlib.util, json, re, statistics, subprocess, sys, tempfile, time, zlib
+import argparse, importlib.util, json, os, platform, re, statistics, subprocess, sys, tempfile, time, zlib
 from pathlib import Path
 import numpy as np
 import torch
@@ -144,13 +145,16 @@ def serve(args):
         print(json.dumps(dict(wall=time.perf_counter() - w, cpu=time.process_time() - c, loss=loss, peak=peak_gib())), flush=True)
 
 def bench_preset(args):
-    names = ['nanoGPT']*bool(args.peer) + ['Hugging Face']*args.hf + ['ours float32', 'ours bfloat16', 'ours bfloat16 lean']
+    names = ['nanoGPT']*bool(args.peer) + ['Hugging Face']*args.hf + ['ours float32', 'ours float32 lean', 'ours bfloat16', 'ours bfloat16 lean']
+    if args.before: names += ['before float32', 'before float32 lean', 'before bfloat16', 'before bfloat16 lean']
     if args.only: names = [n for n in names if n in args.only]
     rounds, seen = args.rounds or 15, {n: [] for n in names}
     with tempfile.TemporaryDirectory() as d:
         data = words(Path(d), args.vocab_size)
-        start = lambda n: subprocess.Popen([sys.executable, __file__, *sys.argv[1:], '--engine', n, '--data', str(data)], text=True,
-                                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        def start(name):
+            words, here = [*sys.argv[1:], '--engine', name.replace('before', 'ours'), '--data', str(data)], dict(os.environ)
+            if 'before' in name: here['PYTHONPATH'] = args.before
+            return subprocess.Popen([sys.executable, __file__, *words], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=here)
         running = {n: start(n) for n in names}
         try:
             for _ in range(rounds):
@@ -166,6 +170,10 @@ def bench_preset(args):
         faster = [statistics.median(a[k]/b[k] for a, b in zip(seen[names[0]][3:], seen[n][3:])) for k in ('wall', 'cpu')]
         print(f'| {n} | {1e3*middle(n, "wall"):.0f} | {1e3*middle(n, "cpu"):.0f} | {faster[0]:.2f} | {faster[1]:.2f} | {seen[n][-1]["peak"]:.2f} | '
               f'{statistics.mean(o["loss"] for o in seen[n][-5:]):.3f} |')
+    if not args.log: return
+    about = dict(preset=args.preset, batch=args.batch, block=args.block, vocab_size=args.vocab_size, threads=args.threads,
+                 torch=torch.__version__, machine=platform.machine())
+    with open(args.log, 'a', encoding='utf-8') as f: f.write(json.dumps(about | dict(seen=seen)) + '\n')
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,6 +187,8 @@ def main():
     ap.add_argument('--steps', type=int, help='without --preset: iterations per round, default 10')
     ap.add_argument('--threads', type=int, default=1)
     ap.add_argument('--only', nargs='+', help='with --preset: just these engines')
+    ap.add_argument('--before', help='with --preset: another checkout of this project, to be compared with this one')
+    ap.add_argument('--log', help='with --preset: a file that gets a line of JSON for this run')
     ap.add_argument('--engine', help=argparse.SUPPRESS)
     ap.add_argument('--data', help=argparse.SUPPRESS)
     args = ap.parse_args()

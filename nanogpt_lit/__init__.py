@@ -31,8 +31,11 @@ if TYPE_CHECKING: # for editors and type checkers, which run nothing; a test com
     from .tokenizer import CharTokenizer as CharTokenizer, Tokenizer as Tokenizer, load_tokenizer as load_tokenizer
     from .trainer import Callback as Callback, Trainer as Trainer
 
-import sys
+import os, sys
 from types import ModuleType
+
+# OpenMP's threads ask so many times whether the others are done before they sleep; read once, by torch (page 00, "Threads that wait")
+if 'torch' not in sys.modules and 'OMP_WAIT_POLICY' not in os.environ: os.environ.setdefault('GOMP_SPINCOUNT', '4000')
 
 class _Named(ModuleType):
     "A module that bears the name of its main function, and can be called like it: `generate(model, ids, 8)`"

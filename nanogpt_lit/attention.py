@@ -72,8 +72,10 @@ def rotary_tables(
 ) -> tuple[torch.Tensor, torch.Tensor]: # cos_TD, sin_TD
     "Cosines and signed sines for `apply_rotary` at positions 0 … T-1 (Su et al. 2021)"
     if head_size % 2:
-        raise UserError(f'head_size={head_size} is odd: rotary positions turn pairs of channels, use an even n_embd/n_head')
+        raise UserError(f'head_size={head_size} is odd: rotary positions turn pairs of channels, use an even '
+                        'n_embd/n_head')
     device = torch.device(torch.get_default_device() if device is None else device)
+    if device.type == 'meta': return torch.empty(T, head_size, device=device), torch.empty(T, head_size, device=device)
     where = 'cpu' if device.type == 'mps' else device         # Apple's GPUs have no float64
     omega = theta**(-torch.arange(0, head_size, 2, device=where, dtype=torch.float64)/head_size)
     angle = torch.outer(torch.arange(T, device=where, dtype=torch.float64), omega)
@@ -213,7 +215,8 @@ class Positions:
 class Learned(Positions):
     "A learned vector for each position is added to the token's (GPT-2)"
     def prepare(self, model: nn.Module) -> None: model.wpe = nn.Embedding(model.cfg.block_size, model.cfg.n_embd)
-    def embed(self, model: nn.Module, x_BTC: torch.Tensor, pos: torch.Tensor) -> torch.Tensor: return x_BTC + model.wpe(pos)
+    def embed(self, model: nn.Module, x_BTC: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+        return x_BTC + model.wpe(pos)
 
 class Rotary(Positions):
     "Queries and keys are turned (Su et al. 2021)"
@@ -325,7 +328,8 @@ def look_back(self: KVCache,
     x_BTC: torch.Tensor, # the newest inputs of these taps
 ) -> torch.Tensor: # them, with the last few before them in front
     "Remember the newest inputs of one set of taps, and return them behind those that were remembered"
-    past = self.past[site] if self.length else torch.zeros_like(self.past[site])   # a cache that is used again begins anew
+    # a cache that is used again begins anew
+    past = self.past[site] if self.length else torch.zeros_like(self.past[site])
     longer = torch.cat([past.to(x_BTC.dtype), x_BTC], 1)
     self.past[site] = longer[:, -self.past[site].shape[1]:]
     return longer
@@ -341,7 +345,8 @@ def update(self: KVCache,
     end, room = self.length + k_BKTD.shape[2], self.k_LBKSD.shape[3]
     if end > room: raise UserError(f'the cache has room for {room} tokens, got {end}: make it with a larger max_len')
     if len(k_BKTD) != self.k_LBKSD.shape[1]:
-        raise UserError(f'the cache was made for {self.k_LBKSD.shape[1]} sequences, got {len(k_BKTD)}: make it with batch_size={len(k_BKTD)}')
+        raise UserError(f'the cache was made for {self.k_LBKSD.shape[1]} sequences, got {len(k_BKTD)}: make it '
+                        f'with batch_size={len(k_BKTD)}')
     k, v = self.k_LBKSD[layer], self.v_LBKSD[layer]
     k[:, :, self.length:end], v[:, :, self.length:end] = k_BKTD, v_BKTD
     return k[:, :, :end], v[:, :, :end]

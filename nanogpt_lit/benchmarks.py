@@ -129,7 +129,8 @@ def tokens_of(
     rows = [np.append(tokenizer.encode_to_numpy(o), end) for o in texts]
     ids, n_bytes = np.concatenate(rows).astype(np.int64), sum(len(o.encode()) for o in texts)
     if len(ids) < 2: raise UserError(f'{name} has {len(ids)} tokens: expected some text')
-    return TokenData.from_arrays([ids], name, 'val', tokenizer.vocab_size, tokenizer.eot_id, n_bytes=n_bytes, tokenizer_hash=tokenizer.hash)
+    return TokenData.from_arrays([ids], name, 'val', tokenizer.vocab_size,
+                                 tokenizer.eot_id, n_bytes=n_bytes, tokenizer_hash=tokenizer.hash)
 
 def documents_of(
     data: TokenData, # tokens with their tokenizer
@@ -414,7 +415,8 @@ def harness_hellaswag(
         if limit and len(out) == limit: break
         try: out.append(_harness_choice(record))
         except ValueError as e:
-            raise UserError(f'{path or "HellaSwag"} line {n} is no question of HellaSwag ({e}): expected activity_label, '
+            raise UserError(f'{path or "HellaSwag"} line {n} is no question of HellaSwag ({e}): expected '
+                            'activity_label, '
                             'ctx_a, ctx_b, endings, label; the task hellaswag takes questions without them') from None
     return out
 

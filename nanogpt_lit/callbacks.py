@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from tqdm import tqdm
 from .config import TrainConfig
-from .core import UserError, atomic_write, duration, human, progress as tqdm_bar
+from .core import UserError, atomic_write, counted, duration, human, progress as tqdm_bar
 from .trainer import Callback, Trainer, outcome
 
 # %% ../nbs/42_callbacks.ipynb #b04a3632
@@ -108,8 +108,8 @@ class LogLines(Callback):
     def on_fit_start(self, t: Trainer) -> None:
         if not t.strategy.is_main: return
         n = sum(p.numel() for p in t.raw_model.parameters())
-        t.say(f'number of parameters: {human(n)} ({n:,}{without_positions(t.raw_model)}); tokens per iteration: {t.tokens_per_step:,}; '
-              f'device {t.strategy.device}, {t.strategy.dtype}')
+        t.say(f'number of parameters: {human(n)} ({n:,}{without_positions(t.raw_model)}); tokens per iteration: '
+              f'{t.tokens_per_step:,}; device {t.strategy.device}, {t.strategy.dtype}')
         self.idle = t.step > 0 and t._finished
         if self.idle: t.say(f'nothing is left to do after step {t.step}: {self.over(t)}')
     def over(self, t: Trainer) -> str:
@@ -192,8 +192,7 @@ class EarlyStop(Callback):
         self._check(t)
     def _check(self, t):
         if self.waited < self.patience: return
-        evaluations = 'evaluation' if self.waited == 1 else 'evaluations'
-        t.finish(f'no better validation loss than {self.best:.4f} in {self.waited} {evaluations}')
+        t.finish(f'no better validation loss than {self.best:.4f} in {counted(self.waited, "evaluation")}')
     def state_dict(self) -> dict: return dict(best=self.best, waited=self.waited)
     def load_state_dict(self, state: dict) -> None: self.best, self.waited = state['best'], state['waited']
 
@@ -223,7 +222,8 @@ class OverfitBatch(Callback):
         x_BT, y_BT, *mask = t.plan.batch(0, s.rank, s.world_size, 0, t.n_micro)
         self.floor = 0. if mask else batch_floor(x_BT, y_BT)
         drops = getattr(getattr(t.raw_model, 'cfg', None), 'dropout', 0)
-        t.say('training on one batch only' + ('; with dropout it cannot be learned by heart: --dropout 0' if drops else ''))
+        t.say('training on one batch only'
+              + ('; with dropout it cannot be learned by heart: --dropout 0' if drops else ''))
     def on_log(self, t: Trainer) -> None:
         if t.record['step'] and t.record['loss'] < self.floor + self.close:
             t.finish('its one batch is known by heart')

@@ -376,8 +376,8 @@ def newest_tuned() -> Path:
             if not tuned or not ((run/'best.pt').is_file() or checkpoints(run)): continue
             when[run] = max((run/o).stat().st_mtime for o in _SIGNS if (run/o).is_file())
     if when: return max(when, key=when.get)
-    raise UserError('there is no tuned run here to talk to: name one, as in nanogpt-chat runs/mine-chat, tune a model with '
-                    'nanogpt-finetune --input FILE, or begin with nanogpt-quickstart')
+    raise UserError('there is no tuned run here to talk to: name one, as in nanogpt-chat runs/mine-chat, tune a '
+                    'model with nanogpt-finetune --input FILE, or begin with nanogpt-quickstart')
 
 # %% ../nbs/95a_terminal.ipynb #2e45cb59
 def chat_command(

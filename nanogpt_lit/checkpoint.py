@@ -251,7 +251,8 @@ def _table_of(f):
         if sum(o.file_size for o in parts) > size: raise ValueError('its parts claim to be larger than the file')
         table = next((o for o in parts if o.filename.partition('/')[2] == 'data.pkl'), None)
         if table is None: raise ValueError('it has no table of what is in it')
-        if table.file_size > min(_TABLE, max(_SMALL_TABLE, size//4)): raise ValueError(f'its table takes {human_bytes(table.file_size)}')
+        if table.file_size > min(_TABLE, max(_SMALL_TABLE, size//4)):
+            raise ValueError(f'its table takes {human_bytes(table.file_size)}')
         return BytesIO(z.read(table))
 
 # %% ../nbs/43a_checkpoint_files.ipynb #717f6970
@@ -311,7 +312,8 @@ def _careful(before, looks):
 
 def _top(stack): return stack[-1:]
 
-_LOOKS = {pickle.REDUCE: _top, pickle.NEWOBJ: _top, pickle.BUILD: _top, pickle.BINPERSID: _top, pickle.SETITEM: lambda stack: stack[-2:-1],
+_LOOKS = {pickle.REDUCE: _top, pickle.NEWOBJ: _top, pickle.BUILD: _top,
+          pickle.BINPERSID: _top, pickle.SETITEM: lambda stack: stack[-2:-1],
           pickle.SETITEMS: lambda stack: stack[::2], pickle.ADDITEMS: list, pickle.FROZENSET: list}
 _Survey.dispatch = pickle._Unpickler.dispatch | {
     k[0]: _careful(pickle._Unpickler.dispatch[k[0]], looks) for k, looks in _LOOKS.items()}
@@ -345,7 +347,8 @@ def _oddity(t):
     if t.is_nested or t.layout is not torch.strided: return 'a sparse or nested tensor'
     if t.device.type != 'cpu': return f'a tensor without numbers ({t.device.type})'
     if t.is_quantized or t.is_conj() or t.is_neg(): return 'a quantised, conjugated or negated tensor'
-    if _shows_more(t): return f'a tensor that asks for {human_bytes(t.nbytes)} and holds {human_bytes(t.untyped_storage().nbytes())}'
+    if _shows_more(t):
+        return f'a tensor that asks for {human_bytes(t.nbytes)} and holds {human_bytes(t.untyped_storage().nbytes())}'
     return ''
 
 def _inside(value):
@@ -367,7 +370,8 @@ def tame(
         if isinstance(value, torch.Tensor):
             flaw = _oddity(value)
             n_bytes += 0 if flaw else value.nbytes
-            if n_bytes > 4*size + 2**20: flaw = f'one tensor too many: {human_bytes(n_bytes)} came out of a file of {human_bytes(size)}'
+            if n_bytes > 4*size + 2**20:
+                flaw = f'one tensor too many: {human_bytes(n_bytes)} came out of a file of {human_bytes(size)}'
         elif isinstance(value, (dict, list, tuple)):
             values, containers = values + len(value), containers + 1
             if values > _MOST_VALUES or containers > _MOST_CONTAINERS or depth > _DEEPEST: flaw = 'nested without end'
@@ -429,7 +433,8 @@ def peek(
     if not path.is_file(): raise UserError(f'there is no checkpoint {path}: check the path')
     try: state = read_tamely(path, mmap)
     except _DAMAGE as e:
-        if named := re.search(r'GLOBAL ([\w.]+)', str(e)): raise _not_ours(path, f'it asks for {named[1]:.60}') from None
+        if named := re.search(r'GLOBAL ([\w.]+)', str(e)):
+            raise _not_ours(path, f'it asks for {named[1]:.60}') from None
         raise UserError(f'{path} is torn, corrupt or not a checkpoint ({why_unread(e)}): '
                         'use an earlier one') from None
     if not isinstance(state, dict) or 'checksum' not in state: raise _not_ours(path, 'it has no checksum')
@@ -444,7 +449,8 @@ def _is_setting(v):
 TENSOR = Kind(lambda v: isinstance(v, torch.Tensor), 'a tensor')
 _FIGURE = Kind(_is_figure, 'a number or nothing')
 _SETTING = Kind(_is_setting, 'a setting')
-_RNG = {'torch?': TENSOR, 'cuda?': [TENSOR], 'numpy?': {'keys': TENSOR, 'pos': COUNT, 'has_gauss': COUNT, 'cached': _FIGURE},
+_RNG = {'torch?': TENSOR, 'cuda?': [TENSOR],
+        'numpy?': {'keys': TENSOR, 'pos': COUNT, 'has_gauss': COUNT, 'cached': _FIGURE},
        'python?': {'version': COUNT, 'internal': TENSOR, 'gauss': _FIGURE}}
 _CONTENT = {'format?': COUNT, 'versions?': {...: TEXT}, 'model?': {...: TENSOR}, 'step?': COUNT, 'tokens_seen?': COUNT,
            'val_loss?': _FIGURE, 'best_val_loss?': _FIGURE, 'best_step?': COUNT, 'elapsed_s?': _FIGURE,
@@ -530,12 +536,14 @@ def built(
     "A `GPT` of these settings with these weights. `UserError` if they don't fit, before memory is taken for it"
     n_layer = len({k.split('.')[1] for k in map(bare_name, weights) if k.startswith('blocks.') and k.count('.') > 1})
     if n_layer != cfg.n_layer:
-        raise UserError(f'{source} does not fit the model: it has weights of {n_layer} layers, and its settings say n_layer={cfg.n_layer}')
+        raise UserError(f'{source} does not fit the model: it has weights of {n_layer} layers, and its settings '
+                        f'say n_layer={cfg.n_layer}')
     have, need = sum(w.numel() for w in weights.values()), _at_least(cfg)
     if need > have:
         if n_layer <= 64:
             with ShapesOnly(): check_fit(GPT(cfg), weights, source)
-        raise UserError(f'{source} does not fit the model: it holds {human(have)} numbers, and its settings need {human(need)}')
+        raise UserError(f'{source} does not fit the model: it holds {human(have)} numbers, and its settings '
+                        f'need {human(need)}')
     if cfg.pos == 'rotary' and 8*cfg.block_size*cfg.head_size > max(2**31, 4*have):
         raise UserError(f'{source} says block_size={cfg.block_size}, whose rotary tables would take '
                         f'{human_bytes(8*cfg.block_size*cfg.head_size)}: give a smaller one')
@@ -549,8 +557,10 @@ def _at_least(cfg):
     return cfg.vocab_size*cfg.n_embd + cfg.n_layer*block + (cfg.block_size*cfg.n_embd if cfg.pos == 'learned' else 0)
 
 # %% ../nbs/43a_checkpoint_files.ipynb #c1a42ba9
-_TO_RESUME = {'optimizer': _CONTENT['optimizer?'], 'scaler': {...: ANY}, 'train_loader_state': {...: ANY}, 'step': COUNT,
-             'tokens_seen': COUNT, 'val_loss': _FIGURE, 'best_val_loss': _FIGURE, 'best_step': COUNT, 'elapsed_s': _FIGURE,
+_TO_RESUME = {'optimizer': _CONTENT['optimizer?'], 'scaler': {...: ANY},
+              'train_loader_state': {...: ANY}, 'step': COUNT,
+             'tokens_seen': COUNT, 'val_loss': _FIGURE, 'best_val_loss': _FIGURE,
+             'best_step': COUNT, 'elapsed_s': _FIGURE,
              'versions': {'torch': TEXT}, 'rng': {k.rstrip('?'): v for k, v in _RNG.items()}}
 
 @contextmanager
@@ -573,12 +583,14 @@ def check_averages(optimizer: torch.optim.Optimizer, saved: dict) -> None:
     params = [p for g in optimizer.param_groups for p in g['params']]
     for state in saved['state'].values():
         if {*state} not in ({'step', 'exp_avg', 'exp_avg_sq'}, {'momentum_buffer'}):
-            raise UserError(f'the checkpoint is damaged (optimizer has averages {", ".join(map(str, state))[:80] or "none"}): use an earlier one')
+            raise UserError('the checkpoint is damaged (optimizer has averages '
+                            f'{", ".join(map(str, state))[:80] or "none"}): use an earlier one')
     for i, state in saved['state'].items():
         known = isinstance(i, int) and 0 <= i < len(params)
         shapes = [(k, v.shape if isinstance(v, torch.Tensor) else ()) for k, v in state.items()]
         if not known or any(tuple(shape) != (() if k == 'step' else tuple(params[i].shape)) for k, shape in shapes):
-            raise UserError('the checkpoint is damaged (optimizer has averages of other shapes than the weights): use an earlier one')
+            raise UserError('the checkpoint is damaged (optimizer has averages of other shapes than the '
+                            'weights): use an earlier one')
 
 def _restore_optimizers(optimizers, states):
     "Averages from the file, settings (learning rate, decay, …) as they are now"
@@ -597,7 +609,8 @@ def _begin_at_step(t, ckpt):
     "Go on at the step of another program's checkpoint, whose weights are in the model already"
     t.load_state_dict(ckpt | dict(tokens_seen=ckpt['step']*t.tokens_per_step))
     taken, lost = 'network, step and the averages of AdamW', 'the order of its data is not'
-    if not _take_averages(t, ckpt.get('averages')): taken, lost = 'network and step', 'the averages of its optimizer are not'
+    if not _take_averages(t, ckpt.get('averages')):
+        taken, lost = 'network and step', 'the averages of its optimizer are not'
     return [f'it comes from another program: {taken} are taken over, {lost}']
 
 def _take_averages(t, averages):

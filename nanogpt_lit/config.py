@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-from .core import UserError, brief, read_text, shortened
+from .core import UserError, brief, counted, read_text, shortened
 
 # %% ../nbs/01_settings.ipynb #f83e9a68
 @dataclass
@@ -461,8 +461,7 @@ def _by_place(words, names, knobs):
         if not left: break
         if get_origin(knobs[name].base) is list: out[name], left = left, []
         else: out[name] = left.pop(0)
-    words_are = 'word' if len(names) == 1 else 'words'
-    many = f'expected at most {len(names)} {words_are} without a flag ({", ".join(names)})'
+    many = f'expected at most {counted(len(names), "word")} without a flag ({", ".join(names)})'
     if 'start' in knobs: many += '; a prompt is given with --start'
     if left: raise UserError(f'unexpected {" ".join(left)!r}: ' + (many if names else 'that was given by a flag already'))
     return out
@@ -534,7 +533,7 @@ def show_changes(
     said = []
     for layer in dict.fromkeys(origin.values()):
         n = sum(where == layer and k in changed for k, where in origin.items())
-        if n and layer not in ('flag', ''): said.append(f'{layer}: {n} setting' + ('' if n == 1 else 's'))
+        if n and layer not in ('flag', ''): said.append(f'{layer}: {counted(n, "setting")}')
     typed = [f'{k}={shortened(str(values[k]))}' for k in knobs if origin.get(k) == 'flag' and (k in changed or not in_python)]
     first = '; '.join(said) or ('settings: defaults' if typed else 'all settings are at their defaults')
     if not typed: return first
@@ -750,8 +749,8 @@ from dataclasses import field
 class AddConfig:
     "Knobs of `nanogpt-tokenizer add`"
     tokenizer: str|None = None       # tokenizer folder or file, or gpt2
-    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
-    merges_path: str|None = None     # and its merges.txt
+    vocab_path: str|None = None      # instead of a tokenizer folder: a vocab.json; with --merges_path
+    merges_path: str|None = None     # the merges.txt of that --vocab_path
     special_tokens: list[str] = field(default_factory=list) # texts that get the next ids; none = only convert
     out_dir: str|None = None         # folder to write tokenizer.json to
     overwrite: bool = False          # replace a vocabulary that is already in out_dir
@@ -762,8 +761,8 @@ class DecodeConfig:
     "Knobs of `nanogpt-tokenizer decode`"
     ids: list[str] = field(default_factory=list)     # the ids themselves; or give --input
     tokenizer: str = 'tokenizer'     # tokenizer folder or file, or gpt2
-    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
-    merges_path: str|None = None     # and its merges.txt
+    vocab_path: str|None = None      # instead of a tokenizer folder: a vocab.json; with --merges_path
+    merges_path: str|None = None     # the merges.txt of that --vocab_path
     input: str|None = None           # .npy or .bin file of ids
     dtype: Literal['auto', 'uint16', 'uint32', 'int32'] = 'auto' # of a .bin file; auto = the smallest that
                                      # holds the vocabulary
@@ -952,7 +951,7 @@ class TokenizerConfig:
                                      # token
     pattern: str = 'gpt2'            # split pattern: a name such as gpt2 or gpt4, or a regular expression
     max_data_size: int = 0           # read at most this many documents; 0 = all
-    tokenizer_samples: int = 0       # learn from at most this many of them, spread over all; 0 = all
+    tokenizer_samples: int = 0       # learn from at most this many documents, spread over all; 0 = all
     errors: Literal['strict', 'replace', 'skip'] = 'strict' # files that aren't UTF-8:
                                      # refuse, mend with �, leave out
     workers: int|None = None         # processes; None = one per CPU
@@ -965,8 +964,8 @@ class EncodeConfig:
     "Knobs of `nanogpt-tokenizer encode`"
     text: list[str] = field(default_factory=list)    # the text itself; or give --input
     tokenizer: str = 'tokenizer'     # tokenizer folder or file, or gpt2
-    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
-    merges_path: str|None = None     # and its merges.txt
+    vocab_path: str|None = None      # instead of a tokenizer folder: a vocab.json; with --merges_path
+    merges_path: str|None = None     # the merges.txt of that --vocab_path
     input: list[str] = field(default_factory=list) # text files, folders, globs, .jsonl files, or a dataset;
                                      # /dev/stdin = a pipe
     text_field: str = 'text'         # field of a JSONL record that holds the text
@@ -996,12 +995,12 @@ class CorpusKnobs:
     "What `nanogpt-prepare` reads, and how it becomes tokens"
     input: list[str] = field(default_factory=list) # files, folders, patterns, hf:OWNER/NAME or a named
                                      # dataset (pystdlib, …); FILE=2 takes it twice
-    val_input: list[str] = field(default_factory=list) # the same, to validate on;
+    val_input: list[str] = field(default_factory=list) # files or folders to validate on;
                                      # none = hold out val_fraction of the input
     out_dir: str|None = None         # folder to make; None = data/NAME
     tokenizer: str = 'bpe'           # char, gpt2, bpe (trained on the input) or a tokenizer folder
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
-    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents,
+    tokenizer_samples: int = 0       # learn the vocabulary from at most this many documents,
                                      # spread over the corpus; 0 = all
     text_field: str = 'text'         # field or column that holds the text (a.b: inside another);
                                      # chat and instruction records need none
@@ -1150,6 +1149,7 @@ class WatchKnobs:
     show_config: bool = False        # print all settings at the start, not only those that were changed
     log_interval: int = 10           # steps between log lines
     eval_interval: int = 250         # steps between validation losses
+    eval_at_start: bool = True       # a validation loss before the first step, too
     eval_iters: int = 0              # batches per validation loss; 0 = as eval_tokens says
     eval_tokens: int = 0             # tokens per validation loss, the same windows each time, spread evenly
                                      # over the split; 0 = the whole validation split
@@ -1185,7 +1185,8 @@ class SaveKnobs:
                                      # such as final_model.pt; {index} = the last step counted from 0
     async_save: bool|None = None     # write checkpoints in a thread while the training goes on;
                                      # None = on a GPU
-    plot_loss: bool = False          # keep a loss-curve picture at every checkpoint
+    plot_loss: bool|None = None      # keep a loss-curve picture at every checkpoint; None = draw one when the
+                                     # run ends; --no-plot_loss draws none
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
     start_from: str|None = None      # begin with the weights of another model: gpt2, gpt2-xl, a run folder …
                                      # (nanoGPT's init_from)
@@ -1336,8 +1337,8 @@ class LaunchConfig:
 class HintKnobs:
     "What a checkpoint of another code base may not say of its network"
     n_head: int|None = None          # heads, where a foreign checkpoint doesn't say
-    block_size: int|None = None      # context length, where it doesn't say (CS336)
-    rope_theta: float|None = None    # base of the rotary wavelengths, where it doesn't say (CS336)
+    block_size: int|None = None      # context length, where a checkpoint doesn't say (CS336)
+    rope_theta: float|None = None    # base of the rotary wavelengths, where a checkpoint doesn't say (CS336)
 
 def shape_hints(
     cfg: HintKnobs, # or settings with these among others
@@ -1373,7 +1374,8 @@ class SampleConfig(HintKnobs, ChoiceKnobs):
     stream: bool|None = None         # print tokens as they come; None = if there is one text and a terminal
     seed: int = 1337                 # the same seed gives the same texts, whatever else is in the batch
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
-    dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products
+    dtype: Literal['auto', 'float32', 'bfloat16', 'float16', 'int8'] = 'auto' # of weights and matrix products; int8: on a
+                                     # CPU, a large model's tokens come sooner, its weights are rounded to eight bits
     compile: bool = False            # torch.compile the step that writes a token: for GPUs, 10 to 50 s at first;
                                      # on a CPU hardly any gain (x0.8 to x1.2)
     num_threads: int|None = None     # CPU threads; None = torch's choice
@@ -1432,7 +1434,8 @@ class EvalConfig(HintKnobs):
     out_dir: str|None = None         # where answers and results go; None = RUN/eval
     seed: int = 1337                 # of the cloze questions
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
-    dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products
+    dtype: Literal['auto', 'float32', 'bfloat16', 'float16', 'int8'] = 'auto' # of matrix products; int8: what do weights
+                                     # in eight bits cost, as nanogpt-sample has them?
     num_threads: int|None = None     # CPU threads; None = torch's choice
 
     def __post_init__(self):
@@ -1449,7 +1452,7 @@ class SourceKnobs:
     "What a run reads"
     input: list[str] = field(default_factory=list) # text files, folders or globs to prepare and train on
                                      # (UTF-8)
-    val_input: list[str] = field(default_factory=list) # the same, to validate on;
+    val_input: list[str] = field(default_factory=list) # files or folders to validate on;
                                      # none = hold out val_fraction of the input
     dataset: str|None = None         # a prepared folder, or a named dataset: pystdlib, shakespeare, …
     train_data: str|None = None      # token file to train on as it is (.bin, .npy), a folder of them,
@@ -1468,10 +1471,10 @@ class TextKnobs:
     "How text becomes tokens"
     tokenizer: str|None = None       # char, gpt2, bpe (trained on the input) or a tokenizer folder;
                                      # None = char for a preset that says so, else bpe
-    vocab_path: str|None = None      # in its place: a vocab.json, together with --merges_path
-    merges_path: str|None = None     # and its merges.txt
+    vocab_path: str|None = None      # instead of a tokenizer folder: a vocab.json; with --merges_path
+    merges_path: str|None = None     # the merges.txt of that --vocab_path
     tokenizer_vocab_size: int = 4096 # size of a BPE vocabulary trained here
-    tokenizer_samples: int = 0       # learn that vocabulary from at most this many documents,
+    tokenizer_samples: int = 0       # learn the vocabulary from at most this many documents,
                                      # spread over the corpus; 0 = all
     text_field: str = 'text'         # field of a JSONL record that holds the text
     separator: str|None = None       # text between the documents of a text file, such as <|endoftext|> or
@@ -1534,11 +1537,11 @@ class PlanConfig(RunConfig, _PlanKnobs):
 class RaceKnobs:
     "Who races against whom, and for what"
     preset: str = 'speedrun'         # what races: a preset of nanogpt-train
-    set: list[str] = field(default_factory=list)     # changes to it: NAME=VALUE …, flags of nanogpt-train
+    set: list[str] = field(default_factory=list)     # changes to the preset: NAME=VALUE …, flags of nanogpt-train
     input: str|None = None           # text to race on (UTF-8); None = the peer's own input.txt
-    dataset: str|None = None         # in its place: a prepared folder, or a dataset by name
+    dataset: str|None = None         # instead of --input: a prepared folder, or a dataset by name
     peer: str|None = None            # a nanoGPT checkout, whose own train.py is the other side
-    peer_dataset: str = 'shakespeare_char' # its data, prepared there
+    peer_dataset: str = 'shakespeare_char' # data set of the peer, prepared there
     against: str = 'classic'         # without a peer the other side is this preset;
                                      # classic = nanoGPT's recipe for a CPU
     peer_set: list[str] = field(default_factory=list) # changes to the other side: NAME=VALUE …
@@ -1588,13 +1591,13 @@ class ExampleKnobs:
                                      # dolly, alpaca, pystdlib_instruct; none = the last. Records: messages,
                                      # conversations, conversation, instruction + output or response,
                                      # prompt + completion or response, question + answer, input + output
-    data_dir: str|None = None        # the same for a single one, as build-nanogpt calls it
+    data_dir: str|None = None        # another way to give one --input, as build-nanogpt calls it
     pretrained_checkpoint: str = 'runs/quickstart' # the base: run folder, checkpoint, or Hugging Face folder
                                      # or name
     tokenizer: str|None = None       # of the base: gpt2, or a folder; None = the one that belongs to it
     random_init: bool = True         # if the base can't be loaded, begin with random weights (and a loud
                                      # warning)
-    fallback: str = 'quickstart'     # preset that gives such a model its shape
+    fallback: str = 'quickstart'     # preset that shapes the model with random weights
     template: Literal['chatml', 'plain']|None = None # how a chat is written down;
                                      # None = as the tokenizer says, else chatml
     reasoning: Literal['drop', 'keep'] = 'drop' # the reasoning_content of an answer: leave it out,
@@ -1642,7 +1645,7 @@ class TuneKnobs:
     dropout: float = 0.              # of the network, while it is tuned
     batch_size: int = 16             # rows per micro-step
     grad_accum_steps: int = 1        # micro-steps per optimizer step
-    tokens_per_step: int = 0         # in its place, as many micro-steps as make so many tokens;
+    tokens_per_step: int = 0         # as many micro-steps as make so many tokens;
                                      # 0 = as grad_accum_steps says
 
 # %% ../nbs/94_tuning.ipynb #bf86d2ef
@@ -1657,7 +1660,7 @@ class FinetuneConfig(HintKnobs, TuneKnobs, RemedyKnobs, ExampleKnobs):
     generate_interval: int = 2       # steps between answers to the prompts; 0 = only before and after
     prompts: list[str] = field(default_factory=list) # questions to answer before, while and after;
                                      # none = three held-out ones
-    max_new_tokens: int = 120        # length of these answers
+    max_new_tokens: int = 120        # longest answer to the prompts, in tokens
     log_interval: int = 1            # steps between log lines
     show_config: bool = False        # print all settings at the start, not only those that were changed
     auto_resume: bool = False        # continue from the newest good checkpoint of out_dir, if there is one
@@ -1751,7 +1754,7 @@ ALIASES |= dict(
     intermediate_size='d_ff', max_position_embeddings='block_size', tie_word_embeddings='tie_embeddings', lr='learning_rate',
     per_device_train_batch_size='batch_size', logging_steps='log_interval', eval_steps='eval_interval', adam_beta1='beta1',
     adam_beta2='beta2', lr_scheduler_type='schedule', num_train_epochs='max_epochs', epochs='max_epochs',
-    early_stopping_patience='patience', report_to='track', adam_epsilon='adam_eps', save_total_limit='keep_last_n_checkpoints',
+    early_stopping_patience='patience', eval_on_start='eval_at_start', report_to='track', adam_epsilon='adam_eps', save_total_limit='keep_last_n_checkpoints',
     dataloader_num_workers='dataloader_workers', gradient_checkpointing='activation_checkpointing', torch_compile='compile',
     torch_compile_mode='compile_mode', train_file='input', validation_file='val_input',
     # nanochat
@@ -1761,7 +1764,7 @@ ALIASES |= dict(
 ALIASES |= {'train.save_interval': 'checkpoint_interval', 'train.log_interval': 'log_interval', 'train.micro_batch_size': 'batch_size', # litgpt
             'train.lr_warmup_steps': 'warmup_steps', 'train.epochs': 'max_epochs', 'train.max_tokens': 'max_tokens', 'train.max_steps': 'max_steps',
             'train.max_seq_length': 'block_size', 'train.tie_embeddings': 'tie_embeddings', 'train.max_norm': 'grad_clip', 'train.min_lr': 'min_lr',
-            'eval.interval': 'eval_interval', 'eval.max_iters': 'eval_iters', 'eval.max_new_tokens': 'max_new_tokens', 'log.project': 'track_project',
+            'eval.interval': 'eval_interval', 'eval.initial_validation': 'eval_at_start', 'eval.max_iters': 'eval_iters', 'eval.max_new_tokens': 'max_new_tokens', 'log.project': 'track_project',
             'optimizer.init_args.lr': 'learning_rate', 'optimizer.init_args.weight_decay': 'weight_decay', 'tokenizer_dir': 'tokenizer',
             'data.train_data_path': 'input', 'data.val_data_path': 'val_input'}
 
@@ -1850,7 +1853,7 @@ REFUSED |= dict(
 REFUSED |= {
     'train.global_batch_size': 'it counts the sequences of a step; give --batch_size and --grad_accum_steps, whose product that is', # litgpt
     'train.lr_warmup_fraction': 'it is a share of an epoch; give --warmup_epochs or --warmup_steps', 'train.max_time': 'it cuts a run off; --minutes fits the schedule to the clock',
-    'eval.initial_validation': 'validation comes before the first step and after the last; --eval_interval 0 for none', 'eval.final_validation': 'validation comes before the first step and after the last; --eval_interval 0 for none',
+    'eval.final_validation': 'validation comes after the last step; --eval_interval 0 for none',
     'initial_checkpoint_dir': 'lit_model.pth is not read; convert it to a Hugging Face folder and give --start_from FOLDER', 'model_name': 'give a preset, or nanogpt-import a Hugging Face model',
     'model_config': 'give a .toml with n_layer, n_embd and so on', 'devices': 'nanogpt-launch --nproc N starts N processes', 'num_nodes': 'nanogpt-launch --nnodes N starts several machines', 'data': 'give --input FILE or --dataset FOLDER'}
 
@@ -1974,7 +1977,7 @@ PRESETS |= {
 
 # %% ../nbs/98_commands.ipynb #c408f3e8
 PRESETS['speedrun'] = dict(
-    tokenizer='char', out_dir='runs/speedrun', dtype='fast', eval_interval=250, checkpoint_interval=250,
+    tokenizer='char', out_dir='runs/speedrun', dtype='fast', eval_interval=250, eval_at_start=False, checkpoint_interval=250, plot_loss=False,
     n_layer=2, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=250,
     pos='none', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm',
     act='relu2', bias=False, tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,

@@ -6,15 +6,16 @@
 __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSON', 'UserError', 'warn', 'from_above',
            'read_bytes', 'read_text', 'leftovers', 'atomic_open', 'atomic_write', 'check_writable', 'new_folder',
            'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none', 'one_of', 'misfit', 'brief', 'shortened',
-           'parse_json', 'read_small', 'read_json', 'human', 'human_bytes', 'duration', 'seed_everything', 'mix64',
-           'cpu_count', 'container_memory', 'give_back', 'known_value', 'pick_device', 'pick_dtype', 'fast_bfloat16',
-           'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax', 'in_kernel',
-           'progress']
+           'parse_json', 'read_small', 'read_json', 'human', 'human_bytes', 'counted', 'duration', 'seed_everything',
+           'mix64', 'cpu_count', 'container_memory', 'give_back', 'known_value', 'pick_device', 'pick_dtype',
+           'fast_bfloat16', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is', 'spoken_through', 'new_ax',
+           'ink', 'in_kernel', 'progress']
 
 # %% ../nbs/00_core.ipynb #5acf5514
-import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile
+import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import NoneType
@@ -70,13 +71,15 @@ def read_text(
     try: return data.decode('utf-8-sig')
     except UnicodeDecodeError as e:
         at = e.start + (3 if data[:3] == b'\xef\xbb\xbf' else 0)
-        raise UserError(f'{path} is not UTF-8: byte 0x{data[at]:02x} at offset {at:,} (line {data.count(10, 0, at) + 1:,}); '
+        raise UserError(f'{path} is not UTF-8: byte 0x{data[at]:02x} at offset {at:,} (line '
+                        f'{data.count(10, 0, at) + 1:,}); '
                         'convert the file to UTF-8 first, for example with iconv') from None
 
 # %% ../nbs/00_core.ipynb #15d6430b
 def _part_of(path):
     "A temporary name beside `path` that nobody else can have"
-    name = path.name.encode('utf-8', 'surrogateescape')[:200].decode('utf-8', 'ignore') # the whole must stay below 255 bytes
+    # the whole must stay below 255 bytes
+    name = path.name.encode('utf-8', 'surrogateescape')[:200].decode('utf-8', 'ignore')
     return path.with_name(f'.{name}.{os.urandom(6).hex()}.part')
 
 def leftovers(
@@ -119,14 +122,16 @@ def atomic_open(
             return
         with _replacing(Path(os.path.realpath(path)), before, mode, kind) as f: yield f
     except OSError as e: raise UserError(f'{path} could not be written ({e.strerror or e}): '
-                                         'free some space or choose another folder; the earlier file is untouched') from None
+                                         'free some space or choose another folder; the earlier file is '
+                                         'untouched') from None
 
 @contextmanager
 def _replacing(path, before, mode, kind):
     "A new file that takes the place of `path`, with the permissions that the earlier one had"
     part = _part_of(path)
     try:
-        with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0), 0o666), mode, **kind) as f:
+        with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0), 0o666),
+                  mode, **kind) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -162,7 +167,8 @@ def check_writable(
         with tempfile.TemporaryFile(dir=folder): pass
     except FileExistsError: raise UserError(f'{folder} is a file: choose another folder') from None
     except OSError as e:
-        raise UserError(f'the folder {folder} cannot be written ({e.strerror}): choose another or change its permissions') from None
+        raise UserError(f'the folder {folder} cannot be written ({e.strerror}): choose another or change its '
+                        'permissions') from None
     return folder
 
 @contextmanager
@@ -219,7 +225,8 @@ def alone_in(
     "A block that only one process at a time can be in. `UserError`, at once, for all others"
     import platform
     path = Path(folder).resolve()/name
-    if path in _LOCKED: raise UserError(f'this process is {_LOCKED[path]} in {folder} already: wait for it, or choose another folder')
+    if path in _LOCKED:
+        raise UserError(f'this process is {_LOCKED[path]} in {folder} already: wait for it, or choose another folder')
     file = _locked_file(path, folder)
     _LOCKED[path] = doing
     try:
@@ -260,7 +267,8 @@ FLAG = Kind(lambda v: isinstance(v, bool), 'true or false')
 COUNT = Kind(lambda v: type(v) is int and 0 <= v < 2**53, 'a whole number from 0')
 NUMBER = Kind(lambda v: type(v) in (int, float) and abs(v) < 1e300, 'a number')
 NAME = Kind(plain_name, 'the plain name of a file beside it')
-DIGEST = Kind(lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{16,128}', v) is not None, 'a checksum in hexadecimal')
+DIGEST = Kind(lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{16,128}', v) is not None,
+              'a checksum in hexadecimal')
 
 def or_none(kind: Kind) -> Kind:
     "The same kind, or nothing"
@@ -277,20 +285,23 @@ def misfit(
     where: str='', # its place, for the message
 ) -> str:
     "Where `value` isn't of this shape, in words; empty if it is"
-    if isinstance(shape, Kind): return '' if shape.test(value) else f'{where or "it"} is {brief(value)}, not {shape.words}'
+    if isinstance(shape, Kind):
+        return '' if shape.test(value) else f'{where or "it"} is {brief(value)}, not {shape.words}'
     if isinstance(shape, list):
         if not isinstance(value, list): return f'{where or "it"} is {brief(value)}, not a list'
         return next((flaw for i, o in enumerate(value) if (flaw := misfit(o, shape[0], f'{where}[{i}]'))), '')
     if not isinstance(value, dict): return f'{where or "it"} is {brief(value)}, not a table of names and values'
     known = {k.rstrip('?'): o for k, o in shape.items() if k is not ...}
-    if absent := [k for k in shape if k is not ... and k[-1] != '?' and k not in value]: return f'{_inside(where, absent[0])} is missing'
+    if absent := [k for k in shape if k is not ... and k[-1] != '?' and k not in value]:
+        return f'{_inside(where, absent[0])} is missing'
     pairs = ((k, v, known.get(k, shape.get(..., ANY))) for k, v in value.items())
     return next((flaw for k, v, o in pairs if (flaw := misfit(v, o, _inside(where, k)))), '')
 
 def _inside(where, key): return f'{where}.{key}' if where else brief(key).strip("'")
 
 def brief(value: Any) -> str:
-    return shortened(repr(value) if isinstance(value, (str, int, float, bool, NoneType)) else f'a {type(value).__name__}')
+    return shortened(repr(value) if isinstance(value, (str, int, float, bool, NoneType))
+                     else f'a {type(value).__name__}')
 
 def shortened(
     text: str,    # of any length
@@ -351,6 +362,13 @@ def human_bytes(
     "The same for bytes: 2.44 GB"
     text = human(n)
     return f'{text} B' if text[-1].isdigit() else f'{text[:-1]} {text[-1].replace("B", "G")}B'
+
+def counted(
+    n: int,     # how many
+    thing: str, # one of them
+) -> str:
+    "1 step, 2,801 steps"
+    return f'{n:,} {thing}' if n == 1 else f'{n:,} {thing}s'
 
 def duration(
     seconds: float, # length of time in seconds
@@ -436,7 +454,8 @@ def _own_gpu(index):
     several = os.environ.get('WORLD_SIZE', '1') != '1'
     if 'RANK' in os.environ and several and re.fullmatch('[0-9]{1,4}', rank): index = rank
     if index and int(index) >= torch.cuda.device_count():
-        raise UserError(f"device='cuda:{index}': this machine has {torch.cuda.device_count()} CUDA devices, numbered from 0")
+        raise UserError(f"device='cuda:{index}': this machine has {torch.cuda.device_count()} CUDA devices, "
+                        "numbered from 0")
     # memory that grows in place is wasted less; torch reads this when it first touches the GPU
     told = {'PYTORCH_CUDA_ALLOC_CONF', 'PYTORCH_ALLOC_CONF'} & {*os.environ}
     if sys.platform == 'linux' and not told: os.environ['PYTORCH_CUDA_ALLOC_CONF'] = 'expandable_segments:True'
@@ -456,16 +475,31 @@ def pick_dtype(
     if device.startswith('cuda'): return 'bfloat16' if fast_bfloat16(device) else 'float16'
     return 'bfloat16' if dtype == 'fast' and fast_bfloat16(device) else 'float32'
 
+# %% ../nbs/00_core.ipynb #029d6c81
 def fast_bfloat16(
     device: str, # a torch device name
 ) -> bool:
-    "Does `device` multiply bfloat16 in hardware (GPUs since Ampere, CPUs with AMX or AVX-512 BF16)? Elsewhere it is emulated, slowly"
+    "Does `device` multiply bfloat16 faster than float32? GPUs do since Ampere; of a CPU it is measured, once in a process"
     import torch
     if device.startswith('cuda'): return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
-    limit = os.environ.get('ONEDNN_MAX_CPU_ISA', 'ALL').upper()    # the library that multiplies may have been told to do without
-    if device.split(':')[0] != 'cpu' or not any(o in limit for o in ('BF16', 'FP16', 'AMX', 'AVX10', 'VNNI_2', 'DEFAULT', 'ALL')): return False
-    return any(getattr(torch.cpu, f, bool)() for f in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'))
+    return device.split(':')[0] == 'cpu' and _bfloat16_pays()
 
+@cache
+def _bfloat16_pays():
+    "Is a product in bfloat16 clearly faster than one in float32 on this CPU, as torch multiplies here?"
+    import torch
+    if not any(getattr(torch.cpu, name, bool)() for name in ('_is_amx_tile_supported', '_is_avx512_bf16_supported')): return False
+    def seconds(dtype):
+        matrix = torch.ones(256, 256, dtype=dtype)
+        times = []
+        for _ in range(8):
+            start = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - start)
+        return min(times)                                # the first ones prepare the product, others are interrupted
+    return 1.2*seconds(torch.bfloat16) < seconds(torch.float32)
+
+# %% ../nbs/00_core.ipynb #86604cc4
 def set_threads(
     n: int|None=None, # CPU threads; None leaves torch's own choice
 ) -> int:
@@ -487,7 +521,8 @@ _CONTROL = re.compile('[\x00-\x08\x0e-\x1f\x7f-\x9f]|\r(?!\n)')
 
 def printable(text: str) -> str:
     "Text that can't steer a terminal: control characters become pictures of themselves; tabs and ends of lines and pages stay"
-    return _CONTROL.sub(lambda m: '\ufffd' if m[0] > '\x7f' else chr(0x2421 if m[0] == '\x7f' else 0x2400 + ord(m[0])), text)
+    return _CONTROL.sub(lambda m: '\ufffd' if m[0] > '\x7f' else chr(0x2421 if m[0] == '\x7f' else 0x2400 + ord(m[0])),
+                        text)
 
 # %% ../nbs/00_core.ipynb #9a430433
 class Screen:
@@ -518,7 +553,8 @@ class Screen:
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines: self.write(line)
     def __getattr__(self, name): return getattr(self.stream, name)
-    def __eq__(self, other): return self.stream is getattr(other, 'stream', other) # tqdm asks whether two are the same terminal
+    def __eq__(self, other):
+        return self.stream is getattr(other, 'stream', other) # tqdm asks whether two are the same terminal
     def __hash__(self): return hash(self.stream)
 
 # %% ../nbs/00_core.ipynb #2ba3d1fd
@@ -560,6 +596,13 @@ def new_ax(
     ax.spines[['top', 'right']].set_visible(False)
     return ax
 
+def ink(
+    colour: str='C0', # of the largest value
+) -> Any:
+    "A colour map for `imshow` from nothing to a colour: behind what is zero a page shows through, light or dark"
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+    return LinearSegmentedColormap.from_list('ink', [to_rgba(colour, 0.), to_rgba(colour, 1.)])
+
 def in_kernel() -> bool:
     "Is this process a Jupyter kernel, whose output is a page? Having imported `ipykernel` doesn't make it one"
     if 'ipykernel' not in sys.modules: return False
@@ -573,11 +616,13 @@ def progress(
 ) -> Any:
     "A tqdm progress bar for terminals and notebooks; silent when the output goes to a file, or with TQDM_DISABLE=1"
     from tqdm.auto import tqdm
-    disable = kw.pop('disable', False) or bool(os.environ.get('TQDM_DISABLE')) or not (sys.stderr.isatty() or in_kernel())
+    disable = (kw.pop('disable', False) or bool(os.environ.get('TQDM_DISABLE'))
+               or not (sys.stderr.isatty() or in_kernel()))
     if isinstance(kw.get('desc'), str): kw['desc'] = printable(kw['desc'])
     return tqdm(it, total=total, disable=disable, file=as_it_is(sys.stderr), **kw)
 
 # %% ../nbs/00_core.ipynb #6662cb1f
 #| eval: false
 if __name__ == '__main__':
-    raise SystemExit('error: nanogpt_lit.core is no command: nanogpt-train trains a model (python -m nanogpt_lit lists all commands)')
+    raise SystemExit('error: nanogpt_lit.core is no command: nanogpt-train trains a model (python -m '
+                     'nanogpt_lit lists all commands)')

@@ -41,7 +41,8 @@ class Source:
     keeps: tuple = ()   # what must live as long as it does: copies of what came out of pipes
 
     def __post_init__(self):
-        if not 0 < self.weight <= 100: raise UserError(f'{self.name}: expected a weight above 0 and at most 100, got {self.weight}')
+        if not 0 < self.weight <= 100:
+            raise UserError(f'{self.name}: expected a weight above 0 and at most 100, got {self.weight}')
 
 # %% ../nbs/31_corpus.ipynb #a15beadc
 @dataclass
@@ -109,9 +110,11 @@ def _read_python(corpus: Corpus, path: Path) -> Iterator[tuple]:
 @reader('file')
 def _read_file(corpus: Corpus, path: Path) -> Iterator[tuple]:
     policy = 'replace' if corpus.errors == 'replace' else 'strict'
-    blocks = read_blocks(path, errors=policy, tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n))
+    blocks = read_blocks(path, errors=policy,
+                         tell=lambda what, n, line: corpus.skip(what, f'{path.name} line {line}', n))
     if not corpus.separator: yield path.name, blocks; return
-    for n, document in enumerate(split_documents(blocks, corpus.separator), 1): yield f'{path.name} document {n}', document
+    for n, document in enumerate(split_documents(blocks, corpus.separator), 1):
+        yield f'{path.name} document {n}', document
 
 @reader('records')
 def _read_records(corpus: Corpus, path: Path) -> Iterator[tuple]:
@@ -180,7 +183,8 @@ def _spooled(held, pieces, digest):
             f.write(json.dumps([isinstance(text, Marker), text]) + '\n')
         f.seek(0)
     except OSError as e:
-        raise UserError(f'a temporary file could not be written ({e.strerror}): free some space or set TMPDIR') from None
+        raise UserError(f'a temporary file could not be written ({e.strerror}): free some space or set '
+                        'TMPDIR') from None
     return (Marker(text) if marker else text for marker, text in map(json.loads, f))
 
 # %% ../nbs/31_corpus.ipynb #05d01ae1
@@ -240,7 +244,8 @@ def _first_turn(self:Corpus, j, seen, dropped):
 # %% ../nbs/31_corpus.ipynb #2b1329a1
 @patch
 def _repeated(self:Corpus, j, turn, index, dropped):
-    s, taken = self.sources[j], replace(self, skipped=Counter(), examples=[], noted=Counter()) # the accounts of the first turn stand
+    # the accounts of the first turn stand
+    s, taken = self.sources[j], replace(self, skipped=Counter(), examples=[], noted=Counter())
     for k, (where, blocks) in enumerate(taken._documents(s)):
         if k in dropped: continue
         if index == self.documents: return
@@ -259,7 +264,9 @@ def _documents(self:Corpus, s):
 
 def _read(corpus, name, what):
     try: yield from READERS[name](corpus, what)
-    except OSError as e: raise UserError(f'{what} cannot be read ({e.strerror or e}): check that it is there, and its permissions') from None
+    except OSError as e:
+        raise UserError(f'{what} cannot be read ({e.strerror or e}): check that it is there, and its '
+                        'permissions') from None
 
 # %% ../nbs/31_corpus.ipynb #4412d4f2
 @patch
@@ -361,10 +368,12 @@ def _ask_network(args):
 def _explained(e, args, name, instead):
     said, kinds = str(e).strip().split('\n')[0][:200], {o.__name__ for o in type(e).__mro__}
     if 'DatasetNotFoundError' in kinds:
-        return UserError(f'there is no data set {args["path"]} on the Hugging Face Hub that you may read: check its name, {instead}')
+        return UserError(f'there is no data set {args["path"]} on the Hugging Face Hub that you may read: check '
+                         f'its name, {instead}')
     if 'ValueError' in kinds and not 'OSError' in kinds:
         return UserError(f'{name} wants to be asked differently ({said}): see --dataset_config and --dataset_split')
-    return UserError(f'{name} could not be read from the network ({type(e).__name__}): go online and run the same command again, {instead}')
+    return UserError(f'{name} could not be read from the network ({type(e).__name__}): go online and run the '
+                     f'same command again, {instead}')
 
 # %% ../nbs/31_corpus.ipynb #53a6b20d
 def hub_dataset(
@@ -437,7 +446,8 @@ def _opened(path, copy):
     source, pipe = open(fd, 'rb'), stat.S_ISFIFO(os.fstat(fd).st_mode)
     if not (pipe or os.isatty(fd) or str(path) == os.devnull):
         raise UserError(f'{path} is a device, not a file: give the path of a file')
-    if pipe and not str(path).startswith(('/dev/', '/proc/')): copy.write(_first_bytes(fd, path)) # the others are open at both ends
+    # the others are open at both ends
+    if pipe and not str(path).startswith(('/dev/', '/proc/')): copy.write(_first_bytes(fd, path))
     os.set_blocking(fd, True)
     return source
 
@@ -529,7 +539,8 @@ def _sources(sources, split):
     if len(sources) == 1 and isinstance(sources[0], str) and sources[0] in RECIPES:
         sources = [source_of(sources[0], split)]
     if not sources:
-        raise UserError('there is nothing to read: give text files, folders, or the name of a data set such as pystdlib')
+        raise UserError('there is nothing to read: give text files, folders, or the name of a data set such as '
+                        'pystdlib')
     if all(isinstance(o, str) for o in sources):
         return [Source('texts', [('text', as_document(o)) for o in sources], split=split)]
     if any(isinstance(o, str) for o in sources):

@@ -662,7 +662,7 @@ import regex, shlex
 from collections import deque
 from .bpe import PATTERNS
 from .config import EncodeConfig, PrepareConfig, TokenizerConfig, nanogpt_prepare
-from .core import atomic_open, duration, read_bytes, warn
+from .core import atomic_open, counted, duration, read_bytes, warn
 from .corpus import RECIPES, Source, source_of
 from .guess import packed_size
 from .shards import check_shards, own_tokenizer
@@ -715,10 +715,8 @@ def describe_folder(
 
 # %% ../nbs/35_prepare.ipynb #df34538b
 def _split_line(name, s):
-    n_files = len(s['files'])
-    files = '1 file' if n_files == 1 else f'{n_files} files'
     return (f'{name:<6}{s["tokens"]:>15,} tokens {s["documents"]:>9,} documents {s["bytes"]:>15,} bytes '
-            f'{s["bytes"]/s["tokens"]:6.2f} bytes per token, {files}')
+            f'{s["bytes"]/s["tokens"]:6.2f} bytes per token, {counted(len(s["files"]), "file")}')
 
 def _source_lines(m):
     "A line for each source, if there are several"
@@ -774,7 +772,7 @@ def draw_folder(
     m, lengths = load_manifest(folder), document_lengths(folder)
     check_shards(folder, m)
     ids = _sample_of(folder, m)
-    fig, axes = plt.subplots(1, 3, figsize=(11, 3), layout='constrained', width_ratios=(3, 3, 2))
+    fig, axes = plt.subplots(3, 1, figsize=(5.5, 8), layout='constrained', height_ratios=(3, 3, 2))
     _draw_lengths(axes[0], lengths)
     _draw_frequencies(axes[1], ids, m)
     bits = packed_size(own_tokenizer(folder, m).decode_bytes(ids)[:2**20])
@@ -915,7 +913,7 @@ def tokenizer_command(
         if cfg.kind == 'char': tok, n = survey_corpus(corpus).char_tokenizer(), corpus.documents
         else: tok, n = _bpe_tokenizer(corpus, cfg)
         tok.save(cfg.out_dir)
-    source = '1 document' if n == 1 else f'{n:,} documents'
+    source = counted(n, 'document')
     if 0 < cfg.tokenizer_samples < n and cfg.kind == 'bpe': source = f'{cfg.tokenizer_samples:,} of {n:,} documents'
     print(f'{tok}\nlearned from {source}, written to {cfg.out_dir}')
     for o in why_left_out(corpus.skipped, corpus.examples): warn(f'left out or mended: {o}')
@@ -1014,8 +1012,7 @@ def _tell(found, allow, corpus):
     became = 'which became the special token' if allow \
         else 'encoded as text: --allow_special makes it the special token'
     for name, n in found.items():
-        times = '1 time' if n == 1 else f'{n:,} times'
-        warn(f'the text contains {name} {times}, {became}')
+        warn(f'the text contains {name} {counted(n, "time")}, {became}')
     for o in why_left_out(corpus.skipped, corpus.examples): warn(f'left out or mended: {o}')
 
 # %% ../nbs/35_prepare.ipynb #d133ae0e

@@ -21,7 +21,7 @@ from torch import nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from .core import UserError, atomic_write, mix64, pick_device
+from .core import UserError, atomic_write, counted, mix64, pick_device
 from .optim import Muon, newton_schulz
 from .trainer import Strategy
 
@@ -61,7 +61,8 @@ def _check_world(w, told, env):
         if getattr(w, k) < 1: raise _odd_world(k, env, 'at least 1')
     for k, everybody in dict(rank='world_size', local_rank='local_world_size').items():
         n = getattr(w, everybody)
-        if everybody in told and getattr(w, k) >= n: raise _odd_world(k, env, f'a number below {n}, the number of processes')
+        if everybody in told and getattr(w, k) >= n:
+            raise _odd_world(k, env, f'a number below {n}, the number of processes')
 
 def _odd_world(k, env, wanted):
     name = _VARIABLES[k]
@@ -82,7 +83,7 @@ def device_of(
     if kind != 'cuda' or not torch.cuda.is_available(): return pick_device(kind)
     if w.local_world_size > n:
         raise UserError(f'{w.local_world_size} processes were started on this machine, '
-                        f'which has {n} CUDA {"device" if n == 1 else "devices"}: '
+                        f'which has {counted(n, "CUDA device")}: '
                         f'use --nproc_per_node {n}, or --device cpu')
     return pick_device(f'cuda:{w.local_rank}')
 

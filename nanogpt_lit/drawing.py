@@ -42,8 +42,8 @@ def _colour(name):
     return COLOURS[name]
 
 # %% ../nbs/03_drawing.ipynb #4d7d62d8
-_ARROWHEAD = ('<defs><marker id="arrowhead" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-              '<path d="M0,0.5 L8,4 L0,7.5 z" fill="currentColor"/></marker></defs>')
+_ARROWHEAD = ('<defs><marker id="arrowhead" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+              'markerHeight="7" orient="auto"><path d="M0,0.5 L8,4 L0,7.5 z" fill="currentColor"/></marker></defs>')
 
 class Drawing:
     "A diagram of boxes, arrows and text, as SVG that follows the theme of its page"
@@ -53,7 +53,8 @@ class Drawing:
         alt: str,      # what is to be seen, in words
         caption: str='', # what it means; shown below
     ) -> None:
-        if not alt.strip(): raise UserError('a drawing without an alternative text can only be seen: say in `alt` what it shows')
+        if not alt.strip():
+            raise UserError('a drawing without an alternative text can only be seen: say in `alt` what it shows')
         self.width, self.height, self.alt, self.caption = width, height, alt, caption
         self.parts = []
 
@@ -88,8 +89,8 @@ def text(self: Drawing,
     first = y - .6*size*(len(lines) - 1)
     weight = ' font-weight="600"' if bold else ''
     for i, line in enumerate(lines):
-        self.add(f'<text x="{x:g}" y="{first + 1.2*size*i:g}" font-size="{size:g}" text-anchor="{anchor}" dominant-baseline="central" '
-                 f'fill="{_colour(colour)}"{weight}>{escape(line)}</text>')
+        self.add(f'<text x="{x:g}" y="{first + 1.2*size*i:g}" font-size="{size:g}" text-anchor="{anchor}" '
+                 f'dominant-baseline="central" fill="{_colour(colour)}"{weight}>{escape(line)}</text>')
 
 # %% ../nbs/03_drawing.ipynb #ce2ba241
 @patch
@@ -104,7 +105,8 @@ def line(self: Drawing,
     path = ' '.join(f'{x:g},{y:g}' for x, y in points)
     dashes = ' stroke-dasharray="5 4"' if dashed else ''
     head = ' marker-end="url(#arrowhead)"' if arrow else ''
-    self.add(f'<polyline points="{path}" fill="none" stroke="{_colour(colour)}" stroke-width="{width:g}"{dashes}{head}/>')
+    self.add(f'<polyline points="{path}" fill="none" stroke="{_colour(colour)}" '
+             f'stroke-width="{width:g}"{dashes}{head}/>')
 
 # %% ../nbs/03_drawing.ipynb #6253d2a5
 @patch
@@ -139,7 +141,8 @@ def box(self: Drawing,
     tone = _colour(colour)
     filling = 'none' if colour == 'plain' else tone
     dashes = ' stroke-dasharray="5 4"' if dashed else ''
-    self.add(f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{round:g}" fill="{filling}" fill-opacity="0.18" stroke="{tone}" stroke-width="1.4"{dashes}/>')
+    self.add(f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{round:g}" fill="{filling}" '
+             f'fill-opacity="0.18" stroke="{tone}" stroke-width="1.4"{dashes}/>')
     if words: self.text(x + w/2, y + h/2, words, size)
     return Box(x, y, w, h)
 
@@ -153,8 +156,10 @@ def cells(self: Drawing,
 ) -> list[Box]:
     "A row of cells, as arrays are drawn"
     colours = [colours]*len(labels) if isinstance(colours, str) else colours
-    if len(colours) != len(labels): raise UserError(f'{len(labels)} cells and {len(colours)} colours: give one for all, or one for each')
-    return [self.box(x + i*w, y, w, h, label, colour, size, round=0) for i, (label, colour) in enumerate(zip(labels, colours))]
+    if len(colours) != len(labels):
+        raise UserError(f'{len(labels)} cells and {len(colours)} colours: give one for all, or one for each')
+    return [self.box(x + i*w, y, w, h, label, colour, size, round=0)
+            for i, (label, colour) in enumerate(zip(labels, colours))]
 
 # %% ../nbs/03_drawing.ipynb #e08c9257
 #| eval: false

@@ -115,7 +115,7 @@ from .checkpoint import CheckpointCallback, check_fit, check_place, newest_good,
 from .checkpoint import save_checkpoint
 from .config import FinetuneConfig, GPTConfig, OptimConfig, PRESETS, RunConfig, TrainConfig, build
 from .config import flat_fields, flat_values, nanogpt_finetune, parse_value, shape_hints, to_toml
-from .core import ANY, COUNT, DIGEST, Kind, NUMBER, TEXT, UserError, atomic_write, check_writable
+from .core import ANY, COUNT, DIGEST, Kind, NUMBER, TEXT, UserError, atomic_write, check_writable, counted
 from .core import misfit, read_json, seed_everything, set_threads, warn
 from .distributed import as_one
 from .instructions import Examples, TEMPLATES, bare_tokens, encode_examples, is_prepared, load_examples
@@ -125,7 +125,8 @@ from .interop import SaysTooLittle, folded, load_run
 from .lora import LoRAConfig, adapters, add_lora, grow_vocab, merge_lora, save_adapter
 from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
 from .optim import make_optimizers
-from .pretrain import Earlier, RunLines, SaveLines, auto_threads, changes_line, check_free, exit_code, kept_end
+from .pretrain import Earlier, RunLines, SaveLines, auto_threads, changes_line, check_free, exit_code
+from .pretrain import kept_end
 from .pretrain import make_room, model_line, own_or_named, tell_settings
 from .report import BEFORE, ReportFailure, write_report
 from .sharded import strategy_for
@@ -153,10 +154,12 @@ def _open_base(cfg, origin=None):
     except SaysTooLittle: raise                              # it is there, and sound
     except UserError as e:
         if not cfg.random_init or _loads(path): raise        # with its weights all right, its tokenizer must be wrong
-        if _slip(cfg, origin or {}): raise UserError(f'{e} (--random_init begins with random weights instead)') from None
+        if _slip(cfg, origin or {}):
+            raise UserError(f'{e} (--random_init begins with random weights instead)') from None
         return _random_base(cfg, e)
     tok, have = run.tokenizer, run.model.cfg.vocab_size
-    if tok is None: raise UserError(f'{path} has no tokenizer that can be used here: {run.note or "name one with --tokenizer"}')
+    if tok is None:
+        raise UserError(f'{path} has no tokenizer that can be used here: {run.note or "name one with --tokenizer"}')
     if tok.vocab_size > have:
         raise UserError(f'the tokenizer has {tok.vocab_size} ids, the model {path} {have}: they do not belong together')
     return _Base(run.model, tok, run.folder, _learning_rate(run.folder))
@@ -255,12 +258,15 @@ class TuneCheckpoint(CheckpointCallback):
 def _open_examples(cfg, tokenizer, template, block_size):
     "`(train, val, [(question, answer)])`"
     sources = _sources(cfg)
-    if len(sources) == 1 and is_prepared(sources[0]): return _prepared_examples(cfg, sources[0], tokenizer, template, block_size)
-    if len(sources) == 1 and (shards := bare_tokens(sources[0])): return _bare_examples(cfg, shards, tokenizer, block_size)
+    if len(sources) == 1 and is_prepared(sources[0]):
+        return _prepared_examples(cfg, sources[0], tokenizer, template, block_size)
+    if len(sources) == 1 and (shards := bare_tokens(sources[0])):
+        return _bare_examples(cfg, shards, tokenizer, block_size)
     found = read_instructions(sources, cfg.max_data_size, cfg.reasoning)
     examples = encode_examples(found, tokenizer, template, block_size, cfg.truncate)
     kinds = ', '.join(f'{n:,} {k}' for k, n in found.formats.items())
-    print(f'{len(examples):,} examples ({kinds}), {len(examples.ids):,} tokens, {examples.mask.mean():.0%} of them answers')
+    print(f'{len(examples):,} examples ({kinds}), {len(examples.ids):,} tokens, {examples.mask.mean():.0%} of '
+          'them answers')
     for line in found.report(): print(f'  {line}')
     train, val = split_examples(examples, cfg.val_fraction, cfg.seed)
     return train, val, _held_out_questions(val, tokenizer, template)
@@ -268,7 +274,8 @@ def _open_examples(cfg, tokenizer, template, block_size):
 def _prepared_examples(cfg, source, tokenizer, template, block_size):
     splits = load_examples(source, tokenizer, template)
     lacking = [name for name in ('train', 'val') if name not in splits]
-    if lacking: raise UserError(f'{source} has no split {lacking[0]!r}: prepare it again with nanogpt-finetune --prepare')
+    if lacking:
+        raise UserError(f'{source} has no split {lacking[0]!r}: prepare it again with nanogpt-finetune --prepare')
     longest = max(int(split.lengths.max()) for split in splits.values())
     if longest > block_size + 1:
         raise UserError(f'{source} holds examples of {longest} tokens, the model sees {block_size}: '
@@ -286,7 +293,8 @@ def _at_most(cfg, examples):
 def _bare_examples(cfg, shards, tokenizer, block_size):
     "Token shards without masks as examples, as in build-nanogpt's folder"
     source = _sources(cfg)[0]
-    if not shards['train']: raise UserError(f'{source} holds no shards to train on: expected files such as dolly_train_000000.npy')
+    if not shards['train']:
+        raise UserError(f'{source} holds no shards to train on: expected files such as dolly_train_000000.npy')
     train = _at_most(cfg, token_examples(shards['train'], block_size, tokenizer.vocab_size))
     if shards['val']: val = token_examples(shards['val'], block_size, tokenizer.vocab_size)
     else: train, val = split_examples(train, cfg.val_fraction, cfg.seed)
@@ -321,7 +329,8 @@ _PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'show_config
 def _find_tuned(cfg):
     "`(checkpoint, its path)` to continue from, or `(None, None)`; one that can't be read is passed over with a word"
     if cfg.checkpoint_path and not cfg.resume:
-        raise UserError(f'--checkpoint_path {cfg.checkpoint_path} says where to go on from, but not to do so: add --resume')
+        raise UserError(f'--checkpoint_path {cfg.checkpoint_path} says where to go on from, but not to do so: '
+                        'add --resume')
     try: ckpt, path = own_or_named(cfg, partial(newest_good, full=True))
     except UserError as e:
         warn(f'cannot resume: {e}. Beginning again from the pretrained model {cfg.pretrained_checkpoint}')
@@ -376,7 +385,7 @@ def strategy_steps(
     per_step = tokens/plan.n_windows*rows
     steps = max(1, round(STRATEGIES[strategy]*tokens/per_step))
     return steps, (f'{strategy}: {STRATEGIES[strategy]:g} passes over {tokens:,} tokens of {len(plan.data):,} examples '
-                   f'= {steps:,} steps of about {per_step:,.0f} tokens')
+                   f'= {counted(steps, "step")} of about {per_step:,.0f} tokens')
 
 # %% ../nbs/94_tuning.ipynb #152e8735
 def _settle(cfg, base_lr, plan):
@@ -398,7 +407,7 @@ def _passes(steps, plan, replay=0.):
     "How often so many steps see each example, in a sentence"
     passes = f'{steps*plan.batch_size*(1 - replay)/plan.n_windows:.3g}'
     unit = 'pass' if passes == '1' else 'passes'
-    return f'{steps:,} steps = {passes} {unit} over {len(plan.data.ids):,} tokens of {len(plan.data):,} examples'
+    return f'{counted(steps, "step")} = {passes} {unit} over {len(plan.data.ids):,} tokens of {len(plan.data):,} examples'
 
 _FEW = 20 # with fewer steps than these, little is learned
 
@@ -406,8 +415,7 @@ def _too_few(steps, cfg):
     remedies = [f'--max_steps {2*_FEW}']
     if cfg.strategy != 'deep': remedies.append('--strategy deep')
     if cfg.batch_size > 1: remedies.append('or a smaller --batch_size')
-    unit = 'step' if steps == 1 else 'steps'
-    return f'{steps} {unit} will hardly teach the model anything, as the examples are few: give {", ".join(remedies)}'
+    return f'{counted(steps, "step")} will hardly teach the model anything, as the examples are few: give {", ".join(remedies)}'
 
 # %% ../nbs/94_tuning.ipynb #6516b943
 def loop_configs(
@@ -439,7 +447,8 @@ def _old_text(cfg, base_folder, tokenizer):
     except (UserError, RecursionError):
         if cfg.replay or cfg.replay_data: raise
     if cfg.replay:
-        raise UserError(f'--replay needs the pretraining data, and {cfg.pretrained_checkpoint} does not say where it is: '
+        raise UserError(f'--replay needs the pretraining data, and {cfg.pretrained_checkpoint} does not say '
+                        'where it is: '
                         'name a prepared folder with --replay_data')
     return None, None
 
@@ -455,8 +464,9 @@ def _replayed(cfg, where, tokenizer):
     data = TokenData(where, 'train')
     if data.tokenizer_hash is None: data.check_ids(tokenizer.vocab_size)
     elif data.tokenizer_hash != tokenizer.hash and _own_tokenizer(where, tokenizer) is None:
-        raise UserError(f'{where} was prepared with another tokenizer than that of {cfg.pretrained_checkpoint}: prepare the text '
-                        f'again with nanogpt-prepare TEXT --tokenizer {Path(cfg.pretrained_checkpoint)/"tokenizer"}')
+        raise UserError(f'{where} was prepared with another tokenizer than that of {cfg.pretrained_checkpoint}: '
+                        'prepare the text again with nanogpt-prepare TEXT --tokenizer '
+                        f'{Path(cfg.pretrained_checkpoint)/"tokenizer"}')
     return data
 
 # %% ../nbs/94_tuning.ipynb #36a76d4d
@@ -535,7 +545,8 @@ def _find_beginning(tuning):
     check_free(cfg.out_dir)
     ckpt, path = _find_tuned(cfg)
     mine = f'step {ckpt["step"]}, {str(ckpt.get("checksum"))[:12]}' if ckpt else 'none'
-    strategy.check_agree('checkpoint', mine, 'put the run folder on a disk that all machines see, or copy it to each of them')
+    strategy.check_agree('checkpoint', mine,
+                         'put the run folder on a disk that all machines see, or copy it to each of them')
     if ckpt:
         tuning.cfg, changed = _tuned_config(cfg, ckpt['config'], tuning.origin)
         tuning.earlier = Earlier(ckpt, path, changed)
@@ -600,7 +611,7 @@ def _accumulating(cfg, block_size, n_windows, origin):
     wanted = max(1, round(cfg.tokens_per_step/(cfg.batch_size*block_size)))
     steps = max(1, min(wanted, n_windows//cfg.batch_size))
     short = f' (the examples cannot fill {cfg.tokens_per_step:,})' if steps < wanted else ''
-    print(f'{steps:,} micro-steps of {cfg.batch_size} rows of {block_size:,} tokens make a step of '
+    print(f'{counted(steps, "micro-step")} of {cfg.batch_size} rows of {block_size:,} tokens make a step of '
           f'{steps*cfg.batch_size*block_size:,} tokens{short}')
     return replace(cfg, grad_accum_steps=steps)
 
@@ -614,7 +625,8 @@ def _open_rows(tuning):
     cfg = _accumulating(cfg, block_size, plan.n_windows, tuning.origin)
     plan.batch_size = cfg.batch_size*cfg.grad_accum_steps
     if plan.batch_size > plan.n_windows:
-        warn(f'a step takes {plan.batch_size} rows, and the examples make only {plan.n_windows}: some are seen more than once per step '
+        warn(f'a step takes {plan.batch_size} rows, and the examples make only {plan.n_windows}: some are seen '
+             'more than once per step '
              '(a smaller --batch_size avoids that)')
     cfg = _settle(cfg, base.learning_rate, plan)
     old_data, tuning.old_val = _old_text(cfg, base.folder, base.tokenizer)
@@ -655,7 +667,8 @@ def _measure_before(tuning):
     def go_on(m, prompt): return continue_text(m, base.tokenizer, prompt, tuning.cfg.max_new_tokens, **STEADY)
     texts = strategy.spread(tuning.prompts, go_on, model)
     response, pretraining = tuning.response_loss(model), forgetting_loss(model, tuning.old_val, strategy)
-    tuning.before = dict(response=_real(response), pretraining=_real(pretraining), texts=texts, random=base.random, prompts=tuning.prompts)
+    tuning.before = dict(response=_real(response), pretraining=_real(pretraining),
+                         texts=texts, random=base.random, prompts=tuning.prompts)
     if strategy.is_main: atomic_write(file, json.dumps(tuning.before, indent=1))
 
 # %% ../nbs/94_tuning.ipynb #146d50ef
@@ -671,13 +684,15 @@ def _trainer(tuning, callbacks, quiet):
     set_threads(auto_threads(RunConfig(model=model.cfg, train=loop), model.num_params()))
     optimizers = make_optimizers(model, optim, strategy.device)
     def judge(t): return tuning.response_loss(t.raw_model)
-    return Trainer(model, tuning.plan, optimizers, optim, loop, _callbacks(tuning, callbacks, quiet), eval_fn=judge, strategy=strategy)
+    return Trainer(model, tuning.plan, optimizers, optim, loop,
+                   _callbacks(tuning, callbacks, quiet), eval_fn=judge, strategy=strategy)
 
 def _callbacks(tuning, callbacks, quiet):
     cfg, folder, tok = tuning.cfg, tuning.folder, tuning.base.tokenizer
     keeper = TuneCheckpoint(folder, _saved(tuning), tok.hash)
     answers = Answers(folder, tok, tuning.template, tuning.prompts, cfg.max_new_tokens)
-    all_of_them = [keeper, MetricsFile(folder/'metrics.jsonl'), ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(),
+    all_of_them = [keeper, MetricsFile(folder/'metrics.jsonl'),
+                   ProgressBar(), PlotLoss(folder), OverfitWatch(), NanWatch(),
                    answers, *callbacks, Heartbeat(folder), ReportFailure(folder)]
     if not quiet: all_of_them += [LogLines(), RunLines(folder), SaveLines()]
     return all_of_them
@@ -686,7 +701,8 @@ def _saved(tuning):
     "What a checkpoint says of its settings: those of the network flat, those of tuning under a name of their own"
     cfg = tuning.cfg
     to_load = {k: getattr(cfg, k) for k in ('lora_rank', 'lora_alpha')}     # without them its weights can't be read
-    told = {k: v for k, v in flat_values(cfg).items() if k not in shape_hints(cfg)}         # of the base, whose shape is known now
+    # of the base, whose shape is known now
+    told = {k: v for k, v in flat_values(cfg).items() if k not in shape_hints(cfg)}
     return flat_values(tuning.base.model.cfg) | to_load | dict(tuning=told, examples=_fingerprint(tuning.plan.data))
 
 # %% ../nbs/94_tuning.ipynb #10b5741d
@@ -703,7 +719,8 @@ def _continue(trainer, tuning):
     earlier = tuning.earlier
     notes = restore(trainer, earlier.ckpt)
     release(earlier.ckpt)
-    if earlier.ckpt['config'].get('examples') != _fingerprint(tuning.train): notes.append('the examples, which are not those of then')
+    if earlier.ckpt['config'].get('examples') != _fingerprint(tuning.train):
+        notes.append('the examples, which are not those of then')
     print(f'resuming {earlier.path} at step {trainer.step}')
     if earlier.changed: print(changes_line(earlier.changed))
     for note in notes: print(f'  changed: {note}')
@@ -719,7 +736,8 @@ def _finished(tuning, trainer):
     answers = Answers(folder, tuning.base.tokenizer, tuning.template, tuning.prompts, cfg.max_new_tokens)
     texts = answers.answer(model.eval(), strategy)
     samples = [(*asked, old, new) for asked, old, new in zip(tuning.questions, before['texts'], texts)]
-    if strategy.is_main: atomic_write(folder/'tuning.json', json.dumps(dict(figures=figures, samples=samples), indent=1))
+    if strategy.is_main:
+        atomic_write(folder/'tuning.json', json.dumps(dict(figures=figures, samples=samples), indent=1))
     return Tuned(folder, cfg, model, tuning.base.tokenizer, trainer, figures, samples, before.get('random', False))
 
 def _best(tuning, trainer):
@@ -736,7 +754,8 @@ def _best(tuning, trainer):
     return model, trainer.step
 
 def _why_not_best(trainer):
-    if not trainer.cfg.eval_interval: return 'with --eval_interval 0 no weights are known to be the best: these are the last ones'
+    if not trainer.cfg.eval_interval:
+        return 'with --eval_interval 0 no weights are known to be the best: these are the last ones'
     return ('the validation loss never fell below the base\'s: these are the last weights '
             '(try a larger or smaller --learning_rate)')
 
@@ -771,9 +790,11 @@ def _tell(run):
     figures = run.figures
     if run.random: warn(f'{_LOUD}\n{_UNTRAINED}\n{_LOUD}')
     print(f'loss on held-out answers: {in_figures(figures, "response")} (step {figures["step"]})')
-    if figures['pretraining_before'] is not None: print(f'loss on pretraining text: {in_figures(figures, "pretraining", "forgotten")}')
+    if figures['pretraining_before'] is not None:
+        print(f'loss on pretraining text: {in_figures(figures, "pretraining", "forgotten")}')
     for question, _, *texts in run.samples[:1]:
-        shorter = [re.sub(r'\n\s*\n', '\n\n', text) for text in texts]  # an untrained model may answer a hundred empty lines
+        # an untrained model may answer a hundred empty lines
+        shorter = [re.sub(r'\n\s*\n', '\n\n', text) for text in texts]
         print('--- asked ---\n{}\n--- before ---\n{}\n--- after ---\n{}'.format(question, *shorter))
     print(f'report: {write_report(run)}\ntalk to it: nanogpt-chat {shlex.quote(str(run.folder))}')
 

@@ -6,7 +6,7 @@
 __all__ = ['EMPTY', 'TEMPLATES', 'check_turns', 'to_turns', 'Conversations', 'function_pairs', 'as_function', 'pystdlib_instruct', 'Template', 'encode_turns', 'mask_html', 'with_template', 'fit_turns', 'Examples', 'encode_examples', 'split_examples', 'ChatPlan', 'ReplayPlan', 'with_replay', 'NAMED', 'texts_of', 'instruction_files', 'read_instructions', 'template_of', 'bare_tokens', 'token_examples', 'save_examples', 'is_prepared', 'may_replace', 'load_examples']
 
 # %% ../nbs/90_instructions.ipynb #8f4f5c2b
-import ast, html, textwrap, tokenize, torch
+import ast, gc, html, textwrap, tokenize, torch
 import numpy as np
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,8 @@ def check_turns(
     if not spoken or spoken[-1] == 'user': raise ValueError('no answer at the end')
     for t in turns:
         if not t['content']: raise ValueError(EMPTY[t['role']])
-    if not any(t.get('learn', True) for t in turns if t['role'] == 'assistant'): raise ValueError('every answer has the weight 0')
+    if not any(t.get('learn', True) for t in turns if t['role'] == 'assistant'):
+        raise ValueError('every answer has the weight 0')
     return turns
 
 def to_turns(
@@ -70,13 +71,21 @@ def _statements(tree):
         yield node
         for inside in ('body', 'handlers', 'orelse', 'finalbody', 'cases'): todo.extend(getattr(node, inside, ()))
 
+def _parsed(source):
+    "The syntax tree. It is made of very many objects, none of them rubbish: looking for some meanwhile takes as long as parsing"
+    collecting = gc.isenabled()
+    gc.disable()
+    try: return ast.parse(source)
+    finally:
+        if collecting: gc.enable()
+
 def function_pairs(
     source: str,      # Python source
     max_lines: int=40,# longest body
 ) -> Iterator[tuple[str, str]]:
     "Yield `(signature and docstring, body)` of each documented function"
     lines = source.splitlines()
-    for node in _statements(ast.parse(source)):
+    for node in _statements(_parsed(source)):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or len(node.body) < 2: continue
         doc = (ast.get_docstring(node) or '').strip().partition('\n\n')[0]
         first = node.body[0]
@@ -116,8 +125,9 @@ class Template:
         return '<|im_end|>' if self.name == 'chatml' else tokenizer.decode([tokenizer.eot_id])
 
 TEMPLATES = {t.name: t for t in (
-    Template('chatml', "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] | trim + '<|im_end|>\\n' }}{% endfor %}"
-             "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", CHAT_TOKENS),
+    Template('chatml', "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] | trim + "
+                       "'<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ "
+                       "'<|im_start|>assistant\\n' }}{% endif %}", CHAT_TOKENS),
     Template('plain', "{% for m in messages %}{{ '### ' + m['role'] | capitalize + ':\\n' + m['content'] | trim }}"
              "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n\\n' }}{% endfor %}"
              "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}", ()))}
@@ -256,7 +266,8 @@ def encode_examples(
     for n, turns in enumerate(conversations.turns, 1):
         ids, mask, what = fit_turns(turns, tokenizer, template, block_size + 1, truncate)
         if what == 'shortened': conversations.shortened += 1
-        elif what: conversations.drop(what, conversations.places[n - 1] if conversations.places else f'conversation {n}')
+        elif what:
+            conversations.drop(what, conversations.places[n - 1] if conversations.places else f'conversation {n}')
         if ids:
             rows.append(ids)
             masks.append(mask)
@@ -367,7 +378,7 @@ def with_replay(
 
 # %% ../nbs/90a_instruction_files.ipynb #81d382d9
 import hashlib, json, re
-from .core import ANY, COUNT, DIGEST, Kind, TEXT, alone_in, atomic_write, leftovers
+from .core import ANY, COUNT, DIGEST, Kind, TEXT, alone_in, atomic_write, counted, leftovers
 from .core import misfit, new_folder, one_of, read_json, sha256_file
 from .corpus import hub_dataset
 from .reading import FORMATS, checked_record, detect, file_kind, plain_text, records_of
@@ -388,15 +399,13 @@ def texts_of(
 def report(self: Conversations) -> list[str]:
     "One line per reason, with numbers and the first places"
     commonest = sorted(self.dropped.items(), key=lambda reason: -len(reason[1]))
-    lines = [f'{_records(len(at))} left out: {why} ({_first_places(at)})' for why, at in commonest[:10]]
+    lines = [f'{counted(len(at), "record")} left out: {why} ({_first_places(at)})' for why, at in commonest[:10]]
     rest = sum(len(at) for _, at in commonest[10:])
     if rest: lines.append(f'{rest:,} more left out for {len(commonest) - 10:,} other reasons')
-    lines += [f'{name}: {_records(n)}, left out' for name, n in self.left_out.most_common(10)]
+    lines += [f'{name}: {counted(n, "record")}, left out' for name, n in self.left_out.most_common(10)]
     if len(self.left_out) > 10: lines.append(f'{len(self.left_out) - 10:,} more fields left out')
     if self.shortened: lines.append(f'{self.shortened:,} shortened to the context')
     return lines
-
-def _records(n): return '1 record' if n == 1 else f'{n:,} records'
 
 def _first_places(at):
     return ', '.join(at if len(at) <= 3 else [*at[:3], '…'])
@@ -461,8 +470,10 @@ def _hub(path):
     def rows():
         try: data = hub_dataset(path)
         except Exception as e:
-            raise UserError(f'{path} is not on this machine and could not be fetched ({type(e).__name__}): go online once, '
-                            'or fetch the file on another machine and give its path instead of the name (--input FILE)') from None
+            raise UserError(f'{path} is not on this machine and could not be fetched ({type(e).__name__}): go '
+                            'online once, '
+                            'or fetch the file on another machine and give its path instead of the name '
+                            '(--input FILE)') from None
         yield from ((f'{path} row {n}', dict(o)) for n, o in enumerate(data, 1))
     return rows
 
@@ -480,7 +491,8 @@ def template_of(
         raise UserError(f'the tokenizer carries a chat template of its own ({" ".join(theirs.split())[:60]}…), '
                         f'which cannot be rendered here: give --template {" or ".join(TEMPLATES)} to replace it')
     if lacks := [s for s in found.specials if s not in tokenizer.special_tokens]:
-        raise UserError(f'the template {found.name} needs the special tokens {" ".join(lacks)}, which the tokenizer lacks: '
+        raise UserError(f'the template {found.name} needs the special tokens {" ".join(lacks)}, which the '
+                        'tokenizer lacks: '
                         'the folder does not belong together')
     return found
 
@@ -515,7 +527,8 @@ def token_examples(
 ) -> Examples: # of which every token counts
     "Stretches of `block_size` tokens and the one that follows them. `UserError` if these aren't the model's tokens"
     ids = np.concatenate([_ids_of(p, vocab_size) for p in files])
-    cuts = np.append(np.arange(0, len(ids) - 1, block_size), len(ids) - 1)   # each begins with the last token of the one before
+    # each begins with the last token of the one before
+    cuts = np.append(np.arange(0, len(ids) - 1, block_size), len(ids) - 1)
     if len(cuts) < 2: raise UserError(f'{files[0]} holds {len(ids)} token: expected a text')
     parts = [ids[i:j + 1] for i, j in zip(cuts, cuts[1:])]
     return Examples(np.concatenate(parts), np.ones(sum(map(len, parts)), bool), np.cumsum([*map(len, parts)]))
@@ -543,9 +556,11 @@ def save_examples(
 # %% ../nbs/90a_instruction_files.ipynb #59de8878
 _FORMAT = 'instructions 2'
 _NAMES = re.compile(r'\w+_\d{6}(-[0-9a-f]{16})?\.(bin|mask|ends)')
-_FILE = dict(name=Kind(lambda v: isinstance(v, str) and _NAMES.fullmatch(v) is not None, 'the name of a shard'), sha256=DIGEST)
+_FILE = dict(name=Kind(lambda v: isinstance(v, str) and _NAMES.fullmatch(v) is not None, 'the name of a shard'),
+             sha256=DIGEST)
 _SHARD = dict(tokens=COUNT, examples=COUNT, files=dict(bin=_FILE, mask=_FILE, ends=_FILE))
-_META = dict(format=one_of(_FORMAT), dtype=one_of('<u2', '<u4'), template=TEXT, tokenizer=DIGEST, splits={...: [_SHARD]})
+_META = dict(format=one_of(_FORMAT), dtype=one_of('<u2', '<u4'),
+             template=TEXT, tokenizer=DIGEST, splits={...: [_SHARD]})
 
 def is_prepared(
     folder: str|Path, # perhaps made by `save_examples`
@@ -559,7 +574,8 @@ def _manifest(folder):
     "What the manifest of prepared instructions says. `UserError` if it is damaged"
     path, again = Path(folder)/'meta.json', 'prepare the data again, in another folder'
     if not is_prepared(folder):
-        raise UserError(f'{folder} holds no prepared instructions: expected a folder made by nanogpt-finetune --prepare')
+        raise UserError(f'{folder} holds no prepared instructions: expected a folder made by nanogpt-finetune '
+                        '--prepare')
     meta = read_json(path, {'splits': {...: [{...: ANY}]}, ...: ANY}, again)
     if meta.get('format') == 'instructions 1': meta = _of_today(meta)
     if flaw := misfit(meta, _META): raise UserError(f'{path} is damaged ({flaw}): {again}')
@@ -574,7 +590,8 @@ _UNKNOWN = '0'*64                # a checksum that was never taken
 
 def _of_today(meta):
     "A manifest of the first kind in today's shape"
-    def file(o, kind): return dict(name=f'{o.get("name")}.{kind}', sha256=o.get('sha256') if kind == 'bin' else _UNKNOWN)
+    def file(o, kind):
+        return dict(name=f'{o.get("name")}.{kind}', sha256=o.get('sha256') if kind == 'bin' else _UNKNOWN)
     def files(o): return {kind: file(o, kind) for kind in ('bin', 'mask', 'ends')}
     def shard(o): return dict(tokens=o.get('tokens'), examples=o.get('examples'), files=files(o))
     splits = {name: [shard(o) for o in shards] for name, shards in meta['splits'].items()}
@@ -613,15 +630,18 @@ def _write_shards(folder, split, examples, dtype, shard_size):
     for k, (first, after) in enumerate(zip([0, *cuts], [*cuts, len(examples)])):
         if first == after: continue
         begin, end = int(examples.begins[first]), int(ends[after - 1])
-        arrays = dict(bin=ids[begin:end].astype(dtype), mask=mask[begin:end].astype('u1'), ends=ends[first:after].astype('<i8') - begin)
-        files = {kind: _write_tagged(folder, f'{split}_{k:06d}', kind, array.tobytes()) for kind, array in arrays.items()}
+        arrays = dict(bin=ids[begin:end].astype(dtype), mask=mask[begin:end].astype('u1'),
+                      ends=ends[first:after].astype('<i8') - begin)
+        files = {kind: _write_tagged(folder, f'{split}_{k:06d}', kind, array.tobytes())
+                 for kind, array in arrays.items()}
         yield dict(tokens=end - begin, examples=int(after - first), files=files)
 
 def _write_tagged(folder, stem, kind, data):
     "Write a file that has its checksum in its name"
     digest = hashlib.sha256(data).hexdigest()
     name = f'{stem}-{digest[:16]}.{kind}'
-    if (folder/name).is_symlink(): raise UserError(f'{folder/name} is a link, so it is not replaced: name another folder')
+    if (folder/name).is_symlink():
+        raise UserError(f'{folder/name} is a link, so it is not replaced: name another folder')
     atomic_write(folder/name, data)
     return dict(name=name, sha256=digest)
 
@@ -637,7 +657,8 @@ def load_examples(
     if tokenizer is not None and tokenizer.hash != meta['tokenizer']:
         raise UserError(f'{folder} was prepared with another tokenizer than the model\'s: prepare it again')
     if template is not None and template.name != meta['template']:
-        raise UserError(f'{folder} was prepared with the template {meta["template"]}, and the model\'s is {template.name}: '
+        raise UserError(f'{folder} was prepared with the template {meta["template"]}, and the model\'s is '
+                        f'{template.name}: '
                         'prepare it again')
     known = tokenizer.vocab_size if tokenizer else 2**32
     def opened(shards): return _join([_shard(folder, meta['dtype'], o, known) for o in shards])

@@ -155,13 +155,15 @@ def read_tensors(
         if (folder/name).exists(): return _named_tensors(read(folder/name), folder/name)
         if (index := folder/f'{name}.index.json').is_file():
             places = read_json(index, {'weight_map': {...: NAME}, ...: ANY}, 'copy the folder again')['weight_map']
-            return {k: w for o in sorted({*places.values()}) for k, w in _named_tensors(read(folder/o), folder/o).items()}
+            return {k: w for o in sorted({*places.values()})
+                    for k, w in _named_tensors(read(folder/o), folder/o).items()}
     raise UserError(f'{folder} holds no weights: expected model.safetensors, or its pieces with '
                     'model.safetensors.index.json')
 
 def _named_tensors(weights: Any, path: Path) -> dict:
     "`weights`, if they are tensors with names"
-    flaw = misfit(weights, {...: TENSOR}) or next((f'a name is {k!r:.50}' for k in weights if not isinstance(k, str)), '')
+    flaw = misfit(weights, {...: TENSOR}) or next((f'a name is {k!r:.50}' for k in weights if not isinstance(k, str)),
+                                                  '')
     if flaw: raise UserError(f'{path} is damaged ({flaw}): copy it again')
     return weights
 
@@ -219,8 +221,9 @@ def foreign_model(
     if missing := [k for k in need if not isinstance(kw.get(k), int)]:
         flags = ' '.join(f'--{k} {"T" if k == "block_size" else "N"}' for k in missing)
         theta = ' (and --rope_theta, if it is not 10000)' if layout is CS336 and 'rope_theta' not in kw else ''
-        raise SaysTooLittle(f'{path} does not say {" and ".join(missing)}: give {flags}{theta}, as nanogpt-sample, -eval, -export and -finetune '
-                        f'take it, or once for all: nanogpt-import {shlex.quote(str(path))} {flags}')
+        raise SaysTooLittle(f'{path} does not say {" and ".join(missing)}: give {flags}{theta}, as '
+                            'nanogpt-sample, -eval, -export and -finetune take it, or once for all: '
+                            f'nanogpt-import {shlex.quote(str(path))} {flags}')
     cfg = tidy(GPTConfig(**kw))
     return built(cfg, to_ours(weights, cfg, layout), str(path)).eval()
 

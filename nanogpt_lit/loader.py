@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from numpy.lib.stride_tricks import sliding_window_view
 from pathlib import Path
 from typing import Literal
-from .core import UserError, mix64
+from .core import UserError, counted, mix64
 
 # %% ../nbs/34_loader.ipynb #95f38183
 class TokenRow:
@@ -39,7 +39,7 @@ class TokenRow:
 
     def __len__(self) -> int: return int(self.ends[-1])
     def __repr__(self) -> str:
-        files = '1 file' if len(self.shards) == 1 else f'{len(self.shards)} files'
+        files = counted(len(self.shards), 'file')
         return f'{self._kind}({self.path.name!r}, {self.split!r}: {len(self):,} tokens in {files})'
 
 # %% ../nbs/34_loader.ipynb #07158ab7

@@ -243,7 +243,8 @@ def _grown_for(model, ids, folder):
     "Give the model the new ids of an adapter"
     if not ids: return
     if [*ids] != [*range(ids[0], ids[0] + len(ids))] or not 0 < ids[0] <= model.cfg.vocab_size or len(ids) > 10_000:
-        raise UserError(f'{folder}/adapter.json names new ids that do not follow those of the model: copy the folder again')
+        raise UserError(f'{folder}/adapter.json names new ids that do not follow those of the model: copy the '
+                        'folder again')
     grow_vocab(model, ids[-1] + 1, ids[0])
 
 # %% ../nbs/91_lora.ipynb #8d7018bf

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from fastcore.basics import patch
 from .config import PlotConfig, nanogpt_monitor
-from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, human, in_kernel, misfit
-from .core import printable, warn
+from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, counted
+from .core import human, in_kernel, misfit, printable, warn
 from .runs import newest_run
 from .trainer import Callback, Trainer
 
@@ -60,8 +60,7 @@ def scan_metrics(
 def _metrics_path(run: str|Path) -> Path: return Path(run)/'metrics.jsonl' if Path(run).is_dir() else Path(run)
 
 def left_out(n: int) -> str:
-    lines = 'line' if n == 1 else 'lines'
-    return f'{n:,} damaged {lines} left out'
+    return f'{counted(n, "damaged line")} left out'
 
 # %% ../nbs/45_monitor.ipynb #c0a7e301
 def read_metrics(
@@ -179,26 +178,31 @@ def _stats(values: list) -> dict[str, float]:
 # %% ../nbs/45_monitor.ipynb #fd719f6c
 def plot_losses(
     runs: str|Path|list|dict, # a run folder or list of records, a list of folders, or `{name: folder or records}`
-    last: int=1000,      # steps in the right panel
+    last: int=1000,      # steps in the second panel
     n_smooth: float=0.,  # values averaged over; 0 = a fiftieth of what there is
     path: str|Path|None=None, # picture to write (PNG, SVG, PDF by its ending)
     x: str='step',       # draw against 'step', 'tokens' or 'time' (minutes)
-    panels: bool=False,  # below: learning rate, gradient norm, update ratio, tokens per second
+    panels: bool=False,  # further down: learning rate, gradient norm, update ratio, tokens per second
 ) -> Any: # matplotlib figure
-    "Loss curves in two panels, whole history and the last steps, of one run or several. Returns the figure"
+    "Loss curves in two panels, whole history and below it the last steps, of one run or several. Returns the figure"
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
     runs = _named(runs)
     below = [k for k in PANELS if panels and any(k in r for records in runs.values() for r in records)]
-    rows = 1 + (len(below) + 1)//2
-    fig = Figure(figsize=(10, 3.6 + 2.6*(rows - 1)), layout='constrained')
-    axes = fig.subplots(rows, 2, squeeze=False).flat
+    rows = (len(below) + 1)//2
+    foot = .6 + .21*len(runs)                              # inches for the last axis and the legend
+    height = 4.2 + foot + 2*rows
+    fig = Figure(figsize=(5.6, height))                    # with fixed margins: to measure all words first takes as long as to draw
+    grid = fig.add_gridspec(2 + rows, 2, left=.13, right=.98, top=1 - .3/height, bottom=foot/height, hspace=.42, wspace=.5)
+    places = [grid[0, :], grid[1, :], *(grid[2 + i//2, i % 2] for i in range(len(below)))]
     wanted = [('loss', 0), ('loss', last), *((key, 0) for key in below)]
-    for (key, recent), ax in zip(wanted, axes): # in this order: zip must not take an axis for nothing
-        _draw(ax, {name: chart_of(records, key, recent, n_smooth, x) for name, records in runs.items()}, key)
-    for ax in axes: ax.remove()                            # an odd number of panels leaves a gap
+    for (key, recent), place in zip(wanted, places):
+        charts = {name: chart_of(records, key, recent, n_smooth, x) for name, records in runs.items()}
+        with rc_context({'path.simplify_threshold': 1}): # bends of less than a pixel only make the file larger
+            _draw(fig.add_subplot(place), charts, key)
     handles, labels = fig.axes[0].get_legend_handles_labels()
     if labels:
-        fig.legend(handles, labels, loc='outside lower center', ncols=min(len(labels), 4), fontsize=9,
+        fig.legend(handles, labels, loc='lower center', ncols=3 if len(runs) == 1 else 2, fontsize=9,
                    frameon=False)
     if path: save_figure(fig, path)
     return fig
@@ -242,6 +246,11 @@ def _named(runs: str|Path|list|dict) -> dict[str, list[dict]]:
 
 def _name(run: str|Path) -> str: return Path(os.path.abspath(run)).name or str(run)
 
+def _words_stay_words():
+    "In this block an SVG keeps its words as text, in the reader's own type, and the same figure is the same file"
+    import matplotlib
+    return matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'nanogpt_lit'})
+
 def save_figure(
     fig: Any,       # matplotlib figure
     path: str|Path, # .png, .svg or .pdf
@@ -252,13 +261,14 @@ def save_figure(
         raise UserError(f'{path}: unknown kind of picture; use .png, .svg or .pdf')
     check_writable(Path(path).parent)
     quiet = warnings.catch_warnings(action='ignore', category=UserWarning)   # of signs that the font lacks
-    with atomic_open(path) as f, quiet: fig.savefig(f, format=kind, dpi=110)
+    with atomic_open(path) as f, quiet, _words_stay_words(): fig.savefig(f, format=kind, dpi=150)
 
 # %% ../nbs/45_monitor.ipynb #6bf07890
 def _newest():
     "The run that wrote something most recently, as the monitor finds it"
     try: return str(newest_run())
-    except UserError: raise UserError('no run to plot: name at least one run folder, as in nanogpt-plot runs/quickstart') from None
+    except UserError:
+        raise UserError('no run to plot: name at least one run folder, as in nanogpt-plot runs/quickstart') from None
 
 def plot_command(
     cfg: PlotConfig, # run folders, output
@@ -294,17 +304,18 @@ def run_table(
 
 # %% ../nbs/45_monitor.ipynb #e95b0435
 class PlotLoss(Callback):
-    "Draws plots/loss_curve_latest.png at the end; with `plot_loss` at every checkpoint, keeping each picture"
+    "Draws plots/loss_curve_latest.png: when the run ends, or (`plot_loss`) at every checkpoint, keeping each picture, or never"
     order = 60
     def __init__(self,
         out_dir: str|Path,    # the run folder, with a metrics.jsonl
-        keep: bool|None=None, # loss_curve_step_N.png and loss_curve_final_step_N.png as well;
+        keep: bool|None=None, # True: loss_curve_step_N.png and loss_curve_final_step_N.png as well; False: none;
                               # None = as cfg.plot_loss
     ): self.run, self.keep = Path(out_dir), keep
 
     def draw(self, t: Trainer, name: str, end: bool=False) -> None:
         keep, plots = t.cfg.plot_loss if self.keep is None else self.keep, self.run/'plots'
-        if not (keep or end) or not t.strategy.is_main or t.record is None: return
+        wanted = end if keep is None else keep
+        if not wanted or not t.strategy.is_main or t.record is None: return
         plot_losses(self.run, path=plots/'loss_curve_latest.png')
         if keep: atomic_write(plots/f'{name}.png', (plots/'loss_curve_latest.png').read_bytes())
     def on_checkpoint(self, t: Trainer) -> None: self.draw(t, f'loss_curve_step_{t.saved_step or t.step}')
@@ -314,10 +325,11 @@ class PlotLoss(Callback):
 def jupyter_display() -> Callable|None:
     "Shows a figure under the running cell and returns a handle with `.update`; None outside of notebooks"
     if not in_kernel(): return None
-    from IPython.display import Image, display
+    from IPython.display import SVG, display
     def picture(fig): # drawn here: Jupyter does it itself only after somebody has used pyplot
-        fig.savefig(png := io.BytesIO(), format='png')
-        return Image(png.getvalue())
+        drawing = io.StringIO()
+        with _words_stay_words(): fig.savefig(drawing, format='svg')
+        return SVG(drawing.getvalue())
     def show(fig):
         handle = display(picture(fig), display_id=True)
         return SimpleNamespace(update=lambda fig: handle.update(picture(fig)))

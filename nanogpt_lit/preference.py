@@ -47,7 +47,8 @@ def read_pairs(
         try: pairs.append(_pair(record))
         except ValueError as e: bad.drop(str(e), where)
     if bad.dropped:
-        raise UserError(f'{path} has {"; ".join(bad.report())}: expected prompt, chosen and rejected, each a text that is not empty')
+        raise UserError(f'{path} has {"; ".join(bad.report())}: expected prompt, chosen and rejected, each a '
+                        'text that is not empty')
     if not pairs: raise UserError(f'{path} holds no pairs: expected records with prompt, chosen and rejected')
     return pairs
 

@@ -24,7 +24,7 @@ from .checkpoint import checkpoints, fit_weights, latest_checkpoint, load_checkp
 from .checkpoint import set_aside
 from .config import DataConfig, FULL_DATA, GPTConfig, PlanConfig, RunConfig, build, flat_fields, flat_values
 from .config import few_lines, nanogpt_train, show_changes, show_config, to_toml
-from .core import COUNT, UserError, atomic_write, duration, human, keep_memory
+from .core import COUNT, UserError, atomic_write, counted, duration, human, keep_memory
 from .core import pick_device, seed_everything, set_threads, sha256_file, shortened, warn
 from .corpus import RECIPES
 from .data import expand_sources, prepare, prepared_home, reading_of, why_left_out
@@ -80,7 +80,8 @@ def _tokenizer_for(d, train, val):
 def _prepared(sources, home, d):
     "Prepare `sources` in `home`; `prepare` itself returns at once if that has been done"
     tokenizer = tokenizer_of(d) if d.vocab_path else d.tokenizer or 'bpe'
-    manifest = prepare(sources, home, tokenizer=tokenizer, vocab_size=d.tokenizer_vocab_size, val_fraction=d.val_fraction,
+    manifest = prepare(sources, home, tokenizer=tokenizer, vocab_size=d.tokenizer_vocab_size,
+                       val_fraction=d.val_fraction,
                        shard_size=d.shard_size, workers=d.workers, max_documents=d.max_data_size, overwrite=True,
                        samples=d.tokenizer_samples, **reading_of(d))
     for line in why_left_out(manifest['skipped'], manifest['skipped_examples']): warn(f'left out or mended: {line}')
@@ -237,7 +238,8 @@ def _newest_to_go_on(folder, say=warn):
         except UserError as e: say(f'skipping a checkpoint: {e}')
 
 # %% ../nbs/80_run.ipynb #50045e72
-_PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint', 'show_config', 'must_resume', 'eval_only')
+_PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path',
+             'load_checkpoint', 'show_config', 'must_resume', 'eval_only')
 
 def _find_resume(cfg):
     "`(checkpoint, its path)` to continue from, or `(None, None)`"
@@ -290,7 +292,8 @@ def kept_end(
     return dict(min_lr=float(f'{kept["min_lr"]*asked["learning_rate"]/peak:.12g}'))
 
 # %% ../nbs/80_run.ipynb #f5af6cd8
-_HARMLESS = {'log_interval', 'eval_interval', 'eval_iters', 'eval_tokens', 'eval_train', 'generate_interval', 'plot_loss', 'monitoring',
+_HARMLESS = {'log_interval', 'eval_interval', 'eval_at_start', 'eval_iters',
+             'eval_tokens', 'eval_train', 'generate_interval', 'plot_loss', 'monitoring',
             'checkpoint_interval', 'keep_last_n_checkpoints', 'strip_checkpoints', 'checkpoint_name',
             'final_name', 'async_save', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
             'patience', 'min_delta', 'stop_on_overfit', 'max_cpu', 'max_memory'}
@@ -431,7 +434,8 @@ class RunLines(Callback):
         left = t.cfg.max_steps - t.step
         seconds = left*t.record['dt_ms']/1e3 + _checks_s(t, self.timed - 1)
         self.timed = None
-        t.say(f'time: about {duration(seconds)} for the {left:,} steps left, by the pace of {steps:,} so far (other work on this machine changes it)')
+        t.say(f'time: about {duration(seconds)} for the {left:,} steps left, by the pace of {steps:,} so far '
+              '(other work on this machine changes it)')
 
 # %% ../nbs/80_run.ipynb #b3f1a7c4
 def _length(t):
@@ -440,8 +444,8 @@ def _length(t):
     if t.cfg.minutes: return f'{duration(60*t.cfg.minutes)} of training, in steps of {t.tokens_per_step:,} tokens'
     passes = left*t.tokens_per_step/len(t.train_data) if isinstance(t.train_data, TokenData) else 0
     often = f' ({passes:.2g} passes over the data)' if passes else ''
-    more = 'more steps' if t.step else 'steps'
-    return f'{left:,} {more} of {t.tokens_per_step:,} tokens, {human(left*t.tokens_per_step)} in all{often}'
+    steps = counted(left, 'more step' if t.step else 'step')
+    return f'{steps} of {t.tokens_per_step:,} tokens, {human(left*t.tokens_per_step)} in all{often}'
 
 def _time_before(t):
     "What is known about the time before a step has been timed"
@@ -455,7 +459,7 @@ def _checks_s(t, began):
     "Seconds that the evaluations to come will take, if they take as long as those of this session, which began after step `began`"
     every = t.cfg.eval_interval
     if every <= 0 or not t._evaluating_s: return 0.
-    done = t.step//every - began//every + (began == 0)
+    done = t.step//every - began//every + (began == 0 and t.cfg.eval_at_start)
     to_come = -(-t.cfg.max_steps//every) - t.step//every
     return t._evaluating_s/max(1, done)*to_come
 
@@ -549,9 +553,11 @@ def make_trainer(
 def _plan(cfg, train, device):
     "Which windows each step sees, read ahead if that was asked for"
     rows = cfg.train.batch_size*cfg.train.grad_accum_steps
-    need = 2*8*cfg.train.batch_size*cfg.model.block_size + 8*rows # inputs and targets as int64, and where each sequence begins
+    # inputs and targets as int64, and where each sequence begins
+    need = 2*8*cfg.train.batch_size*cfg.model.block_size + 8*rows
     if need > free_memory('cpu'):
-        raise UserError(f'a step of {rows:,} sequences needs {size(need)} for its token ids alone: give a smaller --batch_size')
+        raise UserError(f'a step of {rows:,} sequences needs {size(need)} for its token ids alone: give a '
+                        'smaller --batch_size')
     plan = make_plan(train, rows, cfg.model.block_size, seed=cfg.train.seed, sampling=cfg.data.sampling)
     if isinstance(plan, DocumentPlan):
         print(f'{plan.n_windows:,} windows of whole documents, {plan.padding:.1%} padding')
@@ -626,7 +632,8 @@ def check_free(
     "`UserError` if another process of this machine is training in it"
     note = read_status(folder)
     if note.get('state') != 'running' or note.get('pid') == os.getpid() or not alive(note): return
-    raise UserError(f'process {note["pid"]} is training in {folder} at this moment: stop it, or choose another --out_dir')
+    raise UserError(f'process {note["pid"]} is training in {folder} at this moment: stop it, or choose another '
+                    '--out_dir')
 
 # %% ../nbs/80_run.ipynb #f4e00040
 def _opened_with_less(setup, again):
@@ -724,8 +731,8 @@ def model_line(
     "What kind of model it is, in a line"
     positions = 'no positions' if cfg.pos == 'none' else f'{cfg.pos} positions'
     shared = f' sharing {cfg.kv_heads}' if cfg.kv_heads != cfg.n_head else ''
-    return (f'model: GPT of {cfg.n_layer} layers, width {cfg.n_embd}, {cfg.n_head} heads{shared}, context {cfg.block_size:,}; '
-            f'{positions}, {cfg.norm}, {cfg.act}')
+    return (f'model: GPT of {counted(cfg.n_layer, "layer")}, width {cfg.n_embd}, '
+            f'{counted(cfg.n_head, "head")}{shared}, context {cfg.block_size:,}; {positions}, {cfg.norm}, {cfg.act}')
 
 def _data_line(setup):
     "What is read, and how much it is"
@@ -740,10 +747,12 @@ def _move_in(setup, quiet):
     "Make room in the folder, and write down what is about to be trained"
     cfg, folder = setup.cfg, setup.folder
     if not setup.is_own: make_room(folder, cfg.train.auto_resume)
-    tell_settings(cfg, setup.origin, folder, cfg.train.show_config, quiet, setup.earlier.changed if setup.earlier else ())
+    tell_settings(cfg, setup.origin, folder, cfg.train.show_config,
+                  quiet, setup.earlier.changed if setup.earlier else ())
     if not quiet: print(f'{_data_line(setup)}\n{model_line(cfg.model)}')
     if cfg.optim.min_lr > cfg.optim.learning_rate and cfg.optim.schedule != 'constant':
-        warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a lower --min_lr')
+        warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a '
+             'lower --min_lr')
     atomic_write(folder/'config.toml', to_toml(cfg))
     if setup.tokenizer: setup.tokenizer.save(folder/'tokenizer')
     claim_folder(folder)
@@ -795,7 +804,8 @@ def _last_evaluation(trainer):
     if trainer.strategy.any(not cheap):
         how_long = f', which would take {duration(seconds)}' if seconds else ''
         folder = shlex.quote(trainer.cfg.out_dir)
-        trainer.say(f'the whole validation split has {human(n_tokens)} tokens{how_long}: nanogpt-eval {folder} --tasks loss reads it')
+        trainer.say(f'the whole validation split has {human(n_tokens)} tokens{how_long}: nanogpt-eval {folder} '
+                    '--tasks loss reads it')
         return None
     return Evaluation(trainer.whole_val_loss(), n_tokens - 1, n_tokens/val.n_bytes if val.n_bytes else None)
 
@@ -830,13 +840,15 @@ def _same_data(strategy, **splits):
 # %% ../nbs/80_run.ipynb #f70733d4
 def _begin_with(setup):
     "Take the weights of `start_from`, and over from them the shape and the vocabulary"
-    if isinstance(setup.strategy, Sharded): raise UserError('--start_from does not work with --strategy fsdp: leave one of them out')
+    if isinstance(setup.strategy, Sharded):
+        raise UserError('--start_from does not work with --strategy fsdp: leave one of them out')
     cfg, source = setup.cfg, setup.cfg.train.start_from
     model = load_run(source, 'cpu', tokenizer=False).model
     block = min(model.cfg.block_size, cfg.model.block_size)
     cfg.model = replace(model.cfg, dropout=cfg.model.dropout, block_size=block)
     if source.startswith('gpt2') and setup.origin.get('tokenizer') != 'flag': cfg.data.tokenizer = 'gpt2'
-    setup.origin = setup.origin | {'vocab_size': 'init_from'}
+    taken = flat_values(cfg.model).keys() - {'dropout', 'block_size'}
+    setup.origin = setup.origin | dict.fromkeys(taken, 'start_from')
     setup.weights = model.state_dict()
     if 'wpe.weight' in setup.weights: setup.weights['wpe.weight'] = setup.weights['wpe.weight'][:block]
 
@@ -845,7 +857,8 @@ def _only_measured(setup):
     "The losses of a checkpoint, or of the model to begin with, as a run without a step; nothing is written"
     cfg = setup.cfg
     if setup.val is None: raise UserError('--eval_only needs validation data: give --val_data FILE')
-    trainer = make_trainer(cfg, setup.plan, setup.val, setup.tokenizer, setup.folder, quiet=True, strategy=setup.strategy)
+    trainer = make_trainer(cfg, setup.plan, setup.val, setup.tokenizer,
+                           setup.folder, quiet=True, strategy=setup.strategy)
     trainer.callbacks = []
     if setup.earlier: restore_any(trainer, setup.earlier.ckpt)
     elif setup.weights: fit_weights(trainer.raw_model, setup.weights, cfg.train.start_from)
@@ -864,7 +877,8 @@ def _questions(setup):
     loop = setup.cfg.train
     by_hand = setup.origin.get('hellaswag_interval') == 'flag' or loop.hellaswag
     if not loop.hellaswag and loop.hellaswag_interval:
-        there = [path for path in map(_found, ('hellaswag_val.jsonl', 'hellaswag/hellaswag_val.jsonl')) if Path(path).is_file()]
+        there = [path for path in map(_found, ('hellaswag_val.jsonl', 'hellaswag/hellaswag_val.jsonl'))
+                 if Path(path).is_file()]
         if there: loop = replace(loop, hellaswag=there[0])
     try: return hellaswag_watch(loop, setup.tokenizer, setup.folder)
     except UserError as e:
@@ -943,10 +957,12 @@ def _train(cfg, origin):
     if run.cfg.train.eval_only: return run
     if run.evaluation: print(f'loss on the whole validation split: {_in_words(run.evaluation)}')
     samples = []
-    if run.tokenizer and run.finished: samples = _samples_of(run.trainer, run.tokenizer, first_prompt(run.tokenizer), 400)
+    if run.tokenizer and run.finished:
+        samples = _samples_of(run.trainer, run.tokenizer, first_prompt(run.tokenizer), 400)
     if not run.trainer.strategy.is_main: return run
     print(f'report: {write_report(run, samples=samples)}')
-    if run.tokenizer and run.trainer.last_checkpoint: print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
+    if run.tokenizer and run.trainer.last_checkpoint:
+        print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
     return run
 
 # %% ../nbs/80_run.ipynb #c2357bde

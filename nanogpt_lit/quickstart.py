@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from .checkpoint import check_place
 from .config import FinetuneConfig, PRESETS, QuickstartConfig, RunConfig, build, nanogpt_quickstart
-from .core import UserError, atomic_write, cpu_count, duration, human, pick_device, set_threads
+from .core import UserError, atomic_write, counted, cpu_count, duration, human, pick_device, set_threads
 from .data import prepare
 from .evaluate import baseline_table, baselines
 from .finetune import Tuned, finetune, in_figures
@@ -108,8 +108,7 @@ def _what_and_where(cfg):
     "Size of the model, and what it will be trained on"
     size = sum(param_table(cfg.model).values())
     train = cfg.train
-    threads = ''
-    if train.num_threads: threads = ', 1 thread' if train.num_threads == 1 else f', {train.num_threads} threads'
+    threads = f', {counted(train.num_threads, "thread")}' if train.num_threads else ''
     return f'{human(size)} parameters, {train.dtype} on {train.device}{threads}'
 
 # %% ../nbs/97_quickstart.ipynb #3be2c5f0
@@ -210,7 +209,8 @@ def quickstart_command(
 def _what_next(q, run, tuned):
     "Commands to go on with"
     folder, talk = shlex.quote(str(run.folder)), ''
-    if tuned: talk = f'  nanogpt-chat {shlex.quote(str(tuned.folder))}      # give it a signature and a docstring, between lines of """\n'
+    if tuned:
+        talk = f'  nanogpt-chat {shlex.quote(str(tuned.folder))}      # give it a signature and a docstring, between lines of """\n'
     return (f'\nnext:\n{talk}'
             f'  nanogpt-sample {folder} --start "def read_lines(path):"\n'
             f'  nanogpt-eval {folder}\n'

@@ -24,7 +24,8 @@ def _zstd(f):
     import pyarrow
     return pyarrow.CompressedInputStream(pyarrow.PythonFile(f, 'r'), 'zstd')
 
-_UNPACKERS: dict[bytes, Callable] = {b'\x1f\x8b\x08': _gzip, b'BZh': bz2.BZ2File, b'\xfd7zXZ\0': lzma.LZMAFile, b'(\xb5/\xfd': _zstd}
+_UNPACKERS: dict[bytes, Callable] = {b'\x1f\x8b\x08': _gzip,
+                                     b'BZh': bz2.BZ2File, b'\xfd7zXZ\0': lzma.LZMAFile, b'(\xb5/\xfd': _zstd}
 PACKED = ('.gz', '.bz2', '.xz', '.zst') # names of packed files end so; their content decides
 
 def open_file(
@@ -143,9 +144,12 @@ def _count_mended(path, text, data, line, tell):
 # %% ../nbs/02_records.ipynb #26a0dabd
 _SIGNATURES = {
     b'\x89PNG': 'a PNG picture', b'\xff\xd8\xff': 'a JPEG picture', b'GIF8': 'a GIF picture', b'%PDF': 'a PDF document',
-    b'PK\x03\x04': 'a zip archive', b'\x7fELF': 'a program', b'\x93NUMPY': 'a numpy array', b'\x28\xb5\x2f\xfd': 'compressed',
-    b'PAR1': 'a Parquet table: its name should end in .parquet', b'ARROW1': 'an Arrow table: its name should end in .arrow',
-    b'\xff\xfe': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8', b'\xfe\xff': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8'}
+    b'PK\x03\x04': 'a zip archive', b'\x7fELF': 'a program',
+    b'\x93NUMPY': 'a numpy array', b'\x28\xb5\x2f\xfd': 'compressed',
+    b'PAR1': 'a Parquet table: its name should end in .parquet',
+    b'ARROW1': 'an Arrow table: its name should end in .arrow',
+    b'\xff\xfe': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8',
+    b'\xfe\xff': 'UTF-16: convert it with iconv -f UTF-16 -t UTF-8'}
 
 def _not_text(path):
     if not Path(path).is_file(): return '' # a pipe can't be read again
@@ -313,7 +317,8 @@ def _at_least(texts, size):
 def _nothing_after(path, rest, texts, line):
     if not rest.strip() and not any(o.strip() for o in texts): return
     line += rest[:len(rest) - len(rest.lstrip())].count('\n')
-    raise BadFile(path, f'goes on after the end of its list (line {line})', 'expected one list [ … ] of records, or one record per line')
+    raise BadFile(path, f'goes on after the end of its list (line {line})',
+                  'expected one list [ … ] of records, or one record per line')
 
 # %% ../nbs/02_records.ipynb #888f8036
 def _array_records(path, blocks, how):
@@ -348,7 +353,9 @@ def _csv_records(path, how):
 
 def _header(path, rows):
     try: return next(rows, None) or []
-    except csv.Error as e: raise BadFile(path, f'is not CSV ({e} in its first line)', 'get it again', 'skip to leave such files out') from None
+    except csv.Error as e:
+        raise BadFile(path, f'is not CSV ({e} in its first line)',
+                      'get it again', 'skip to leave such files out') from None
 
 def _text_lines(texts):
     held = []
@@ -367,7 +374,8 @@ def shown(
     name: str|Path, # of a file, or a text with such names in it
 ) -> str:
     "A name as one line of text that can be written anywhere"
-    text = re.sub(r'[\ud800-\udfff]', '\ufffd', str(name))                 # Python's stand-ins for bytes that aren't UTF-8
+    # Python's stand-ins for bytes that aren't UTF-8
+    text = re.sub(r'[\ud800-\udfff]', '\ufffd', str(name))
     return printable(re.sub(r'[\t\n\v\f\r]', lambda m: chr(0x2400 + ord(m[0])), text))
 
 def check_columns(
@@ -391,7 +399,8 @@ def _table_records(path, how):
                 for row in batch.slice(start, 256).to_pylist():
                     n += 1
                     yield f'{path.name} row {n}', row
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, LookupError) as e: # what damage looks like there
+    # what damage looks like there
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, LookupError) as e:
         raise _damaged(path, shown(e)[:80] or type(e).__name__) from None
 
 FORMATS |= dict.fromkeys(('.parquet', '.arrow', '.feather'), _table_records)
@@ -400,7 +409,8 @@ FORMATS |= dict.fromkeys(('.parquet', '.arrow', '.feather'), _table_records)
 def _batches(path, field):
     import pyarrow as pa, pyarrow.parquet as pq
     if file_kind(path) == '.parquet':
-        with pq.ParquetFile(path) as f: yield from f.iter_batches(1024, columns=_wanted(path, f.schema_arrow.names, field))
+        with pq.ParquetFile(path) as f:
+            yield from f.iter_batches(1024, columns=_wanted(path, f.schema_arrow.names, field))
         return
     with pa.OSFile(str(path)) as f:
         stream = pa.ipc.open_file(f) if f.read(6) == b'ARROW1' else pa.ipc.open_stream(pa.OSFile(str(path)))
@@ -511,7 +521,8 @@ def _with_history(record, turns, used):
     if not isinstance(history, list) or not all(isinstance(o, list) and len(o) == 2 for o in history): return turns
     used.add('history')
     head = turns[:1] if turns[0]['role'] == 'system' else []
-    earlier = [dict(role=role, content=plain_text(o)) for pair in history for role, o in zip(('user', 'assistant'), pair)]
+    earlier = [dict(role=role, content=plain_text(o)) for pair in history
+               for role, o in zip(('user', 'assistant'), pair)]
     return head + earlier + turns[len(head):]
 
 def _with_system(record, turns, used):
@@ -600,7 +611,8 @@ def text_files(
     suffixes = [*TEXT_SUFFIXES, *(o for o in FORMATS if o != '.json')]
     found = [p for p in files_below(folder) if file_kind(p) in suffixes and p.is_file()]
     if found: return sorted(found, key=Path.as_posix)
-    raise UserError(f'the folder {folder} holds no text files: expected names that end in {" ".join(suffixes)}, perhaps packed')
+    raise UserError(f'the folder {folder} holds no text files: expected names that end in {" ".join(suffixes)}, '
+                    'perhaps packed')
 
 # %% ../nbs/02_records.ipynb #3c9c0128
 #| eval: false

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from .config import FinetuneConfig, ReportConfig, RunConfig, build, flat_fields, flat_values
 from .config import in_words, nanogpt_report, read_config
-from .core import COUNT, FLAG, NUMBER, TEXT, UserError, atomic_write, duration, human, or_none
+from .core import COUNT, FLAG, NUMBER, TEXT, UserError, atomic_write, counted, duration, human, or_none
 from .core import printable, read_text, warn
 from .monitor import Curve, FIGURE, PANELS, chart_of, left_out, one_line, scan_metrics, series
 from .runs import run_json, small_file
@@ -190,8 +190,7 @@ def _source_name(source: object) -> str:
 def _size_of(split: dict) -> str:
     "`1,200 tokens, 3 documents, …` from a manifest's entry"
     kinds = [k for k in ('documents', 'characters', 'bytes') if split.get(k)]
-    return f'{split["tokens"]:,} tokens' + ''.join(
-        f', {split[k]:,} {k[:-1] if split[k] == 1 else k}' for k in kinds)
+    return ', '.join(counted(split[k], k.removesuffix('s')) for k in ['tokens', *kinds])
 
 # %% ../nbs/48_report.ipynb #275e6d1f
 def _data_rows(
@@ -245,7 +244,8 @@ h2 { margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line) }
 table { border-collapse: collapse; max-width: 100% }
 td, th { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+th { overflow-wrap: normal }
 tr.you td { background: var(--mark) }
 tr.you td:first-child { font-weight: 600 }
 pre { background: var(--soft); padding: .8rem; border-radius: .4rem; white-space: pre-wrap }
@@ -396,7 +396,8 @@ def _baselines(rows: dict|None) -> str:
 # %% ../nbs/48_report.ipynb #58652674
 _LOSS = or_none(NUMBER)
 BEFORE = {'response': _LOSS, 'pretraining': _LOSS, 'texts': [TEXT], 'random?': FLAG, 'prompts?': [TEXT]}
-_FIGURES = dict(step=COUNT, response_before=_LOSS, response_after=_LOSS, pretraining_before=_LOSS, pretraining_after=_LOSS)
+_FIGURES = dict(step=COUNT, response_before=_LOSS, response_after=_LOSS,
+                pretraining_before=_LOSS, pretraining_after=_LOSS)
 _TUNED = {'figures': _FIGURES, 'samples': [[TEXT]]}
 _SPOKEN = ('question', 'the reference', 'before: it continues', 'after: it answers')
 
@@ -419,7 +420,8 @@ def _from_what(cfg: FinetuneConfig, figures: dict, before: dict) -> str:
     "The base, and what of it was changed"
     what = f'adapters of rank {cfg.lora_rank} on {", ".join(cfg.lora_targets)}' if cfg.lora_rank else 'all weights'
     rows = [('base', cfg.pretrained_checkpoint), ('trained', what)]
-    if 'step' in figures: rows.append(('losses and answers', f'of step {figures["step"]:,}, the best by validation loss'))
+    if 'step' in figures:
+        rows.append(('losses and answers', f'of step {figures["step"]:,}, the best by validation loss'))
     if not before.get('random', False): return table(rows)
     return table(rows) + '<p class="failed">The model began with RANDOM weights and knew nothing: its answers are worthless.</p>'
 

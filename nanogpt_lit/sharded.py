@@ -216,7 +216,8 @@ from pathlib import Path
 from typing import Any
 import psutil
 import torch.distributed as dist
-from .checkpoint import (CheckpointCallback, Later, check_averages, checkpoints, fit_weights, load_checkpoint,
+from .checkpoint import (CheckpointCallback, Later,
+                                    check_averages, checkpoints, fit_weights, load_checkpoint,
                                     remove_sharded, restore, save_checkpoint, snapshot, step_of,
                                     survey, survey_pickle, sweep_sharded, trainer_state, writes_aside)
 from .config import ConsolidateConfig, nanogpt_consolidate
@@ -457,7 +458,8 @@ def check_disk(
                     'the slices of all in one place: put --out_dir on a disk that all machines see')
 
 # %% ../nbs/61a_slices.ipynb #b3c8b2c9
-_SLICED = {'files': {...: ANY}, 'tied': {...: TEXT}, 'param_groups': [[{...: ANY}]], 'order': [[TEXT]], 'numbers': {...: ANY}}
+_SLICED = {'files': {...: ANY}, 'tied': {...: TEXT}, 'param_groups': [[{...: ANY}]],
+           'order': [[TEXT]], 'numbers': {...: ANY}}
 
 def look_sharded(
     path: str|Path, # folder of a sharded checkpoint
@@ -465,7 +467,8 @@ def look_sharded(
     "The verified content of a sharded checkpoint, but tensors by shape only. `UserError` if it is damaged"
     path = Path(path)
     state = load_checkpoint(path/'state.pt')
-    if flaw := misfit(state, _SLICED): raise UserError(f'{path}/state.pt is no part of a sharded checkpoint ({flaw}): use an earlier one')
+    if flaw := misfit(state, _SLICED):
+        raise UserError(f'{path}/state.pt is no part of a sharded checkpoint ({flaw}): use an earlier one')
     for name, about in state['files'].items():
         p = path/str(name)
         if p.parent != path or not p.is_file() or [p.stat().st_size, sha256_file(p)] != list(about or ()):
@@ -474,7 +477,8 @@ def look_sharded(
     return _assembled(path, state, meta) | {'sharded': str(path)}
 
 # %% ../nbs/61a_slices.ipynb #d44f4649
-_BROKEN = (pickle.UnpicklingError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError,
+_BROKEN = (pickle.UnpicklingError, OSError, LookupError, TypeError,
+           ValueError, AttributeError, ArithmeticError, EOFError,
            RuntimeError, AssertionError, ImportError, zipfile.BadZipFile)
 
 def _shapes(path):
@@ -484,9 +488,12 @@ def _shapes(path):
         out = {k: (torch.Size(v.size), v.properties.dtype) for k, v in table.items()}
         claimed = sum(math.prod(size)*dtype.itemsize for size, dtype in out.values())
     except _BROKEN as e:
-        raise UserError(f'{path} has a damaged table ({f"{type(e).__name__}: {e}"[:150]}): use an earlier checkpoint') from None
+        raise UserError(f'{path} has a damaged table ({f"{type(e).__name__}: {e}"[:150]}): use an earlier '
+                        'checkpoint') from None
     size = sum(p.stat().st_size for p in Path(path).glob('*.distcp'))
-    if claimed > 2*size: raise UserError(f'{path} claims tensors of {human_bytes(claimed)} in files of {human_bytes(size)}: use an earlier checkpoint')
+    if claimed > 2*size:
+        raise UserError(f'{path} claims tensors of {human_bytes(claimed)} in files of {human_bytes(size)}: use '
+                        'an earlier checkpoint')
     return out
 
 def _assembled(path, state, tensors):
@@ -528,9 +535,11 @@ def _fill(tensors, path, **kw):
     try: _dcp().load(tensors, storage_reader=safe_reader(path), **kw)
     except CheckpointException as e:
         why = next((o for o in e.failures.values()), (e,))[0]
-        raise UserError(f'{path} cannot be read ({f"{type(why).__name__}: {why}"[:150]}): use an earlier checkpoint') from None
+        raise UserError(f'{path} cannot be read ({f"{type(why).__name__}: {why}"[:150]}): use an earlier '
+                        'checkpoint') from None
     except _BROKEN as e:
-        raise UserError(f'{path} cannot be read ({f"{type(e).__name__}: {e}"[:150]}): use an earlier checkpoint') from None
+        raise UserError(f'{path} cannot be read ({f"{type(e).__name__}: {e}"[:150]}): use an earlier '
+                        'checkpoint') from None
 
 # %% ../nbs/61a_slices.ipynb #d137e785
 def restore_any(

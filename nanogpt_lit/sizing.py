@@ -13,7 +13,8 @@ from .config import GPTConfig
 from .model import ACTIVATIONS, GPT, ShapesOnly
 
 # %% ../nbs/25_sizing.ipynb #826fbb99
-_PARTS = {'wte': 'token embedding', 'wpe': 'position embedding', 'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'taps': 'taps',
+_PARTS = {'wte': 'token embedding', 'wpe': 'position embedding',
+          'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'taps': 'taps',
          'head': 'output layer'}
 
 def param_table(
@@ -70,12 +71,14 @@ def inference_memory(
     if cfg.n_layer > _DEEP: return _by_depth(cfg, lambda c: inference_memory(c, batch_size, max_len, dtype))
     with torch.device('meta'):
         weights, cache = GPT(cfg).to(dtype), KVCache(cfg, batch_size, max_len, dtype=dtype)
-    return {'weights': sum(o.nbytes for o in (*weights.parameters(), *weights.buffers())), 'keys and values': cache.nbytes,
+    return {'weights': sum(o.nbytes for o in (*weights.parameters(), *weights.buffers())),
+            'keys and values': cache.nbytes,
             'scores': 4*batch_size*cfg.vocab_size}
 
 # %% ../nbs/25_sizing.ipynb #46adc6bb
 _TOKENS_PER_PARAMETER = 20
-_FITS = {'hoffmann': dict(E=1.69, A=406.4, B=410.7, alpha=.34, beta=.28), 'besiroglu': dict(E=1.8172, A=482.01, B=2085.43, alpha=.3478, beta=.3658)}
+_FITS = {'hoffmann': dict(E=1.69, A=406.4, B=410.7, alpha=.34, beta=.28),
+         'besiroglu': dict(E=1.8172, A=482.01, B=2085.43, alpha=.3478, beta=.3658)}
 
 def expected_loss(
     N: float,             # parameters
@@ -109,8 +112,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 from .config import STATE_BYTES, OptimConfig, PlanConfig, RunConfig, TrainConfig, nanogpt_plan
-from .core import COUNT, UserError, container_memory, duration, human, human_bytes, pick_device, pick_dtype, read_json
-from .model import loss_alone, rows_at_once
+from .core import COUNT, UserError, container_memory, duration, human, human_bytes, pick_device
+from .core import pick_dtype, read_json
+from .model import FEW_SCORES, in_pieces, loss_alone, rows_at_once
 
 # %% ../nbs/25a_estimates.ipynb #4a875c30
 class Ledger(TorchDispatchMode):
@@ -134,7 +138,8 @@ class Ledger(TorchDispatchMode):
 
 # %% ../nbs/25a_estimates.ipynb #be3b359b
 @patch
-def kind(self: Ledger, t: torch.Tensor) -> str: return 'scores' if (t.numel(), *t.shape[-1:]) == self.scores_shape else 'activations'
+def kind(self: Ledger, t: torch.Tensor) -> str:
+    return 'scores' if (t.numel(), *t.shape[-1:]) == self.scores_shape else 'activations'
 
 @patch
 def note(self: Ledger,
@@ -186,10 +191,12 @@ def rehearse(
     checkpointing: bool=False, # are activations of blocks forgotten, and computed again?
 ) -> Rehearsal:
     "One training step on fake tensors: no memory is taken and nothing is computed"
-    if cfg.n_layer > _DEEP: return forecast(cfg, batch_size, dtype, device, accumulate, optim_cfg, optimizers, checkpointing)
+    if cfg.n_layer > _DEEP:
+        return forecast(cfg, batch_size, dtype, device, accumulate, optim_cfg, optimizers, checkpointing)
     with _measurable(batch_size, cfg), FakeTensorMode(), torch.device(device):
         model = GPT(cfg)
-        for block in model.blocks if checkpointing else (): block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+        for block in model.blocks if checkpointing else ():
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
         model._check_ids = lambda *a, **kw: None           # fake ids have no values to check
         model.pieces = lambda n: GPT.pieces(model, n)[:2]  # all pieces of a head's loss are alike
         ids_BT = torch.zeros(batch_size, cfg.block_size, dtype=torch.int64)
@@ -212,14 +219,16 @@ def _measurable(batch_size, cfg):
     try: yield
     except (RuntimeError, OverflowError) as e:
         if 'overflow' not in str(e).lower(): raise
-        raise UserError(f'{batch_size:,} sequences of {cfg.block_size:,} tokens at a time are more than any memory holds: '
+        raise UserError(f'{batch_size:,} sequences of {cfg.block_size:,} tokens at a time are more than any '
+                        'memory holds: '
                         'give a smaller --batch_size or --block_size') from None
 
 # %% ../nbs/25a_estimates.ipynb #e15b0c46
 def _micro_step(model, ids_BT, dtype, ledger):
     "Forward and backward: what was kept between them, by kind, and the bytes in use during each"
     begin = len(ledger.history)
-    with loss_alone(), torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
+    with loss_alone(), torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'):
+        loss = model(ids_BT, ids_BT)[1]
     names = {'copies': '16-bit copies of weights', 'activations': 'activations', 'scores': 'scores and loss'}
     parts, turn = {names[k]: n for k, n in ledger.by_kind().items()}, len(ledger.history)
     loss.backward()
@@ -266,12 +275,14 @@ def _further(a, b, steps, passes):
     return Rehearsal(parts, [passes(x, y, steps) for x, y in zip(a.passes, b.passes)], updates)
 
 # %% ../nbs/25a_estimates.ipynb #d52aaf3c
-_FEW = 2, 3                                     # sequences that are rehearsed: more are on a line with them, one alone is not
+# sequences that are rehearsed: more are on a line with them, one alone is not
+_FEW = 2, 3
 
-def _few(cfg, batch_size):
+def _few(cfg, batch_size, device):
     "The sequences that are rehearsed in place of `batch_size`: where the scores come in pieces, enough for two whole pieces"
-    rows, T = rows_at_once(cfg.vocab_size), cfg.block_size
-    least = _FEW[0] if batch_size*T <= rows else max(_FEW[0], -(-2*rows//T))
+    rows, T = rows_at_once(cfg.vocab_size, device), cfg.block_size
+    if batch_size*T <= rows: rows = FEW_SCORES//cfg.vocab_size if in_pieces(cfg.vocab_size, batch_size*T, device) else 0
+    least = max(_FEW[0], -(-2*rows//T))
     return (least, least + 1) if batch_size > least + 1 else (batch_size,)
 
 def _of_depth(cfg, *args):
@@ -292,7 +303,7 @@ def forecast(
     checkpointing: bool=False, # are activations of blocks forgotten, and computed again?
 ) -> Rehearsal:
     "What `rehearse` finds, to the byte, from rehearsals of shallow models with few sequences"
-    few = _few(cfg, batch_size)
+    few = _few(cfg, batch_size, device.split(':')[0])
     found = [_of_depth(cfg, b, dtype, device, True, optim_cfg, optimizers, checkpointing) for b in few]
     whole = found[0] if len(few) == 1 else _further(*found, batch_size - few[0], _on_line)
     return whole if accumulate else replace(whole, passes=whole.passes[:2])
@@ -389,7 +400,8 @@ def step_peak(
     "A function from the size of a micro-step to the peak memory of a training step, in bytes; less than the whole step means accumulation"
     dtype, total = pick_dtype(device, cfg.train.dtype), cfg.train.batch_size*cfg.train.grad_accum_steps
     def peak(batch_size):
-        r = forecast(cfg.model, batch_size, dtype, device, batch_size < total, cfg.optim, checkpointing=cfg.train.activation_checkpointing, **kw)
+        r = forecast(cfg.model, batch_size, dtype, device, batch_size < total,
+                     cfg.optim, checkpointing=cfg.train.activation_checkpointing, **kw)
         return in_slices(r, cfg.model, shards)
     return peak
 
@@ -433,28 +445,34 @@ def too_large(
     "One sentence: by how much it doesn't fit, and what would"
     states = STATE_BYTES.get(cfg.optim.optimizer, 0)
     fixed = (8 + states)*sum(param_table(cfg.model).values())
-    shorter = ({'block_size': cfg.model.block_size//2**i} for i in range(1, 8) if cfg.model.block_size//2**i >= 8 and fixed < memory)
+    shorter = ({'block_size': cfg.model.block_size//2**i} for i in range(1, 8) if cfg.model.block_size//2**i >= 8
+               and fixed < memory)
     flatter = ({'n_layer': cfg.model.n_layer*k//4} for k in (3, 2, 1) if cfg.model.n_layer*k//4)
-    found = [next((o for o in options if _peak_of(cfg, o, device, **kw) <= memory), None) for options in (shorter, flatter)]
-    would = ' or '.join(f'--{k} {v}' for o in found if o for k, v in o.items()) or f'a model of some {human(round(memory/2/(8 + states), -5))} parameters'
-    return (f'the model needs {size(need)} even for one sequence ({size(fixed)} of it weights, gradients and optimiser states), but there are {size(memory)}: '
-            f'{size(need - memory)} too much; {would} would fit')
+    found = [next((o for o in options if _peak_of(cfg, o, device, **kw) <= memory), None)
+             for options in (shorter, flatter)]
+    would = (' or '.join(f'--{k} {v}' for o in found if o for k, v in o.items())
+             or f'a model of some {human(round(memory/2/(8 + states), -5))} parameters')
+    return (f'the model needs {size(need)} even for one sequence ({size(fixed)} of it weights, gradients and '
+            f'optimiser states), but there are {size(memory)}: {size(need - memory)} too much; {would} would fit')
 
 def _peak_of(cfg, change, device, **kw):
     "Peak memory of one sequence with a changed model"
     model, dtype = replace(cfg.model, **change), pick_dtype(device, cfg.train.dtype)
-    return forecast(model, 1, dtype, device, cfg.train.grad_accum_steps > 1, cfg.optim, checkpointing=cfg.train.activation_checkpointing, **kw).peak
+    return forecast(model, 1, dtype, device, cfg.train.grad_accum_steps > 1,
+                    cfg.optim, checkpointing=cfg.train.activation_checkpointing, **kw).peak
 
 def check_weights_fit(
     cfg: RunConfig, # settings of a run, `vocab_size` known
     memory: int,    # all bytes that are free
 ) -> None:
     "`UserError` if weights, gradients and optimiser states alone are too large: a system that lends memory which it hasn't got would kill the run later"
-    each = 8 + STATE_BYTES.get(cfg.optim.optimizer, 0)    # what is remembered by an optimiser that nobody knows isn't held against it
+    # what is remembered by an optimiser that nobody knows isn't held against it
+    each = 8 + STATE_BYTES.get(cfg.optim.optimizer, 0)
     need = each*sum(param_table(cfg.model).values())
     if need > memory:
-        raise UserError(f'weights, gradients and optimiser states of the model need {size(need)}, but there are {size(memory)}: {size(need - memory)} too much; '
-                        f'a model of some {human(round(memory/2/each, -5))} parameters would fit, instead of {human(need//each)}')
+        raise UserError(f'weights, gradients and optimiser states of the model need {size(need)}, but there are '
+                        f'{size(memory)}: {size(need - memory)} too much; a model of some '
+                        f'{human(round(memory/2/each, -5))} parameters would fit, instead of {human(need//each)}')
 
 # %% ../nbs/25a_estimates.ipynb #e866e528
 def is_out_of_memory(
@@ -463,7 +481,8 @@ def is_out_of_memory(
     "Is it one of the ways in which torch or Python says that there is no memory?"
     said = str(e).lower()
     words = ("can't allocate memory", 'not enough memory', 'cannot allocate memory', 'out of memory')
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or isinstance(e, RuntimeError) and any(o in said for o in words)
+    return (isinstance(e, (torch.OutOfMemoryError, MemoryError))
+            or isinstance(e, RuntimeError) and any(o in said for o in words))
 
 def memory_advice(
     cfg: RunConfig,    # settings of the run that failed
@@ -472,12 +491,15 @@ def memory_advice(
 ) -> str:
     "What a training step needs, by part, and what to change"
     t, dtype = cfg.train, pick_dtype(device, cfg.train.dtype)
-    parts = training_memory(cfg.model, t.batch_size, dtype, device, accumulate=t.grad_accum_steps > 1, optim_cfg=cfg.optim,
+    parts = training_memory(cfg.model, t.batch_size, dtype,
+                            device, accumulate=t.grad_accum_steps > 1, optim_cfg=cfg.optim,
                             checkpointing=t.activation_checkpointing, **kw)
     peak = parts.pop('at most, at one time')
     listed = ', '.join(f'{k} {size(n)}' for k, n in parts.items())
     smaller = max(1, t.batch_size//2)
-    ways = [f'--batch_size {smaller} --grad_accum_steps {-(-t.batch_size*t.grad_accum_steps//smaller)}'] if t.batch_size > 1 else []
+    ways = ([f'--batch_size {smaller} --grad_accum_steps {-(-t.batch_size*t.grad_accum_steps//smaller)}']
+            if t.batch_size > 1
+            else [])
     ways += ['--dtype bfloat16'] if dtype == 'float32' else []
     ways += [f'--block_size {cfg.model.block_size//2}', f'--n_layer {max(1, cfg.model.n_layer//2)}']
     return f'a training step needs about {size(peak)} ({listed}); try {", ".join(ways[:-1])} or {ways[-1]}'
@@ -532,11 +554,13 @@ def validation_line(
     if t.eval_interval <= 0: return 'validation: none (--eval_interval)'
     known = val_tokens or t.eval_iters*t.batch_size*block or t.eval_tokens
     if not known: return ''
-    return (f'validation takes about {eval_share(t, block, known):.1%} of the run: {human(eval_size(t, block, known))} tokens every {t.eval_interval:,} steps '
+    return (f'validation takes about {eval_share(t, block, known):.1%} of the run: '
+            f'{human(eval_size(t, block, known))} tokens every {t.eval_interval:,} steps '
             '(--eval_tokens, --eval_iters, --eval_interval)')
 
 # %% ../nbs/25a_estimates.ipynb #f2925679
-PEAK_TFLOPS = {                       # dense, added up in float32: (16 bits, TF32, float32); None = the card can't, or sheets differ
+# dense, added up in float32: (16 bits, TF32, float32); None = the card can't, or sheets differ
+PEAK_TFLOPS = {
     # "NVIDIA Blackwell Datasheet": GB200 NVL72 and HGX B200, per GPU, half of what is given with sparsity
     'GB200': (2500, 1250, None), 'B200': (2250, 1125, None),
     # "NVIDIA GH200 Grace Hopper Superchip", "NVIDIA H200 Tensor Core GPU", "NVIDIA H100 Tensor Core GPU" (989.4 on boards), data sheets
@@ -616,7 +640,7 @@ def micro_step_s(
     batch_size: int,      # sequences
     device: str='cpu',    # where
     dtype: str='float32', # of matrix products
-    seconds: float=2.,    # stop measuring after this time (at least one step after the first)
+    seconds: float=1.,    # stop measuring after this time (at least one step after the first)
 ) -> float:
     "Seconds of one forward and backward pass, the quickest; the first doesn't count"
     with torch.device(device), torch.random.fork_rng(devices=[]):
@@ -624,7 +648,8 @@ def micro_step_s(
     times, begin = [], time.perf_counter()
     while len(times) < 2 or time.perf_counter() - begin < seconds and len(times) < 20:
         start = time.perf_counter()
-        with loss_alone(), torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'): loss = model(ids_BT, ids_BT)[1]
+        with loss_alone(), torch.autocast(ids_BT.device.type, getattr(torch, dtype), enabled=dtype != 'float32'):
+            loss = model(ids_BT, ids_BT)[1]
         loss.backward()
         if device != 'cpu': loss.item(); model.head.weight.grad[0, 0].item()      # wait for the queue
         times.append(time.perf_counter() - start)
@@ -676,8 +701,9 @@ def measure_speed(
     tokens = t.batch_size*t.grad_accum_steps*cfg.model.block_size
     step_s = tokens*flops_per_token(cfg.model)/rate + update
     same = small == cfg.model and b == t.batch_size
-    said = 'measured on real steps' if same else (f'extrapolated from {small.n_layer} of {cfg.model.n_layer} layers, {b} of {t.batch_size} sequences, '
-                                                  f'{small.block_size} of {cfg.model.block_size} tokens')
+    said = ('measured on real steps' if same
+            else (f'extrapolated from {small.n_layer} of {cfg.model.n_layer} layers, {b} of {t.batch_size} '
+                  f'sequences, {small.block_size} of {cfg.model.block_size} tokens'))
     return Speed(step_s, tokens/step_s, tokens/step_s*flops_per_token(cfg.model)/peak, said)
 
 # %% ../nbs/25a_estimates.ipynb #a94eb6ce
@@ -694,7 +720,8 @@ def planned_vocabulary(
 ) -> str:
     "Set `vocab_size` as far as it can be known before the data are read; returns where it comes from"
     d = cfg.data
-    metas = [m for m in (Path(d.dataset or '')/'meta.json', Path('data')/(d.dataset or '')/'meta.json') if d.dataset and m.exists()]
+    metas = [m for m in (Path(d.dataset or '')/'meta.json', Path('data')/(d.dataset or '')/'meta.json') if d.dataset
+             and m.exists()]
     if 'vocab_size' in origin: return f'as {origin["vocab_size"]} says'
     if metas:
         manifest = read_json(metas[0], {'vocab_size': COUNT}, 'prepare it again')
@@ -717,11 +744,14 @@ def plan_lines(
     m, t, dtype = cfg.model, cfg.train, pick_dtype(device, cfg.train.dtype)
     params, flops = param_table(m), flops_table(m)
     n, total = sum(params.values()), sum(flops.values())
-    need = training_memory(m, t.batch_size, dtype, device, accumulate=t.grad_accum_steps > 1, optim_cfg=cfg.optim, optimizers=optimizers,
+    need = training_memory(m, t.batch_size, dtype, device, accumulate=t.grad_accum_steps > 1,
+                           optim_cfg=cfg.optim, optimizers=optimizers,
                            checkpointing=t.activation_checkpointing)
     return [*_rows(f'parameters: {n:,}', {k: f'{v:,} {v/n:7.1%}' for k, v in params.items() if v}),
-            *_rows(f'operations per token: {human(3*total)} to train, a third of it forward', {k: f'{v/total:.1%}' for k, v in flops.items()}),
-            *_rows(f'memory to train on {t.batch_size} × {m.block_size} tokens at a time, {dtype} on {device}', {k: size(v) for k, v in need.items()}),
+            *_rows(f'operations per token: {human(3*total)} to train, a third of it forward',
+                   {k: f'{v/total:.1%}' for k, v in flops.items()}),
+            *_rows(f'memory to train on {t.batch_size} × {m.block_size} tokens at a time, {dtype} on {device}',
+                   {k: size(v) for k, v in need.items()}),
             *_rows('memory to write one full context, float32', {k: size(v) for k, v in inference_memory(m).items()})]
 
 # %% ../nbs/25a_estimates.ipynb #e3dbb4f7
@@ -752,10 +782,15 @@ def time_lines(
 ) -> list[str]:
     "Tokens worth training on, and the time they take"
     t, flops, n = cfg.train, flops_per_token(cfg.model), sum(param_table(cfg.model).values())
-    runs = {f'{t.max_steps:,} steps, as set': t.max_steps*t.batch_size*t.grad_accum_steps*cfg.model.block_size, '20 tokens per parameter': optimal_tokens(n),
-            'optimal by Hoffmann et al. 2022': optimal_tokens(n, 'hoffmann'), 'optimal by Besiroglu et al. 2024': optimal_tokens(n, 'besiroglu')}
-    rows = {k: f'{human(d)} tokens, {flops*d:.1e} operations' + (f', {long_time(d/speed.tokens_per_s)}' if speed else '') for k, d in runs.items()}
-    end = f'speed: {human(round(speed.tokens_per_s))} tokens/s, {1000*speed.step_s:.0f} ms per step, MFU {speed.mfu:.0%}; {speed.said}' if speed else 'time: not measured'
+    runs = {f'{t.max_steps:,} steps, as set': t.max_steps*t.batch_size*t.grad_accum_steps*cfg.model.block_size,
+            '20 tokens per parameter': optimal_tokens(n),
+            'optimal by Hoffmann et al. 2022': optimal_tokens(n, 'hoffmann'),
+            'optimal by Besiroglu et al. 2024': optimal_tokens(n, 'besiroglu')}
+    rows = {k: f'{human(d)} tokens, {flops*d:.1e} operations'
+            + (f', {long_time(d/speed.tokens_per_s)}' if speed else '') for k, d in runs.items()}
+    end = (f'speed: {human(round(speed.tokens_per_s))} tokens/s, {1000*speed.step_s:.0f} ms per step, MFU '
+           f'{speed.mfu:.0%}; {speed.said}' if speed
+           else 'time: not measured')
     return ['', 'how much to train', *(f'  {k:<36}{v}' for k, v in rows.items()), '', end]
 
 # %% ../nbs/25a_estimates.ipynb #1c3c103f
@@ -773,10 +808,12 @@ def _planned_device(cfg):
     except UserError as e:
         kind = cfg.train.device.split(':')[0]
         if kind not in ('cuda', 'mps'): raise
-        if not cfg.memory: raise UserError(f'{e}, or say how much memory it has (--memory 80GB) to plan without it') from None
+        if not cfg.memory:
+            raise UserError(f'{e}, or say how much memory it has (--memory 80GB) to plan without it') from None
     print(f'there is no {kind} here: memory is counted with kernels of the CPU, and time is not measured')
     dtype = 'bfloat16' if cfg.train.dtype in ('auto', 'fast') else cfg.train.dtype
-    return replace(cfg, measure=False, train=replace(cfg.train, dtype=dtype), model=replace(cfg.model, attn_impl='sdpa')), 'cpu'
+    return replace(cfg, measure=False, train=replace(cfg.train, dtype=dtype),
+                   model=replace(cfg.model, attn_impl='sdpa')), 'cpu'
 
 # %% ../nbs/25a_estimates.ipynb #a2ae997f
 def plan(

@@ -113,7 +113,8 @@ def plot_race(
         curve = max((row['points'] for row in group), key=len)
         label = who if what == 'recipe' else f'{who}, {what}'
         colour = 'C0' if who == 'ours' else 'C1'
-        ax.plot([point['wall_s'] for point in curve], [point['loss'] for point in curve], 'o-', ms=3, label=label, color=colour)
+        ax.plot([point['wall_s'] for point in curve], [point['loss'] for point in curve],
+                'o-', ms=3, label=label, color=colour)
         ax.plot([row['wall_s'] for row in group], [row['loss'] for row in group], 'x', color=colour)
     if goal: ax.axhline(goal, color='.5', lw=1, ls='--')
     ax.set_xscale('log')
@@ -165,7 +166,8 @@ def ablation(
         change = [without['loss'] - whole['loss'] for without, whole in both]
         times = [without['cpu_s']/whole['cpu_s'] for without, whole in both]
         found.append(dict(what=what, runs=len(both), loss=statistics.mean(without['loss'] for without, _ in both),
-                          change=statistics.mean(change), least=min(change), most=max(change), time=statistics.mean(times) - 1))
+                          change=statistics.mean(change), least=min(change),
+                          most=max(change), time=statistics.mean(times) - 1))
     return sorted(found, key=lambda o: -o['change'])
 
 def ablation_table(
@@ -532,7 +534,8 @@ def _rows_of(path):
     whole = read_text(path)
     lines = whole[:whole.rfind('\n') + 1].splitlines()
     try: head, *rows = map(json.loads, lines)
-    except (ValueError, RecursionError): raise UserError(f'{path} is not a log of nanogpt-bench: give another --output') from None
+    except (ValueError, RecursionError):
+        raise UserError(f'{path} is not a log of nanogpt-bench: give another --output') from None
     if flaw := misfit(head, _HEAD) or misfit(rows, [_ROW], 'rows'):
         raise UserError(f'{path} is not a log of nanogpt-bench ({flaw}): give another --output')
     return head, rows, len(''.join(o + '\n' for o in lines).encode())

@@ -336,7 +336,8 @@ from pathlib import Path
 from typing import Any
 from .bpe import PATTERNS
 from .config import AddConfig, CompareConfig, DecodeConfig, InspectConfig, nanogpt_tokenizer
-from .core import UserError, as_it_is, atomic_open, atomic_write, human, new_folder, one_of, printable, read_json, read_text
+from .core import UserError, as_it_is, atomic_open, atomic_write, human, new_folder, one_of
+from .core import printable, read_json, read_text
 from .tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 
 # %% ../nbs/16a_token_commands.ipynb #0ff44277

@@ -101,7 +101,8 @@ def _init_state(self: Trainer):
     self._finished, self.finish_reason, self.update_ratios = False, None, None
     self.loss = self.grad_norm = self.record = self.stop_reason = self.error = self.last_checkpoint = self.saved_step = None
     self._elapsed_before, self._start, self._progress_at_start = 0., None, 0.
-    # of this session: seconds and tokens of validation, and when it was last looked at; the step whose loss is of the whole split
+    # of this session: seconds and tokens of validation, and when it was last looked at; the step whose loss is
+    # of the whole split
     self._evaluating_s, self._evaluated_tokens, self._looked, self._told, self._whole_at = 0., 0, None, False, None
     # do gradients lie in the memory of recorded CUDA graphs?
     self.recorded = False
@@ -262,12 +263,14 @@ def mean_loss(
         x_BT, y_BT, mask_BT, *segments = piece
         plain = mask_BT.all() and not segments
         fits = compiled is not None and len(x_BT) == (rows or batch_size) and (plain or segments)
-        with strategy.autocast(): loss = (compiled if fits else model)(*strategy.put((x_BT, y_BT) if plain else piece))[1]
+        with strategy.autocast():
+            loss = (compiled if fits else model)(*strategy.put((x_BT, y_BT) if plain else piece))[1]
         losses.append(loss.clone())                       # a recorded graph writes the next one into the same place
         counts.append(int(mask_BT.sum()) if counted else 0)
     model.train(was_training)
     total = 0.
-    for loss, n in zip(torch.stack(losses).cpu().tolist(), counts): total += loss*n # read at the end: until then nothing waits
+    # read at the end: until then nothing waits
+    for loss, n in zip(torch.stack(losses).cpu().tolist(), counts): total += loss*n
     total, count = strategy.sum(torch.tensor([total, float(sum(counts))], dtype=torch.float64))
     return (total/count).item()
 
@@ -332,7 +335,9 @@ def fit(self: Trainer) -> 'Trainer':
 def _run(self: Trainer):
     try:
         self.fire('on_fit_start')
-        if self.step == 0 and self.eval_due(False): self.evaluate(); self._log()
+        if self.step == 0 and self.cfg.eval_at_start and self.eval_due(False):
+            self.evaluate()
+            self._log()
         while not self.done():
             start = time.perf_counter()
             self.train_step()
@@ -399,7 +404,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from .config import EXTRAS, GPTConfig
-from .core import duration, human, pick_device, pick_dtype
+from .core import counted, duration, human, pick_device, pick_dtype
 from .loader import DocumentPlan, eval_batches
 from .model import GPT, loss_alone
 from .optim import odd_schedule
@@ -471,7 +476,8 @@ class Strategy:
 def autocast(self: Strategy) -> Iterator:
     "The context for forward passes: the number type, and where there are targets, the loss alone"
     half = self.dtype != 'float32'
-    with loss_alone(), torch.autocast(self.device.split(':')[0], getattr(torch, self.dtype)) if half else nullcontext(): yield
+    with loss_alone(), torch.autocast(self.device.split(':')[0], getattr(torch, self.dtype)) if half else nullcontext():
+        yield
 
 @patch
 def put(self: Strategy,
@@ -633,7 +639,8 @@ def eval_pieces(
     rows: int=0,        # sequences that are computed together; 0 = a batch
 ) -> Iterator:
     "The batches of an evaluation, cut into pieces of at most `rows` sequences"
-    if 0 < max_tokens < len(data) - 1 and not max_batches: batches = _budget_batches(data, batch_size, block_size, max_tokens)
+    if 0 < max_tokens < len(data) - 1 and not max_batches:
+        batches = _budget_batches(data, batch_size, block_size, max_tokens)
     else: batches = eval_batches(data, batch_size, block_size, max_batches)
     for batch in batches: yield from zip(*(o.split(rows or batch_size) for o in batch))
 
@@ -685,15 +692,18 @@ def whole_val_s(self: Trainer) -> float|None:
 def _bits_per_byte(self: Trainer):
     "The validation loss in units that don't depend on the tokenizer, where the data knows its bytes"
     if self.eval_fn or not (n := self.val_data.n_bytes): return {}
-    return dict(bits_per_byte=self.val_loss/math.log(2)*len(self.val_data)/n) # nobody predicts the first: its bytes don't count
+    # nobody predicts the first: its bytes don't count
+    return dict(bits_per_byte=self.val_loss/math.log(2)*len(self.val_data)/n)
 
 @patch
 def _train_loss(self: Trainer):
     "The mean loss on the training split, on as many tokens as of the other"
     data, c = self.train_data, self.cfg
     if data is None or not c.eval_train or self.eval_fn: return {}
-    if not c.eval_iters and 0 < c.eval_tokens < len(self.val_data): return dict(train_loss=self.loss_on(data, tokens=c.eval_tokens))
-    return dict(train_loss=self.loss_on(data, c.eval_iters or -(-len(self.val_data)//(c.batch_size*self.plan.block_size))))
+    if not c.eval_iters and 0 < c.eval_tokens < len(self.val_data):
+        return dict(train_loss=self.loss_on(data, tokens=c.eval_tokens))
+    return dict(train_loss=self.loss_on(data,
+                                        c.eval_iters or -(-len(self.val_data)//(c.batch_size*self.plan.block_size))))
 
 @patch
 def _losses_of_sources(self: Trainer):
@@ -720,7 +730,8 @@ def _foresee_share(self: Trainer):
     c, T, n = self.cfg, self.plan.block_size, 0 if self.val_data is None or self.eval_fn else len(self.val_data)
     if c.minutes or not self.eval_due(True) or eval_size(c, T, n) < 1_000_000: return
     if (share := eval_share(c, T, n)) > MUCH:
-        self.say(f'note: validation will take about {share:.0%} of the run, {human(eval_size(c, T, n))} tokens every {c.eval_interval:,} steps: {_KNOBS}')
+        self.say(f'note: validation will take about {share:.0%} of the run, {human(eval_size(c, T, n))} tokens '
+                 f'every {c.eval_interval:,} steps: {_KNOBS}')
 
 @patch
 def _watch_share(self: Trainer):
@@ -779,8 +790,10 @@ def compiling_line(
     mode: str, # a compile mode
 ) -> str:
     "What is about to happen, and how long it may take"
-    if mode not in SLOW_MODES: return 'compiling the model: this can take a minute or two, and is not counted as training time'
-    return (f'compiling the model with {mode}: some twenty kernels are tried for each of its matrix products, which takes '
+    if mode not in SLOW_MODES:
+        return 'compiling the model: this can take a minute or two, and is not counted as training time'
+    return (f'compiling the model with {mode}: some twenty kernels are tried for each of its matrix products, '
+            'which takes '
             'many minutes, not counted as training time (--compile_mode default: a minute or two)')
 
 # %% ../nbs/41a_care.ipynb #85df4e39
@@ -806,7 +819,8 @@ def _prove(model, compiled, wrapped, batch, s, evaluates):
     with torch.random.fork_rng(here), s.accumulate(wrapped, last=False):
         with s.autocast(): loss = wrapped(*batch)[1]
         loss.backward()
-        model.zero_grad(set_to_none=True)     # here, as an evaluation leaves weights in slices gathered, and then they hide their gradients
+        # here, as an evaluation leaves weights in slices gathered, and then they hide their gradients
+        model.zero_grad(set_to_none=True)
         if not evaluates: return
         model.eval()
         with torch.no_grad(), s.autocast(): compiled(*batch)
@@ -842,7 +856,8 @@ def _compile(self: Trainer):
     s, mode = self.strategy, self.cfg.compile_mode
     self.recorded = s.device.startswith('cuda') and mode in GRAPH_MODES
     if self.recorded and not s.records:
-        raise UserError(f'--compile_mode {mode} records CUDA graphs, which the slices of --strategy fsdp do not survive: use --compile_mode default')
+        raise UserError(f'--compile_mode {mode} records CUDA graphs, which the slices of --strategy fsdp do not '
+                        'survive: use --compile_mode default')
     self.say(compiling_line(mode))
     batch = s.put(self.plan.batch(self.step, s.rank, s.world_size, 0, self.n_micro))
     evaluates = self.eval_due(True) and not self.eval_fn
@@ -869,7 +884,8 @@ def _prepare(self: Trainer):
     self.raw_model.train()
     if s.device.startswith('cuda'): torch.set_float32_matmul_precision('high' if self.cfg.tf32 else 'highest')
     if self.to_compile and self.model is self.raw_model: self._compile()
-    if not self.cfg.minutes and self.step < self.cfg.max_steps and (odd := odd_schedule(self.optim_cfg, self.cfg.max_steps)):
+    if (not self.cfg.minutes and self.step < self.cfg.max_steps
+        and (odd := odd_schedule(self.optim_cfg, self.cfg.max_steps))):
         self.say(f'note: {odd}')
     if self.step < self.cfg.max_steps: self._foresee_share()
     self._flops = flops_per_token(cfg) if cfg is not None else None
@@ -903,7 +919,7 @@ def outcome(
         best = f'; best validation loss {t.best_val_loss:.4f} at step {t.best_step}'
     early = f' early ({t.finish_reason})' if t.finish_reason else ''
     if t.stop_reason is None:
-        return f'done{early}: {t.step} steps, {human(t.tokens_seen)} tokens in {duration(t.elapsed_s)}{best}'
+        return f'done{early}: {counted(t.step, "step")}, {human(t.tokens_seen)} tokens in {duration(t.elapsed_s)}{best}'
     again = 'the same command' if t.cfg.auto_resume else 'the same command with --auto_resume'
     saved = f'saved as {t.last_checkpoint}; {again} continues'
     go_on = saved if t.last_checkpoint else 'nothing was saved'

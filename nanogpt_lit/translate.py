@@ -48,13 +48,15 @@ class Layout:
                              for a, b in self.inner.items()}
 
 # %% ../nbs/70_translate.ipynb #8cd19f88
-GPT2_HF = Layout('transformer.', dict(wte='transformer.wte', wpe='transformer.wpe', norm_f='transformer.ln_f', head='lm_head'),
+GPT2_HF = Layout('transformer.',
+                 dict(wte='transformer.wte', wpe='transformer.wpe', norm_f='transformer.ln_f', head='lm_head'),
     'transformer.h.{}', {'norm1': 'ln_1', 'attn.qkv': 'attn.c_attn', 'attn.proj': 'attn.c_proj',
                          'norm2': 'ln_2', 'mlp.up': 'mlp.c_fc', 'mlp.down': 'mlp.c_proj'}, lying=True)
 NANOGPT = replace(GPT2_HF, lying=False)
 _qkv = {f'attn.{o}': f'self_attn.{o}_proj' for o in 'qkv'} | {f'attn.{o}_norm': f'self_attn.{o}_norm' for o in 'qk'}
 LLAMA = Layout('model.', dict(wte='model.embed_tokens', norm_f='model.norm', head='lm_head'),
-    'model.layers.{}', {'norm1': 'input_layernorm', **_qkv, 'attn.proj': 'self_attn.o_proj', 'norm2': 'post_attention_layernorm',
+    'model.layers.{}', {'norm1': 'input_layernorm', **_qkv,
+                        'attn.proj': 'self_attn.o_proj', 'norm2': 'post_attention_layernorm',
                         'mlp.gate': 'mlp.gate_proj', 'mlp.up': 'mlp.up_proj', 'mlp.down': 'mlp.down_proj'})
 CS336 = Layout('', dict(wte='token_embeddings', norm_f='ln_final', head='lm_head'),
     'layers.{}', {'norm1': 'ln1', 'attn.q': 'attn.q_proj', 'attn.k': 'attn.k_proj', 'attn.v': 'attn.v_proj',
@@ -107,7 +109,8 @@ def to_theirs(
     return out
 
 # %% ../nbs/70_translate.ipynb #a361c4ea
-_NO_WEIGHT = re.compile(r'(^|.*\.)(attn\.(masked_)?bias|inv_freq|rope\.\w+|(cos|sin)\w*|\w*mask)') # masks, rotary tables
+# masks, rotary tables
+_NO_WEIGHT = re.compile(r'(^|.*\.)(attn\.(masked_)?bias|inv_freq|rope\.\w+|(cos|sin)\w*|\w*mask)')
 
 def to_ours(
     weights: dict,  # state dict of another code base
@@ -142,7 +145,8 @@ def averages_by_name(
     cfg: GPTConfig,  # the shape of the network
 ) -> dict|None: # `{our parameter name: {'step', 'exp_avg', 'exp_avg_sq'}}`; None if that isn't what is in it
     "What another program's AdamW has gathered, by our names"
-    shape = {'state': {...: {'step': ANY, 'exp_avg': ANY, 'exp_avg_sq': ANY}}, 'param_groups': [{'params': [COUNT], ...: ANY}]}
+    shape = {'state': {...: {'step': ANY, 'exp_avg': ANY, 'exp_avg_sq': ANY}},
+             'param_groups': [{'params': [COUNT], ...: ANY}]}
     if misfit(optimizer, shape): return None
     weights = {bare_name(k): w for k, w in weights.items()}
     numbers = [g['params'] for g in optimizer['param_groups']]
@@ -168,17 +172,20 @@ class Family:
     windowed: bool = False # a window that its file names is one of all layers, without a switch
 
 SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'd_ff', 'norm_eps') # any value will do
-_EITHER = ('norm_affine', 'dropout', 'zero_init', 'init_std', 'tie_embeddings') # all can be expressed, or matter in training only
+# all can be expressed, or matter in training only
+_EITHER = ('norm_affine', 'dropout', 'zero_init', 'init_std', 'tie_embeddings')
 PATHS = dict(attn_impl=['auto', 'sdpa', 'eager'])   # the same result by other ways
 
 # %% ../nbs/70_translate.ipynb #189ce2d4
 _ACTS = dict(gelu='gelu', gelu_tanh='gelu_new', relu2='relu2', swiglu='silu')   # their names of the bends
 _SEES = dict(L='sliding_attention', G='full_attention')                        # their names of a layer's view
 
-def _layer_types(cfg: GPTConfig) -> list: return [_SEES['L' if cfg.layer_window(i) else 'G'] for i in range(cfg.n_layer)]
+def _layer_types(cfg: GPTConfig) -> list:
+    return [_SEES['L' if cfg.layer_window(i) else 'G'] for i in range(cfg.n_layer)]
 
 def _gpt2_says(cfg: GPTConfig) -> dict:
-    return dict(n_ctx=cfg.block_size, activation_function=_ACTS[cfg.act], resid_pdrop=cfg.dropout, embd_pdrop=cfg.dropout, attn_pdrop=cfg.dropout)
+    return dict(n_ctx=cfg.block_size, activation_function=_ACTS[cfg.act],
+                resid_pdrop=cfg.dropout, embd_pdrop=cfg.dropout, attn_pdrop=cfg.dropout)
 
 def _llama_says(cfg: GPTConfig) -> dict:
     return dict(hidden_act=_ACTS[cfg.act], attention_bias=cfg.bias, mlp_bias=cfg.bias, attention_dropout=cfg.dropout,
@@ -189,21 +196,27 @@ def _qwen3_says(cfg: GPTConfig) -> dict:
     return _llama_says(cfg) | views
 
 # %% ../nbs/70_translate.ipynb #faf5f267
-_GPT2_KEYS = dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_head='n_head', n_embd='n_embd',
+_GPT2_KEYS = dict(vocab_size='vocab_size', block_size='n_positions',
+                  n_layer='n_layer', n_head='n_head', n_embd='n_embd',
                   d_ff='n_inner', norm_eps='layer_norm_epsilon')
 _LLAMA_KEYS = dict(vocab_size='vocab_size', block_size='max_position_embeddings', n_layer='num_hidden_layers',
-                   n_head='num_attention_heads', n_kv_head='num_key_value_heads', head_dim='head_dim', n_embd='hidden_size',
+                   n_head='num_attention_heads', n_kv_head='num_key_value_heads',
+                   head_dim='head_dim', n_embd='hidden_size',
                    d_ff='intermediate_size', norm_eps='rms_norm_eps')
 _WINDOWED = _LLAMA_KEYS | dict(window='sliding_window')
-_GPT2 = dict(pos=['learned'], rope_theta='any', norm=['layernorm'], act=['gelu_tanh', 'gelu', 'relu2'], bias=[True, False])
+_GPT2 = dict(pos=['learned'], rope_theta='any', norm=['layernorm'],
+             act=['gelu_tanh', 'gelu', 'relu2'], bias=[True, False])
 _LLAMA = dict(pos=['rotary'], rope_theta='any', norm=['rmsnorm'], act=['swiglu'], bias=[False, True], qk_norm=[False],
               n_kv_head='any', head_dim='any')
 FAMILIES = {
-    'gpt2': Family('GPT2LMHeadModel', GPT2_HF, _GPT2_KEYS, _GPT2, _gpt2_says, {'gpt2': dict(bias=True, tie_embeddings=True)}),
-    'llama': Family('LlamaForCausalLM', LLAMA, _LLAMA_KEYS, _LLAMA, _llama_says, {'llama': {}, 'qwen2': dict(bias=True)}),
+    'gpt2': Family('GPT2LMHeadModel', GPT2_HF, _GPT2_KEYS, _GPT2,
+                   _gpt2_says, {'gpt2': dict(bias=True, tie_embeddings=True)}),
+    'llama': Family('LlamaForCausalLM', LLAMA, _LLAMA_KEYS,
+                    _LLAMA, _llama_says, {'llama': {}, 'qwen2': dict(bias=True)}),
     'mistral': Family('MistralForCausalLM', LLAMA, _WINDOWED, _LLAMA | dict(bias=[False], window='any'), _llama_says,
                       {'mistral': {}}, windowed=True),
-    'qwen3': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED, _LLAMA | dict(qk_norm=[True], bias=[False], window='any', window_pattern='any'),
+    'qwen3': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED,
+                    _LLAMA | dict(qk_norm=[True], bias=[False], window='any', window_pattern='any'),
                     _qwen3_says, {'qwen3': {}}),
     'arcee': Family('ArceeForCausalLM', LLAMA, _LLAMA_KEYS, _LLAMA | dict(act=['relu2']), _llama_says, {'arcee': {}}),
 }
@@ -232,7 +245,8 @@ def family_of(
     reasons = {name: cannot(cfg, name) for name in FAMILIES}
     name = min(reasons, key=lambda o: len(reasons[o]))                         # of equals the first
     if why := reasons[name]:
-        raise UserError(f'no model of transformers that we know can be this one; nearest is {name}, but {"; ".join(why)}. '
+        raise UserError(f'no model of transformers that we know can be this one; nearest is {name}, but '
+                        f'{"; ".join(why)}. '
                         'It can still be used here as it is')
     return name
 
@@ -245,11 +259,14 @@ def hf_config(
     "The content of `config.json`. `UserError` if no family can express the model"
     name, values = family_of(cfg), effective(cfg)
     family = FAMILIES[name]
-    out = dict(architectures=[family.architecture], model_type=name) | {b: values[a] for a, b in family.keys.items()} | family.says(cfg)
-    return out | dict(tie_word_embeddings=cfg.tie_embeddings, bos_token_id=eot_id, eos_token_id=eot_id, torch_dtype=dtype)
+    out = (dict(architectures=[family.architecture], model_type=name)
+           | {b: values[a] for a, b in family.keys.items()} | family.says(cfg))
+    return out | dict(tie_word_embeddings=cfg.tie_embeddings,
+                      bos_token_id=eot_id, eos_token_id=eot_id, torch_dtype=dtype)
 
 # %% ../nbs/70_translate.ipynb #5fe6a0ba
-_MUST = dict(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False, quantization_config=None,
+_MUST = dict(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
+             add_cross_attention=False, quantization_config=None,
              partial_rotary_factor=1)
 
 _REAL = Kind(lambda v: type(v) in (int, float) and abs(v) < 1e300, 'a number')
@@ -261,9 +278,11 @@ def _config_shape() -> dict:
     default = GPTConfig()
     shape = {f'{b}?': or_none(_REAL if isinstance(getattr(default, a), float) else COUNT)
              for f in FAMILIES.values() for a, b in f.keys.items()}
-    shape |= {f'{k}?': or_none(FLAG) for k in ('tie_word_embeddings', 'attention_bias', 'mlp_bias', 'use_sliding_window')}
+    shape |= {f'{k}?': or_none(FLAG)
+              for k in ('tie_word_embeddings', 'attention_bias', 'mlp_bias', 'use_sliding_window')}
     shape |= {f'{k}?': or_none(TEXT) for k in ('activation_function', 'hidden_act')}
-    return shape | {'rope_theta?': or_none(_REAL), 'layer_types?': or_none(_WORDS), 'max_window_layers?': or_none(COUNT),
+    return shape | {'rope_theta?': or_none(_REAL), 'layer_types?': or_none(_WORDS),
+                    'max_window_layers?': or_none(COUNT),
                     'rope_scaling?': or_none(_TABLE), 'rope_parameters?': or_none(_TABLE)}
 
 def _rope(c: dict) -> dict:
@@ -277,7 +296,8 @@ def family_read(
     "The family as one of which such a file is read; None if there is none"
     return next((f for f in FAMILIES.values() if kind in f.reads), None)
 
-def _ours(act: str) -> str|None: return {v: k for k, v in _ACTS.items()}.get(act, 'gelu_tanh' if act == 'gelu_pytorch_tanh' else None)
+def _ours(act: str) -> str|None:
+    return {v: k for k, v in _ACTS.items()}.get(act, 'gelu_tanh' if act == 'gelu_pytorch_tanh' else None)
 
 def unreadable(
     c: dict, # content of a `config.json`
@@ -294,8 +314,10 @@ def unreadable(
     act = c.get('activation_function', c.get('hidden_act'))
     if act is not None and _ours(act) not in family.can['act']:
         why.append(f'activation {act!r:.60} (here: {" or ".join(_ACTS[o] for o in family.can["act"])})')
-    if rope.get('rope_type', rope.get('type', 'default')) != 'default' or any(isinstance(o, dict) for o in rope.values()):
-        why.append(f'rotary positions are stretched or differ by layer ({json.dumps(rope):.200}), which is not supported')
+    if (rope.get('rope_type', rope.get('type', 'default')) != 'default'
+        or any(isinstance(o, dict) for o in rope.values())):
+        why.append(f'rotary positions are stretched or differ by layer ({json.dumps(rope):.200}), which is not '
+                   'supported')
     return why
 
 # %% ../nbs/70_translate.ipynb #010970a5
@@ -303,7 +325,8 @@ def gpt_config(
     c: dict, # content of a `config.json`
 ) -> GPTConfig:
     "Our configuration of a Hugging Face model. `UserError` with every reason if there is none"
-    if why := unreadable(c): raise UserError(f'this {c.get("model_type")!s:.40} model can\'t be expressed here: {"; ".join(why)}')
+    if why := unreadable(c):
+        raise UserError(f'this {c.get("model_type")!s:.40} model can\'t be expressed here: {"; ".join(why)}')
     family = family_read(c['model_type'])
     keys = family.keys
     can = family.can
@@ -315,7 +338,8 @@ def gpt_config(
     act, tied = c.get('activation_function', c.get('hidden_act')), c.get('tie_word_embeddings')
     bias = usual.get('bias', False) or any(c.get(k, False) for k in ('attention_bias', 'mlp_bias'))
     theta = float(_rope(c).get('rope_theta') or c.get('rope_theta') or 10000.)
-    cfg = GPTConfig(**kw, pos=can['pos'][0], norm=can['norm'][0], bias=bias, rope_theta=theta, qk_norm=can.get('qk_norm', [False])[0],
+    cfg = GPTConfig(**kw, pos=can['pos'][0], norm=can['norm'][0],
+                    bias=bias, rope_theta=theta, qk_norm=can.get('qk_norm', [False])[0],
                     act=_ours(act) if act else can['act'][0],
                     tie_embeddings=usual.get('tie_embeddings', False) if tied is None else tied)
     return tidy(replace(cfg, **_window(c, cfg.n_layer)))
@@ -330,7 +354,8 @@ def _window(c: dict, n_layer: int) -> dict:
     if full is None: full = 28                                                            # Qwen's default
     if everywhere: full = 0
     sees = c.get('layer_types') or [_SEES['L' if i >= full else 'G'] for i in range(n_layer)]
-    if len(sees) != n_layer: raise UserError(f'config.json says how {len(sees)} layers see, and there are {n_layer}: it is damaged')
+    if len(sees) != n_layer:
+        raise UserError(f'config.json says how {len(sees)} layers see, and there are {n_layer}: it is damaged')
     letters = ''.join('L' if o == _SEES['L'] else 'G' for o in sees)
     if 'L' not in letters: return {}
     return dict(window=window, window_pattern=_shortest(letters))

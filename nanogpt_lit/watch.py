@@ -19,7 +19,8 @@ import psutil, torch
 from fastcore.basics import patch
 from . import __version__
 from .config import MonitorConfig, nanogpt_monitor
-from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit, one_of, or_none
+from .core import COUNT, TEXT, Kind, UserError, as_it_is, duration, human, human_bytes, misfit
+from .core import one_of, or_none
 from .monitor import FIGURE, chart_of, left_out, one_line, scan_metrics, series
 from .runs import newest_run, run_json
 from .trainer import Callback, Trainer
@@ -114,11 +115,13 @@ def _replace(self: Heartbeat, text):
 # %% ../nbs/46_watch.ipynb #30156b5d
 _STALE_S = 120.                   # a note from another machine that is older says nothing any more
 _ENDS = ('finished', 'stopped', 'failed')
-STATUS: dict = {'state?': one_of('running', *_ENDS), 'reason?': or_none(TEXT), 'host?': TEXT, 'pid?': COUNT, 'argv?': [TEXT],
+STATUS: dict = {'state?': one_of('running', *_ENDS), 'reason?': or_none(TEXT),
+                'host?': TEXT, 'pid?': COUNT, 'argv?': [TEXT],
           'device?': TEXT, 'dtype?': TEXT, 'checkpoint?': or_none(TEXT), 'world_size?': COUNT, 'step?': COUNT,
           'tokens?': COUNT, 'parameters?': COUNT, 'max_steps?': or_none(COUNT), 'minutes?': or_none(FIGURE),
           'eta_s?': or_none(FIGURE)}
-STATUS |= {f'{k}?': FIGURE for k in ('began', 'started', 'updated', 'progress', 'elapsed_s', 'pause_s', 'cpu', 'own_cpu',
+STATUS |= {f'{k}?': FIGURE for k in ('began', 'started', 'updated',
+                                     'progress', 'elapsed_s', 'pause_s', 'cpu', 'own_cpu',
                                      'memory', 'own_gb', 'gpu_gb', 'gpu_total_gb')}
 STATUS['environment?'] = {...: Kind(lambda v: TEXT.test(v) or FIGURE.test(v), 'a text or a number')}
 
@@ -291,7 +294,8 @@ def physical_gpu(
 ) -> str:
     "What nvidia-smi calls the GPU of a run that may see only some of them; empty where nobody can know"
     index = note.get('device', '').partition(':')[2] or '0'
-    if not re.fullmatch('[0-9]{1,3}', index) or not alive(note): return ''  # it comes from a file, and goes to a program
+    # it comes from a file, and goes to a program
+    if not re.fullmatch('[0-9]{1,3}', index) or not alive(note): return ''
     try: seen = psutil.Process(note['pid']).environ().get('CUDA_VISIBLE_DEVICES')
     except psutil.Error: return ''
     if seen is None: return index

@@ -5,6 +5,7 @@ imported or executed, so the site can be built without the package's dependencie
 """
 import ast, re
 from dataclasses import dataclass, field
+from functools import cache
 from html import escape
 
 # --- what is defined -------------------------------------------------------------------------------------------------
@@ -28,17 +29,20 @@ class Entry:
     @property
     def node_of_call(self): return self.kind in ('function', 'method') or self.kind == 'class' and isinstance(self.node, ast.FunctionDef)
 
+@cache
+def parsed(src): return ast.parse(src)
+
 def api(src):
     "An entry for each public function, method and class that the code `src` defines"
     lines = src.splitlines()
-    for node in ast.parse(src).body:
+    for node in parsed(src).body:
         if isinstance(node, ast.FunctionDef) and node.name[0] != '_' and owner(node)[:1] != '_': yield of_function(node, lines, owner(node))
         elif isinstance(node, ast.ClassDef) and node.name[0] != '_': yield of_class(node, lines)
 
 def constants(src):
     "An entry for each public name that the code `src` binds to a value at its top level"
     lines = src.splitlines()
-    for node in ast.parse(src).body:
+    for node in parsed(src).body:
         if not isinstance(node, (ast.Assign, ast.AnnAssign)): continue
         kind = text(node.annotation) if isinstance(node, ast.AnnAssign) else ''
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -115,14 +119,17 @@ def table(rows):
     keep = [i for i in range(4) if any(r[i] for r in rows)] # a column that is empty throughout is left out
     return '\n'.join(f'| {" | ".join(o[i] for i in keep)} |' for o in lines)
 
+def takes(kind, default):
+    "What a flag or parameter takes, and its default"
+    return ' '.join(f'<span class="{c}">{o}</span>' for c, o in (('takes', kind), ('default', default and f'= {code(default)}')) if o)
+
 def knobs(rows):
     "`(name, type, default, what it is, anchors)` as rows of a list that stacks on a phone; name and type are HTML, the rest is text"
     out = ['<div class="knobs">']
     for name, kind, default, said, anchors in rows:
         first, *more = [*anchors, None] if anchors else [None]
         ids = ''.join(f'<span id="{escape(o)}"></span>' for o in more if o)
-        facts = ' '.join(f'<span class="{c}">{o}</span>' for c, o in (('takes', kind), ('default', default and f'= {code(default)}')) if o)
-        out.append(f'<div class="knob"{f" id={chr(34)}{escape(first)}{chr(34)}" if first else ""}>{ids}<div class="knob-name">{name} {facts}</div><div class="knob-said">{said}</div></div>')
+        out.append(f'<div class="knob"{f" id={chr(34)}{escape(first)}{chr(34)}" if first else ""}>{ids}<div class="knob-name">{name} {takes(kind, default)}</div><div class="knob-said">{said}</div></div>')
     return '\n'.join([*out, '</div>'])
 
 def cards(items, place=None):

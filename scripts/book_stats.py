@@ -21,6 +21,7 @@ from statistics import median
 from execnb.nbio import read_nb
 from nbdev.config import get_config
 from nbdev.process import extract_directives
+from api_tables import parsed
 
 EXPORT, QUIET = {'export', 'exports', 'exporti'}, {'hide', 'default_exp', 'slow', 'cuda', 'network', 'solution', 'check'}
 
@@ -48,7 +49,7 @@ def _code_cells(path, changed):
         if c.cell_type != 'code': continue
         marks = extract_directives(c)
         src = python_of(c.source).strip()
-        if src or marks: out.append((marks, src, ast.parse(src), c.get('outputs', [])))
+        if src or marks: out.append((marks, src, parsed(src), c.get('outputs', [])))
     return out
 
 def patched_class(node):

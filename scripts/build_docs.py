@@ -10,23 +10,25 @@ the reference and of the commands, and an index for the search. Imports and code
 import argparse, ast, json, os, re, shutil, subprocess, sys, textwrap, tomllib
 from collections import Counter
 from pathlib import Path
-import nbformat, yaml
+import yaml
 from execnb.nbio import read_nb
 from nbdev.config import get_config
-from nbdev.process import extract_directives
 from nbdev.processors import (FilterDefaults, ai_magics, clean_magics, filter_stream_, hide_, hide_line,
                               populate_language, rm_header_dash, strip_ansi)
 import command_page, reference_pages, search_index
-from api_tables import api, cards, names
+from api_tables import api, cards, names, parsed
 from book_stats import code_cells, notebooks, only_imports, python_of, root, words
-from figures import drawn, still
+from figures import drawn, kinds, still
 
 HEAD = re.compile(r'\A\s*#[ \t]+(?P<title>.+?)[ \t]*(?:\n+>[ \t]*(?P<sub>.+(?:\n>.*)*))?\s*(?:\n|\Z)')
 OPTION = re.compile(r'^#\|\s*([\w-]+)\s*:\s*(.*?)\s*$')
 TAGS = {('echo', 'false'): 'remove-input', ('output', 'false'): 'remove-output', ('code-fold', 'true'): 'hide-input'}
 FLAGS = {'slow': 'runs only with `--flags slow`', 'cuda': 'needs a GPU', 'network': 'needs the network'}
 EXPORT = {'export', 'exports', 'exporti'}
-markdown, code_cell = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+
+def markdown(source): return dict(cell_type='markdown', metadata={}, source=source)
+
+def code_cell(source, metadata, outputs): return dict(cell_type='code', metadata=metadata, source=source, outputs=outputs, execution_count=None)
 
 # --- pages and their order -----------------------------------------------------------------------------------------
 
@@ -61,15 +63,15 @@ def head(nb):
 def mark(cell): # remember nbdev's directives, which NBProcessor strips from the source
     if cell.cell_type == 'code': cell.metadata['nbdev'] = list(cell.directives_)
 
-def commands_of(nbs):
+def commands_of(home):
     "The commands of each page, from the third column of the map on the home page: {'81_pretrain': ['`nanogpt train`']}"
-    text = '\n'.join(c.source for c in read_nb(nbs/'index.ipynb').cells if c.cell_type == 'markdown')
+    text = '\n'.join(c.source for c in home.cells if c.cell_type == 'markdown')
     rows = re.findall(r'^\| \[[^\]]+\]\((\S+?)\.ipynb\)[^|]*\|[^|]*\|(.*)\|$', text, re.M)
     return {page: found for page, column in rows if (found := re.findall(r'`[^`]+`', column))}
 
-def minutes(path):
+def minutes(path, nb):
     "How long a page takes to read: two hundred words a minute, forty lines of code"
-    said = sum(words(c.source) for c in read_nb(path).cells if c.cell_type == 'markdown')
+    said = sum(words(c.source) for c in nb.cells if c.cell_type == 'markdown')
     lines = sum(src.count('\n') + 1 for marks, src, _, _ in code_cells(path) if src and not {'hide', 'solution', 'check'} & marks.keys())
     return max(1, round(said/200 + lines/40))
 
@@ -83,12 +85,21 @@ def plots(statement):
 
 def folded(src, outputs):
     "What stands on the fold of a cell that a reader can do without: `Imports`, or code of four lines or more that draws the picture below and does little else; None for any other cell"
-    tree = ast.parse(python_of(src))
+    tree = parsed(python_of(src).strip())
     if tree.body and only_imports(tree): return 'Imports'
     picture = any(kind.startswith('image/') for o in outputs for kind in o.get('data', {}))
     lines = [(plots(o), o.end_lineno - o.lineno + 1) for o in tree.body]
     drawing, total = sum(n for draws, n in lines if draws), sum(n for _, n in lines)
     if picture and total >= 4 and drawing >= total*2/3: return 'The code of this plot'
+
+def joined(cells, more):
+    "Cells and `more` cells; imports that follow imports come under the same fold"
+    def imports(c): return c.cell_type == 'code' and c.metadata['mystnb'].get('code_prompt_show') == 'Imports' and not c.outputs
+    if not (cells and len(more) == 1 and imports(cells[-1]) and imports(more[0])): return cells + more
+    last, tags = cells[-1], more[0].metadata['tags']
+    last.source += f'\n\n{more[0].source}'
+    last.metadata['tags'] = [tag for tag in last.metadata['tags'] if tag in tags] # the edge of what is exported is for cells that are exported as a whole
+    return cells
 
 def drop(cell): # cells that only steer nbdev
     if cell.cell_type == 'code' and {'hide', 'default_exp'} & {*cell.directives_}: del cell['source']
@@ -127,15 +138,13 @@ class Names:
 
     def read(self, path):
         module, imported, bound = '', {}, set()
-        for c in read_nb(path).cells:
-            if c.cell_type != 'code': continue
-            marks = extract_directives(c)
+        for marks, src, tree, _ in code_cells(path):
             if 'default_exp' in marks: module = marks['default_exp'][0]
-            tree = ast.parse(python_of(c.source))
-            for o in ast.walk(tree):
+            nodes = [*ast.walk(tree)] if 'nanogpt_lit' in src or not EXPORT & marks.keys() else []
+            for o in nodes:
                 if isinstance(o, ast.ImportFrom) and (o.module or '').startswith('nanogpt_lit'): imported |= {a.asname or a.name: o.module.rpartition('.')[2] for a in o.names}
-            if not EXPORT & marks.keys(): bound |= made(tree); continue
-            for o in api(c.source):
+            if not EXPORT & marks.keys(): bound |= made(tree, nodes); continue
+            for o in api(src):
                 if path not in self.homes.setdefault(o.name, []): self.homes[o.name].append(path)
             self.modules.setdefault(path, set()).add((marks.get('export') or [module])[0] or module)
         self.imported[path], self.bound[path] = imported, bound
@@ -149,9 +158,9 @@ class Names:
         if first in self.bound[path] or not (call or unmistakable(name)): return None
         return homes[0] if len(homes) == 1 else None
 
-def made(tree):
+def made(tree, nodes):
     "The names that the statements of a cell make, but for imports"
-    return {o.name for o in tree.body if isinstance(o, (ast.FunctionDef, ast.ClassDef))} | {o.id for o in ast.walk(tree) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
+    return {o.name for o in tree.body if isinstance(o, (ast.FunctionDef, ast.ClassDef))} | {o.id for o in nodes if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
 
 class Site:
     "The pages to build and what they may link to"
@@ -159,9 +168,9 @@ class Site:
         self.cfg, self.parts, self.reference, self.placed = cfg, sections(cfg), reference_pages.Reference(cfg.lib_path, cfg.nbs_path), set()
         self.paths = [cfg.nbs_path/'index.ipynb', *(p for _, paths in self.parts for p in paths)]
         self.pages = {p: page_name(p, cfg.nbs_path) for p in self.paths}
-        self.titles, self.subtitles = {}, {}
-        for p in self.paths: self.titles[p], self.subtitles[p] = head(read_nb(p))
-        self.names, self.commands = Names(self.paths), commands_of(cfg.nbs_path)
+        self.notebooks, self.titles, self.subtitles = {p: read_nb(p) for p in self.paths}, {}, {}
+        for p in self.paths: self.titles[p], self.subtitles[p] = head(self.notebooks[p])
+        self.names, self.commands = Names(self.paths), commands_of(self.notebooks[self.paths[0]])
         self.targets = {self.target(p, name) for name, homes in self.names.homes.items() for p in homes}
 
     def target(self, path, name): return f'{self.pages[path]}-{name.lower()}'
@@ -188,7 +197,7 @@ class Site:
             if home in main and self.paths.index(home) < self.paths.index(path): taken[home] += 1
         return sorted((p for p, _ in taken.most_common(4)), key=self.paths.index)
 
-    def facts(self, path, module):
+    def facts(self, path, nb, module):
         "What a reader wants to know before the first line: what a page needs, what it gives, how long it takes, where it comes from"
         rel = path.relative_to(self.cfg.nbs_path).as_posix()
         up = '../'*self.pages[path].count('/')
@@ -196,7 +205,7 @@ class Site:
         if needs := self.needs(path): out.append('needs ' + ', '.join(f'[{self.titles[p]}]({up}{self.pages[p]}.ipynb)' for p in needs))
         gives = [f'`{self.cfg.lib_name}.{module}`']*bool(module) + self.commands.get(rel.removesuffix('.ipynb'), [])
         if gives: out.append('gives ' + ', '.join(gives))
-        length = minutes(path)
+        length = minutes(path, nb)
         return ' · '.join([*out, f'{length} minute' if length == 1 else f'{length} minutes', f'{{download}}`nbs/{rel} <{up}_nbs/{rel}>`'])
 
     def top(self, path, nb, module):
@@ -204,11 +213,11 @@ class Site:
         title, sub = head(nb)
         out = f'# {number(path)} {title}\n\n:::{{div}} subtitle\n{sub}\n:::\n'.replace('#  ', '# ')
         if self.pages[path] == 'index': return out
-        return out + f'\n:::{{div}} facts\n{self.facts(path, module)}\n:::\n'
+        return out + f'\n:::{{div}} facts\n{self.facts(path, nb, module)}\n:::\n'
 
     def convert(self, path):
-        "One notebook → one MyST notebook"
-        nb = read_nb(path)
+        "One notebook → one MyST notebook; it is changed on the way"
+        nb = self.notebooks.pop(path)
         module = next((m[1] for c in nb.cells if (m := re.search(r'^#\|\s*(?:default_exp|export)\s+(\w+)', c.source, re.M))), None)
         cells = [markdown(self.top(path, nb, module))]
         nb.cells[0].source = HEAD.sub('', nb.cells[0].source) if nb.cells[0].cell_type == 'markdown' else ''
@@ -217,10 +226,10 @@ class Site:
             if c.cell_type == 'markdown' and c.source.strip():
                 said = self.links(unfold(c.source), path)
                 cells.append(markdown(cards_of(said) if said.startswith('- **[') and self.pages[path] == 'index' else said))
-            elif c.cell_type == 'code': cells += self.code(c, path, module)
+            elif c.cell_type == 'code': cells = joined(cells, self.code(c, path, module))
         if self.pages[path] == 'index': cells.append(markdown(self.toc()))
         for i, c in enumerate(cells): c['id'] = f'c{i}'
-        return nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}})
+        return dict(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}, nbformat=4, nbformat_minor=5)
 
     def code(self, cell, path, module):
         "A code cell with its stored outputs, and what the page says about it"
@@ -233,12 +242,13 @@ class Site:
         if 'solution' in marks: tags.append('hide-input')
         metadata, outputs, alt = {'tags': tags, 'mystnb': {}}, [still(o) for o in cell.get('outputs', [])], opts.get('fig-alt', '')
         if alt: metadata['mystnb']['image'] = {'alt': alt}
+        if seen := sorted({kind for o in outputs for kind in kinds(o)}): metadata['mystnb'].setdefault('image', {})['classes'] = ' '.join(seen)
         if not {'hide-input', 'remove-input'} & {*tags} and (prompt := folded(src, outputs)) and opts.get('code-fold') != 'false':
             tags += ['hide-input', 'folded']
             metadata['mystnb'] |= {'code_prompt_show': prompt, 'code_prompt_hide': prompt}
         if self.pages[path] == 'index' and any(kind.startswith('image/') for o in outputs for kind in o.get('data', {})): tags.append('picture')
-        items = [*api(src)] if exported else []
-        anchors = {self.target(path, name) for name in names(src)} - self.placed if exported else set()
+        items = [*api(src.strip())] if exported else []
+        anchors = {self.target(path, name) for name in names(src.strip())} - self.placed if exported else set()
         self.placed |= anchors
         out = [markdown(''.join(f'({t})=\n' for t in sorted(anchors)))] if anchors else []
         out += [markdown(f':::{{div}} flag\n{FLAGS[k]}\n:::') for k in FLAGS.keys() & marks]
@@ -292,7 +302,7 @@ def main():
     for p in site.paths:
         dest = src/f'{site.pages[p]}.ipynb'
         dest.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(site.convert(p), dest)
+        dest.write_text(json.dumps(site.convert(p), ensure_ascii=False), encoding='utf-8')
     descriptions = {site.pages[p]: sub for p, sub in site.subtitles.items()}
     (src/'pages.json').write_text(json.dumps(dict(main_line=site.main_line(), descriptions=descriptions)), encoding='utf-8') # for docs/page_parts.py
     looked_up = site.look_up()

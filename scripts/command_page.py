@@ -7,7 +7,7 @@ import re
 from typing import Literal, get_args, get_origin
 from nanogpt_lit.core import UserError
 from nanogpt_lit.config import ALIASES, COMMANDS, GROUPS, NO_EFFECT, PRESETS, SWITCHES, TRANSLATE, flat_fields
-from api_tables import cell, code, escape, knobs, plain, rich
+from api_tables import cell, code, escape, knobs, plain, rich, takes
 from reference_pages import FILTER
 
 INTRO = """# Commands and flags
@@ -75,14 +75,24 @@ def every_flag(all_flags):
     "The list of all flags: an anchor of its name for each, one of `command-name` for each command, and one for what others call it"
     known, rows, taken = others(all_flags), [], {*all_flags}
     for flag in all_flags.values():
-        for i, (knob, cmds) in enumerate(flag.meanings()):
-            links = ' '.join(f'<a href="commands/{page_of(c)}.html#{escape(place(c, flag.name))}">{escape(c.removeprefix("nanogpt-"))}</a>' for c in cmds)
-            ids = [*([flag.name] if i == 0 else []), *(anchor(c, flag.name) for c in cmds)]
-            aliases = known.get(flag.name, []) if i == 0 else []
-            ids += [o for o in aliases if o not in taken and not taken.add(o)]
-            name = f'<a class="own" href="#{ids[0]}">{code("--" + flag.name)}</a>'
-            rows.append((name, kind(knob), default(knob), f'{rich(knob.help)}{also(aliases)} <span class="where">{links}</span>', ids))
+        aliases, meanings = known.get(flag.name, []), flag.meanings()
+        ids = [flag.name, *(o for o in aliases if o not in taken and not taken.add(o))]
+        name = f'<a class="own" href="#{flag.name}">{code("--" + flag.name)}</a>'
+        if len(meanings) == 1:
+            (knob, cmds), = meanings
+            rows.append((name, kind(knob), default(knob), f'{rich(knob.help)}{also(aliases)} {where(flag, cmds)}', [*ids, *(anchor(c, flag.name) for c in cmds)]))
+        else: rows.append((name, '', '', also(aliases).strip() + ''.join(meaning(flag, knob, cmds) for knob, cmds in meanings), ids))
     return knobs(rows)
+
+def where(flag, cmds):
+    links = (f'<a href="commands/{page_of(c)}.html#{escape(place(c, flag.name))}">{escape(c.removeprefix("nanogpt-"))}</a>' for c in cmds)
+    return f'<span class="where">{" ".join(links)}</span>'
+
+def meaning(flag, knob, cmds):
+    "One of several meanings of a flag: where it has this one comes first"
+    first, *more = (anchor(c, flag.name) for c in cmds)
+    ids = ''.join(f'<span id="{o}"></span>' for o in more)
+    return f'<div class="meaning" id="{first}">{ids}{where(flag, cmds)} {rich(knob.help)} {takes(kind(knob), default(knob))}</div>'
 
 def place(command, flag):
     "The anchor of a flag on its command's page: where several commands are on one, their names come first"

@@ -11,6 +11,8 @@ from PIL import Image
 
 LARGEST = 80_000 # bytes of an SVG; above, a plot is kept as PNG
 HEAVY = 20_000   # characters of a PNG in Base64; above, the site makes it lighter
+READABLE = 8     # pixels of a letter's height: on a phone a plot whose labels would be smaller is scrolled
+PHONE = 400      # pixels that may be squeezed into a phone's 360
 SVG, PNG = 'image/svg+xml', 'image/png'
 
 def text(x): return x if isinstance(x, str) else ''.join(x or '')
@@ -53,9 +55,19 @@ def themed(svg, alt, prefix):
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else '', body)
     body = re.sub(r'(url\(#|href="#)', rf'\1{prefix}-', body)
     body = re.sub(r'''(font(?:-family)?:[^;"]*?)(?:'[^']*'(?:,\s*)?)+(?:,?\s*sans-serif)?''', r'\1sans-serif', body)
+    body = re.sub(r'<text\b[^>]*>', lambda m: m[0].replace('#ffffff', 'white'), body) # on a bar, in any theme
     body = body.replace('#ffffff', 'var(--color-background-primary, #fff)').replace('#000000', 'currentColor')
-    return (f'<svg class="plot" role="img" aria-label="{html.escape(alt, quote=True)}" viewBox="{box}" style="max-width: {wide}px" '
+    letters = sorted(map(float, re.findall(r'\bfont(?:-size)?:[^;"]*?([\d.]+)px', body))) or [10.]
+    least = READABLE/letters[len(letters)//2]*float(box.split()[2])
+    return (f'<svg class="plot" role="img" aria-label="{html.escape(alt, quote=True)}" viewBox="{box}" style="max-width: {wide}px{f"; min-width: {least:.0f}px" if least > PHONE else ""}" '
             f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}')
+
+def kinds(output):
+    "What a style sheet should know of a PNG: `wide`, so that a phone scrolls it; `paper`, lines on white, which are turned in the dark (the colours of a heat map mean something)"
+    if PNG not in output.get('data', {}): return []
+    image = Image.open(BytesIO(b64decode(text(output['data'][PNG])))).convert('L')
+    white = sum(image.histogram()[250:])/(image.width*image.height)
+    return ['wide']*(image.width > 800) + ['paper']*(white > .75)
 
 def light(png):
     "A PNG, as Base64, with 48 colours, which is a third of the bytes and as good for a plot"

@@ -2,7 +2,7 @@
 
 It is read from the exported modules, whose cells say which page they come from; that page's explanation is linked from the entry, and the entry from the page.
 """
-import ast, re
+import ast, os, re
 from api_tables import api, code, constants, escape, knobs, plain, rich, text
 
 CELL = re.compile(r'^# %% (\.\./\S+\.ipynb) #(\w+)$', re.M)
@@ -102,10 +102,9 @@ def settle(site):
 
 def cells(source, path, nbs):
     "`(notebook, code)` of each cell of an exported module"
-    marks = [*CELL.finditer(source)]
+    marks, top = [*CELL.finditer(source)], os.path.realpath(nbs)
     for m, following in zip(marks, [*marks[1:], None]):
-        notebook = (path.parent/m[1]).resolve()
-        yield nbs/notebook.relative_to(nbs.resolve()), source[m.end():following.start() if following else None]
+        yield nbs/os.path.relpath(os.path.join(os.path.realpath(path.parent), m[1]), top), source[m.end():following.start() if following else None]
 
 def paragraphs(doc): return '\n\n'.join(' '.join(o.split()) for o in doc.split('\n\n'))
 
@@ -143,19 +142,19 @@ class Raises:
     "The errors that the functions of one module raise themselves, or in private helpers of the same module"
     def __init__(self, tree):
         self.helpers = {}
-        for node in ast.walk(tree):
+        for node in [*tree.body, *(o for c in tree.body if isinstance(c, ast.ClassDef) for o in c.body)]:
             if isinstance(node, ast.FunctionDef): self.helpers.setdefault(node.name, node)
 
     def of(self, entry):
-        "`(error, its message)` pairs; a value that the message names stands in braces"
+        "`(error, its message)` pairs; a value that the message names stands in ‹›"
         if not isinstance(entry.node, ast.FunctionDef) and entry.kind != 'class': return []
         todo, seen, out = [entry.node], set(), {}
         if isinstance(entry.node, ast.ClassDef): todo = [o for o in entry.node.body if isinstance(o, ast.FunctionDef) and o.name == '__post_init__']
         while todo:
-            node = todo.pop(0)
-            caught = {id(o) for t in ast.walk(node) if isinstance(t, ast.Try) and any(text(h.type) in ('Exception', 'UserError') and not any(isinstance(r, ast.Raise) for r in ast.walk(h)) for h in t.handlers)
+            nodes = [*ast.walk(todo.pop(0))]
+            caught = {id(o) for t in nodes if isinstance(t, ast.Try) and any(text(h.type) in ('Exception', 'UserError') and not any(isinstance(r, ast.Raise) for r in ast.walk(h)) for h in t.handlers)
                       for part in t.body for o in ast.walk(part)}
-            for o in ast.walk(node):
+            for o in nodes:
                 if id(o) in caught: continue
                 if isinstance(o, ast.Raise) and (error := raised(o)): out.setdefault(error)
                 if isinstance(o, ast.Call) and (name := private(o.func)) in self.helpers and name not in seen:
@@ -175,10 +174,27 @@ def raised(node):
     return (kind, message(node.exc.args[0]) if node.exc.args else '') if kind[0].isupper() and kind != 'SystemExit' else None
 
 def message(node):
+    "What an error says, with ‹names› for its values, or … where the source has no name for one"
+    said = re.sub(r'(\w+)=‹\1›', r'\1=…', pattern(node).replace('`', ''))
+    said = re.sub(r'(?<=›)…|…(?=‹)', '', re.sub(r'…(?:\s*…)+', '…', said))
+    if not re.search(r'[^\W\d_]', re.sub('‹.*?›', '', said)): return '' # it says nothing of its own
+    return shorten(re.sub('^…=…', '‹setting›=…', said))
+
+def pattern(node):
     match node:
-        case ast.Constant(str() as s): return shorten(s)
-        case ast.JoinedStr(values): return shorten(''.join(o.value if isinstance(o, ast.Constant) else '{' + text(o.value) + '}' for o in values).replace('`', '')) # braces hold code, and code may hold anything
-        case ast.BinOp(left, ast.Add(), _): return message(left)
-    return ''
+        case ast.Constant(str() as s): return s
+        case ast.JoinedStr(values): return ''.join(map(pattern, values))
+        case ast.FormattedValue(value): return placeholder(value)
+        case ast.BinOp(left, ast.Add(), right): return pattern(left) + pattern(right)
+    return placeholder(node)
+
+def placeholder(node):
+    "‹path› for `path`, `self.path` and `str(path)`; … for a letter, a constant, and anything longer"
+    match node:
+        case ast.Name(name) if len(name) > 1 and not name.isupper(): return f'‹{name}›'
+        case ast.Attribute(ast.Name('self'), name): return f'‹{name}›'
+        case ast.Attribute(value, 'name' | '__name__'): return placeholder(value)
+        case ast.Call(ast.Name('str' | 'repr' | 'printable' | 'shortened' | 'type' | 'sorted' | 'list'), [value, *_]): return placeholder(value)
+    return '…'
 
 def shorten(s): return s if len(s) <= 160 else s[:158].rpartition(' ')[0] + ' …'

@@ -2,7 +2,8 @@
 
 It is read from the built pages and put into `_static/search_index.js`, which `_static/search.js` loads when somebody begins to search. A script, because a page
 that was opened from a folder may not read files. In it, a word is its stem, and the documents that hold it are a string: the distance to the last one and how
-often it occurs, three kinds of often, in characters of `DIGITS`.
+often it occurs, three kinds of often, in characters of `DIGITS`. An excerpt is the beginning of a text; where that is longer, all of it is in the script of its page in
+`_static/search/`, which is loaded when the page is among the results and its beginning says too little.
 """
 import html, json, math, re
 from collections import Counter
@@ -115,10 +116,11 @@ def tagless(s): return ' '.join(html.unescape(re.sub(r'<[^>]+>', '', s)).split()
 class Index:
     "Documents to find, the words in each, and which of those stand side by side"
     def __init__(self, site):
-        self.site, self.pages, self.docs, self.words, self.pairs = site, [], [], [], []
+        self.site, self.pages, self.docs, self.words, self.pairs, self.texts = site, [], [], [], [], {}
         self.numbers = {site.pages[path]: i for i, path in enumerate(site.paths)} # page → its place in `pages`
 
     def add(self, kind, page, anchor, heading, excerpt, text, parent='', also=''):
+        if excerpt.endswith(' …') and text: self.texts.setdefault(self.pages[page][0], {})[len(self.docs)] = text
         self.docs.append((kind, page, anchor, heading, parent, excerpt, also))
         found = terms(text)
         self.words.append(Counter(found))
@@ -179,9 +181,9 @@ class Index:
             at, ids = places[name]
             target = make_id(self.site.target(notebook, o.name))
             if target not in ids: target = make_id(self.site.target(notebook, o.name.partition('.')[0]))
-            said = cut(o.doc or '', 90)
+            said = ' '.join((o.doc or '').replace('`', '').split())
             anchor = '=' if target == make_id(f'{name}-{o.name}') else target if target in ids else ''
-            self.add('n', at, anchor, o.name, said, f'{o.doc}', f'{o.kind[0]}{modules.index(module)}')
+            self.add('n', at, anchor, o.name, cut(said, 90), said, f'{o.kind[0]}{modules.index(module)}')
         return modules
 
     def flags(self, folder):
@@ -189,11 +191,12 @@ class Index:
         self.sections((folder/'commands.html').read_text(encoding='utf-8'), at)
         known = command_page.others(all_flags)
         for flag in all_flags.values():
-            said = ' '.join(k.help for k, _ in flag.meanings())
-            self.add('f', at, flag.name, f'--{flag.name}', cut(flag.meanings()[0][0].help.replace('`', ''), 100), said, also=' '.join(known.get(flag.name, [])))
+            for i, (knob, cmds) in enumerate(flag.meanings()):
+                said, of = knob.help.replace('`', ''), '' if len(flag.meanings()) == 1 or len(cmds) > 4 else ', '.join(cmds)
+                self.add('f', at, flag.name if not i else command_page.anchor(cmds[0], flag.name), f'--{flag.name}', cut(said), said, of, ' '.join(known.get(flag.name, []) if not i else []))
         for name in sorted({*command_page.TRANSLATE, *command_page.NO_EFFECT} - {*all_flags} - {*command_page.ALIASES}):
             said = command_page.NO_EFFECT.get(name) or command_page.translated(name)
-            self.add('f', at, name, f'--{name}', cut(said.replace('`', ''), 100), said)
+            self.add('f', at, name, f'--{name}', cut(said.replace('`', '')), said.replace('`', ''))
         for word in command_page.commands():
             said = command_page.summary(word).replace('`', '')
             at = self.page(f'commands/{word}.html', f'nanogpt {word}')
@@ -246,6 +249,10 @@ def write(folder, site):
     modules = index.names(places)
     index.flags(folder)
     (folder/'_static'/'search_index.js').write_text(index.script(modules), encoding='utf-8')
+    for page, texts in index.texts.items():
+        file = folder/'_static'/'search'/page.replace('.html', '.js')
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f'siteSearch.texts({json.dumps(page)}, {json.dumps(texts, ensure_ascii=False)})\n', encoding='utf-8')
     for name in OUTSIDE: (folder/name).unlink(missing_ok=True)
     return index
 

@@ -5,6 +5,7 @@ notebooks, the rules of the book, the commands as a shell sees them, and packagi
 """
 import os, signal, sys
 from pathlib import Path
+import nanogpt_lit  # before all else: like every command, it says how long torch's threads wait for each other
 import pytest
 from nbdev.config import get_config
 
@@ -58,6 +59,12 @@ def pytest_sessionfinish(session):
 
 def pytest_addoption(parser):
     parser.addoption('--flags', default='', help='notebook flags to run as well, e.g. --flags "slow cuda"')
+
+@pytest.fixture(autouse=True)
+def surroundings():
+    "What a test leaves behind in the environment would be there for all that follow, and many of their processes couldn't come from the nursery"
+    from nursery import same_environment
+    with same_environment(): yield
 
 @pytest.fixture(scope='session')
 def shared(tmp_path_factory):

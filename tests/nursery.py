@@ -14,12 +14,15 @@ matter while Python or its libraries start, any system but Linux; so does everyt
 start itself is its subject: what is imported, how long that takes, how much memory it needs.
 """
 import atexit, codecs, ctypes, gc, inspect, io, json, locale, os, signal, socket, subprocess, sys, threading, time, types, warnings
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
 START = dict(os.environ)        # what the nursery starts with
 SUBREAPER = 36                  # of prctl(2): who becomes the parent of a process whose own has ended
+NEW_NET = 0x40000000            # of setns(2)
 # beginnings of the names that Python, torch and their libraries read while they start; those of them that are read again in the child
 AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'MALLOC_', 'GLIBC_', 'OMP_', 'KMP_', 'GOMP_', 'MKL_', 'OPENBLAS_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_', 'PYTORCH_')
 SEEN_TO = {'PYTHONPATH', 'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}
@@ -28,6 +31,8 @@ QUIET = ('PYTHONWARNINGS', 'ignore')            # this one, too
 SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower() in ('utf-8', 'utf8') else {}    # the same, said or not
 # what starts processes that import as much as it does itself: each has a nursery of its own
 LAUNCHERS = {'torchrun', 'torch.distributed.run', 'nanogpt-launch', 'nanogpt-bench', 'nbdev_test'}
+# pages whose processes train, talk or are killed: how such a process starts, and what memory it needs for that, isn't their subject
+PAGES_WITH_PROCESSES = {'43_checkpoint', '60_distributed', '61_sharded', '61a_slices', 'resume', 'two_gpus'}
 
 # --- in the tests ----------------------------------------------------------------------------------------------------
 
@@ -82,6 +87,16 @@ def begins_alike(env):
     def relevant(variables): return {k: v for k, v in (SURE | dict(variables)).items() if k.startswith(AT_START) and k not in SEEN_TO and (k, v) != QUIET}
     return relevant(env) == relevant(START) and not any(map(replaces, entries(env)))
 
+@contextmanager
+def same_environment():
+    "What is set, changed or deleted in this block is afterwards as before, but for pytest's own note of where it is"
+    before = {**os.environ}
+    try: yield
+    finally:
+        for name in {k for k, _ in before.items() ^ os.environ.items()} - {'PYTEST_CURRENT_TEST'}:
+            if name in before: os.environ[name] = before[name]
+            else: del os.environ[name]
+
 def entries(env): return [o for o in env.get('PYTHONPATH', '').split(os.pathsep) if o]
 
 PLACED = entries(START) # those in sys.path now
@@ -105,14 +120,16 @@ def what_to_run(argv):
 ASKED = inspect.signature(subprocess.Popen._execute_child)
 
 class Popen(subprocess.Popen):
-    "`subprocess.Popen`; what is our own Python comes from the nursery, unless `fresh`"
-    def __init__(self, *args, fresh=False, **kw):
-        self.fresh = fresh or NEVER
-        super().__init__(*args, **kw)
+    "`subprocess.Popen`; what is our own Python comes from the nursery, unless `fresh`. `net` is the file of a network namespace to run in"
+    def __init__(self, args, *more, fresh=False, net=None, **kw):
+        self.fresh, self.net = fresh or NEVER, net and str(net)
+        if net and self.fresh: args = ['nsenter', f'--net={net}', *args]
+        super().__init__(args, *more, **kw)
 
     def _execute_child(self, *args):
         asked = ASKED.bind(self, *args).arguments
         request = None if self.fresh else self._request(asked)
+        if self.net and not request and not self.fresh: raise ValueError('this cannot come from the nursery, so with net=… it needs fresh=True as well')
         self.fresh = request is None
         if self.fresh: return super()._execute_child(*args)
         ends = ['p2cread', 'p2cwrite', 'c2pread', 'c2pwrite', 'errread', 'errwrite']
@@ -129,7 +146,7 @@ class Popen(subprocess.Popen):
         env, cwd = os.environ if asked['env'] is None else asked['env'], os.fsdecode(asked['cwd'] or os.getcwd())
         run = what_to_run(asked['args'])
         if run is None or not os.path.isdir(cwd) or not begins_alike(env): return None
-        return dict(run=run, cwd=cwd, env={os.fsdecode(k): os.fsdecode(v) for k, v in env.items()}, session=asked['start_new_session'], group=asked['process_group'])
+        return dict(run=run, cwd=cwd, env={os.fsdecode(k): os.fsdecode(v) for k, v in env.items()}, net=self.net, session=asked['start_new_session'], group=asked['process_group'])
 
 def run_argv(argv, input=None, capture_output=False, timeout=None, check=False, **kw):
     "`subprocess.run` with the `Popen` above"
@@ -153,10 +170,24 @@ IMPORTED = dict(
     pages=TORCH + OURS + 'matplotlib.pyplot matplotlib_inline.backend_inline IPython ipywidgets nbdev.test nbdev.showdoc execnb.shell'.split())
 
 def load(kind):
-    "What commands, or pages, import. Nothing is computed: no thread may have begun"
+    "What commands, or pages, import. torch computes nothing: no thread may have begun"
     for name in IMPORTED[kind]: import_module(name)
+    if kind == 'commands': rehearse()
+    if kind == 'pages': draw_plainly()
     gc.collect()
     gc.freeze()                 # children share these objects' memory with the nursery
+
+def rehearse():
+    "What each command would find out anew and keep: the comments of the settings, the fonts and marks of a picture of losses. Python alone does that"
+    from nanogpt_lit.config import FinetuneConfig, RunConfig, flat_fields
+    from nanogpt_lit.monitor import plot_losses
+    for cls in (RunConfig, FinetuneConfig): flat_fields(cls)
+    plot_losses([dict(step=i, loss=3. - i, val_loss=3.) for i in (1, 2)]).savefig(io.BytesIO(), format='png')
+
+def draw_plainly():
+    "Pages' pictures are drawn for nobody here: all of each, but with a quarter of the pixels of nbdev's own way"
+    import nbdev.test
+    nbdev.test.CaptureShell = partial(nbdev.test.CaptureShell, mpl_format='png')
 
 def serve(theirs):
     "Forks as asked; returns in each child, with what it is to run"
@@ -178,6 +209,7 @@ def begin(request, files, theirs):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if request['session']: os.setsid()
         if request['group'] not in (None, -1): os.setpgid(0, request['group'])
+        if request['net']: enter(request['net'])
         os.chdir(request['cwd'])
         os.environ.clear()
         os.environ.update(request['env'])
@@ -192,13 +224,30 @@ def begin(request, files, theirs):
     *run, unbuffered = request['run']
     open_streams(unbuffered or bool(os.environ.get('PYTHONUNBUFFERED')))
     begin_afresh()
-    return branch(run) if Path(run[1]).name in LAUNCHERS else run
+    return branch(run) if is_launcher(run) else run
+
+def is_launcher(run):
+    "Does this command start others?"
+    how, what, words, *_ = run
+    return Path(what).name in LAUNCHERS or (how, what, words[:1]) == ('-m', 'nanogpt_lit', ['launch'])
+
+def enter(net):
+    "Have the network of this namespace from now on"
+    with open(net) as f:
+        if ctypes.CDLL(None, use_errno=True).setns(f.fileno(), NEW_NET): raise OSError(ctypes.get_errno(), 'setns', net)
 
 class LauncherPopen(Popen):
     "For pages: what measures its own start is often their subject, so only launchers come from the nursery"
     def _request(self, asked):
         request = super()._request(asked)
-        return request if request and Path(request['run'][1]).name in LAUNCHERS else None
+        return request if request and is_launcher(request['run']) else None
+
+def popen_for(run):
+    "What a launcher or a page starts its processes with"
+    how, what, words = run
+    if Path(what).name != 'nbdev_test': return Popen
+    pages = {Path(word).stem for word in words}
+    return Popen if pages & PAGES_WITH_PROCESSES else LauncherPopen
 
 def branch(run):
     "A launcher keeps a nursery of its own, a fork of what it is now; so does a page, for the launchers that it starts"
@@ -211,7 +260,7 @@ def branch(run):
     theirs.close()
     NURSERIES[os.getpid(), 'commands'] = Nursery(ours)
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
-    subprocess.Popen = subprocess_handler.Popen = LauncherPopen if Path(run[1]).name == 'nbdev_test' else Popen
+    subprocess.Popen = subprocess_handler.Popen = popen_for(run)
     return run
 
 def open_streams(plain):

@@ -1,7 +1,8 @@
 "Evaluation and chat as their users meet them: several processes, questions that are none, an answer stopped halfway."
-import argparse, json, os, subprocess, sys
+import argparse, json, os, sys
 from pathlib import Path
 import pytest, torch
+from harness import run_argv
 from nanogpt_lit import grading
 from nanogpt_lit.chat import Chat, chat_loop
 from nanogpt_lit.config import nanogpt_eval, nanogpt_train
@@ -157,8 +158,8 @@ def test_two_processes_say_the_same_and_survive_what_is_typed(chatty, tmp_path):
     write_run(*chatty, check_writable(tmp_path/'run'))
     words = [str(Path(sys.executable).with_name('nanogpt-chat')), 'run', '--device', 'cpu', '--num_threads', '1', '--max_new_tokens', '30', '--temperature', '2']
     typed = b'caf\xc3\xa9 \xff\n/system \x1b[2J\nto be\n/retry\n/history\n"""\n/undo\nor not'
-    def once(): return subprocess.run(words, input=typed, cwd=tmp_path, capture_output=True, timeout=120, env=dict(os.environ, PYTHONHASHSEED='random'))
-    one, two = once(), once()
+    def once(**kw): return run_argv(words, input=typed, cwd=tmp_path, capture_output=True, timeout=120, **kw)
+    one, two = once(), once(env=dict(os.environ, PYTHONHASHSEED='random'))     # each hashes strings in its own way
     assert one.returncode == 0 and one.stdout == two.stdout, one.stderr.decode()
     said = one.stdout.decode()
     assert '\N{SYMBOL FOR ESCAPE}[2J' in said and not any(c in said for c in '\x1b\x07\r\x7f\x9b'), repr(said)

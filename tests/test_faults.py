@@ -1,9 +1,9 @@
 """A run whose disk fills up, whose folder is read-only, vanishes or moves to another place: one clear sentence, and what was saved stays good."""
-import argparse, os, shutil, signal, subprocess, time
+import argparse, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 import harness
-from harness import BIN, run_argv, wait_for
+from harness import BIN, Popen, run_argv, wait_for
 
 TINY = ('--input text.txt --tokenizer char --n_layer 2 --n_head 2 --n_embd 64 --block_size 32 --batch_size 4 --device cpu --num_threads 1 --workers 1 '
         '--log_interval 1 --eval_interval 0 --checkpoint_interval 2').split()
@@ -52,14 +52,18 @@ def test_a_disk_that_cannot_be_written_to(here, disk):
     assert code == 1 and 'cannot be written (Read-only file system)' in error_line(err)
     assert before == {p: p.read_bytes() for p in disk.rglob('*') if p.is_file()}
 
+SHORT_FILES = '''
+import resource, signal, sys
+from nanogpt_lit.config import nanogpt_train
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+sys.exit(nanogpt_train())
+'''
+
 @pytest.mark.skipif(os.name == 'nt', reason='POSIX limits')
 def test_a_file_that_may_not_grow(here):
     "A quota, as far as a process can set one: files end at 400 kB, and a checkpoint needs more"
-    import resource
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-    code, out, err = train('--out_dir', 'run', '--max_steps', 4, cwd=here, preexec_fn=limit)
+    code, out, err = harness.finish(harness.start(sys.executable, '-c', SHORT_FILES, *TINY, '--out_dir', 'run', '--max_steps', 4, cwd=here))
     assert code == 1 and 'MB and could not be written' in error_line(err), err
     assert not [*(here/'run').glob('*.pt')] and not [*(here/'run').glob('.*.part')]
 
@@ -95,15 +99,30 @@ def test_a_run_continues_in_another_place_without_its_text(here):
     assert r.returncode == 0 and 'resuming copy/model_00004.pt' in r.stdout, r.stderr
     assert (here/'there'/'copy'/'model_00006.pt').exists() and not (here/'there'/'run').exists()
 
+SLOW_STEPS = '''
+import sys, time
+from pathlib import Path
+from nanogpt_lit.config import nanogpt_train
+from nanogpt_lit.trainer import Trainer
+step = Trainer.train_step
+def slowly(self):
+    step(self)
+    Path('in a step').touch()
+    time.sleep(60)
+Trainer.train_step = slowly
+sys.exit(nanogpt_train())
+'''
+
 def test_second_ctrl_c_stops_at_once(here):
-    p = start('--out_dir', 'run', '--max_steps', 100_000, '--checkpoint_interval', -1, '--batch_size', 4096, cwd=here)   # steps of some seconds
-    wait_for((here/'run'/'metrics.jsonl').exists, p)
-    time.sleep(1)
+    "In the middle of a step of a minute, that is: the first Ctrl-C would wait for its end"
+    p = harness.start(sys.executable, '-c', SLOW_STEPS, *TINY, '--out_dir', 'run', '--max_steps', 100_000, '--checkpoint_interval', -1, cwd=here)
+    wait_for((here/'in a step').exists, p)
     p.send_signal(signal.SIGINT)
-    time.sleep(.3)
+    told = next(line for line in p.stderr if 'once more: stop at once' in line)     # it has arrived
+    assert p.poll() is None
     p.send_signal(signal.SIGINT)
-    out, err = p.communicate(timeout=60)
-    assert p.returncode == 130 and 'Traceback' not in err and 'once more: stop at once' in err, (p.returncode, err)
+    code, out, err = harness.finish(p, 60)
+    assert code == 130 and told and 'Traceback' not in err, (code, err)
     assert not [*(here/'run').glob('.*.part')]
 
 def test_a_warning_and_then_sigterm_still_saves(here):

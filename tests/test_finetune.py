@@ -17,8 +17,8 @@ def run(*words, cwd, code=0, **kw):
 def base(tmp_path_factory, shared_data):
     "A folder with a small pretrained run in runs/base"
     home = tmp_path_factory.mktemp('tune')
-    (home/'text.txt').write_text((shared_data/'tinyshakespeare.txt').read_text(encoding='utf-8')[:300_000], encoding='utf-8')
-    run('nanogpt-train', 'tiny', '--input', 'text.txt', '--tokenizer', 'bpe', '--tokenizer_vocab_size', 512, '--block_size', 128, '--max_steps', 60, '--device', 'cpu', '--eval_interval', 60,
+    (home/'text.txt').write_text((shared_data/'tinyshakespeare.txt').read_text(encoding='utf-8')[:100_000], encoding='utf-8')
+    run('nanogpt-train', 'tiny', '--input', 'text.txt', '--tokenizer', 'bpe', '--tokenizer_vocab_size', 512, '--block_size', 128, '--max_steps', 20, '--device', 'cpu', '--eval_interval', 20,
         '--num_threads', 1, '--out_dir', 'runs/base', cwd=home)
     return home
 

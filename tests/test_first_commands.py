@@ -1,14 +1,14 @@
 """The first command of somebody who comes from one of five other trainers: what it takes from a folder that looks like theirs,
 what it says before the first step, and what it does with a slip.
 """
-import ast, contextlib, importlib, io, json, math, os, re, shutil, subprocess, sys
+import ast, contextlib, importlib, io, json, math, os, re, shutil, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
 import nanogpt_lit
-from harness import spoken
+from harness import run_argv, spoken
 from nanogpt_lit.config import PRESETS, OptimConfig, RunConfig, SampleConfig, nanogpt_finetune, nanogpt_report, nanogpt_sample, nanogpt_train
 from nanogpt_lit.core import UserError
 from nanogpt_lit.config import resolve
@@ -318,7 +318,7 @@ def test_modules_that_guides_start():
         assert started(main_block(Path(module.__file__)), vars(module), '--help')[1].startswith(f'usage: nanogpt-{command} '), name
 
 def test_a_module_in_a_process_of_its_own():
-    def shell(*words): return subprocess.run([sys.executable, '-m', *words], capture_output=True, text=True, timeout=120, env={**os.environ, 'PYTHONPATH': str(SOURCES[0].parent.parent)})
+    def shell(*words): return run_argv([sys.executable, '-m', *words], capture_output=True, text=True, timeout=120, env={**os.environ, 'PYTHONPATH': str(SOURCES[0].parent.parent)})
     r = shell('nanogpt_lit.finetune', '--pretrained_checkpoint', 'gone.pt')
     assert r.returncode == 1 and r.stderr.startswith('error: gone.pt does not exist'), r.stdout + r.stderr
     r = shell('nanogpt_lit', 'tune')

@@ -44,7 +44,7 @@ def told(lines, folder, steps, tokens):
     "Is everything in them that somebody needs who has just started a run?"
     text = '\n'.join(lines)
     assert len(lines) <= 12, f'{len(lines)} lines:\n{text}'
-    for wanted in (r'^model: GPT of 1 layers, width 16', r'number of parameters: [\d.]+k \(', r'; device cpu, float32$', rf'tokens per iteration: {tokens}\b',
+    for wanted in (r'^model: GPT of 1 layer, width 16', r'number of parameters: [\d.]+k \(', r'; device cpu, float32$', rf'tokens per iteration: {tokens}\b',
                    rf'^run: {steps} (more )?steps of {tokens} tokens', r'; time: estimated after', rf'^files: {folder};', r'Ctrl-C saves and stops, the same command\b.* goes on',
                    r'^(first checkpoint at step \d|checkpoints: only at the end)', rf'\(all settings: {folder}/config.toml, or --show_config\)'):
         assert re.search(wanted, text, re.M), f'{wanted} is missing:\n{text}'
@@ -77,5 +77,5 @@ def test_tuning():
     screen(f'tiny --input my.txt --tokenizer bpe --tokenizer_vocab_size 270 --max_steps 2 --out_dir base {SMALL.replace("_size 16", "_size 64", 1)}')
     before, _ = screen('--input pairs.jsonl --pretrained_checkpoint base --device cpu --num_threads 1 --batch_size 2 --max_new_tokens 4 --eval_iters 1 --max_steps 3', nanogpt_finetune)
     text = '\n'.join(before)
-    assert len(before) <= 12 and re.search(r'^run: 3 steps of \d+ tokens', text, re.M) and 'model: GPT of 1 layers' in text and 'files: runs/finetune; Ctrl-C' in text, text
+    assert len(before) <= 12 and re.search(r'^run: 3 steps of \d+ tokens', text, re.M) and 'model: GPT of 1 layer,' in text and 'files: runs/finetune; Ctrl-C' in text, text
     assert 'flag: input=' in text and re.search(r'^\d+ examples', text, re.M) and 'checkpoints: ' in text

@@ -208,6 +208,76 @@ def test_frozen_weights_cost_no_gradient_in_chunks(monkeypatch):
     with loss_alone(), torch.no_grad(): assert not model(ids, targets)[1].requires_grad
 
 
+LARGE = dict(vocab_size=8192, block_size=32, n_layer=1, n_head=2, n_embd=16)
+
+
+def plain_and_lean(monkeypatch, model, *batch, autocast=False, scale=1.):
+    "(loss, gradients) of a model by all scores at once, and within `loss_alone`"
+    out = []
+    for large in (2**60, 2**13):
+        monkeypatch.setattr(model_module, 'LARGE_VOCABULARY', large)
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast), loss_alone(): loss = model(*batch)[1]
+        loss.mul(scale).backward()
+        out.append((loss.detach(), {n: p.grad for n, p in model.named_parameters()}))
+        for p in model.parameters(): p.grad = None
+    return out
+
+
+@pytest.mark.parametrize('kw', [{}, dict(tie_embeddings=False), dict(logit_softcap=2.)], ids=str)
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)], ids=str)
+def test_a_large_vocabulary_has_the_loss_and_the_gradients_of_all_scores_at_once(monkeypatch, dtype, tolerance, masked, kw):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**LARGE | kw)).to(torch.float32 if dtype == torch.bfloat16 else dtype)
+    ids, targets = torch.randint(8192, (2, 4, 32))
+    batch = (ids, targets, (torch.rand(4, 32) < .4).float()) if masked else (ids, targets)
+    (loss, grads), (lean_loss, lean_grads) = plain_and_lean(monkeypatch, model, *batch, autocast=dtype == torch.bfloat16, scale=3.)
+    assert loss.dtype == lean_loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(lean_loss, loss, rtol=1e-5 if dtype == torch.bfloat16 else tolerance, atol=0)
+    for name, g in grads.items():
+        assert lean_grads[name].layout == torch.strided
+        assert (g - lean_grads[name]).norm() <= tolerance*g.norm(), name
+
+
+def test_a_target_of_minus_100_counts_nowhere(monkeypatch):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**LARGE))
+    model._check_ids = lambda *args, **kw: None          # on a CPU whoever calls the model is told of such a target
+    ids, targets = torch.randint(8192, (2, 4, 32))
+    targets[1, :20] = -100
+    (loss, grads), (lean_loss, lean_grads) = plain_and_lean(monkeypatch, model, ids, targets)
+    torch.testing.assert_close(lean_loss, loss)
+    torch.testing.assert_close(lean_grads, grads, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_are_added_up_asked_for_twice_and_one_matrix_has_one_gradient(monkeypatch):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**LARGE))
+    batches = [torch.randint(8192, (2, 4, 32)) for _ in range(2)]
+    for ids, targets in batches: model(ids, targets)[1].div(2).backward()
+    want = {n: p.grad for n, p in model.named_parameters()}
+    for p in model.parameters(): p.grad = None
+    made = []
+    class Made(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            new = isinstance(out, torch.Tensor) and out.shape == (8192, 16) and all(out is not o for o in args) and not func.is_view
+            if new: made.append(str(func))
+            return out
+    for i, (ids, targets) in enumerate(batches):
+        with loss_alone(): loss = model(ids, targets)[1].div(2)
+        if i:                                            # looked at before they are wanted: the graph is kept
+            shown = torch.autograd.grad(loss, [*model.parameters()], retain_graph=True)
+            again = torch.autograd.grad(loss, [*model.parameters()], retain_graph=True)
+            for a, b in zip(shown, again): torch.testing.assert_close(a, b, rtol=0, atol=0)
+        with Made(): loss.backward()
+        if not i: assert len(made) <= 1, f'no further matrix as large as the embedding is needed, got {made}'
+    torch.testing.assert_close({n: p.grad for n, p in model.named_parameters()}, want, rtol=1e-4, atol=1e-7)
+    with torch.no_grad(), loss_alone(): alone = model(*batches[0])[1]
+    torch.testing.assert_close(alone, model(*batches[0])[1].detach())
+    assert model.wte.sparse is False
+
+
 class OnAccelerator(TorchFunctionMode):
     "Pretends that some tensors, and all that is computed with them, are on a device that has no float64, as Apple's"
     def __init__(self, tensors):

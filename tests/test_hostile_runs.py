@@ -35,29 +35,48 @@ def saved(run): return sorted(int(re.findall(r'\d+', p.name)[0]) for p in run.gl
 # --- output that breaks ------------------------------------------------------------------------------------------
 
 def test_ctrl_c_reaches_a_training_and_the_program_behind_its_pipe(home):
-    "`nanogpt-train … 2>&1 | tee log`, Ctrl-C to both: the pipe is broken before anything is saved"
-    line = ' '.join(words('--out_dir', 'run', *LONG)) + ' 2>&1 | cat > log'
-    p = start(['bash', '-c', line], home, start_new_session=True)
+    "`nanogpt-train … 2>&1 | cat > log`, Ctrl-C to both: the pipe is broken before anything is saved"
+    p = start(words('--out_dir', 'run', *LONG), home, stderr=subprocess.STDOUT, process_group=0)
+    with open(home/'log', 'w') as log: behind = subprocess.Popen(['cat'], stdin=p.stdout, stdout=log, process_group=p.pid)
+    p.stdout.close()
     wait_for(in_training(home/'run'))
     os.killpg(p.pid, signal.SIGINT)
-    p.communicate(timeout=60)
+    assert behind.wait(60) == -signal.SIGINT
+    p.wait(60)
     wait_for(lambda: saved(home/'run') and not (home/'run'/'.lock').exists())
     assert saved(home/'run') == [steps(home/'run')[-1]]
     assert 'Traceback' not in (home/'log').read_text()
 
 @pytest.mark.parametrize('target', ['| head -n 2', '>&- 2>&-', '> /dev/full', '> /dev/full 2>&1', '| true'])
 def test_a_training_outlives_whoever_listens(target, home):
-    line = f'{" ".join(words("--out_dir", "run", "--max_steps", 30))} {target}'
-    p = start(['bash', '-c', line], home)
-    out, err = p.communicate(timeout=90)
-    wait_for(lambda: (home/'run'/'report.html').exists())
-    assert saved(home/'run') == [30] and 'Traceback' not in err and 'Exception ignored' not in err, err
+    argv = words('--out_dir', 'run', '--max_steps', 30)
+    if target.startswith('|'):
+        p = start(argv, home)
+        listener = subprocess.Popen(target.split()[1:], stdin=p.stdout, stdout=subprocess.DEVNULL)
+        p.stdout.close()
+        err = p.stderr.read()
+        assert listener.wait(60) == 0
+    elif 'full' in target:
+        with open('/dev/full', 'w') as full: p = start(argv, home, stdout=full, **dict(stderr=full) if '2>' in target else {})
+        err = p.communicate(timeout=90)[1] or ''
+    else:                                                      # only a shell closes them
+        p = start(['bash', '-c', f'{" ".join(argv)} {target}'], home)
+        err = p.communicate(timeout=90)[1]
+    p.wait(90)
+    assert (home/'run'/'report.html').exists() and saved(home/'run') == [30] and 'Traceback' not in err and 'Exception ignored' not in err, err
+
+SIGHUP = '''
+import signal, sys
+from nanogpt_lit.config import nanogpt_train
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv.pop(1)))
+sys.exit(nanogpt_train())
+'''
 
 @pytest.mark.parametrize('ignored', [False, True], ids=['closed', 'nohup'])
 def test_a_terminal_that_is_closed(ignored, home):
     "SIGHUP saves; under nohup it means nothing"
-    before = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
-    p = start(words('--out_dir', 'run', *LONG), home, preexec_fn=before, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    argv = [sys.executable, '-c', SIGHUP, 'SIG_IGN' if ignored else 'SIG_DFL', *words('--out_dir', 'run', *LONG)[1:]]
+    p = start(argv, home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(in_training(home/'run'))
     p.send_signal(signal.SIGHUP)
     if ignored:

@@ -134,7 +134,7 @@ def test_ids_and_numbers(tok, home, say):
     Path('x.json').write_text(json.dumps(changed(tok, vocab=vocab)).replace('"Ġthe": ' + str(vocab['Ġthe']), '"Ġthe": ' + '9'*5000).replace(json.dumps('Ġthe') + ': ' + str(vocab['Ġthe']), json.dumps('Ġthe') + ': ' + '9'*5000))
     assert say('inspect', 'x.json')[0] == 1
 
-@pytest.mark.parametrize('n, fits', [(20_000, True), (1_000_000, False)])
+@pytest.mark.parametrize('n, fits', [(20_000, True), (200_000, False)])
 def test_many_special_tokens(tok, n, fits, home):
     start, names = time.process_time(), [f'<{i}>' for i in range(n)]
     Path('x.json').write_text(json.dumps(changed(tok, added_tokens=[dict(content=s, id=283 + i, special=True) for i, s in enumerate(names)],

@@ -359,6 +359,15 @@ def test_input_that_is_gone(chat, error):
     assert 'stopped' in typed(chat, '"""', 'half', KeyboardInterrupt(), '/quit')
     assert chat.turns[-2]['content'] == 'the cat?'
 
+def left_alone(words, timeout, **kw):
+    "`yes /history | WORDS | head -1`"
+    with subprocess.Popen(['yes', '/history'], stdout=subprocess.PIPE) as typist, Popen(words, stdin=typist.stdout, stdout=subprocess.PIPE, **kw) as p:
+        typist.stdout.close()
+        p.stdout.readline()
+        p.stdout.close()
+        err = p.stderr.read()
+        return subprocess.CompletedProcess(words, p.wait(timeout), None, err)
+
 @pytest.mark.parametrize('how', ['closed', 'folder', 'bytes', 'nobody reads'])
 def test_chat_command_with_odd_streams(home, how):
     words = [str(BIN/'nanogpt-chat'), 'tuned', '--device', 'cpu', '--max_new_tokens', '3']
@@ -366,7 +375,7 @@ def test_chat_command_with_odd_streams(home, how):
     if how == 'closed': r = run_argv(['sh', '-c', ' '.join(words) + ' <&-'], stdout=subprocess.PIPE, **common)
     if how == 'folder': r = run_argv(['sh', '-c', ' '.join(words) + ' </'], stdout=subprocess.PIPE, **common)
     if how == 'bytes': r = run_argv(words, input=b'\xff\xfe caf\xe9\n/load \xff\n\0\n/history\n', stdout=subprocess.PIPE, **common)
-    if how == 'nobody reads': r = run_argv(['bash', '-c', 'yes /history | ' + ' '.join(words) + ' | head -1'], stdout=subprocess.PIPE, **common)
+    if how == 'nobody reads': r = left_alone(words, **common)
     assert b'Traceback' not in r.stderr and FAULT.encode() not in r.stderr, r.stderr[-1500:]
     if how == 'bytes': assert r.returncode == 0 and b'user: \xef\xbf\xbd\xef\xbf\xbd caf\xef\xbf\xbd' in r.stdout
 
@@ -485,10 +494,10 @@ def test_thousands_of_reasons_are_a_few_lines(tmp_path):
 def test_a_talk_of_very_many_turns(loaded, truncate):
     "Twice as many turns take about twice as long"
     from nanogpt_lit.instructions import TEMPLATES, check_turns, fit_turns
-    turns = [dict(role=('user', 'assistant')[i % 2], content='a') for i in range(100_000)]
+    turns = [dict(role=('user', 'assistant')[i % 2], content='a') for i in range(30_000)]
     begin = time.process_time()
     ids, mask, what = fit_turns(check_turns(turns), loaded.tokenizer, TEMPLATES['chatml'], 65, truncate)
-    assert time.process_time() - begin < 60 and len(ids) <= 65 and what
+    assert time.process_time() - begin < 20 and len(ids) <= 65 and what
 
 @pytest.mark.parametrize('name', [*BAD, 'same'])
 def test_bad_pairs_are_counted(tmp_path, name):
@@ -567,8 +576,7 @@ def test_quickstart_interrupted_while_it_tunes(tmp_path):
         try:
             for line in p.stdout:
                 if 'now it learns to answer' in line: break
-            while not (tmp_path/'q-chat'/'config.toml').exists() and p.poll() is None: time.sleep(.1)
-            time.sleep(3)
+            wait_for(lambda: max(steps(tmp_path/'q-chat'), default=0), p)
             p.send_signal(signum)
             rest, code = p.stdout.read(), p.wait(60)
         finally: p.kill(); p.wait()

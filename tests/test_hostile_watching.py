@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 import pytest
 import harness
-from harness import run_argv
+from harness import Popen, run_argv
 from nanogpt_lit.config import PlotConfig, nanogpt_eval, nanogpt_monitor, nanogpt_plot, nanogpt_report, nanogpt_train
 from nanogpt_lit.core import Screen, UserError
 from nanogpt_lit.monitor import one_line, plot_losses, read_metrics, run_table, scan_metrics, series
@@ -302,36 +302,40 @@ def test_words_that_make_no_sense(run, say):
         assert say(*words)[0] == 1, words
     for words in (['plot', 'a', '--last', '9'*50, '--output', 'x.svg'], ['plot', 'a', '--smooth', '9'*400, '--output', 'x.svg']): say(*words)
 
-PROGRAM = [sys.executable, '-c', 'from nanogpt_lit.config import nanogpt_monitor as m; raise SystemExit(m())']
+MONITOR = 'from nanogpt_lit.config import nanogpt_monitor as m; raise SystemExit(m())'
+PROGRAM = [sys.executable, '-c', MONITOR]
+CLOSED = [sys.executable, '-c', f'import os, sys\nos.close(0)\nsys.stdin = None\n{MONITOR}']    # as Python finds it where a shell has closed it
 
 @posix
 def test_monitor_without_a_terminal_worth_the_name(run):
     "No standard input, a closed one, a terminal of no kind: the page is printed once"
-    def shown(before, **env): return run_argv(['sh', '-c', f'exec "$@" {before}', 'sh', *PROGRAM, 'a'], capture_output=True, text=True, timeout=60, env={**os.environ, 'PYTHONIOENCODING': 'utf-8', **env})
-    for r in (shown('<&-'), shown('<&- 2>&-'), shown('</dev/zero', COLUMNS='-5', LINES='x')):
-        assert r.returncode == 0 and '\x1b' not in r.stdout and (r.stderr == '' or r.stderr is None), r
+    def shown(argv, stdin=None, **env): return run_argv(argv, stdin=stdin, capture_output=True, text=True, timeout=60, env={**os.environ, 'PYTHONIOENCODING': 'utf-8', **env})
+    with open('/dev/zero') as zero: endless = shown([*PROGRAM, 'a'], zero, COLUMNS='-5', LINES='x')
+    for r in (shown([*CLOSED, 'a']), shown(['sh', '-c', 'exec "$@" <&- 2>&-', 'sh', *PROGRAM, 'a']), endless):
+        assert r.returncode == 0 and 'finished' in r.stdout and '\x1b' not in r.stdout and (r.stderr == '' or r.stderr is None), r
 
 @posix
 @pytest.mark.parametrize('term, live', [('xterm', True), ('dumb', False), (None, False)])
 def test_monitor_in_terminals(run, term, live):
     import pty, select
-    pid, fd = pty.fork()
-    if not pid:
-        env = {k: v for k, v in os.environ.items() if k not in ('TERM', 'NO_COLOR')} | ({'TERM': term} if term else {})
-        os.execve(sys.executable, [*PROGRAM, 'a', '--interval', '.2'], env)
-    sent, end, typed = b'', time.time() + 60, False
+    fd, slave = pty.openpty()
+    env = {k: v for k, v in os.environ.items() if k not in ('TERM', 'NO_COLOR')} | ({'TERM': term} if term else {})
+    p = Popen([*PROGRAM, 'a', '--interval', '.2'], env=env, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    sent, end, gone, typed = b'', time.time() + 60, False, False
     while time.time() < end:
         if select.select([fd], [], [], .2)[0]:
             try: data = os.read(fd, 65536)
             except OSError: break
             if not data: break
             sent += data
-        if b'q leaves' in sent and not typed:
+        if b'q leaves' in sent and not gone:
             shutil.rmtree('a')
             (Path('a')).mkdir()
-            typed = time.time()
-        if typed and time.time() > typed + .6: os.write(fd, b'q'); typed = time.time() + 99
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            gone = True
+        if gone and b'waiting' in sent and not typed: typed = os.write(fd, b'q')
+    else: p.kill()
+    code = p.wait(60)
     os.close(fd)
     assert code == 0 and (b'\x1b[?1049h' in sent) == live and (b'waiting' in sent) == live and b'finished' in sent and b'Traceback' not in sent
 

@@ -15,8 +15,8 @@ MANY = int(os.environ.get('NANOGPT_LIT_KILLS') or 50*SLOW)
 KILLS = {signal.SIGKILL: MANY or 9, signal.SIGTERM: min(50, MANY) or 3, signal.SIGINT: min(50, MANY) or 3}
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
-BASE = ('--n_layer 2 --n_head 2 --n_embd 128 --block_size 32 --batch_size 4 --max_steps 40 --lr_decay_steps 40 --device cpu --num_threads 1 '
-        '--tokenizer char --log_interval 1 --eval_interval 5 --dropout 0.1 --workers 1 --auto_resume --input text.txt --out_dir run')
+BASE = ('--n_layer 2 --n_head 2 --n_embd 64 --block_size 32 --batch_size 4 --max_steps 40 --lr_decay_steps 40 --device cpu --num_threads 1 '
+        '--tokenizer char --log_interval 1 --eval_interval 5 --eval_iters 4 --dropout 0.1 --workers 1 --auto_resume --input text.txt --out_dir run')
 TUNE = ('--pretrained_checkpoint base --input chats.jsonl --batch_size 4 --max_steps 40 --learning_rate 1e-3 --eval_interval 5 --eval_iters 2 --device cpu '
         '--num_threads 1 --log_interval 1 --generate_interval 0 --max_new_tokens 2 --auto_resume --out_dir run')
 SETTINGS = [ # (command, processes, flags); each has a reference of its own

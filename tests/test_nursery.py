@@ -5,7 +5,7 @@ Each program here runs twice, from the nursery and in a Python that starts afres
 import json, logging, os, signal, subprocess, sys, threading
 import pytest
 from harness import BIN, finish, run, run_argv, start, wait_for
-from nursery import NEVER, Popen, nursery
+from nursery import NEVER, Popen, begins_alike, nursery, same_environment
 
 pytestmark = pytest.mark.skipif(NEVER, reason='there is no nursery here: all processes start afresh')
 PIPES = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -138,6 +138,19 @@ def test_a_training_is_the_same_to_the_last_bit(tmp_path):
         sums.append({k: checksum({'': v}) for k, v in state.items() if k not in ('checksum', 'elapsed_s')})
         (tmp_path/'run').rename(tmp_path/f'run {fresh}')
     assert said[0] == said[1] and sums[0] == sums[1]
+
+def test_what_a_test_leaves_in_the_environment_does_not_last(monkeypatch):
+    "torch's options do that wherever a device is picked: all later processes would import everything anew"
+    monkeypatch.setenv('MINE', 'a')
+    monkeypatch.setenv('OTHER', 'b')
+    before = {**os.environ}
+    with pytest.raises(ZeroDivisionError), same_environment():
+        os.environ['PYTORCH_CUDA_ALLOC_CONF'] = 'expandable_segments:True'
+        os.environ['MINE'] = 'changed'
+        del os.environ['OTHER']
+        assert not begins_alike(os.environ)
+        1/0
+    assert os.environ == before and begins_alike(os.environ)
 
 def test_who_starts_afresh(tmp_path):
     "What the nursery can't give is given in the ordinary way, and other programs are none of its business"

@@ -49,21 +49,25 @@ def test_sdist_holds_all_that_tests_and_docs_need(built):
     assert not need - names
     assert not [n for n in names if n.endswith(('.pyc', '.pt', '.bin')) or '.ipynb_checkpoints' in n or n.startswith(('runs/', '_docs/', '_proc/'))]
 
-def test_wheel_works_when_installed(built, tmp_path):
-    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', str(tmp_path/'site'), str(built[0])]
+@pytest.fixture(scope='module')
+def installed(built, tmp_path_factory):
+    "A folder with the wheel in it, as pip puts it there"
+    site = tmp_path_factory.mktemp('installed')/'site'
+    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', str(site), str(built[0])]
     r = subprocess.run(pip, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
-    code = (f'import sys; sys.path.insert(0, {str(tmp_path/"site")!r}); import nanogpt_lit, nanogpt_lit.config as c\n'
+    return site
+
+def test_wheel_works_when_installed(installed, tmp_path):
+    code = (f'import sys; sys.path.insert(0, {str(installed)!r}); import nanogpt_lit, nanogpt_lit.config as c\n'
             'print(nanogpt_lit.__file__); sys.exit(c.nanogpt_train(["--help"]))')
     r = subprocess.run([sys.executable, '-I', '-c', code], capture_output=True, text=True, cwd=tmp_path)
-    assert r.returncode == 0 and r.stdout.startswith(str(tmp_path)), r.stdout + r.stderr
+    assert r.returncode == 0 and r.stdout.startswith(str(installed)), r.stdout + r.stderr
 
-def test_the_stopwatch_stays_in_the_clone(built, tmp_path):
+def test_the_stopwatch_stays_in_the_clone(installed, tmp_path):
     "`nanogpt-bench` explains itself everywhere, and runs where its module and its peer are"
-    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', str(tmp_path/'site'), str(built[0])]
-    subprocess.run(pip, check=True, capture_output=True)
     for words, code, said in ((['--help'], 0, '--peer'), (['--only'], 1, 'clone the repository')):
-        alone = f'import sys; sys.meta_path[:] = [o for o in sys.meta_path if "editable" not in str(o)]; sys.path.insert(0, {str(tmp_path/"site")!r})'
+        alone = f'import sys; sys.meta_path[:] = [o for o in sys.meta_path if "editable" not in str(o)]; sys.path.insert(0, {str(installed)!r})'
         run = f'{alone}; import nanogpt_lit.config as c; sys.exit(c.nanogpt_bench({words!r}))'
         r = subprocess.run([sys.executable, '-I', '-c', run], capture_output=True, text=True, cwd=tmp_path)
         assert r.returncode == code and said in r.stdout + r.stderr and 'Traceback' not in r.stderr, r.stdout + r.stderr

@@ -3,7 +3,7 @@ import ast, html, json, re, shutil, subprocess
 import pytest
 from nbdev.config import get_config
 import api_tables, command_page
-from reference_pages import Raises, Reference
+from reference_pages import Raises, Reference, message
 from nanogpt_lit.config import COMMANDS, flat_fields
 from test_site import pages, site # noqa: F401 (fixtures)
 
@@ -56,6 +56,10 @@ def test_every_flag_has_its_anchors(pages): # noqa: F811
     assert aliases and aliases <= here and {*command_page.TRANSLATE, *command_page.NO_EFFECT} <= here
     owner = re.search(r'<div class="knob" id="learning_rate">.*?</div></div>', pages['commands.html'])[0]
     assert 'id="train-learning_rate"' in owner and 'id="lr"' in owner, 'the plain anchor is not that of the main command'
+    named = re.findall(r'<a class="own" href="#([\w.-]+)">', pages['commands.html'])
+    assert len(named) == len({*named}), 'a flag has more than one row'
+    meaning = re.search(r'<div class="meaning" id="export-dtype">.*?</div>', pages['commands.html'])[0]
+    assert text(meaning).split() == 'export of the numbers in the file float32 bfloat16 float16 = float32'.split(), text(meaning)
 
 def test_flags_are_told_in_full(pages): # noqa: F811
     "A | in a help text is a |, and what stands beside it is no alias"
@@ -65,7 +69,7 @@ def test_flags_are_told_in_full(pages): # noqa: F811
         page = pages[f'commands/{command_page.page_of(command)}.html']
         row = re.search(rf'<div class="knob" id="{command_page.place(command, knob.name)}">.*?</div></div>', page, re.S)[0]
         assert knob.help.replace('`', '').split('|')[1][:12] in text(row), row
-    also = {o for names in re.findall(r'class="also">(.*?)</span>(?= <span class="where"|</div>)', pages['commands.html']) for o in re.findall(r'--[\w.|<>]+', text(names))}
+    also = {o for names in re.findall(r'class="also">(.*?)</span>(?= <span class="where"|<div class="meaning"|</div>)', pages['commands.html']) for o in re.findall(r'--[\w.|<>]+', text(names))}
     assert also == {f'--{o}' for names in command_page.others(command_page.flags()).values() for o in names}
 
 def test_no_row_of_a_table_is_broken(pages): # noqa: F811
@@ -102,8 +106,16 @@ def _inner(n):
     raise ValueError('too ' 'late')
 """
     entry = [*api_tables.api(src)][0]
-    assert Raises(ast.parse(src)).of(entry) == [('UserError', 'n={n}: expected 0 or more'), ('ValueError', 'too late')]
+    assert Raises(ast.parse(src)).of(entry) == [('UserError', 'n=…: expected 0 or more'), ('ValueError', 'too late')]
     assert (entry.returns, entry.returned) == ('int', 'how many')
+
+def test_errors_are_sentences(pages): # noqa: F811
+    "No Python in braces: a value that an error names stands as ‹name›, or as …"
+    def said(code): return message(ast.parse(code, mode='eval').body)
+    assert said("f'{path!r} is a {kind(path)}{a if b else c}, not a file' + f': {self.cure:>5}'") == '‹path› is a …, not a file: ‹cure›'
+    assert said("f'{k}={v}: expected {LEAST} or more'") == '‹setting›=…: expected … or more' and said("f'max_steps={max_steps}'") == 'max_steps=…' and said('e') == said('DIED') == ''
+    told = [html.unescape(o) for name, page in pages.items() if name.startswith('reference/') for o in re.findall(r'<code class="error">(.*?)</code>', page, re.S)]
+    assert len(told) > 300 and not [o for o in told if re.search(r'\{(?!step)[a-z_]\w*[.(\[!:}]|!r', o)]
 
 SIZE = """<script>addEventListener('load', () => setTimeout(() => parent.postMessage({page: '%s', width: innerWidth, high: document.documentElement.scrollHeight,
   wide: document.documentElement.scrollWidth - innerWidth}, '*'), 200))</script>"""

@@ -26,7 +26,7 @@ QUERIES = {
     'export to hugging face': 'commands/export interop.html#out sample.html#nanogpt-import tutorials/',
     'convert to huggingface': 'commands/export interop.html#out sample.html#nanogpt-import tutorials/ commands/import',
     'load gpt2 weights': 'interop.html translate.html checkpoint_files.html#weights commands/import commands.html#start_from tutorials/',
-    'tie rule': 'fast_bpe.html#the-queue-and-the-tie-rule',
+    'tie rule': 'bpe.html#the-tie-rule',
     'flash attention': 'attention.html#without-holding-all-the-scores quick_attention.html#which-kernel-runs',
     'dropout': 'commands.html#dropout options.html model.html',
     'kv cache': 'quick_attention.html#the-cache quick_attention.html#quick-attention-kvcache generate.html#and-in-ten decode.html',
@@ -66,7 +66,7 @@ QUERIES = {
     'nanogpt flags': 'coming/from_nanogpt command_tables.html commands.html',
     'config/train_shakespeare_char.py': 'command_tables.html settings.html tutorials/ commands.html',
     'tokenise chinese': 'tutorials/ tokenizer.html tokens.html encode.html tokenizer.html#one-id commands.html token_commands.html bpe.html',
-    'merge two tokens bpe by hand': 'bpe.html#four-words-by-hand',
+    'merge two tokens bpe by hand': 'bpe.html#four-words-by-hand bpe.html#the-loop bpe.html',
     'presets': 'command_tables.html#presets commands.html#presets',
     'scaling laws': 'pretrain.html sizing.html',
     'memory of a training run': 'sizing.html#memory run.html#memory sharded.html#what-is-in-memory estimates.html',
@@ -79,14 +79,24 @@ QUERIES = {
 }
 QUERIES = {query: places.split() for query, places in QUERIES.items()}
 
+NEWCOMERS = { # in everyday words; among the first two
+    'how do i stop training early': 'pretrain.html#when-to-stop', "my loss doesn't go down": 'pretrain.html#mistakes', 'validation loss goes up': 'monitor.html#learning-by-heart', 'training is slow': 'trainer.html#failure-8',
+    'which gpu do i need': 'tutorials/one_gpu', 'how much gpu memory do i need': 'sizing.html', 'can i train on a cpu': 'tutorials/own_text', 'mac m1': 'commands.html#device', 'train without internet': 'guess.html#a-text',
+    'getting started': 'quickstart.html', 'what batch size should i use': 'pretrain.html#which-rate', 'hyperparameter search': 'pretrain.html#which-rate', 'how big should the vocabulary be': 'tokens.html#what-a-vocabulary-costs',
+    'how do i use my own tokenizer': 'tokenizer.html token_commands.html', 'how do i generate text': 'generate.html streams.html', 'chat with my model': 'chat.html commands/chat', 'make the model answer questions': 'finetune.html instructions.html',
+    'why does the text repeat itself': 'generate.html', 'delete old checkpoints': 'checkpoint.html#at-the-right', 'where are my checkpoints saved': 'checkpoint.html#saving', 'keep training after it finished': 'tutorials/resume',
+    'gguf llama.cpp': 'tutorials/hugging_face', 'convert nanogpt checkpoint': 'sample.html#nanogpt-import', 'plot the loss curve': 'commands/plot monitor.html', 'same result every time': 'core.html#repeatable', 'disk full': 'checkpoint_files.html#no-space',
+    'csv file': 'records.html#tables-of-lines', 'system prompt': 'chat.html commands.html#system', 'dtype of export': 'commands.html#export-dtype', 'checkp': 'checkpoint.html', 'resume flag': 'tutorials/resume commands.html#resume'}
+NEWCOMERS = {query: places.split() for query, places in NEWCOMERS.items()}
+
 TASKS = { # from the landing page, one search each
     'resume a killed run': 'tutorials/ checkpoint.html factory.html#killed', 'default of grad_accum_steps': 'commands.html#grad_accum_steps', 'signature of generate': 'streams.html#streams-generate reference/generate',
     'own jsonl': 'tutorials/own_jsonl', 'two gpus': 'tutorials/two_gpus', "nanogpt's flags": 'coming/from_nanogpt commands.html command_tables.html',
-    'bpe tie rule': 'fast_bpe.html#the-queue-and-the-tie-rule', 'export to hugging face': 'commands/export interop.html#out sample.html#nanogpt-import tutorials/'}
+    'bpe tie rule': 'bpe.html#the-tie-rule', 'export to hugging face': 'commands/export interop.html#out sample.html#nanogpt-import tutorials/'}
 TASKS = {query: places.split() for query, places in TASKS.items()}
 
 PROBE = """<script>
-const asked = %s, words = %s, from = {}
+const asked = %s, explained = %s, words = %s, from = {}
 addEventListener('message', e => { if (e.data.probe) from[e.data.probe] = e.data.got })
 const wait = ms => new Promise(done => setTimeout(done, ms))
 function press(o, key) { o.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true})) }
@@ -114,8 +124,10 @@ async function keyboard() {
 addEventListener('load', async () => {
   const index = await siteSearch.load(), out = {answers: {}, stems: words.map(o => siteSearch.terms(o))}
   for (const query of asked) {
-    const {results, visited} = index.query(query, 8)
-    out.answers[query] = {results: results.map(o => ({url: o.url, reference: o.reference, excerpt: o.excerpt})), visited}
+    const {results, sought, visited} = index.query(query, 8)
+    const told = explained.includes(query) ? await Promise.all(results.slice(0, 5).map(o => siteSearch.excerptFor(o, sought))) : []
+    out.answers[query] = {results: results.map((o, i) => ({url: o.url, reference: o.reference, also: o.also, told: told[i], says: told[i] === undefined ? 0 : siteSearch.worth(told[i], sought),
+                                                           shows: siteSearch.worth(o.heading + ' ' + siteSearch.apart(o.heading + ' ' + o.page) + ' ' + o.also, sought)})), visited}
   }
   out.keyboard = await keyboard()
   await wait(500)
@@ -158,12 +170,13 @@ def ask(program, site, pages, reference, vocabulary, folder): # noqa: F811
     "The answers to all questions, from a copy of a page with a script that asks"
     folder.mkdir(parents=True)
     shutil.copytree(site/'_static', folder/'_static')
-    asked = [*QUERIES, *TASKS, *(f'--{o}' for o in command_page.flags()), *(o.replace('_', ' ') for o in command_page.flags()), *command_page.ALIASES, *(o.name for _, o, _ in reference.entries()), 'tie ruel']
+    explained = [*QUERIES, *TASKS, *NEWCOMERS]
+    asked = [*explained, *(f'--{o}' for o in command_page.flags()), *(o.replace('_', ' ') for o in command_page.flags()), *command_page.ALIASES, *(o.name for _, o, _ in reference.entries()), 'tie ruel']
     for address, script in FRAMES.items():
         name = address.partition('?')[0]
         (folder/name).write_text(quick(pages[name]).replace('</body>', FRAME % (json.dumps(name), script) + '</body>'), encoding='utf-8')
     frames = ''.join(f'<iframe src="{o}" width="1280" height="900"></iframe>' for o in FRAMES)
-    (folder/'probe.html').write_text(quick(pages['glossary.html']).replace('</body>', PROBE % (json.dumps([*dict.fromkeys(asked)]), json.dumps(vocabulary)) + frames + '</body>'), encoding='utf-8')
+    (folder/'probe.html').write_text(quick(pages['glossary.html']).replace('</body>', PROBE % (json.dumps([*dict.fromkeys(asked)]), json.dumps(explained), json.dumps(vocabulary)) + frames + '</body>'), encoding='utf-8')
     cmd = [program, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', f'--user-data-dir={folder.parent/"profile"}', '--window-size=1280,900',
            '--virtual-time-budget=30000', '--dump-dom', (folder/'probe.html').as_uri()]
     dom = subprocess.run(cmd, capture_output=True, text=True, timeout=300).stdout
@@ -188,6 +201,20 @@ def test_the_tasks_of_the_first_page_take_one_search(browser):
         urls = [o['url'] for o in browser['answers'][query]['results'][:3]]
         assert any(o.startswith(tuple(places)) for o in urls), (query, urls)
 
+def test_everyday_words_are_understood(browser):
+    found = {q: [o['url'] for o in browser['answers'][q]['results'][:2]] for q in NEWCOMERS}
+    wrong = [(q, found[q]) for q, places in NEWCOMERS.items() if not any(o.startswith(tuple(places)) for o in found[q])]
+    most(NEWCOMERS, wrong)
+
+def test_an_excerpt_answers(browser):
+    "Each of the first five results says a word of the question, in the excerpt or above it; an alias that was typed is shown"
+    shown = {(q, o['url']): o for q in (*QUERIES, *TASKS, *NEWCOMERS) for o in browser['answers'][q]['results'][:5]}
+    silent = [place for place, o in shown.items() if not o['says'] and not o['shows']]
+    most(shown, silent, .99) # the page that the glossary leads to needn't begin with the word
+    most(shown, [place for place, o in shown.items() if not o['says']])
+    assert 'the lexicographically greater pair' in shown['tie rule', 'bpe.html#the-tie-rule']['told'], shown['tie rule', 'bpe.html#the-tie-rule']
+    assert first(browser, 'per_device_train_batch_size')['also'] == '--per_device_train_batch_size'
+
 def test_every_flag_is_found(browser):
     flags = [*command_page.flags()]
     most(flags, [o for o in flags if first(browser, f'--{o}')['url'] != f'commands.html#{o}'], .99)
@@ -203,7 +230,7 @@ def test_every_public_name_is_found(browser, reference, pages): # noqa: F811
         assert not anchor or f'id="{anchor}"' in pages[page], f'{name} leads to {page}#{anchor}, which is not there'
 
 def test_no_result_leads_nowhere(browser, pages): # noqa: F811
-    for query in [*QUERIES, *TASKS]:
+    for query in [*QUERIES, *TASKS, *NEWCOMERS]:
         for o in browser['answers'][query]['results']:
             page, _, anchor = o['url'].partition('#')
             assert page in pages and (not anchor or f'id="{anchor}"' in pages[page]), (query, o['url'])
@@ -217,7 +244,7 @@ def test_a_slip_of_the_pen_is_forgiven(browser): assert browser['answers']['tie 
 def test_by_keyboard(browser):
     did = browser['keyboard']
     assert did['focused'] and did['shown'] and did['chosen'] and did['closed'] and did['second'] == 'true', did
-    assert did['first'] == did['went'] and 'fast_bpe.html#the-queue-and-the-tie-rule' in did['first'], did
+    assert did['first'] == did['went'] and 'bpe.html#the-tie-rule' in did['first'] and 'fast' not in did['first'], did
 
 def test_results_page_and_filters(browser):
     frames = browser['frames']
@@ -232,7 +259,7 @@ def test_both_languages_have_the_same_stems(browser, vocabulary):
 
 def test_the_index_is_small_and_alone(site, pages): # noqa: F811
     index = site/'_static'/'search_index.js'
-    assert index.stat().st_size < 600_000
+    assert index.stat().st_size < 600_000 and max(o.stat().st_size for o in (site/'_static'/'search').rglob('*.js')) < 60_000
     assert not any((site/o).exists() for o in search_index.OUTSIDE) and not any('searchindex.js' in o or 'searchtools' in o for o in pages.values())
     assert 'search_index.js' not in pages['attention.html'], 'the index is loaded only by who searches'
     assert 'href="reference.html"' in re.search(r'<noscript>.*?</noscript>', pages['search.html'], re.S)[0] and 'action="search.html"' in pages['attention.html']

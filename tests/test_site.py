@@ -1,19 +1,24 @@
 "The documentation site: built without warnings, complete, readable without a network, and on a phone."
 import html, json, os, re, shutil, subprocess, sys
+from base64 import b64encode
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 import nbformat, pytest
 from execnb.nbio import read_nb
+from PIL import Image
 from nbdev.config import get_config
 from book_stats import notebooks
-from build_docs import Names, folded, head, number, page_name, sitemap
-from figures import LARGEST, PNG, SVG, one_picture, themed
+from build_docs import Names, folded, head, joined, number, page_name, sitemap
+from figures import LARGEST, PNG, SVG, kinds, one_picture, themed
 
 try: import fcntl
 except ImportError: fcntl = None
 
 CFG = get_config()
+sys.path.append(str(CFG.config_path/'docs'))
+import page_parts
 
 @contextmanager
 def one_at_a_time(path):
@@ -114,15 +119,65 @@ def test_formulas_need_no_script(pages):
     assert pages['attention.html'].count('<math') > 30 and not [name for name, text in pages.items() if re.search('<script[^>]*(mathjax|tex-svg)', text, re.I)]
     assert not [name for name, text in pages.items() for m in re.findall(r'<math.*?</math>', text, re.S) if re.search(r'\\|&amp;|<mi>&(?!#)', re.sub(r'</?(?!mi>)[^>]*>', '', m))]
 
+def test_formulas_side_by_side_stand_below_each_other_on_a_phone(pages):
+    assert page_parts.side_by_side(r'a=1 \qquad b=2') == ['a=1 ', ' b=2']
+    for kept in (r'a\\ b \qquad c', r'\frac{a \qquad b}{c}', r'\begin{aligned}a \qquad b\end{aligned}'): assert page_parts.side_by_side(kept) == [kept]
+    assert re.search(r'<div class="math">\s*<math(?:(?!</div>).)*</math>\s*<math', pages['attention.html'], re.S)
+
 def test_imports_are_folded_without_a_script(pages):
     text = pages['attention.html']
     assert re.search(r'<details class="[^"]*hide[^"]*">\s*<summary.*?Imports', text, re.S)
+
+def test_imports_in_a_row_have_one_fold(pages):
+    fold = r'<details class="[^"]*hide[^"]*">(?:(?!</details>).)*?Imports(?:(?!</details>).)*</details>\s*</div>\s*'
+    assert not [name for name, text in pages.items() if re.search(rf'(?:{fold}<div class="cell[^"]*folded[^"]*">\s*){{2}}', text, re.S)]
+    def cell(src, *tags, prompt='Imports', outputs=()):
+        return nbformat.v4.new_code_cell(src, metadata={'tags': ['hide-input', 'folded', *tags], 'mystnb': {'code_prompt_show': prompt}}, outputs=[*outputs])
+    first, second = cell('import os', 'exported'), cell('import re')
+    got, = joined([first], [second])
+    assert got.source == 'import os\n\nimport re' and got.metadata['tags'] == ['hide-input', 'folded']
+    assert len(joined([cell('import os')], [cell('plot()', prompt='The code of this plot')])) == 2 and len(joined([nbformat.v4.new_markdown_cell('x')], [cell('import os')])) == 2
 
 def test_what_is_folded():
     picture = [{'data': {'image/png': ''}}]
     assert folded('import os\nfrom re import sub', []) == 'Imports' and folded('import os\nx = 1', []) is None
     drawing = "fig, axes = plt.subplots(1, 2)\nfor ax in axes:\n    ax.plot(x)\n    ax.set_title('x')"
     assert folded(drawing, picture) and not folded(drawing, []) and not folded(f'for x in y:\n    z = f(x)\n    g(z)\n{drawing}', picture)
+
+def test_what_is_printed_wraps_unless_it_stands_in_columns():
+    def shown(*lines): return page_parts.improved('<div class="output stream highlight-myst-ansi notranslate"><div class="highlight"><pre><span></span>' + '\n'.join(lines) + '\n</pre></div></div>')
+    said, row = 'the loss of the one batch is 0.0321 after 130 steps, as it should', 'loss           perplexity                 512.5193     0.2677'
+    assert shown(said).count('class="says"') == 1 and shown(row).count('class="says"') == 1, 'a line alone has no columns'
+    both = shown('task           measure                       value', row, said)
+    assert both.count('class="says"') == 1 and f'>{said}' in both
+    for drawn in ('100%|######################################| 200/200, loss=2.273', '│ a table of boxes in the middle of a line │', 'tensor([[1.0000, 0.0000, 0.0000, 0.0000],'):
+        assert 'says' not in shown(drawn, drawn), drawn
+    assert '<span class="word">--max_steps</span>' in shown(f'{said}; try more --max_steps')
+
+def test_tables_on_a_phone():
+    def shown(heads, *rows):
+        def row(tag, cells): return '<tr>' + ''.join(f'<{tag}><p>{o}</p></{tag}>' for o in cells) + '</tr>'
+        return page_parts.improved(f'<table class="docutils"><thead>{row("th", heads)}</thead><tbody>{"".join(row("td", o) for o in rows)}</tbody></table>')
+    assert 'command' not in shown(['page', 'what happens', 'command'], ['Core', 'errors', ''], ['Run', 'all', '']) and 'command' in shown(['page', 'x', 'command'], ['Core', 'y', ''], ['Run', 'z', 'train'])
+    assert '<span class="word">--disable-monitoring</span>' in shown(['name', 'what'], ['x', 'on; --disable-monitoring switches it off'])
+    wide = shown(['ours', *'abcd'], *[[f'blocks.{i}.attention.query_weight']*5 for i in range(3)])
+    assert 'stack' in wide and 'data-label="ours"' in wide
+    figures = shown(['', *(f'what is measured {i}' for i in range(8))], ['nanoGPT', *('1,234.5 MB' for _ in range(8))])
+    assert 'stack' not in figures and figures.count('data-figure') == 8
+
+def test_the_sidebar_is_folded_but_for_where_the_reader_is(pages):
+    for name, wanted in ('attention.html', ['A model']), ('commands.html', ['Look up']), ('tutorials/own_text.html', ['Tutorials']), ('index.html', []):
+        tree = pages[name].partition('<div class="sidebar-tree">')[2].partition('<article')[0]
+        parts = re.findall(r'<details class="part[^"]*"( open)?><summary class="caption"><span class="caption-text">([^<]*)', tree)
+        assert [title for is_open, title in parts if is_open] == wanted and [title for _, title in parts][:4] == ['Look up', 'Tutorials', 'Coming from', 'Foundations']
+
+def test_a_sign_is_not_left_alone(pages):
+    assert not [name for name, text in pages.items() if re.search('[ \n]◇', re.sub(r'<(pre|script|title|meta)\b.*?(</\1>|>)', '', text.partition('<article')[2], flags=re.S))]
+
+def test_flags_are_kept_whole():
+    def shown(text): return page_parts.flags_whole(f'<code><span class="pre">{text}</span></code>')
+    for text in ('--max_steps', '--max_steps=10', '-n'): assert shown(text) == f'<code><span class="pre word">{text}</span></code>'
+    assert '<span class="word">--config</span>=a' in shown('--config=a/very/long/path/to/a/file.toml') and 'word' not in shown('nanogpt-train') and 'word' not in shown('1e-3')
 
 def test_pages_describe_themselves(pages):
     said = {name: re.search(r'<meta name="description" content="([^"]+)"', text)[1] for name, text in pages.items()}
@@ -154,7 +209,20 @@ def test_plots_follow_the_page():
     assert one_picture({SVG: SOME_PLOT + 'x'*LARGEST, PNG: 'x'}) == {PNG: 'x'} and [*one_picture({SVG: SOME_PLOT, PNG: 'x'}, both=True)] == [SVG, PNG]
     shown = themed(svg[SVG], 'A "line"', 'f1')
     assert 'role="img" aria-label="A &quot;line&quot;"' in shown and 'currentColor' in shown and '#ffffff' not in shown and 'DejaVu' not in shown
+    assert 'fill: white' in themed(svg[SVG].replace('<text style="', '<text style="fill: #ffffff; '), 'x', 'f1'), 'letters on a bar stay white'
     assert 'id="f1-p1"' in shown and 'url(#f1-p1)' in shown and 'figure_1' not in shown and '<style' not in shown
+
+def test_pictures_of_several_panels_are_scrolled_on_a_phone(pages):
+    def shown(letters, width): return themed(f'<svg width="{width}pt" viewBox="0 0 {width} 200"><text style="font: {letters}px sans">x</text></svg>', 'x', 'f')
+    assert 'min-width' not in shown(10, 440) and 'min-width: 467px' in shown(10, 584) and 'min-width: 512px' in shown(8, 512)
+    assert '<div class="pan"><img' in pages['monitor.html']
+
+def test_what_the_dark_does_to_a_picture(pages):
+    def png(size, colour):
+        Image.new('RGB', size, colour).save(out := BytesIO(), 'png')
+        return {'data': {PNG: b64encode(out.getvalue()).decode()}}
+    assert kinds(png((1000, 360), 'white')) == ['wide', 'paper'] and kinds(png((600, 300), '#440154')) == [] and kinds({}) == []
+    assert 'paper' in re.search(r'<img[^>]*>', pages['monitor.html'].partition('<article')[2])[0] and 'paper' not in re.search(r'<img[^>]*>', pages['model.html'].partition('<article')[2])[0]
 
 # --- in a browser: one start, each page loaded once, in two widths, each of them in light and dark -----------------------------------------
 
@@ -178,11 +246,14 @@ const prose = all('article p').filter(e => seen(e) && e.textContent.length > 150
 const lines = e => Math.max(1, Math.round(e.offsetHeight/parseFloat(getComputedStyle(e).lineHeight)))
 const here = document.querySelector('.sidebar-tree a.current'), box = here && here.closest('.sidebar-scroll').getBoundingClientRect(), entry = here && here.getBoundingClientRect()
 const toc = document.querySelector('.toc-drawer')
-parent.postMessage({page: '%s', width: innerWidth, wrong, faint: [...faint('light'), ...faint('dark')],
+parent.postMessage({page: '%s', width: innerWidth, wrong, faint: innerWidth > 700 ? [...faint('light'), ...faint('dark')] : [],
   outside: performance.getEntriesByType('resource').map(o => o.name).filter(o => !/^(file|data|blob):/.test(o)),
   wide: Math.max(...all('html, body, .page, .main, .content').filter(seen).map(e => e.scrollWidth - e.clientWidth)),
   spills: all('article p, article li, article table').filter(e => seen(e) && !e.closest('.output, pre, .table-wrapper, math') && e.getBoundingClientRect().right > innerWidth).length,
   code: all('div.cell_input pre').filter(seen).length, scrolling: all('div.cell_input pre').filter(e => seen(e) && scrolls(e)).length,
+  broken: all('article .word').filter(e => e.getClientRects().length > 1).map(e => e.textContent).slice(0, 5),
+  silent: all('article pre, article .output, article .table-wrapper, article div.math, article .pan, .still').filter(e => seen(e) && scrolls(e) && e.scrollWidth > e.clientWidth + 2 && !e.classList.contains('more')).length,
+  cut: all('article math, article svg, article img, article pre, article input').filter(e => e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, .output, .table-wrapper, .math, .pan, .still, .scroll')).map(e => e.outerHTML.slice(0, 80)).slice(0, 3),
   stacked: innerWidth > 700 ? 0 : all('.table-wrapper').filter(e => e.querySelector('table.stack') && scrolls(e)).length,
   characters: prose.length > 4 ? median(prose.map(e => e.textContent.length/lines(e))) : 0,
   stops: all('article [tabindex="0"]').filter(e => !scrolls(e) && seen(e) && !e.matches('button, a, input, svg, [role]')).length, unreachable: all('article pre, .table-wrapper').filter(e => seen(e) && scrolls(e) && e.tabIndex < 0).length,
@@ -202,23 +273,30 @@ addEventListener('message', e => {
   e.source.postMessage('again', '*')
 })</script>"""
 WIDTHS = 1280, 390
+ONE_TEMPLATE = 'reference/', 'commands/'
+
+def sample(pages):
+    "Names of the pages to look at: all, but of those that come from one template the heaviest, and every eighth of the others"
+    alike = [sorted((name for name in pages if name.startswith(folder)), key=lambda name: -len(pages[name])) for folder in ONE_TEMPLATE]
+    return [name for name in pages if not name.startswith(ONE_TEMPLATE)] + [name for names in alike for name in names[::8]]
 
 @pytest.fixture(scope='session')
 def looked(site, pages, shared):
-    "What a browser sees of each page, opened from a folder: `{(page, width): measures}`; looked at once, also if several processes test it"
+    "What a browser sees of the pages, opened from a folder: `{(page, width): measures}`; looked at once, also if several processes test it"
     browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if not browser: pytest.skip('no Chromium here (apt-get install chromium)')
     with one_at_a_time(shared/'looked.lock'):
         if not (kept := shared/'looked.json').exists(): kept.write_text(json.dumps(look(browser, site, pages, shared/'looked')), encoding='utf-8')
     got = json.loads(kept.read_text(encoding='utf-8'))
-    assert {(o['page'], o['width']) for o in got} == {(name, width) for name in pages for width in WIDTHS}, 'not every page answered'
+    assert {(o['page'], o['width']) for o in got} == {(name, width) for name in sample(pages) for width in WIDTHS}, 'not every page answered'
     return {(o['page'], o['width']): o for o in got}
 
 def look(browser, site, pages, folder):
-    "The measures of all pages, from one start of the browser"
+    "The measures of a `sample` of the pages, from one start of the browser"
     shutil.copytree(site, folder/'site')
     frames = []
-    for name, text in pages.items():
+    for name in sample(pages):
+        text = pages[name]
         (folder/'site'/name).write_text(text.replace('<head>', f'<head>{WATCH}').replace('</body>', PROBE % name + '</body>'), encoding='utf-8')
         query = '?q=learning' if name == 'search.html' else ''
         frames.append(f'<iframe src="site/{name}{query}" width="{WIDTHS[0]}" height="844"></iframe>')
@@ -230,9 +308,9 @@ def look(browser, site, pages, folder):
 
 def found(looked, measure): return {at: o[measure] for at, o in looked.items() if o[measure]}
 
-@pytest.mark.parametrize('measure', ['wrong', 'outside', 'faint', 'spills', 'stacked', 'stops', 'unreachable', 'lost'])
+@pytest.mark.parametrize('measure', ['wrong', 'outside', 'faint', 'spills', 'cut', 'silent', 'broken', 'stacked', 'stops', 'unreachable', 'lost'])
 def test_nothing_is_wrong_in_a_browser(looked, measure):
-    "No error, no request to elsewhere, no text below a contrast of 4.5, none outside the window, no entry of a table that must be scrolled, no useless tab stop, the sidebar at the current page"
+    "No error, no request to elsewhere, no text below a contrast of 4.5, nothing outside the window, nothing that scrolls without saying so, no flag in two lines, no entry of a table that must be scrolled, no useless tab stop, the sidebar at the current page"
     assert not found(looked, measure), dict([*found(looked, measure).items()][:6])
 
 def test_nothing_is_wider_than_the_window(looked):

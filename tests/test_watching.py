@@ -7,8 +7,8 @@ ENV = {**{k: v for k, v in os.environ.items() if k not in ('COLUMNS', 'LINES', '
 SMALL = ['tiny', '--tokenizer', 'char', '--device', 'cpu', '--n_layer', '1', '--n_embd', '16', '--n_head', '1', '--block_size', '16', '--batch_size', '2',
          '--log_interval', '1', '--eval_interval', '0', '--checkpoint_interval', '50', '--keep_last_n_checkpoints', '2']
 
-def words(name, *more): return [sys.executable, '-c', f'from nanogpt_lit.config import nanogpt_{name} as main; raise SystemExit(main())', *more]
-def call(name, *more, cwd): return run_argv(words(name, *more), cwd=cwd, env=ENV, capture_output=True, text=True, timeout=120)
+def words(name, *more, before=''): return [sys.executable, '-c', f'{before}\nfrom nanogpt_lit.config import nanogpt_{name} as main; raise SystemExit(main())', *more]
+def call(name, *more, cwd, **kw): return run_argv(words(name, *more, **kw), cwd=cwd, env=ENV, capture_output=True, text=True, timeout=120)
 
 @pytest.fixture(scope='module')
 def text(tmp_path_factory):
@@ -71,8 +71,15 @@ def test_watch_a_training_kill_it_and_go_on(text):
     assert again.returncode == 0, again.stderr
     assert status(text/'runs/a')['state'] == 'finished' and 'class="state finished"' in (text/'runs/a/report.html').read_text()
 
+LOOKS_OFTEN = '''
+from nanogpt_lit.limits import MemoryLimit
+first, *others = MemoryLimit.__init__.__defaults__
+assert first == 2.                                               # seconds between two looks
+MemoryLimit.__init__.__defaults__ = (.1, *others)
+'''
+
 def test_memory_limit_saves_and_stops(text):
-    r = call('train', *SMALL, '--input', 'text.txt', '--out_dir', 'runs/full', '--max_steps', '1000000', '--max-memory', '1', '--max-cpu', '20', cwd=text)
+    r = call('train', *SMALL, '--input', 'text.txt', '--out_dir', 'runs/full', '--max_steps', '1000000', '--max-memory', '1', '--max-cpu', '20', cwd=text, before=LOOKS_OFTEN)
     assert r.returncode not in (0, 1) and 'stopped by the memory limit' in r.stdout and '--auto_resume continues' in r.stdout, r.stdout[-2000:] + r.stderr
     assert status(text/'runs/full')['state'] == 'stopped' and (text/'runs/full/latest').exists()
     assert 'class="state stopped"' in (text/'runs/full/report.html').read_text()

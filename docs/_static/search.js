@@ -66,7 +66,8 @@ for (const group of ['resume continue', 'kill crash interrupt die', 'two several
   for (const o of group) ALIKE[o] = [...ALIKE[o] || [], ...group.filter(x => x != o)]
 
 // what the field says, and how the book says it: such a question is asked both ways
-const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr|learning rate', 'learning rate schedules'], ['ddp|data parallel', 'several processes'], ['(two|2|second|multi|multiple|several|many).?gpus?', 'two gpus several machines'],
+const SAID = [["nanogpt('s)? (flags|options|arguments)", 'coming from nanogpt'], ['(export|convert|upload|publish|push)( it| my model| a model)? to (the )?(hf|hugging.?face)( hub)?', 'to hugging face and back'],
+              ['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr|learning rate', 'learning rate schedules'], ['ddp|data parallel', 'several processes'], ['(two|2|second|multi|multiple|several|many).?gpus?', 'two gpus several machines'],
               ['((my|your|own) )+(data|texts?)', 'your own text'], ['((my|your|own) )*jsonl', 'your own jsonl'], ['continu(e|ing) (a |the |my )?(training|run)', 'stop and go on'],
               ['resum(e|ing)( (a|the|my))?( killed| stopped| crashed| interrupted)?( training| run)*', 'stop and go on'], ['nucleus( sampling)?', 'top_p cutting off the tail'],
               ['mixed precision|amp|autocast', 'sixteen bits'], ['rope|rotary (positional )?(embedding|encoding)s?|positional (embedding|encoding)s?', 'where am i rotary'], ['scaling laws?|chinchilla', 'how many parameters how many tokens'],
@@ -74,7 +75,11 @@ const SAID = [['oom', 'out of memory'], ['hf|huggingface', 'hugging face'], ['lr
               ['(did|does) ?(not|n.t) (help|work)', 'negative results'], ['sft|instruction tuning', 'fine-tuning'], ['rlhf|reward model', 'preferences'], ['multi.?node', 'several machines launching'], ['mmap|memmap', 'token files'],
               ['embedding table|vocabulary size|vocab size', 'what a vocabulary costs'], ['self.?attention', 'attention'], ['cli|options|arguments', 'commands and flags'], ['api', 'reference'], ['benchmarks?', 'exams race'],
               ['gqa|mqa|grouped query( attention)?', 'fewer keys than queries'], ['sliding window( attention)?', 'how far back'], ['exploding gradients?', 'clipping'], ['config(uration)? files?', 'configuration files'],
-              ['pre.?train(ing)?', 'pretraining'], ['reproducib(le|ility)', 'equal runs repeatable']].map(([asked, said]) => [new RegExp(`\\b(${asked})\\b`, 'i'), said])
+              ['pre.?train(ing)?', 'pretraining'], ['reproducib(le|ility)|same results?( every time)?', 'repeatable on whatever hardware'], ['(how )?(big|large)( should)?( the| a| my)? vocabulary( be)?', 'what a vocabulary costs'],
+              ['mac|apple( silicon)?|m[1-4]( mac)?|mps', 'device mps'], ['install(ation|ing)?|get(ting)? started|first steps', 'quickstart'], ['hyper.?parameters?( search| tuning)?|sweeps?', 'which rate and which batch'],
+              ['gguf|ollama|llama.?cpp|vllm', 'to hugging face'], ['(what|which) batch.?size( should i use| to use)?', 'which batch'], ['(which|what) (gpu|graphics card|hardware)( do i need)?', 'one gpu'], ['offline|(without|no)( the)? internet', 'nothing need be downloaded'],
+              ['(validation|val|test|eval) loss (goes|is going|rises|is rising|increases|turns) ?(up)?', 'overfitting learning by heart'], ['loss (is |does |do )?(stuck|flat|(not|n.t|isn.t|doesn.t) \\w+( down)?)', 'mistakes that cost a run'],
+              ['(train(ing)?|run|it) (is |so |too )*slow(ly)?|speed( up)?( training)?|(make )?training faster', 'it could be faster'], ['how much (gpu )?memory( do i need)?', 'sizing memory'], ['(keep|go on|carry on) training|train (longer|more|further)', 'stop and go on']].map(([asked, said]) => [new RegExp(`\\b(${asked})\\b`, 'i'), said])
 
 // --- the index -----------------------------------------------------------------------------------------------------------
 
@@ -111,6 +116,7 @@ class Index {
     if ('se'.includes(doc.kind)) for (const o of new Set(terms(page.title))) if (!own.has(o)) add(o, .9)
     if ('ps'.includes(doc.kind)) for (const o of new Set(terms(page.url.split('/').pop().replace('.html', '')))) if (!own.has(o)) add(o, doc.kind == 'p' ? 1.6 : .4)
     if (doc.kind == 's' && doc.parent) for (const o of new Set(terms(this.docs[doc.parent].heading))) if (!own.has(o)) add(o, .7)
+    if (doc.kind == 'f') for (const o of new Set(terms(doc.parent))) if (!own.has(o)) add(o, .9)   // the commands that mean something of their own by it
     if ('fc'.includes(doc.kind)) for (const alias of doc.also.split(' ')) for (const o of new Set(terms(apart(alias)))) if (!own.has(o)) add(o, .8)
     if (doc.kind == 'e') return
     const keys = [doc.heading, ...doc.also && doc.kind != 'w' ? doc.also.split(' ') : []]
@@ -136,17 +142,17 @@ class Index {
   meant(word, typing) {
     const out = [[word, 1]]
     for (const o of ALIKE[word] || []) out.push([o, .4])
-    if (!this.at.has(word) && !this.heads.has(word)) for (const o of this.misspelt(word)) out.push([o, .7])
     if (typing && word.length > 1) {
       let low = 0, high = this.terms.length
       while (low < high) { const mid = (low + high) >> 1; if (this.terms[mid] < word) low = mid + 1; else high = mid }
       for (let i = low; i < low + 24 && i < this.terms.length && this.terms[i].startsWith(word); i++)
         if (this.terms[i] != word && !this.terms[i].includes('+')) out.push([this.terms[i], .5*word.length/this.terms[i].length])
     }
+    if (out.length == 1 && !this.at.has(word) && !this.heads.has(word)) for (const o of this.misspelt(word)) out.push([o, .7])
     return out
   }
 
-  // `{results, visited, stems}`: the best places first, how many entries of the index were read, the stems that were looked for
+  // `{results, visited, sought}`: the best places first, how many entries of the index were read, and what was looked for: stems with their weights, and the word being typed
   query(text, limit = 30) {
     const raw = text.trim(), code = /^--|[_.(]|[a-z][A-Z]/.test(raw), one = !/\s/.test(raw)
     const {found, words, visited} = this.matching(text, code)
@@ -155,13 +161,13 @@ class Index {
       if (!asked.test(raw)) continue
       const other = this.matching(raw.replace(asked, said) + ' ', code)
       tally.visited += other.visited
-      words.push(...other.words)
+      for (const [word, rare] of other.words) if (!words.has(word)) words.set(word, rare*.3)
       for (const [doc, o] of other.found) if (o.score*.95 > (found.get(doc) || {score: 0}).score) found.set(doc, {score: o.score*.95, all: o.all})
     }
     const raise = (doc, by) => { const o = found.get(doc) || {score: 0}; o.score += by; o.raised = true; found.set(doc, o) }
     const key = collapsed(raw), bare = raw.replace(/\(.*$/, '')
     for (const doc of this.exact.get(key) || []) {
-      raise(doc, this.sameName(this.docs[doc], bare, code, one))
+      raise(doc, this.sameName(this.docs[doc], bare, code, one)*(this.isFurther(this.docs[doc]) ? .8 : 1))
       if (this.docs[doc].kind == 'w') this.explained(this.docs[doc], found)
     }
     if (!one) this.inside(raw, raise)
@@ -181,12 +187,12 @@ class Index {
     const least = Math.max(0, ...best.filter(o => !o[1].raised).map(o => o[1].score))*.1, seen = new Set(), results = []
     for (const [doc, {score}] of best) {
       if (score < least || results.length == limit) break
-      const o = this.shown(this.docs[doc], score)
+      const o = this.shown(this.docs[doc], score, words, key)
       if (seen.has(o.url + o.kind)) continue
       seen.add(o.url + o.kind)
       results.push(o)
     }
-    return {results, visited: tally.visited, stems: words}
+    return {results, visited: tally.visited, sought: {stems: words, typing: text.toLowerCase().match(/[a-z]*$/)[0]}}
   }
 
   // a name or a flag within a question: "signature of generate", "default of max_steps"
@@ -197,7 +203,7 @@ class Index {
       if (!own && (!name && !flag || STOP.has(word.toLowerCase()))) continue
       for (const i of this.exact.get(collapsed(bare)) || []) {
         const doc = this.docs[i]
-        if (doc.kind == 'n' && !word.startsWith('-') && (own || name)) raise(i, doc.heading == bare ? 60 : 20)
+        if (doc.kind == 'n' && !word.startsWith('-') && (own || name) && (own || !/^[A-Z_]+$/.test(doc.heading))) raise(i, doc.heading == bare ? 60 : 20)
         if (doc.kind == 'f' && (own || flag)) raise(i, 40)
       }
     }
@@ -212,7 +218,7 @@ class Index {
 
   // every document that holds a word of the text: its score, and whether it holds all of them
   matching(text, code) {
-    const words = [...new Set(terms(text))], scores = new Map(), N = this.docs.length
+    const words = [...new Set(terms(text))], weights = new Map(), scores = new Map(), N = this.docs.length
     let visited = 0, whole = 0
     words.forEach((word, at) => {
       const best = new Map()                       // document → what this word gives it
@@ -223,12 +229,13 @@ class Index {
         visited += body.length + head.length
         const idf = Math.log(1 + N/(1 + Math.max(body.length, head.length)))
         if (other == word || !rare) rare = Math.max(rare, idf)
+        if (weight > .6 || (ALIKE[word] || []).includes(other)) weights.set(other, Math.max(weights.get(other) || 0, idf*weight))
         const mine = new Map()
         for (const [doc, often] of body) mine.set(doc, often*2.2/(often + 1.2*this.lengths[doc]))
         for (const [doc, more] of head) mine.set(doc, (mine.get(doc) || 0) + 1.5*more)
         for (const [doc, value] of mine) best.set(doc, Math.max(best.get(doc) || 0, value*idf*weight))
       }
-      rare = rare || Math.log(1 + N)
+      if (!rare) rare = Math.log(1 + N)
       whole += rare
       for (const [doc, value] of best) {
         const o = scores.get(doc) || {value: 0, covered: 0, words: 0}
@@ -252,11 +259,12 @@ class Index {
       let score = o.value*(o.covered/whole)**2*PRIOR[doc.kind]
       if (page.workshop && 'pse'.includes(doc.kind)) score *= .85
       if (page.url.startsWith('bibliography') || doc.heading == 'Recap') score *= .5
+      if (page.url == 'index.html') score *= .75
       if (words.length > 1 && 'ps'.includes(doc.kind) && doc.excerpt.toLowerCase().includes(phrase)) score *= 1.4
       if ('ps'.includes(doc.kind) && doc.own.size > 1 && [...doc.own].every(x => asked.has(x))) score *= 1.5   // the heading says nothing else
       found.set(i, {score, all: o.words == words.length})
     }
-    return {found, words, visited}
+    return {found, words: weights, visited}
   }
 
   // the page that a word of the glossary leads to, and what on it holds all of the word
@@ -273,20 +281,29 @@ class Index {
     })
   }
 
+  // a flag's further meaning, in other commands
+  isFurther(doc) { return doc.kind == 'f' && doc.anchor != doc.heading.slice(2) }
+
   // how much it counts that a name, heading or alias is exactly what was typed
   sameName(doc, typed, code, one) {
     const own = collapsed(doc.heading) == collapsed(typed)
-    if (doc.kind == 'f') return typed.startsWith('-') ? 1000 + 50*own : code ? 500 + 50*own : one ? 60 + 20*own : 12
+    if (doc.kind == 'f') return typed.startsWith('-') ? 1000 + 50*own : code ? 500 + 50*own : one ? 60 + 20*own : [0, 0, 20][typed.split(/\s+/).length] || 40
     if (doc.kind == 'n') return doc.heading == typed ? 800 : own ? (code ? 450 : one ? 50 : 8) : doc.heading.split('.').pop() == typed ? (code ? 300 : 40) : 5
     return {p: 400, s: 110, w: 12, c: own || /-/.test(typed) ? 600 : 100}[doc.kind] || 0
   }
 
-  shown(doc, score) {
+  shown(doc, score, words, key) {
     const page = this.pages[doc.page]
     const to = {p: '', s: slug(doc.heading), w: 'word-' + slug(doc.heading), n: slug(page.url.replace('.html', '') + '-' + doc.heading), e: '', f: '', c: ''}[doc.kind]
     const anchor = doc.anchor == '=' ? to : doc.anchor
     const out = {kind: doc.kind, heading: doc.heading, excerpt: doc.excerpt, score, url: page.url + (anchor ? '#' + anchor : ''), page: `${page.number} ${page.title}`.trim(), path: ''}
+    out.text = doc.excerpt.endsWith(' …') ? doc.i : -1     // whose text is longer than the excerpt: its key in the page's script of texts
     if (doc.kind == 's' && doc.parent) out.path = this.docs[doc.parent].heading
+    if (doc.kind == 'f') {
+      if (doc.parent) out.path = doc.parent
+      const alias = doc.also.split(' ').find(o => collapsed(o) == key) || doc.also.split(' ').find(o => terms(o).some(x => words.has(x) && !doc.own.has(x)))
+      if (alias) out.also = '--' + alias
+    }
     if (doc.kind == 'n') {
       const module = this.modules[+doc.parent.slice(1)]
       out.what = {f: 'function', m: 'method', p: 'property', c: /^[A-Z0-9_]+$/.test(doc.heading) ? 'constant' : 'class'}[doc.parent[0]]
@@ -311,7 +328,7 @@ function load() {
   })
   return loading
 }
-window.siteSearch = {load, stem, terms, Index}
+window.siteSearch = {load, stem, terms, Index, excerptFor, telling, worth, apart, texts: (page, found) => arrived[page](found)}
 
 // --- on the page ---------------------------------------------------------------------------------------------------------
 
@@ -322,14 +339,83 @@ function element(tag, attributes = {}, ...children) {
   return o
 }
 
+// the stem of the query that a word of a text is a form of, or undefined
+function meantBy(word, sought) {
+  if (word.length < 2) return
+  const low = word.toLowerCase(), own = stem(low)
+  if (sought.stems.has(own)) return own
+  if (sought.typing.length > 2 && low.startsWith(sought.typing)) return stem(sought.typing)
+}
+
 // a text with the words of the query marked
-function marked(text, stems) {
+function marked(text, sought) {
   const out = document.createDocumentFragment()
-  for (const piece of text.split(/([A-Za-z0-9]+)/)) {
-    const hit = piece.length > 1 && stems.some(s => { const own = stem(piece.toLowerCase()); return own == s || s.length > 2 && own.startsWith(s) })
-    out.append(hit ? element('mark', {}, piece) : piece)
-  }
+  for (const piece of text.split(/([A-Za-z0-9]+)/)) out.append(meantBy(piece, sought) ? element('mark', {}, piece) : piece)
   return out
+}
+
+// --- excerpts: what of a text answers the query best -------------------------------------------------------------------
+
+const ROOM = 150
+
+// what the words of a text are worth to the query, each stem once
+function worth(text, sought) {
+  const stems = new Set((text.match(/[A-Za-z0-9]+/g) || []).map(o => meantBy(o, sought)).filter(Boolean))
+  return [...stems].reduce((sum, o) => sum + (sought.stems.get(o) || 1), 0)
+}
+
+// the end of `text` that fits, to a whole word
+const short = (text, room) => text.length <= room ? text : text.slice(0, room).replace(/[\s,;:(]+\S*$/, '') + ' …'
+
+// the sentence that holds the most of the query, with what follows it; of a long one, the part that does.
+// What the heading says already counts less, and the beginning of a text is worth a little in itself
+function telling(text, given, heading) {
+  const said = new Set(terms(heading)), stems = new Map([...given.stems].map(([o, weight]) => [o, said.has(o) ? weight*.4 : weight]))
+  const sought = {...given, stems}, start = .15*[...stems.values()].reduce((a, b) => a + b, 0)
+  const sentences = text.match(/\S.*?(?:[.?!:;](?=\s)|$)/g) || []
+  let best = 0, most = 0
+  sentences.forEach((o, i) => { const value = worth(o, sought); if (value + (value && !i ? start : 0) > most + .01) { most = value + (i ? 0 : start); best = i } })
+  if (!most) return short(text, ROOM)
+  let chosen = sentences[best]
+  if (chosen.length <= ROOM) return (best && /^[a-z]/.test(chosen) ? '… ' : '') + short(sentences.slice(best).join(' '), ROOM)
+  const begins = [0, ...[...chosen.matchAll(/[A-Za-z0-9]+/g)].filter(m => meantBy(m[0], sought)).map(m => chosen.slice(0, Math.max(0, m.index - 40)).search(/\S*$/))]
+  let at = 0
+  most = 0
+  for (const i of begins) { const value = worth(chosen.slice(i, i + ROOM - 10), sought); if (value > most + .01) { most = value; at = i } }
+  return (at || best ? '… ' : '') + short(chosen.slice(at), ROOM)
+}
+
+const texts = {}                                  // page → a promise of `{key: text}`
+const arrived = {}                                // page → what to do with its texts
+
+function textsOf(page) {
+  return texts[page] = texts[page] || new Promise(done => {
+    const o = document.createElement('script')
+    o.src = `${root}_static/search/${page.replace('.html', '.js')}`
+    arrived[page] = done
+    o.onerror = () => done({})
+    document.head.append(o)
+  })
+}
+
+// a result's excerpt for this query: from the whole text, where the beginning says too little; the text is loaded from the page's own script
+async function excerptFor(o, sought) {
+  if (o.text < 0) return o.excerpt
+  if (worth(o.excerpt, sought) >= .99*[...sought.stems.values()].reduce((a, b) => a + b, 0)) return o.excerpt
+  const text = (await textsOf(o.url.split('#')[0]))[o.text]
+  return text ? telling(text, sought, o.heading) : o.excerpt
+}
+
+// an element with the excerpt, and then with the better one
+function excerpt(tag, o, sought) {
+  const out = element(tag, {class: 'excerpt'}, marked(o.excerpt, sought))
+  excerptFor(o, sought).then(text => { if (text != o.excerpt) out.replaceChildren(marked(text, sought)) })
+  return out
+}
+
+function labels(o) {
+  const out = o.what ? [element('span', {class: 'what'}, o.what)] : []
+  return o.also ? [...out, element('span', {class: 'also'}, 'also ', element('code', {}, o.also))] : out
 }
 
 function title(o) { return 'nfc'.includes(o.kind) ? element('code', {}, o.heading) : document.createTextNode(o.heading) }
@@ -368,12 +454,12 @@ function suggestions(input, form) {
     if (!text.trim()) return show(false)
     const index = await load()
     if (turn != latest) return
-    const {results, stems} = index.query(text, 8)
+    const {results, sought} = index.query(text, 8)
     list.replaceChildren(...results.map((o, i) => {
       const link = element('a', {href: root + o.url, tabindex: '-1'}, element('span', {class: 'found'}, title(o)))
-      if (o.what) link.append(element('span', {class: 'what'}, o.what))
+      link.append(...labels(o))
       link.append(element('span', {class: 'trail'}, trail(o)))
-      if (o.excerpt) link.append(element('span', {class: 'excerpt'}, marked(o.excerpt, stems)))
+      if (o.excerpt) link.append(excerpt('span', o, sought))
       return element('li', {role: 'option', id: `search-option-${i}`, 'aria-selected': 'false'}, link)
     }))
     const all = element('a', {href: `${root}search.html?q=${encodeURIComponent(text.trim())}`, tabindex: '-1'}, results.length ? 'All results' : 'Nothing found: other ways to look')
@@ -443,18 +529,17 @@ function resultsPage() {
     const now = ++turn, text = input.value
     const index = await load()
     if (now != turn) return
-    const {results, stems} = text.trim() ? index.query(text, 25) : {results: [], stems: []}
-    const few = results
-    list.replaceChildren(...few.map(o => {
+    const {results, sought} = text.trim() ? index.query(text, 25) : {results: []}
+    list.replaceChildren(...results.map(o => {
       const item = element('li', {}, element('a', {class: 'found', href: root + o.url}, title(o)))
-      if (o.what) item.append(element('span', {class: 'what'}, o.what))
+      item.append(...labels(o))
       item.append(element('p', {class: 'trail'}, trail(o)))
       if (o.reference) item.querySelector('.trail').append(' · ', element('a', {href: root + o.reference}, 'reference'))
-      if (o.excerpt) item.append(element('p', {class: 'excerpt'}, marked(o.excerpt, stems)))
+      if (o.excerpt) item.append(excerpt('p', o, sought))
       return item
     }))
     said.replaceChildren()
-    if (few.length) said.append(`${few.length} place${few.length == 1 ? '' : 's'}, the best first`)
+    if (results.length) said.append(`${results.length} place${results.length == 1 ? '' : 's'}, the best first`)
     else if (text.trim()) said.append('Nothing found. Try fewer or other words, or look in ', ...['the contents:index', 'the glossary:glossary', 'the reference:reference', 'the commands:commands']
       .flatMap((o, i) => [i ? ', ' : '', element('a', {href: `${root}${o.split(':')[1]}.html`}, o.split(':')[0])]), '.')
     document.title = text.trim() ? `${text.trim()} - search` : 'Search'

@@ -49,7 +49,7 @@ wake('merges', (stage, data) => {
   const area = make('textarea', {rows: 3, maxlength: 2000, 'aria-label': 'your text', spellcheck: 'false', oninput: restart});
   area.value = data.text;
   const at = slider('merges', {to: 0, value: 0}, show);
-  const tokens = make('div', {class: 'code', style: 'max-height:11rem;overflow:auto;line-height:1.9', tabindex: 0, 'aria-label': 'the text as tokens', role: 'group'});
+  const tokens = make('div', {class: 'code', style: 'max-height:calc(7*(1.9em + 2px));overflow:auto;line-height:1.9', tabindex: 0, 'aria-label': 'the text as tokens', role: 'group'});
   const said = make('div', {class: 'said', 'aria-live': 'polite'}), pairs = make('table', {class: 'code'}), list = make('table', {class: 'code'});
   const step = by => { at.value = Math.max(0, Math.min(states.length - 1, at.value + by)); show(); };
   tokens.addEventListener('keydown', e => {

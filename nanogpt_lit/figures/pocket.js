@@ -104,6 +104,7 @@ wake('pocket', (stage, data) => {
   const temperature = slider('temperature', {from: 0, to: 2, step: .05, value: .7, show: t => t ? t.toFixed(2) : '0 (greedy)'}, () => {});
   const loader = button(`Load the model (${data.kB} kB)`, () => load([...data.places])), writer = button('Write', start, {disabled: true});
   const said = make('div', {class: 'said', role: 'status'}), text = make('pre', {class: 'code', tabindex: 0, 'aria-label': 'what it writes', style: 'min-height:8rem;max-height:24rem;overflow:auto;padding:.6rem;margin:.4rem 0;background:var(--veil);color:inherit;border-radius:5px;white-space:pre-wrap'});
+  text.textContent = data.sample;
   stage.append(make('label', {}, make('span', {}, 'beginning of the text'), beginning), temperature.element, make('div', {class: 'row'}, loader, writer), said, text);
   let model = null, bytes, logits, going = false, written, busy;
 
