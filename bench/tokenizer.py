@@ -49,7 +49,7 @@ def corpus(mb, file, folder):
         size += path.stat().st_size
         out.append(path)
         if size >= mb*1e6: break
-    return f'{mb:g} MB', out
+    return 'part of pystdlib' if mb < 12 else 'pystdlib' if mb == 12 else 'pystdlib, packages', out
 
 # ---- one measurement, in a process of its own
 def read(paths): return (Path(p).read_bytes().decode('utf-8-sig') for p in paths)
@@ -112,7 +112,7 @@ def child_encode(engine, paths, folder):
         tok = load_tokenizer(folder)
         core = tok.engine
         calls = {'tiktoken': lambda: [core.encode_ordinary(t) for t in texts], 'tiktoken, batch': lambda: core.encode_ordinary_batch(texts),
-                 'ours': lambda: [tok.encode_to_numpy(t) for t in texts], 'ours, batch': lambda: tok.encode_batch(texts)}
+                 'tiktoken, numpy': lambda: [core.encode_to_numpy(t, disallowed_special=()) for t in texts], 'ours': lambda: tok.encode_arrays(texts)}
         run = calls[engine]
     start = clock()
     ids = run()
@@ -168,6 +168,7 @@ def first_difference(words, ours, theirs):
     if k is None: return f'all {n:,} merges are the same' + (f'; then one has {abs(len(ours) - len(theirs))} more' if len(ours) != len(theirs) else '')
     w = Words(words)
     for _ in range(k): w.merge()
+    w.settle()
     pairs, sym, weight, i, before = Counter(), w.sym.tolist(), w.weight.tolist(), 0, None
     while i < len(sym): # walk along the words, token by token; a negative symbol is a gap between two words
         token = w.tokens[sym[i]] if sym[i] >= 0 else None
@@ -182,7 +183,7 @@ def first_difference(words, ours, theirs):
             f'{shared:.1%} of all tokens in common')
 
 # ---- the two benchmarks
-def bench_training(name, paths, vocabs, rounds, engines, pattern):
+def bench_training(name, paths, vocabs, rounds, engines, pattern, log):
     size = sum(Path(p).stat().st_size for p in paths)
     print(f'\n## Training on {name}: {len(paths):,} files, {size/1e6:.1f} MB, split pattern {pattern}')
     rows, tokens = [], {}
@@ -191,6 +192,7 @@ def bench_training(name, paths, vocabs, rounds, engines, pattern):
         for i in range(rounds):
             for e in engines[i % len(engines):] + engines[:i % len(engines)]:
                 results[e].append(measure('train', e, [*map(str, paths)], vocab, pattern))
+        keep(log, dict(kind='training', text=name, mb=size/1e6, files=len(paths), vocab=vocab, pattern=pattern), results)
         tokens[vocab] = {e: [bytes.fromhex(t) for t in r[0]['tokens']] for e, r in results.items()}
         wall, cpu = ({e: median(r, key) for e, r in results.items()} for key in ('wall', 'cpu'))
         rows += [[f'{vocab:,} {ENGINES[e]}', f'{wall[e]:.2f}', f'{cpu[e]:.2f}', f'{wall[e]/wall["ours"]:.1f}', f'{cpu[e]/cpu["ours"]:.1f}',
@@ -202,18 +204,30 @@ def bench_training(name, paths, vocabs, rounds, engines, pattern):
         for e in engines:
             if e != 'ours': print(f'{vocab:,}, {ENGINES[e]}:', first_difference(words, tokens[vocab]['ours'], tokens[vocab][e]))
 
-def bench_encoding(name, paths, vocab, rounds, folder):
+def bench_encoding(name, paths, vocab, rounds, folder, log):
     from nanogpt_lit.tokenizer import Tokenizer
     Tokenizer.train([*paths], vocab, progress=False).save(folder)
     size = sum(Path(p).stat().st_size for p in paths)/1e6
-    engines = ['ours', 'ours, batch', 'tiktoken', 'tiktoken, batch'] + ['hf, batch']*bool(find_spec('tokenizers'))
+    engines = ['ours', 'tiktoken', 'tiktoken, numpy', 'tiktoken, batch'] + ['hf, batch']*bool(find_spec('tokenizers') and size < 15)   # it takes minutes for more
     print(f'\n## Encoding {name}, {size:.1f} MB, vocabulary {vocab:,}')
     results = {e: [] for e in engines}
     for i in range(rounds):
-        for e in engines: results[e].append(measure('encode', e, [*map(str, paths)], str(folder)))
-    rows = [[e.replace('hf', 'tokenizers'), f'{size/median(r, "wall"):.1f}', f'{size/median(r, "cpu"):.1f}', f'{median(r, "peak"):.0f}'] for e, r in results.items()]
-    table(rows, ['encoder', 'MB/s wall', 'MB/s CPU', 'peak MB'])
-    print('ids: the same from all' if len({r[0]['hash'] for r in results.values()}) == 1 else 'ids: NOT the same from all')
+        for e in engines[i % len(engines):] + engines[:i % len(engines)]: results[e].append(measure('encode', e, [*map(str, paths)], str(folder)))
+    rows = [[e.replace('hf', 'tokenizers'), f'{size/median(r, "wall"):.1f}', f'{size/median(r, "cpu"):.1f}', f'{ratio(results, e, "cpu", "tiktoken"):.2f}', f'{median(r, "peak"):.0f}'] for e, r in results.items()]
+    table(rows, ['encoder', 'MB/s wall', 'MB/s CPU', 'CPU, tiktoken = 1', 'peak MB'])
+    same = len({r[0]['hash'] for r in results.values()}) == 1
+    print('ids: the same from all' if same else 'ids: NOT the same from all')
+    keep(log, dict(kind='encoding', text=name, mb=size, files=len(paths), vocab=vocab, same=same), results)
+
+def ratio(results, engine, key, peer):
+    "The median over the rounds of how many times faster than `peer` an engine was"
+    return statistics.median(theirs[key]/ours[key] for theirs, ours in zip(results[peer], results[engine]))
+
+def keep(log, about, results):
+    "Add a line to the log, if there is one"
+    if not log: return
+    row = about | {key: {e: [round(r[key], 3) for r in rs] for e, rs in results.items()} for key in ('wall', 'cpu', 'peak')}
+    with open(log, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
 
 def number(text): return int(float(text[:-1])*1000 + .5) if text[-1:] in 'kK' else int(text)
 
@@ -225,6 +239,8 @@ def main():
     p.add_argument('--rounds', type=int, default=3, help='trainings of each kind; medians are shown')
     p.add_argument('--engines', nargs='+', choices=[*ENGINES], default=[*ENGINES], help='trainers')
     p.add_argument('--pattern', choices=['gpt2', 'gpt4', 'llama3', 'qwen2', 'o200k'], default='gpt2', help='how text is split')
+    p.add_argument('--train', action=argparse.BooleanOptionalAction, default=True, help='measure training')
+    p.add_argument('--log', help='a file of JSON lines: each result is added to it')
     p.add_argument('--encode', action=argparse.BooleanOptionalAction, default=True, help='measure encoding too')
     p.add_argument('--quick', action='store_true', help='1 and 12 MB, vocabulary 10k, one round')
     p.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
@@ -238,7 +254,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         for mb in [0] if a.file else a.mb:
             name, paths = corpus(mb, a.file, Path(tmp))
-            bench_training(name, paths, a.vocab, a.rounds, engines, a.pattern)
-            if a.encode and mb <= 12 and a.pattern == 'gpt2': bench_encoding(name, paths, min(a.vocab, key=lambda v: abs(v - 10000)), a.rounds, Path(tmp)/'tok')
+            if a.train: bench_training(name, paths, a.vocab, a.rounds, engines, a.pattern, a.log)
+            if a.encode and mb <= 40 and a.pattern == 'gpt2': bench_encoding(name, paths, min(a.vocab, key=lambda v: abs(v - 10000)), a.rounds, Path(tmp)/'tok', a.log)
 
 if __name__ == '__main__': main()

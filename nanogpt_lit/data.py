@@ -214,6 +214,7 @@ class Encoder:
         self.eot = tokenizer.eot_id if separate else None
         self.newline = separate and tokenizer.eot_id is None
         self.dtype = np.dtype('<u2' if tokenizer.vocab_size <= 2**16 else '<u4')
+        self.end = np.array([] if self.eot is None else [self.eot], self.dtype)   # what follows a document
 
 # %% ../nbs/33_factory.ipynb #3bfe4bdb
 @patch
@@ -222,21 +223,23 @@ def __call__(self:Encoder,
 ) -> dict:
     "For each split its ids, and for each source the tokens, documents, characters and bytes among them"
     out = {}
-    for item in batch:
+    for item, new in zip(batch, self._ids(batch)):
         ids, counts = out.setdefault(item.split, ([], {}))
-        new = self._ids(item.text, item.ends)
-        ids.append(new)
-        counts.setdefault(item.source, Counter()).update(tokens=len(new), documents=int(item.ends),
+        end = self.end if item.ends else self.end[:0]
+        ids += [new, end]
+        counts.setdefault(item.source, Counter()).update(tokens=len(new) + len(end), documents=int(item.ends),
             characters=len(item.text), bytes=len(item.text.encode()))
     return {split: (np.concatenate(ids), counts) for split, (ids, counts) in out.items()}
 
 @patch
-def _ids(self:Encoder, text, ends):
-    if ends and self.newline and not text.endswith('\n'): text += '\n'
-    marker = self.special.get(text) if isinstance(text, Marker) else None
-    ids = self.tokenizer.encode_to_numpy(text, self.allowed) if marker is None else [marker]
-    if ends and self.eot is not None: ids = np.append(ids, self.eot)
-    return np.asarray(ids).astype(self.dtype, copy=False)
+def _ids(self:Encoder, batch):
+    "The ids of each item; all that isn't a marker is encoded at once"
+    texts = [o.text + '\n' if o.ends and self.newline and not o.text.endswith('\n') else o.text for o in batch]
+    markers = [self.special.get(t) if isinstance(t, Marker) else None for t in texts]
+    plain = iter(self.tokenizer.encode_arrays([t for t, m in zip(texts, markers) if m is None], self.allowed))
+    for marker in markers:
+        ids = next(plain) if marker is None else np.array([marker])
+        yield ids.astype(self.dtype, copy=False)
 
 # %% ../nbs/33_factory.ipynb #4e2fa60e
 @contextmanager

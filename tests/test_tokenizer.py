@@ -1,13 +1,13 @@
 "Checks of the tokenizers that need larger texts than the book holds, or thousands of made-up ones"
 import json, os, random
 from collections import Counter
-import nbformat, pytest, tiktoken
+import nbformat, numpy as np, pytest, tiktoken
 from hypothesis import HealthCheck, given, settings, strategies as st
 from harness import SLOW
 from nanogpt_lit.bpe import PATTERNS, GPT2_PATTERN, GPT4_PATTERN, chunks, count_documents, count_pretokens, cut_place, documents, fast_starts, plain_pattern, safe_edge, train_bpe
 from nanogpt_lit.core import UserError
 from nanogpt_lit.tokenizer import apply_steps, check_pattern, split_text
-from nanogpt_lit.tokenizer import CharTokenizer, Tokenizer, load_tokenizer, to_printable
+from nanogpt_lit.tokenizer import _slots, CharTokenizer, Tokenizer, WordTable, load_tokenizer, to_printable
 
 fuzz = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 texts = st.text(st.characters(exclude_categories=['Cs']))
@@ -80,6 +80,16 @@ def test_merges_of_tinyshakespeare(naive, shared_data):
 def test_merges_of_any_words(naive_words):
     assert train_bpe(naive_words, 60) == train_indexed(naive_words, 60)
 
+def test_merges_in_large_batches(monkeypatch):
+    "However much a batch holds, and whether its pairs touch or are alone, merges come in the order of one at a time"
+    import nanogpt_lit.bpe as module
+    rng = random.Random(3)
+    for trial in range(150):
+        monkeypatch.setattr(module, '_NEAR', rng.choice([1, .95, .5, .1]))
+        letters = rng.choice([b'ab', b'abc', bytes(range(97, 123))])
+        words = {bytes(rng.choices(letters, k=rng.randint(1, 12))): rng.randint(1, rng.choice([1, 4, 60])) for _ in range(30)}
+        assert train_bpe(words, 300) == train_indexed(words, 300)
+
 @fuzz
 @given(st.lists(crafty | texts, max_size=4), st.sampled_from([GPT2_PATTERN, GPT4_PATTERN]))
 def test_words_of_any_text(docs, pattern):
@@ -148,6 +158,35 @@ def test_any_ids(tok):
         except UserError as e: assert any(f'id {i} ' in str(e) for i in ids if i not in tok.vocab)
         else: assert data == b''.join(tok.vocab[i] for i in ids)
     check()
+
+def test_words_that_are_looked_up(tokenizers, monkeypatch):
+    "Documents of any kind, encoded together by the table of words, get the engine's ids; also when it forgets all the time"
+    import nanogpt_lit.tokenizer as module
+    for name in ('_ENOUGH', '_WORTH_IT'): monkeypatch.setattr(module, name, 0)
+    monkeypatch.setattr(module, '_PORTION', 64)
+    monkeypatch.setattr(module, '_MANY_IDS', 300)
+    @fuzz
+    @given(st.lists(st.text() | crafty, max_size=5))       # halves of surrogate pairs and zero characters included
+    def check(docs):
+        for t in tokenizers:
+            assert t._word_table(9) is not None
+            assert [o.tolist() for o in t.encode_arrays(docs)] == [t.encode(d) for d in docs]
+            assert [o.tolist() for o in t.encode_arrays(docs, 'all')] == [t.encode(d, 'all') for d in docs]
+    check()
+
+def test_words_that_collide(tok):
+    "Words of one slot, words that differ only behind their eighth, sixteenth or last byte, and a slot that the empty word would have"
+    letters = np.random.default_rng(0).integers(97, 123, (2**22, 8), np.uint8)
+    head = letters.view('<u8')[:, 0]
+    table = WordTable(tok.ranks, tok.engine._core_bpe.encode_single_piece)
+    slot = _slots(head, np.zeros_like(head))
+    words = [letters[i].tobytes() for s in (0, slot[0]) for i in np.flatnonzero(slot == s)[:4].tolist()]
+    words += [b'q'*n + end for n in (6, 7, 8, 15, 16, 17) for end in (b'', b'x', b'y')] + [b'\0']
+    data, at = b''.join(words), np.cumsum([0, *map(len, words)])
+    for _ in range(2):
+        ids, ends = table(data, at)
+        found = [o.tolist() for o in np.split(ids, ends[:-1])]
+        assert found == [tok.engine._core_bpe.encode_single_piece(w) for w in words]
 
 @pytest.mark.parametrize('sign', ['^', '0', 'a', "'s", ' ', '\n', '\u0301', '猫', '🐈', ' \n\t', '='])
 def test_a_million_of(tok, sign):
