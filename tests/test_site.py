@@ -10,7 +10,7 @@ from execnb.nbio import read_nb
 from PIL import Image
 from nbdev.config import get_config
 from book_stats import notebooks
-from build_docs import Names, folded, head, joined, number, page_name, sitemap
+from build_docs import Names, code_cell, folded, head, joined, markdown, number, page_name, sitemap
 from figures import LARGEST, PNG, SVG, kinds, one_picture, themed
 
 try: import fcntl
@@ -132,11 +132,11 @@ def test_imports_in_a_row_have_one_fold(pages):
     fold = r'<details class="[^"]*hide[^"]*">(?:(?!</details>).)*?Imports(?:(?!</details>).)*</details>\s*</div>\s*'
     assert not [name for name, text in pages.items() if re.search(rf'(?:{fold}<div class="cell[^"]*folded[^"]*">\s*){{2}}', text, re.S)]
     def cell(src, *tags, prompt='Imports', outputs=()):
-        return nbformat.v4.new_code_cell(src, metadata={'tags': ['hide-input', 'folded', *tags], 'mystnb': {'code_prompt_show': prompt}}, outputs=[*outputs])
+        return code_cell(src, metadata={'tags': ['hide-input', 'folded', *tags], 'mystnb': {'code_prompt_show': prompt}}, outputs=[*outputs])
     first, second = cell('import os', 'exported'), cell('import re')
     got, = joined([first], [second])
-    assert got.source == 'import os\n\nimport re' and got.metadata['tags'] == ['hide-input', 'folded']
-    assert len(joined([cell('import os')], [cell('plot()', prompt='The code of this plot')])) == 2 and len(joined([nbformat.v4.new_markdown_cell('x')], [cell('import os')])) == 2
+    assert got['source'] == 'import os\n\nimport re' and got['metadata']['tags'] == ['hide-input', 'folded']
+    assert len(joined([cell('import os')], [cell('plot()', prompt='The code of this plot')])) == 2 and len(joined([markdown('x')], [cell('import os')])) == 2
 
 def test_what_is_folded():
     picture = [{'data': {'image/png': ''}}]
