@@ -1228,6 +1228,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'nanogpt_lit.generate.stream_text': ('streams.html#stream_text', 'nanogpt_lit/generate.py')},
             'nanogpt_lit.grading': { 'nanogpt_lit.grading._cloze_texts': ('eval.html#_cloze_texts', 'nanogpt_lit/grading.py'),
                                      'nanogpt_lit.grading._cut_notes': ('eval.html#_cut_notes', 'nanogpt_lit/grading.py'),
+                                     'nanogpt_lit.grading._dtype': ('eval.html#_dtype', 'nanogpt_lit/grading.py'),
                                      'nanogpt_lit.grading._harness_figures': ('eval.html#_harness_figures', 'nanogpt_lit/grading.py'),
                                      'nanogpt_lit.grading._harness_share': ('eval.html#_harness_share', 'nanogpt_lit/grading.py'),
                                      'nanogpt_lit.grading._loaded': ('eval.html#_loaded', 'nanogpt_lit/grading.py'),

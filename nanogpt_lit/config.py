@@ -1374,7 +1374,8 @@ class SampleConfig(HintKnobs, ChoiceKnobs):
     stream: bool|None = None         # print tokens as they come; None = if there is one text and a terminal
     seed: int = 1337                 # the same seed gives the same texts, whatever else is in the batch
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
-    dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products
+    dtype: Literal['auto', 'float32', 'bfloat16', 'float16', 'int8'] = 'auto' # of weights and matrix products; int8: on a
+                                     # CPU, a large model's tokens come sooner, its weights are rounded to eight bits
     compile: bool = False            # torch.compile the step that writes a token: for GPUs, 10 to 50 s at first;
                                      # on a CPU hardly any gain (x0.8 to x1.2)
     num_threads: int|None = None     # CPU threads; None = torch's choice
@@ -1433,7 +1434,8 @@ class EvalConfig(HintKnobs):
     out_dir: str|None = None         # where answers and results go; None = RUN/eval
     seed: int = 1337                 # of the cloze questions
     device: str = 'auto'             # auto, cpu, cuda, cuda:N, mps
-    dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto' # of matrix products
+    dtype: Literal['auto', 'float32', 'bfloat16', 'float16', 'int8'] = 'auto' # of matrix products; int8: what do weights
+                                     # in eight bits cost, as nanogpt-sample has them?
     num_threads: int|None = None     # CPU threads; None = torch's choice
 
     def __post_init__(self):

@@ -385,8 +385,6 @@ def begin(self: CompiledStep) -> None:
     else: self.pad.copy_(cache.pad_B)
 
 # %% ../nbs/22_decode.ipynb #a8b17003
-_IN_CACHE = 2**20                              # weights of eight bits: half of what a processor core keeps at hand
-
 def _in_two_bytes(x_NC):
     "(high, low, step): whole numbers within ±127 whose sum `(high + low/254)*step` is x"
     step_N1 = (x_NC.abs().amax(1, keepdim=True)/127).clamp_(min=1e-30)
@@ -402,12 +400,7 @@ def eight_bit_product(
     "x times the transpose of a matrix in eight bits"
     if len(x_NC) > 16: return F.linear(x_NC, W_OC.to(x_NC.dtype)*scale_O[:, None].to(x_NC.dtype))
     high, low, step_N1 = _in_two_bytes(x_NC.float())
-    if len(x_NC) > 1:
-        y_NO, rest_NO = torch._int_mm(torch.cat([high, low]), W_OC.t()).float().chunk(2)
-    else:
-        rows = max(1, _IN_CACHE//W_OC.shape[1])
-        pairs = [[torch._int_mm(W, part.t()) for part in (high, low)] for W in W_OC.split(rows)]
-        y_NO, rest_NO = (torch.cat(parts).t().float() if len(pairs) > 1 else parts[0].t().float() for parts in zip(*pairs))
+    y_NO, rest_NO = torch._int_mm(torch.cat([high, low]), W_OC.t()).float().chunk(2)
     return y_NO.add_(rest_NO, alpha=1/254).mul_(scale_O*step_N1).to(x_NC.dtype)
 
 class Int8Linear(nn.Module):

@@ -15,10 +15,12 @@ from .config import EvalConfig, nanogpt_eval, shape_hints
 from .core import ANY, UserError, atomic_write, check_writable, human, pick_device, pick_dtype
 from .core import set_threads, warn
 from .corpus import pystdlib_documents
+from .decode import in_int8
 from .evaluate import Choice, accuracies, hub_hellaswag, read_choices
 from .interop import LoadedRun, load_run
 from .loader import TokenData
 from .runs import data_of_run, run_json, trained_on
+from .sizing import param_table
 
 # %% ../nbs/73_eval.ipynb #09def1f5
 TASKS: dict[str, Callable] = { # name of a task → what it asks, from the settings and the model
@@ -87,7 +89,12 @@ def _loaded(cfg: EvalConfig) -> LoadedRun:
         raise UserError(f'--include_path {cfg.include_path}: expected a folder of task files')
     run = load_run(cfg.run, cfg.device, cfg.tokenizer, **shape_hints(cfg))
     run.need_tokenizer(cfg.run)
+    if cfg.dtype == 'int8': run.model = in_int8(run.model)
     return run
+
+def _dtype(cfg: EvalConfig) -> str:
+    "The number type of matrix products; that of a model in eight bits is its own affair"
+    return 'float32' if cfg.dtype == 'int8' else pick_dtype(pick_device(cfg.device), cfg.dtype)
 
 # %% ../nbs/73_eval.ipynb #4cae64a8
 def harness_results(
@@ -96,8 +103,7 @@ def harness_results(
     cfg: EvalConfig, # flags
 ) -> dict:
     "Figures of the evaluation harness: `{task: {measure: value}}`"
-    dtype = pick_dtype(pick_device(cfg.device), cfg.dtype)
-    lm = harness_lm(run.model, run.tokenizer, 4*cfg.batch_size, dtype)
+    lm = harness_lm(run.model, run.tokenizer, 4*cfg.batch_size, _dtype(cfg))
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
     kw = dict(task_manager=TaskManager(include_path=cfg.include_path)) if cfg.include_path else {}
@@ -134,7 +140,7 @@ def eval_command(
     "Target of `nanogpt-eval`; several processes (torchrun) share the questions"
     set_threads(cfg.num_threads)
     rank, world = _share()
-    run, dtype = _loaded(cfg), pick_dtype(pick_device(cfg.device), cfg.dtype)
+    run, dtype = _loaded(cfg), _dtype(cfg)
     out, todo = check_writable(cfg.out_dir or run.folder/'eval'), _own_tasks(cfg, run, origin is None or 'tasks' in origin)
     theirs = _harness_share(cfg, run, out/'harness.json', dtype, rank)
     def records_of(name):
@@ -147,12 +153,12 @@ def eval_command(
         print(f'{", ".join(late)}: the share of process {rank} of {world} is done')
         return
     results = {name: grade(todo[name], r) for name, r in records.items()} | theirs
-    _write_results(cfg, run, results, dtype, out/'results.json')
+    _write_results(cfg, run, results, cfg.dtype if cfg.dtype == 'int8' else dtype, out/'results.json')
 
 # %% ../nbs/73_eval.ipynb #db53c055
 def _write_results(cfg: EvalConfig, run: LoadedRun, results: dict, dtype: str, path: Path) -> None:
     "The figures as a file and as a table"
-    n, step = run.model.num_params(), run.step
+    n, step = sum(param_table(run.model.cfg).values()), run.step        # in eight bits or not
     about = dict(model=str(cfg.run), step=step, parameters=n, dtype=dtype, limit=cfg.limit)
     atomic_write(path, json.dumps(dict(about, results=results), indent=1) + '\n')
     print(f'{cfg.run}: {human(n)} parameters, step {step}\n\n{result_table(results)}\n')

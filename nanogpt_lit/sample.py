@@ -16,6 +16,7 @@ from .checkpoint import set_aside, write_run
 from .config import ExportConfig, ImportConfig, SampleConfig, nanogpt_sample, shape_hints
 from .core import UserError, check_writable, human, human_bytes, pick_device, pick_dtype, read_json
 from .core import read_text, set_threads
+from .decode import in_int8
 from .generate import first_prompt, generate, prompt_ids, row_seeds, stream_text
 from .interop import crop_vocab, load_run, to_hf, weight_files
 from .model import GPT
@@ -39,7 +40,7 @@ class _Wanted:
     num_samples: int = 1       # continuations of each prompt
     max_new_tokens: int = 200  # length of each
     seed: int|None = None
-    dtype: str = 'float32'     # of weights and arithmetic
+    dtype: str = 'float32'     # of weights and arithmetic; int8: see `in_int8`
     stop: Sequence = ()        # texts that end a sample
     how: dict = field(default_factory=dict) # `temperature`, `top_k`, … of `generate`
 
@@ -47,7 +48,8 @@ def _samples(model: GPT, tokenizer: Any, prompts: Sequence, wanted: _Wanted) -> 
     "Yield (text, new ids, their log-probabilities, the likeliest there) for each sample, 64 rows at a time"
     rows = []
     for prompt in prompts: rows += [prompt_ids(tokenizer, prompt)]*wanted.num_samples
-    if wanted.dtype != 'float32': model = deepcopy(model).to(getattr(torch, wanted.dtype))
+    if wanted.dtype == 'int8': model = in_int8(model)
+    elif wanted.dtype != 'float32': model = deepcopy(model).to(getattr(torch, wanted.dtype))
     ends = [*wanted.stop]
     seeds = row_seeds(wanted.seed, len(rows))
     if tokenizer.eot_id is not None: ends.append(tokenizer.eot_id)
@@ -67,7 +69,7 @@ def sample_texts(
     num_samples: int=1,          # how many continuations of each
     max_new_tokens: int=200,     # length of each
     seed: int|None=None,         # the same seed gives the same texts
-    dtype: str='float32',        # of weights and arithmetic
+    dtype: str='float32',        # of weights and arithmetic; int8: see `in_int8`
     stop: str|Sequence=(),       # texts that end a sample; they aren't part of it
     **kw: Any,                   # `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty` of `generate`
 ) -> list[str]:
@@ -119,7 +121,8 @@ def _newest_here() -> Path:
 def _show_as_it_comes(model: GPT, tokenizer: Any, prompt: str, wanted: _Wanted) -> None:
     "Print one text, piece by piece"
     print(prompt, end='', flush=True)
-    if wanted.dtype != 'float32': model = model.to(getattr(torch, wanted.dtype))
+    if wanted.dtype == 'int8': model = in_int8(model)
+    elif wanted.dtype != 'float32': model = model.to(getattr(torch, wanted.dtype))
     for piece in stream_text(model, tokenizer, prompt, wanted.max_new_tokens, wanted.stop, seed=wanted.seed, **wanted.how):
         print(piece, end='', flush=True)
     print('\n---------------')
@@ -137,7 +140,8 @@ def sample_command(
     prompts = _prompts(cfg, tok, origin)
     stop = [s.replace('\\n', '\n').replace('\\t', '\t') for s in cfg.stop]
     how = {k: getattr(cfg, k) for k in ('temperature', 'top_k', 'top_p', 'min_p', 'repetition_penalty', 'compile')}
-    wanted = _Wanted(cfg.num_samples, cfg.max_new_tokens, cfg.seed, pick_dtype(pick_device(cfg.device), cfg.dtype), stop, how)
+    dtype = cfg.dtype if cfg.dtype == 'int8' else pick_dtype(pick_device(cfg.device), cfg.dtype)
+    wanted = _Wanted(cfg.num_samples, cfg.max_new_tokens, cfg.seed, dtype, stop, how)
     if cfg.compile: print('torch.compile begins: 10 to 50 seconds before the first token', file=sys.stderr)
     single = len(prompts)*cfg.num_samples == 1 and cfg.logprobs is None
     if single and (sys.stdout.isatty() if cfg.stream is None else cfg.stream):

@@ -116,3 +116,29 @@ def test_where_nothing_compiles_one_line_says_so_and_the_text_is_the_same(capsys
     err = capsys.readouterr().err
     assert err.count('\n') == 1 and 'of its own' in err
     with pytest.raises(UserError, match='use_cache=False'): generate(model, [[1]], 3, use_cache=False, compile=True)
+
+
+def test_weights_in_eight_bits_write_nearly_the_same_and_leave_the_model_alone():
+    from nanogpt_lit.decode import Int8Linear, in_int8
+    torch.manual_seed(0)
+    for kw in ({}, dict(tie_embeddings=False, bias=False, act='swiglu', norm='rmsnorm', pos='rotary', n_kv_head=1), dict(n_embd=24, d_ff=33)):
+        model = GPT(GPTConfig(**dict(vocab_size=51, block_size=32, n_layer=2, n_head=2, n_embd=32) | kw)).eval()
+        for p in model.parameters(): torch.nn.init.normal_(p, std=.2)
+        small, before = in_int8(model), {k: v.clone() for k, v in model.state_dict().items()}
+        assert sum(isinstance(m, Int8Linear) for m in small.modules()) == sum(type(m) is torch.nn.Linear for m in model.modules())
+        assert small.wte.weight is model.wte.weight
+        ids = torch.randint(51, (3, 20))
+        with torch.no_grad(): want, got = model(ids)[0], small(ids)[0]
+        assert (want - got).norm() < .03*want.norm()
+        with torch.no_grad(): few = small(ids[:1, :2])[0]                 # two vectors at a time: the other way to multiply
+        assert (few - got[:1, :2]).norm() < 1e-3*few.norm()
+        generate(small, ids, 20, seed=0)
+        torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_weights_in_eight_bits_are_refused_in_a_sentence_where_they_cannot_be(monkeypatch):
+    from nanogpt_lit.decode import in_int8
+    model = GPT(GPTConfig(vocab_size=51, block_size=32, n_layer=1, n_head=2, n_embd=32))
+    with pytest.raises(UserError, match='dtype=int8 on meta: .* --device cpu'): in_int8(model.to('meta'))
+    monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
+    with pytest.raises(UserError, match='no product of eight-bit numbers here: take --dtype'): in_int8(GPT(model.cfg))
