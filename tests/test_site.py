@@ -153,6 +153,12 @@ def test_what_is_printed_wraps_unless_it_stands_in_columns():
     for drawn in ('100%|######################################| 200/200, loss=2.273', '│ a table of boxes in the middle of a line │', 'tensor([[1.0000, 0.0000, 0.0000, 0.0000],'):
         assert 'says' not in shown(drawn, drawn), drawn
     assert '<span class="word">--max_steps</span>' in shown(f'{said}; try more --max_steps')
+    assert shown('task           measure', row, f'longest:  {"word  "*30}').count('class="says"') == 1, 'no screen has room for this line'
+
+def test_an_arrow_is_not_broken():
+    code = 'def compare_command(cfg: CompareConfig) <span class="o">-&gt;</span> <span class="kc">None</span>:'
+    shown = page_parts.improved(f'<div class="highlight-ipython3 notranslate"><div class="highlight"><pre><span></span>{code}\n</pre></div></div>')
+    assert '<span class="word">-&gt;</span>' in shown
 
 def test_tables_on_a_phone():
     def shown(heads, *rows):
