@@ -190,8 +190,10 @@ def plot_losses(
     runs = _named(runs)
     below = [k for k in PANELS if panels and any(k in r for records in runs.values() for r in records)]
     rows = (len(below) + 1)//2
-    fig = Figure(figsize=(5.6, 5 + 2*rows), layout='constrained')
-    grid = fig.add_gridspec(2 + rows, 2)
+    foot = .6 + .21*len(runs)                              # inches for the last axis and the legend
+    height = 4.2 + foot + 2*rows
+    fig = Figure(figsize=(5.6, height))                    # with fixed margins: to measure all words first takes as long as to draw
+    grid = fig.add_gridspec(2 + rows, 2, left=.13, right=.98, top=1 - .3/height, bottom=foot/height, hspace=.42, wspace=.5)
     places = [grid[0, :], grid[1, :], *(grid[2 + i//2, i % 2] for i in range(len(below)))]
     wanted = [('loss', 0), ('loss', last), *((key, 0) for key in below)]
     for (key, recent), place in zip(wanted, places):
@@ -200,7 +202,7 @@ def plot_losses(
             _draw(fig.add_subplot(place), charts, key)
     handles, labels = fig.axes[0].get_legend_handles_labels()
     if labels:
-        fig.legend(handles, labels, loc='outside lower center', ncols=3 if len(runs) == 1 else 2, fontsize=9,
+        fig.legend(handles, labels, loc='lower center', ncols=3 if len(runs) == 1 else 2, fontsize=9,
                    frameon=False)
     if path: save_figure(fig, path)
     return fig
