@@ -30,9 +30,9 @@ def display_math(self, node):
 
 CODE = re.compile(r'(<div class="highlight-(?:ipython3|python|sh|bash|toml|console) notranslate"><div class="highlight"><pre><span></span>)(.*?)(</pre>)', re.S)
 PLAIN = re.compile(r'<span class="(?:n|p|w|o)">([^<]*)</span>') # names, signs and spaces have the colour of the text
-HYPHENED = re.compile(r'(?<![\w./-])[\w./]{0,20}-[\w./-]{0,34}\w(?![\w./-])') # a line may not be broken behind a dash: --max_steps, nanogpt-train
+HYPHENED = re.compile(r'(?<![\w./-])[\w./]{0,20}-[\w./-]{0,34}\w(?![\w./-])|-&gt;') # a line may not be broken behind a dash: --max_steps, nanogpt-train, ->
 LAST = re.compile(r"""([\w,.:;…]{0,15} (?:['"]|&quot;|&#39;))(?=</span>[),]*$)""") # a quotation mark behind a space isn't left alone in the last line
-SHORT, DEEP = 40, 14 # characters that fit on any screen; an indentation that takes too much of a phone's
+SHORT, WIDE, DEEP = 40, 120, 14 # characters that fit on any screen, and on a wide one; an indentation that takes too much of a phone's
 
 def stripped(cell): return html.unescape(re.sub(r'<[^>]+>', '', cell)).strip()
 
@@ -58,12 +58,12 @@ SPACED, DRAWN = re.compile(r'[^\s.!?] {2,}\S|\S {3,}\S|\t'), re.compile(r'[\u250
 ARRAY = re.compile(r'\s*(?:tensor|array)\(')
 
 def output(match):
-    "What a cell printed: a long line that is a sentence goes on below; lines that stand in columns, and arrays, stay as they are"
+    "What a cell printed: a long line that is a sentence goes on below; lines that stand in columns, and arrays, stay as they are where a wide screen has room for them"
     lines = match[2].rstrip('\n').split('\n')
     bare = [html.unescape(re.sub(r'<[^>]+>', '', o)) for o in lines]
     alone, columns = sum(bool(o.strip()) for o in bare) == 1, sum(bool(SPACED.search(o)) for o in bare) > 1
     def shown(line, text):
-        if len(text) <= SHORT or not alone and (ARRAY.match(bare[0]) or DRAWN.search(text) or columns and SPACED.search(text)): return f'{line}\n'
+        if len(text) <= SHORT or not alone and (ARRAY.match(bare[0]) or DRAWN.search(text) or columns and len(text) <= WIDE and SPACED.search(text)): return f'{line}\n'
         return f'<span class="says" style="--i:{len(text) - len(text.lstrip())}">{whole(line)}\n</span>'
     return match[1] + ''.join(map(shown, lines, bare)) + match[3]
 

@@ -1880,7 +1880,7 @@ CODE_BASES: dict[str, dict[str, str]] = {   # a program → our command → the 
         'nanogpt-tokenizer train': 'tokenizer_vocab_size data_path'},
     'Hugging Face': {
         'nanogpt-train': 'output_dir learning_rate per_device_train_batch_size gradient_accumulation_steps max_steps num_train_epochs warmup_steps warmup_ratio weight_decay adam_beta1 adam_beta2 adam_epsilon '
-                         'max_grad_norm lr_scheduler_type logging_steps eval_steps save_steps logging_strategy=steps eval_strategy=steps save_strategy=steps save_total_limit load_best_model_at_end '
+                         'max_grad_norm lr_scheduler_type logging_steps eval_steps eval_on_start save_steps logging_strategy=steps eval_strategy=steps save_strategy=steps save_total_limit load_best_model_at_end '
                          'overwrite_output_dir do_train do_eval per_device_eval_batch_size logging_dir report_to seed bf16=True fp16=True tf32 optim=adamw_torch gradient_checkpointing torch_compile torch_compile_mode '
                          'dataloader_num_workers resume_from_checkpoint=True early_stopping_patience auto_find_batch_size deepspeed fsdp push_to_hub model_name_or_path model_type train_file validation_file block_size '
                          'hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size max_position_embeddings tie_word_embeddings',

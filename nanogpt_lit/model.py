@@ -395,12 +395,15 @@ def few_at_once(
     slices = [slice(i, i + step) for i in range(0, rows, step)]
     return slices if type(z_RV) is torch.Tensor else slices[:2]      # a rehearsal goes through two
 
-def _with_product(sum_VC, slope_RV, x_RC):
-    "`sum_VC` (None = 0) plus what a piece contributes to the gradient of W, in float32 or finer"
-    shrink = 64 if x_RC.dtype == torch.float16 else 1
-    if sum_VC is None: return full_precision(slope_RV.t() @ (x_RC/shrink if shrink > 1 else x_RC)).mul_(shrink)
-    if x_RC.dtype == sum_VC.dtype: return sum_VC.addmm_(slope_RV.t(), x_RC)
-    return sum_VC.add_(slope_RV.t() @ (x_RC/shrink), alpha=shrink)
+def _with_product(sum_VC, slope_RV, x_RC, room_VC):
+    "`sum_VC` (None = 0) plus what a piece contributes to the gradient of W, in float32 or finer; the first goes into `room_VC`, if there is one"
+    same, shrink = room_VC is not None and x_RC.dtype == room_VC.dtype, 64 if x_RC.dtype == torch.float16 else 1
+    if sum_VC is None and same: return torch.mm(slope_RV.t(), x_RC, out=room_VC)
+    if sum_VC is not None and sum_VC.dtype == x_RC.dtype: return sum_VC.addmm_(slope_RV.t(), x_RC)
+    part_VC = slope_RV.t() @ (x_RC/shrink if shrink > 1 else x_RC)
+    if sum_VC is not None: return sum_VC.add_(part_VC, alpha=shrink)
+    sum_VC = full_precision(part_VC) if room_VC is None else room_VC.copy_(part_VC)
+    return sum_VC.mul_(shrink) if shrink > 1 else sum_VC
 
 def _times(found, g):
     "A gradient that was found in the forward pass, times the factor `g` that the backward pass brings: in place if nobody asks again"
@@ -429,7 +432,9 @@ class Lookup(torch.autograd.Function):
 
 class BothEnds:
     "A matrix that is looked up at the beginning and multiplied with at the end: in the backward pass it needs one gradient, not two and their sum"
-    def __init__(self, W_VC: torch.Tensor): self.W_VC, self.shared, self.node = W_VC, {}, None
+    def __init__(self, W_VC: torch.Tensor):
+        self.W_VC, self.node = W_VC, None
+        self.shared = dict(room=torch.empty_like(W_VC, dtype=torch.promote_types(W_VC.dtype, torch.float32), requires_grad=False))
     def __call__(self, ids_BT: torch.Tensor) -> torch.Tensor:
         "The rows `ids_BT`"
         x_BTC = Lookup.apply(self.W_VC, ids_BT, self.shared)
@@ -451,7 +456,7 @@ class ChunkedLoss(torch.autograd.Function):
         W = W_VC.to(dtype)
         total = weights_N.new_zeros(())
         gx_NC = torch.empty_like(x_NC) if learn_x else None
-        gW_VC = None
+        gW_VC, room_VC = None, shared.pop('room', None) if shared else None
         for begin, end in pieces:
             here = slice(begin, end)
             x = x_NC[here].to(dtype)
@@ -459,7 +464,7 @@ class ChunkedLoss(torch.autograd.Function):
             for few in few_at_once(z_RV):
                 total += _few_rows(z_RV[few], targets_N[here][few], weights_N[here][few], cap, learn_x or learn_W)
             if learn_x: gx_NC[here] = z_RV @ W            # the scores are their slope by now
-            if learn_W: gW_VC = _with_product(gW_VC, z_RV, x)
+            if learn_W: gW_VC = _with_product(gW_VC, z_RV, x, room_VC)
             del z_RV                                      # before the next scores come
         ctx.save_for_backward(*(o for o in (gx_NC, gW_VC) if o is not None))
         ctx.learn, ctx.dtypes, ctx.later = (learn_x, learn_W), (x_NC.dtype, W_VC.dtype), (node, shared)

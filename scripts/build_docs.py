@@ -94,11 +94,11 @@ def folded(src, outputs):
 
 def joined(cells, more):
     "Cells and `more` cells; imports that follow imports come under the same fold"
-    def imports(c): return c.cell_type == 'code' and c.metadata['mystnb'].get('code_prompt_show') == 'Imports' and not c.outputs
+    def imports(c): return c['cell_type'] == 'code' and c['metadata']['mystnb'].get('code_prompt_show') == 'Imports' and not c['outputs']
     if not (cells and len(more) == 1 and imports(cells[-1]) and imports(more[0])): return cells + more
-    last, tags = cells[-1], more[0].metadata['tags']
-    last.source += f'\n\n{more[0].source}'
-    last.metadata['tags'] = [tag for tag in last.metadata['tags'] if tag in tags] # the edge of what is exported is for cells that are exported as a whole
+    last, tags = cells[-1], more[0]['metadata']['tags']
+    last['source'] += f"\n\n{more[0]['source']}"
+    last['metadata']['tags'] = [tag for tag in last['metadata']['tags'] if tag in tags] # the edge of what is exported is for cells that are exported as a whole
     return cells
 
 def drop(cell): # cells that only steer nbdev

@@ -134,7 +134,8 @@ def signature(o):
         if only and r[0] == only[0] and not any(w[0] == '*' and w[1:2] != '*' for w in words): words.append('*')
         words.append(r[0] + (f': {r[1]}' if r[1] else '') + ((' = ' if r[1] else '=') + r[2] if r[2] else ''))
     pieces = [f'{name}({words[0]}' if words else f'{name}(', *words[1:]]
-    return ', '.join(f'<span>{escape(o, quote=False)}</span>' for o in pieces) + escape(f'){back}', quote=False)
+    call = ', '.join(f'<span>{escape(o, quote=False)}</span>' for o in pieces) + escape(f'){back}', quote=False)
+    return call.replace(') -&gt;', '<span class="word">) -&gt;</span>') # not broken within the arrow
 
 # --- errors ------------------------------------------------------------------------------------------------------------
 

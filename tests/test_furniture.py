@@ -60,6 +60,12 @@ def test_a_picture_says_what_it_shows(page):
     found = pictures_without_words(page)
     assert not found, f'{page.stem}: the pictures of {found} need `#| fig-alt: what is to be seen`'
 
+@each(notebooks(CFG.nbs_path))
+def test_what_a_plot_returns_is_not_shown(page):
+    shown = [(c['id'], o['data']) for c in cells(page) for o in c.get('outputs', []) if 'data' in o]
+    found = [i for i, data in shown if re.match(r'[\[(]*<matplotlib\.', ''.join(data.get('text/plain', '')))]
+    assert not found, f'{page.stem}: end the cells {found} in a semicolon'
+
 # --- sources ---------------------------------------------------------------------------------------------------------
 
 NAME = r"[A-ZÁÉŁÖ][\w’'-]+"

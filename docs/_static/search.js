@@ -328,7 +328,7 @@ function load() {
   })
   return loading
 }
-window.siteSearch = {load, stem, terms, Index, excerptFor, telling, worth, apart, texts: (page, found) => arrived[page](found)}
+window.siteSearch = {load, stem, terms, Index, excerptFor, whole, telling, worth, apart, texts: (page, found) => arrived[page](found)}
 
 // --- on the page ---------------------------------------------------------------------------------------------------------
 
@@ -398,11 +398,13 @@ function textsOf(page) {
   })
 }
 
+// all that stands below a result's heading
+async function whole(o) { return o.text < 0 ? o.excerpt : (await textsOf(o.url.split('#')[0]))[o.text] }
+
 // a result's excerpt for this query: from the whole text, where the beginning says too little; the text is loaded from the page's own script
 async function excerptFor(o, sought) {
-  if (o.text < 0) return o.excerpt
-  if (worth(o.excerpt, sought) >= .99*[...sought.stems.values()].reduce((a, b) => a + b, 0)) return o.excerpt
-  const text = (await textsOf(o.url.split('#')[0]))[o.text]
+  if (o.text < 0 || worth(o.excerpt, sought) >= .99*[...sought.stems.values()].reduce((a, b) => a + b, 0)) return o.excerpt
+  const text = await whole(o)
   return text ? telling(text, sought, o.heading) : o.excerpt
 }
 
