@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from harness import spoken
-from nanogpt_lit import config
+from nanogpt_lit import config, optim
 from nanogpt_lit.checkpoint import load_checkpoint
 from nanogpt_lit.loader import TokenData
 from nanogpt_lit.tokenizer import load_tokenizer
@@ -45,8 +45,9 @@ def test_models_write_what_they_wrote(home, name):
 def weights(path): return {k: v.float() for k, v in load_checkpoint(path)['model'].items()}
 
 @pytest.mark.parametrize('name', TRAININGS)
-def test_trainings_go_on(home, name):
-    "From the checkpoint before the last to the same end"
+def test_trainings_go_on(home, name, monkeypatch):
+    "From the checkpoint before the last to the same end, where Muon computes in the number type that it had there"
+    monkeypatch.setattr(optim, 'muon_dtype', lambda device: torch.bfloat16)
     last = (home/name/'latest').read_text().strip()
     before = weights(home/name/last)
     (home/name/last).unlink()
