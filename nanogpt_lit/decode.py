@@ -20,7 +20,7 @@ from torch import nn
 from .attention import AnyLength, CausalSelfAttention, KVCache, Learned, Positions, Rotary, Taps
 from .attention import apply_rotary, attend, causal_mask, rms_norm
 from .core import UserError
-from .model import ACTIVATIONS, Block, GPT, MLP, RMSNorm, gelu_tanh, relu2
+from .model import ACTIVATIONS, Block, GPT, MLP, RMSNorm, full_precision, gelu_tanh, relu2
 
 # %% ../nbs/22_decode.ipynb #1a1ee038
 def window_start(
@@ -258,7 +258,7 @@ def scores(self: DecodeStep, x_BC: torch.Tensor) -> torch.Tensor:
     "From the last block's output to logits_BV"
     cap = self.model.cfg.logit_softcap
     y_BV = self.head(self.norm_f(x_BC)).contiguous()
-    return cap*torch.tanh(y_BV.float()/cap) if cap else y_BV
+    return cap*torch.tanh(full_precision(y_BV)/cap) if cap else y_BV
 
 @patch
 def tapped(self: DecodeStep, x_BC: torch.Tensor, taps: Taps|None, pos: Any, mask: torch.Tensor|None) -> torch.Tensor:

@@ -3,11 +3,11 @@
 function bill({L, C, T, V, B, dtype, rows}) {
   const H = C/64, short = dtype === 'bfloat16', tokens = B*T;
   const parts = {'token embedding': V*C, 'position embedding': T*C, attention: L*(4*C*C + 4*C), MLP: L*(8*C*C + 5*C), norms: L*4*C + 2*C};
-  const N = sum(parts), pieces = tokens > rows;          // many scores are computed in pieces, and with them the output layer's gradient
+  const N = sum(parts), pieces = tokens > rows;          // many scores are computed in pieces, and with them the gradients of the output layer and of what it reads
   const flops = {'attention, matrices': 8*L*C*C, 'attention, scores and sums': 4*C*L*T, MLP: 16*L*C*C, 'output layer': 2*C*V};
   const perLayer = (short ? 36 : 64)*C + 4*(4 + H), around = (short ? 6 : 8)*C + 8;
   const memory = {weights: 4*N + 8*tokens, gradients: 4*N, 'optimiser states': 8*N, '16-bit copies of weights': short ? 2*(12*L*C*C + (pieces ? 0 : V*C)) : 0,
-    activations: tokens*(L*perLayer + around) + 8*T + 8 + (pieces ? 4*V*C : 0), 'scores and loss': pieces ? 0 : 4*tokens*V};
+    activations: tokens*(L*perLayer + around) + 8*T + 8 + (pieces ? 4*V*C + (short ? 2*tokens*C : 0) : 0), 'scores and loss': pieces ? 0 : 4*tokens*V};
   return {parts, N, flops, perToken: 3*sum(flops), memory, bytes: sum(memory)};
 }
 
