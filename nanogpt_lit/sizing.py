@@ -198,7 +198,8 @@ def rehearse(
         for block in model.blocks if checkpointing else ():
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
         model._check_ids = lambda *a, **kw: None           # fake ids have no values to check
-        model.pieces = lambda n: GPT.pieces(model, n)[:2]  # all pieces of a head's loss are alike
+        few = 2*rows_at_once(cfg.vocab_size, device)       # all pieces of a head's loss are alike
+        model.pieces = lambda n: GPT.pieces(model, min(n, few))
         ids_BT = torch.zeros(batch_size, cfg.block_size, dtype=torch.int64)
         known = [*model.parameters(), *model.buffers(), ids_BT]
         with Ledger(known, (ids_BT.numel()*cfg.vocab_size, cfg.vocab_size)) as ledger:
