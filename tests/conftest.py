@@ -10,6 +10,7 @@ import pytest
 from nbdev.config import get_config
 
 ROOT = Path(__file__).parent.parent
+if not any('network' in word for word in sys.argv): os.environ.setdefault('HF_HUB_OFFLINE', '1')  # read once, by whoever loads it first: nobody waits for a hub
 sys.path.insert(0, str(ROOT/'scripts'))
 os.environ.setdefault('OMP_NUM_THREADS', '1') # many small matrices: one thread is faster, and two tests may run side by side
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: # a shell's background jobs ignore Ctrl-C, and so would every command that a test sends it to
