@@ -15,8 +15,9 @@ from pathlib import Path
 SHAPE = dict(n_layer=6, n_head=6, n_embd=192, block_size=128, vocab_size=512)
 FREE = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'OMP_NUM_THREADS')
 
-def worker(threads, ours):
+def worker(threads):
     "A step for each line that comes in: its milliseconds, by the clock and of CPU time"
+    import torch                                     # before us, or we would say how often to ask
     from nanogpt_lit.config import GPTConfig, OptimConfig, RunConfig, TrainConfig, DataConfig
     from nanogpt_lit.core import set_threads
     from nanogpt_lit.speedrun import bare_trainer
@@ -50,7 +51,7 @@ def main():
     ap.add_argument('--log', type=Path)
     ap.add_argument('--worker', type=int, help=argparse.SUPPRESS)
     args = ap.parse_args()
-    if args.worker: return worker(args.worker, True)
+    if args.worker: return worker(args.worker)
     ways = {'one thread': (1, {}), 'as it is': (args.threads, {}), 'OMP_WAIT_POLICY=PASSIVE': (args.threads, dict(OMP_WAIT_POLICY='PASSIVE'))}
     ways |= {f'GOMP_SPINCOUNT={n}': (args.threads, dict(GOMP_SPINCOUNT=str(n))) for n in args.spins}
     running = {name: begin(*way) for name, way in ways.items()}
