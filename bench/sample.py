@@ -23,6 +23,7 @@ import torch
 from nanogpt_lit.generate import generate
 from nanogpt_lit.model import GPT
 from nanogpt_lit.config import GPTConfig
+from step import peer_module
 
 SHAPES = {'chars': dict(n_layer=4, n_head=4, n_embd=128, vocab_size=65, block_size=64, bias=False),
           'gpt2': dict(n_layer=12, n_head=12, n_embd=768, vocab_size=50257, block_size=1024, bias=True)}
@@ -30,9 +31,7 @@ KNOBS = dict(temperature=.8, top_k=200)
 
 def nanogpt(path, shape, dtype, B, n):
     "nanoGPT's `generate`"
-    spec = importlib.util.spec_from_file_location('peer_model', Path(path)/'model.py')
-    peer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(peer)
+    peer = peer_module(path)
     model = peer.GPT(peer.GPTConfig(**shape, dropout=0.)).eval().to(dtype)
     return lambda: model.generate(torch.zeros(B, 1, dtype=torch.long), n, **KNOBS)
 

@@ -6,16 +6,11 @@ Every combination of the values given is one training with the checkout's `model
 warm-up and cosine), one seed each unless `--seed` names others; combinations that the log has are not run again. The validation text is cut in two: a search may look
 at the first half only, and the second belongs to the verdict. The log has both, and the CPU seconds of the steps alone.
 """
-import argparse, importlib.util, itertools, json, math, time
+import argparse, itertools, json, math, time
 from pathlib import Path
 import numpy as np
 import torch
-
-def peer_module(path):
-    spec = importlib.util.spec_from_file_location('peer_model', Path(path)/'model.py')
-    peer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(peer)
-    return peer
+from step import peer_module
 
 def rate(step, o):
     "train.py's `get_lr`"
