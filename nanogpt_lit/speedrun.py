@@ -203,7 +203,7 @@ from fastcore.basics import patch
 from pathlib import Path
 from .config import BenchConfig, GATED, PRESETS, RunConfig, nanogpt_bench, resolve
 from .core import ANY, COUNT, FLAG, NUMBER, TEXT, UserError, human, misfit, new_ax, one_of, or_none
-from .core import pick_device, pick_dtype, read_bytes, read_text, seed_everything, set_threads
+from .core import measured_flops, pick_device, pick_dtype, read_bytes, read_text, seed_everything, set_threads
 from .data import prepared_home
 from .evaluate import evaluate_loss
 from .loader import BatchPlan, TokenData
@@ -211,7 +211,7 @@ from .model import GPT
 from .monitor import save_figure
 from .optim import Muon, make_optimizers
 from .pretrain import pretrain
-from .sizing import flops_per_token, measured_flops
+from .sizing import flops_per_token
 from .trainer import Callback, Trainer
 
 # %% ../nbs/83_stopwatch.ipynb #8f74154e

@@ -668,3 +668,15 @@ def test_padded_ids_are_never_drawn_and_not_exported(tmp_path):
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path/'hf')
     assert theirs.config.vocab_size == tok.vocab_size
     with torch.no_grad(): assert torch.allclose(theirs(ids).logits, model(ids)[0][..., :tok.vocab_size], atol=1e-4)
+
+def test_bfloat16_is_timed_on_real_products(monkeypatch):
+    "Also where it is asked for in a rehearsal first, whose own products are fakes and take no time that means anything"
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from nanogpt_lit import core
+    real, kinds = torch.Tensor.__matmul__, []
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True, raising=False)
+    monkeypatch.setattr(torch.Tensor, '__matmul__', lambda a, b: kinds.append(type(a).__name__) or real(a, b))
+    core._bfloat16_pays.cache_clear()
+    with FakeTensorMode(): core.fast_bfloat16('cpu')
+    core._bfloat16_pays.cache_clear()
+    assert kinds and {*kinds} == {'Tensor'}, kinds
