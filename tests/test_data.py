@@ -3,6 +3,7 @@
 Every test runs the real `nanogpt-prepare` in processes of its own; what it does inside one process is tested in the notebooks.
 """
 import bz2, csv, gzip, hashlib, json, lzma, os, random, signal, subprocess, sys, time
+from functools import cache
 from pathlib import Path
 import pytest
 import harness
@@ -31,6 +32,7 @@ def meta(folder): return json.loads((folder/'meta.json').read_text(encoding='utf
 
 # --- a corpus of every kind of file ---------------------------------------------------------------------------------
 
+@cache
 def story(i):
     words = 'the a cat dog tree sky ran sat saw blue old and then it was'.split()
     rng = random.Random(i)
@@ -319,9 +321,9 @@ def test_a_line_of_50_mb(tmp_path):
 PACK = dict(gz=gzip.compress, bz2=bz2.compress, xz=lzma.compress)
 
 @pytest.mark.parametrize('name, content, hints', [
-    *((f'half.jsonl.{k}', pack(''.join(json.dumps(dict(text=story(i))) + '\n' for i in range(500)).encode())[:-500],
-       [f'half.jsonl.{k} is damaged or cut short', 'get it again']) for k, pack in PACK.items()),
-    ('half.json', json.dumps([dict(text=story(i)) for i in range(500)])[:-500].encode(), ['half.json is damaged or cut short', 'record 49']),
+    *((f'half.jsonl.{k}', lambda k=k: PACK[k](''.join(json.dumps(dict(text=story(i))) + '\n' for i in range(500)).encode())[:-500],
+       [f'half.jsonl.{k} is damaged or cut short', 'get it again']) for k in PACK),
+    ('half.json', lambda: json.dumps([dict(text=story(i)) for i in range(500)])[:-500].encode(), ['half.json is damaged or cut short', 'record 49']),
     ('half.parquet', b'PAR1' + b'x'*100, ['half.parquet is damaged or cut short']),
     ('latin.txt', 'a line\nK\u00e4se'.encode('latin-1'), ['latin.txt is not UTF-8', 'offset 8', 'line 2']),
     ('wide.txt', 'no mark'.encode('utf-16-le'), ['wide.txt is not UTF-8', 'UTF-16']),
@@ -329,7 +331,7 @@ PACK = dict(gz=gzip.compress, bz2=bz2.compress, xz=lzma.compress)
     ('empty.jsonl', b'\n\n', ['is empty']),
 ], ids=lambda o: o if isinstance(o, str) else '')
 def test_damaged_files_are_refused(name, content, hints, tmp_path):
-    (tmp_path/name).write_bytes(content)
+    (tmp_path/name).write_bytes(content() if callable(content) else content)
     refused(prepare(name, '--tokenizer', 'char', '--out_dir', 'out', cwd=tmp_path), *hints)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 

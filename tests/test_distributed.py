@@ -343,7 +343,9 @@ def mine(t):
     "A checksum of what this process has of weights and optimiser"
     states = [{k: v for k, v in s.items()} for o in t.optimizers for s in o.state.values()]
     return checksum({'p': [local(p) for p in t.raw_model.parameters()], 'o': [{k: local(v) for k, v in s.items()} for s in states]})
-def content(folder): return {k: checksum({'': gather_sharded(folder)[k]}) for k in ('model', 'optimizer', 'rng', 'step')}
+def content(folder):
+    whole = gather_sharded(folder)
+    return {k: checksum({'': whole[k]}) for k in ('model', 'optimizer', 'rng', 'step')}
 def tell(name, value):
     said = s.gather(value)
     if s.is_main: print('told', json.dumps([name, said]), flush=True)
