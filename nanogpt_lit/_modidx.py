@@ -1869,6 +1869,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'nanogpt_lit.quickstart._shown_again': ( 'quickstart.html#_shown_again',
                                                                                  'nanogpt_lit/quickstart.py'),
                                         'nanogpt_lit.quickstart._tell': ('quickstart.html#_tell', 'nanogpt_lit/quickstart.py'),
+                                        'nanogpt_lit.quickstart._tuned_again': ( 'quickstart.html#_tuned_again',
+                                                                                 'nanogpt_lit/quickstart.py'),
                                         'nanogpt_lit.quickstart._what_and_where': ( 'quickstart.html#_what_and_where',
                                                                                     'nanogpt_lit/quickstart.py'),
                                         'nanogpt_lit.quickstart._what_next': ('quickstart.html#_what_next', 'nanogpt_lit/quickstart.py'),

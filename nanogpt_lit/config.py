@@ -734,11 +734,12 @@ def _function(where):
 
 @contextmanager
 def _uncollected():
-    "A block in which Python doesn't look for garbage"
-    collecting = gc.isenabled()
+    "A block in which Python doesn't look for garbage. If it loads torch, whatever there is then is here to stay, and never looked at again"
+    collecting, had_torch = gc.isenabled(), 'torch' in sys.modules
     gc.disable()
     try: yield
     finally:
+        if 'torch' in sys.modules and not had_torch: gc.freeze()
         if collecting: gc.enable()
 
 @contextmanager
