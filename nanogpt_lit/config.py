@@ -569,7 +569,7 @@ class Menu:
     groups: dict[str, str]|None = None # heading → sub-commands, separated by spaces; None: no headings
 
 # %% ../nbs/01_settings.ipynb #eefc33de
-import errno, signal, tempfile, threading, time, traceback
+import atexit, errno, gc, signal, tempfile, threading, time, traceback
 from contextlib import contextmanager
 from importlib import import_module
 from .core import Screen, spoken_through
@@ -671,6 +671,8 @@ def run_command(
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = '--debug' in argv
     if debug: argv.remove('--debug')
+    atexit.unregister(gc.freeze)                         # once is enough
+    atexit.register(gc.freeze)
     with spoken_through():
         try: return _said(cmd, argv, debug)
         finally: _last_words()
@@ -725,10 +727,20 @@ def _function(where):
     "The function that 'module:name' means"
     module, name = where.split(':')
     try:
-        with _interrupts_wait(): return getattr(import_module(module), name)
+        with _interrupts_wait(), _uncollected(): return getattr(import_module(module), name)
     except ModuleNotFoundError as e:
         if e.name != module: raise
         raise UserError(f'{module} is not in the installed package: clone the repository and install that with pip install -e .') from None
+
+@contextmanager
+def _uncollected():
+    "A block in which Python doesn't look for garbage. If it loads torch, whatever there is then is here to stay, and never looked at again"
+    collecting, had_torch = gc.isenabled(), 'torch' in sys.modules
+    gc.disable()
+    try: yield
+    finally:
+        if 'torch' in sys.modules and not had_torch: gc.freeze()
+        if collecting: gc.enable()
 
 @contextmanager
 def _interrupts_wait():
