@@ -1419,14 +1419,18 @@ class ImportConfig(HintKnobs):
 class ExportConfig(HintKnobs):
     "Knobs of `nanogpt-export`"
     run: str = ''                    # run folder, or anything else that nanogpt-sample takes
-    out_dir: str = 'hf'              # folder to make
-    dtype: Literal['float32', 'bfloat16', 'float16'] = 'float32' # of the numbers in the file
+    out_dir: str|None = None         # folder to make; None = hf or gguf, after the format
+    format: Literal['hf', 'gguf'] = 'hf' # a folder for transformers, or a file for llama.cpp and Ollama
+    dtype: Literal['float32', 'bfloat16', 'float16', 'q8_0'] = 'float32' # of the numbers in the file;
+                                     # q8_0: eight bits, in blocks with a scale each (gguf only)
     max_shard_gb: float = 5.         # split the weights into files of at most this size, in gigabytes
     overwrite: bool = False          # replace a model that is already in out_dir
 
     def __post_init__(self):
         if self.max_shard_gb <= 0:
             raise UserError(f'max_shard_gb={self.max_shard_gb}: expected a positive number')
+        if self.dtype == 'q8_0' and self.format == 'hf':
+            raise UserError('dtype=q8_0 is for llama.cpp: give --format gguf, or another dtype')
 
 # %% ../nbs/73_eval.ipynb #9c1ae5cb
 @dataclass
@@ -2144,10 +2148,11 @@ COMMANDS |= {
         ('nanogpt-import gpt2 --out_dir runs/gpt2',
          'nanogpt-import out-shakespeare-char/ckpt.pt --tokenizer data/shakespeare_char/meta.pkl',
          'nanogpt-import log/model_19072.pt --tokenizer gpt2'), positional='source'),
-    'nanogpt-export': Command('nanogpt-export', ExportConfig, 'nanogpt_lit.sample:export_command',
-        'Write a trained model as a Hugging Face folder (GPT-2, Llama, Qwen3 or Arcee).',
+    'nanogpt-export': Command('nanogpt-export', ExportConfig, 'nanogpt_lit.gguf_file:export_to',
+        'Write a trained model as a Hugging Face folder, or as a GGUF file (GPT-2, Llama, Qwen3 or Arcee).',
         ('nanogpt-export runs/shakespeare_char --out_dir hf',
-         'nanogpt-export runs/mine/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
+         'nanogpt-export runs/mine/best.pt --out_dir hf --dtype bfloat16',
+         'nanogpt-export runs/mine --format gguf --dtype q8_0'), positional='run'),
 }
 
 # %% ../nbs/98_commands.ipynb #4b019030
