@@ -24,7 +24,7 @@ from .model import GPT
 from .runs import run_tokenizer
 from .tokenizer import load_tokenizer, marked_template
 from .translate import CS336, FAMILIES, NANOGPT, Layout, family_of, family_read, gpt_config, hf_config
-from .translate import tidy, to_ours, to_theirs
+from .translate import in_their_terms, recast, restored, tidy, to_ours, to_theirs
 
 # %% ../nbs/71_interop.ipynb #36efeeed
 class _StandIn:
@@ -275,14 +275,15 @@ def from_hf(
     folder_or_name: str|Path, # a Hugging Face folder, or a name at huggingface.co such as gpt2
     device: str='cpu',        # where to put the model
 ) -> GPT:
-    "A GPT-2, Llama, Qwen3, Arcee, Qwen2 or Mistral model as a `GPT`. `UserError` with every reason if it can't"
+    "A model of a family that we know (`FAMILIES`) as a `GPT`. `UserError` with every reason if it can't"
     where = _as_path(folder_or_name)
     folder = where if where.is_dir() else hub_folder(str(where))
     c = read_json(folder/'config.json', cure='copy the folder again')
     cfg = gpt_config(c)
     weights = {k: w.float() if w.is_floating_point() else w for k, w in read_tensors(folder).items()}
     if cfg.tie_embeddings: weights.pop('lm_head.weight', None)
-    ours = to_ours(weights, cfg, family_read(c['model_type']).layout)
+    name = family_read(c)
+    ours = restored(to_ours(weights, cfg, FAMILIES[name].layout), cfg, name)
     return built(cfg, _with_zero_biases(ours, cfg), str(folder)).eval().to(device)
 
 # %% ../nbs/71_interop.ipynb #96c9b13b
@@ -299,7 +300,8 @@ def _with_zero_biases(weights: dict, cfg: GPTConfig) -> dict:
 # %% ../nbs/71_interop.ipynb #e2cc2dd6
 def _spelled_out(model: GPT, family: str) -> dict:
     "Our tensors with gains of 1 and, for GPT-2, biases of 0 where the model has none"
-    cfg = replace(model.cfg, norm_affine=True, bias=model.cfg.bias or family == 'gpt2')
+    gains = True in FAMILIES[family].can.get('norm_affine', [True])
+    cfg = replace(model.cfg, norm_affine=gains, bias=model.cfg.bias or family == 'gpt2')
     with torch.device('meta'): full = GPT(cfg).state_dict()
     have = model.state_dict()
     def missing(k, v): return torch.zeros(v.shape) if k.endswith('.bias') else torch.ones(v.shape)
@@ -326,7 +328,8 @@ def to_hf(
     ends = _own_ends(tok) | getattr(run, 'ends', {})
     config |= {k: v for k, v in ends.items() if k in config}
     folder = check_writable(folder)
-    weights = to_theirs(_spelled_out(model, family), model.cfg, FAMILIES[family].layout)
+    weights = recast(_spelled_out(model, family), model.cfg, family)
+    weights = to_theirs(weights, in_their_terms(model.cfg, family), FAMILIES[family].layout)
     weights = {k: w.to(getattr(torch, dtype)) for k, w in weights.items()}
     pieces = _write_pieces(weights, folder, max_bytes)
     (folder/'config.json').unlink(missing_ok=True)
