@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['GPT2_HF', 'NANOGPT', 'LLAMA', 'NANOCHAT', 'CS336', 'ACTS', 'SIZES', 'PATHS', 'FAMILIES', 'pairs_to_halves',
-           'halves_to_pairs', 'Layout', 'to_theirs', 'to_ours', 'averages_by_name', 'Family', 'cannot', 'family_of',
-           'in_their_terms', 'recast', 'restored', 'hf_config', 'family_read', 'unreadable', 'gpt_config', 'tidy']
+           'halves_to_pairs', 'Layout', 'to_theirs', 'to_ours', 'averages_by_name', 'Family', 'refusals', 'cannot',
+           'nearest_family', 'family_of', 'in_their_terms', 'recast', 'restored', 'hf_config', 'family_read',
+           'unreadable', 'gpt_config', 'tidy']
 
 # %% ../nbs/70_translate.ipynb #519a04b8
 import json, re, torch
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from .attention import rms_norm
 from .checkpoint import bare_name, differing, effective
-from .config import GPTConfig, flat_values
+from .config import GPTConfig, ROPE_SCALINGS, flat_values, rope_words
 from .core import ANY, COUNT, FLAG, Kind, TEXT, UserError, misfit, or_none
 
 # %% ../nbs/70_translate.ipynb #ef19aa9a
@@ -196,7 +197,15 @@ def _gpt2_says(cfg: GPTConfig) -> dict:
 
 def _llama_says(cfg: GPTConfig) -> dict:
     return dict(hidden_act=ACTS[cfg.act], attention_bias=cfg.bias, mlp_bias=cfg.bias, attention_dropout=cfg.dropout,
-                rope_theta=cfg.rope_theta, rope_parameters=dict(rope_type='default', rope_theta=cfg.rope_theta))
+                rope_theta=cfg.rope_theta, **_rope_says(cfg))
+
+def _rope_says(cfg: GPTConfig) -> dict:
+    "The rotary settings in the new place and, where there is more than the base, in the old one"
+    stretched = rope_words(cfg.rope_scaling)
+    for k in ('original_max_position_embeddings', 'truncate'):
+        if k in stretched: stretched[k] = bool(stretched[k]) if k == 'truncate' else int(stretched[k])
+    old = dict(rope_scaling=stretched) if stretched else {}
+    return old | dict(rope_parameters=(stretched or dict(rope_type='default')) | dict(rope_theta=cfg.rope_theta))
 
 def _qwen3_says(cfg: GPTConfig) -> dict:
     views = dict(use_sliding_window=True, max_window_layers=0, layer_types=_layer_types(cfg)) if cfg.window else {}
@@ -219,10 +228,10 @@ _WINDOWED = _LLAMA_KEYS | dict(window='sliding_window')
 _NANOCHAT_KEYS = _LLAMA_KEYS | dict(logit_softcap='final_logit_softcapping')
 _GPT2 = dict(pos=['learned'], rope_theta='any', norm=['layernorm'],
              act=['gelu_tanh', 'gelu', 'relu2'], bias=[True, False])
-_LLAMA = dict(pos=['rotary'], rope_theta='any', norm=['rmsnorm'], act=['swiglu'], bias=[False, True], qk_norm=[False],
+_LLAMA = dict(pos=['rotary'], rope_theta='any', rope_scaling='any', norm=['rmsnorm'], act=['swiglu'], bias=[False, True], qk_norm=[False],
               n_kv_head='any', head_dim='any', norm_embed=[False, True])
 _QWEN3 = _LLAMA | dict(qk_norm=[True], bias=[False], window='any', window_pattern='any')
-_NANOCHAT = dict(pos=['rotary'], rope_theta='any', norm=['rmsnorm'], norm_affine=[False], norm_embed=[True], act=['relu2'],
+_NANOCHAT = dict(pos=['rotary'], rope_theta='any', rope_scaling='any', norm=['rmsnorm'], norm_affine=[False], norm_embed=[True], act=['relu2'],
                  bias=[False], qk_norm=[True], n_kv_head='any', head_dim='any', logit_softcap='any')
 _SMALL = dict(norm_eps=1e-6)                 # what their files mean where they don't say it
 FAMILIES = {
@@ -241,29 +250,41 @@ FAMILIES = {
 }
 
 # %% ../nbs/70_translate.ipynb #6c9946a4
-def cannot(
+def refusals(
     cfg: GPTConfig, # the model
     family: str,    # a key of `FAMILIES`
-) -> list[str]: # reasons; empty if it can
-    "Why a model can't be expressed as one of another family"
-    can, default, why = FAMILIES[family].can, GPTConfig(), []
+) -> dict: # `{option: (its value, values that the family can have)}`; empty if it can be one
+    "What keeps a model from being expressed as one of another family"
+    can, default, out = FAMILIES[family].can, GPTConfig(), {}
     values = flat_values(cfg)
     if cfg.kv_heads == cfg.n_head: values['n_kv_head'] = None
     if cfg.head_size*cfg.n_head == cfg.n_embd: values['head_dim'] = None
     if not cfg.window: values['window_pattern'] = default.window_pattern
     for k, v in values.items():
         allowed = (can | PATHS).get(k, 'any' if k in SIZES + _EITHER else [getattr(default, k)])
-        if allowed != 'any' and v not in allowed: why.append(f'{k}={v} ({family}: {" or ".join(map(str, allowed))})')
-    return why
+        if allowed != 'any' and v not in allowed: out[k] = v, allowed
+    return out
+
+def cannot(
+    cfg: GPTConfig, # the model
+    family: str,    # a key of `FAMILIES`
+) -> list[str]: # reasons; empty if it can
+    "The same in words"
+    return [f'{k}={v} ({family}: {" or ".join(map(str, allowed))})' for k, (v, allowed) in refusals(cfg, family).items()]
 
 # %% ../nbs/70_translate.ipynb #e8c92177
+def nearest_family(
+    cfg: GPTConfig, # the model
+) -> str:
+    "The family that has the fewest objections; of equals the first"
+    return min(FAMILIES, key=lambda name: len(refusals(cfg, name)))
+
 def family_of(
     cfg: GPTConfig, # the model
 ) -> str:
     "The first family that can express a model. `UserError` with every reason of the nearest if there is none"
-    reasons = {name: cannot(cfg, name) for name in FAMILIES}
-    name = min(reasons, key=lambda o: len(reasons[o]))                         # of equals the first
-    if why := reasons[name]:
+    name = nearest_family(cfg)
+    if why := cannot(cfg, name):
         raise UserError(f'no model of transformers that we know can be this one; nearest is {name}, but '
                         f'{"; ".join(why)}. '
                         'It can still be used here as it is')
@@ -350,6 +371,21 @@ def _config_shape() -> dict:
                     'max_window_layers?': or_none(COUNT),
                     'rope_scaling?': or_none(_TABLE), 'rope_parameters?': or_none(_TABLE)}
 
+def _stretch_told(c: dict) -> str:
+    "Our `rope_scaling` of a config.json. `UserError` for a way of stretching that we don't have"
+    told = {k: v for k, v in _rope(c).items() if v is not None and k not in ('rope_theta', 'partial_rotary_factor')}
+    kind, legacy = told.pop('rope_type', None), told.pop('type', None)
+    kind = kind or legacy or 'default'
+    if kind == 'default' and not any(isinstance(v, dict) for v in told.values()): return ''
+    if not isinstance(kind, str) or kind not in ROPE_SCALINGS or any(type(v) not in (int, float, bool) for v in told.values()):
+        raise UserError(f'rotary positions are stretched or differ by layer ({json.dumps(_rope(c)):.200}), which is not '
+                        f'supported (here: {", ".join(ROPE_SCALINGS)})')
+    longest = c.get('original_max_position_embeddings', told.get('original_max_position_embeddings', c.get('max_position_embeddings')))
+    if kind != 'linear' and longest is not None: told['original_max_position_embeddings'] = longest
+    text = ' '.join([kind, *(f'{k}={float(v):g}' if float(v).is_integer() else f'{k}={float(v)!r}' for k, v in told.items())])
+    rope_words(text)
+    return text
+
 def _rope(c: dict) -> dict:
     "The rotary settings of a config.json, old keys and new ones, in one dict"
     return {k: v for o in ('rope_scaling', 'rope_parameters') if isinstance(c.get(o), dict) for k, v in c[o].items()}
@@ -385,10 +421,8 @@ def unreadable(
     if _bend(c, family) is None:
         here = [f.acts[o] for f in FAMILIES.values() if kind in f.reads for o in f.can['act']]
         why.append(f'activation {c.get("activation_function", c.get("hidden_act"))!r:.60} (here: {" or ".join(here)})')
-    if (rope.get('rope_type', rope.get('type', 'default')) != 'default'
-        or any(isinstance(o, dict) for o in rope.values())):
-        why.append(f'rotary positions are stretched or differ by layer ({json.dumps(rope):.200}), which is not '
-                   'supported')
+    try: _stretch_told(c)
+    except UserError as e: why.append(str(e))
     return why
 
 # %% ../nbs/70_translate.ipynb #010970a5
@@ -409,7 +443,7 @@ def gpt_config(
     theta = float(_rope(c).get('rope_theta') or c.get('rope_theta') or 10000.)
     tied = c.get('tie_word_embeddings')
     fixed = {k: can[k][0] for k in ('pos', 'norm', 'norm_affine', 'norm_embed', 'qk_norm') if k in can}
-    kw = usual | fixed | kw | off | dict(bias=bias, rope_theta=theta, act=_bend(c, family))
+    kw = usual | fixed | kw | off | dict(bias=bias, rope_theta=theta, rope_scaling=_stretch_told(c), act=_bend(c, family))
     cfg = GPTConfig(**kw | dict(tie_embeddings=usual.get('tie_embeddings', False) if tied is None else tied))
     return tidy(replace(cfg, **_window(c, cfg.n_layer)))
 
