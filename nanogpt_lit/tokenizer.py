@@ -582,7 +582,7 @@ class WordTable:
         ranks: dict[bytes, int], # the vocabulary
         merge: Callable,         # gives the ids of a word that isn't in it
     ):
-        self.ranks, self.merge, self.lock = ranks, merge, threading.Lock()
+        self.ranks, self.merge, self.lock, self.spans = ranks, merge, threading.Lock(), None
         self.forget()
 
     def forget(self) -> None:
@@ -592,7 +592,7 @@ class WordTable:
         tokens = sorted((t for t in self.ranks if 0 not in t or t == b'\0'), key=self.ranks.get, reverse=True)
         self.met.ids.extend([self.ranks[t] for t in tokens])
         place = np.arange(len(tokens)) << 32 | 1
-        self.met.update({t: int(p) for t, p in zip(tokens, place) if len(t) > 16})
+        self.met.update({t: p for t, p in zip(tokens, place.tolist()) if len(t) > 16})
         head, tail, size = word_numbers(b''.join(tokens), np.cumsum([0, *map(len, tokens)]))
         short = np.flatnonzero(size <= 16)
         self._seat(_slots(head, tail)[short], head[short], tail[short], place[short])
@@ -662,6 +662,45 @@ def __call__(self: WordTable,
     for i, j, m in zip(begin[more].tolist(), first[more].tolist(), n[more].tolist()): out[i:i + m] = known[j:j + m]
     return out, ends
 
+# %% ../nbs/13a_fast_encode.ipynb #c41e7b11
+_NONE = np.zeros(1, np.uint64)
+_PART = np.array([[sum(255 << 8*k for k in range(3 - left, 3 + right)) for right in range(4)] for left in range(4)], np.uint64)
+
+def _seams(data):
+    "Where a three-byte character begins that follows another character or part of one; and the six bytes around each place"
+    padded = np.frombuffer(bytes(3) + data + bytes(8), np.uint8)
+    at = np.flatnonzero((padded[3:-8] & 0xf0 == 0xe0) & (padded[2:-9] & 0xc0 == 0x80))
+    return at, np.ndarray(len(data) + 3, '<u8', padded, strides=1)[at] & _PART[3, 3]
+
+def _span_bits(tokens):
+    "For each mask of known bytes that occurs in `tokens`, the mask; and a table of bits of all masked seams"
+    begin = np.cumsum([0, *map(len, tokens)])
+    at, around = _seams(b''.join(tokens))
+    k = np.searchsorted(begin, at, 'right')
+    inside = at > begin[k - 1]
+    mask = _PART[np.minimum(at - begin[k - 1], 3), np.minimum(begin[k] - at, 3)][inside]
+    bits = np.zeros(2**_BITS, bool)
+    bits[_slots(around[inside] & mask, _NONE)] = True
+    return [np.uint64(m) for m in {*mask.tolist()}], bits
+
+# %% ../nbs/13a_fast_encode.ipynb #c41e7b12
+@patch
+def cut_words(self: WordTable,
+    data: bytes,    # text in UTF-8
+    at: np.ndarray, # where each word begins, and the end
+) -> np.ndarray:
+    "The same, with long words cut where no token can reach across"
+    if self.spans is None: self.spans = _span_bits([*self.ranks])
+    masks, bits = self.spans
+    seams, around = _seams(data)
+    whole = np.frombuffer(data, np.uint8)[seams - 3] & 0xf0 == 0xe0      # the character before has three bytes, too
+    seams, around = seams[whole], around[whole]
+    closed = np.zeros(len(seams), bool)
+    for mask in masks: closed |= bits.take(_slots(around & mask, _NONE))
+    starts = np.zeros(len(data) + 1, bool)
+    starts[at] = starts[seams[~closed]] = True
+    return np.flatnonzero(starts)
+
 # %% ../nbs/13a_fast_encode.ipynb #8ab219a0
 @cache
 def _sieve(pattern):
@@ -712,6 +751,7 @@ def _portions(
 def _by_words(self: Tokenizer, table, texts):
     "The ranks of each of a few texts, which aren't empty and hold no zero characters"
     data, at = pretoken_places(mend('\0'.join(texts)), fast_starts(self.pattern), _engine_classes())
+    if not data.isascii(): at = table.cut_words(data, at)
     ranks, ends = table(data, at)
     gaps = ends[np.flatnonzero(np.frombuffer(data, np.uint8)[at[:-1]] == 0)]
     return [ranks[i:j] for i, j in zip([0, *gaps.tolist()], [*(gaps - 1).tolist(), len(ranks)])]
