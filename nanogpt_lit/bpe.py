@@ -383,12 +383,15 @@ def _token_starts(
 
 def _contractions(units, start):
     at = np.flatnonzero((units == ord("'")) & start[:-1])
-    padded = np.append(units, units.dtype.type(0)).take([at + 1, at + 2], mode='clip')
-    one, two = padded
+    one, two = _next_two(units, at)
     short = _among(one, 'sdmt')
     long = (one == ord('l')) & (two == ord('l')) | _among(one, 'vr') & (two == ord('e'))
     start[at[short | long] + 1] = start[at[long] + 2] = False
     start[at[short] + 2] = start[at[long] + 3] = True
+
+def _next_two(units, at):
+    "The characters one and two behind each place; zeros behind the end"
+    return [np.where(at + k < len(units), units.take(at + k, mode='clip'), 0) for k in (1, 2)]
 
 def _among(units, letters): return reduce(np.logical_or, [units == ord(c) for c in letters])
 
@@ -472,7 +475,7 @@ def _digits(start, at, size, number, digits):
     start[(np.repeat(at, size) + within)[within % digits == 0]] = True
 
 def _any_contractions(units, start, at):
-    one, two = (np.where(at + k < len(units), units.take(at + k, mode='clip'), 0) for k in (1, 2))
+    one, two = _next_two(units, at)
     start[at[_among(one, 'sdmtSDMTſ')] + 2] = True
     long = _among(one, 'lL') & _among(two, 'lL') | _among(one, 'vVrR') & _among(two, 'eE')
     start[at[long] + 3] = True
