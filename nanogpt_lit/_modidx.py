@@ -179,6 +179,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'nanogpt_lit.bpe._gpt4_starts': ('fast_bpe.html#_gpt4_starts', 'nanogpt_lit/bpe.py'),
                                  'nanogpt_lit.bpe._hire': ('fast_bpe.html#_hire', 'nanogpt_lit/bpe.py'),
                                  'nanogpt_lit.bpe._next_two': ('fast_bpe.html#_next_two', 'nanogpt_lit/bpe.py'),
+                                 'nanogpt_lit.bpe._no_circles': ('fast_bpe.html#_no_circles', 'nanogpt_lit/bpe.py'),
                                  'nanogpt_lit.bpe._places': ('fast_bpe.html#_places', 'nanogpt_lit/bpe.py'),
                                  'nanogpt_lit.bpe._ranges': ('fast_bpe.html#_ranges', 'nanogpt_lit/bpe.py'),
                                  'nanogpt_lit.bpe._regex_classes': ('fast_bpe.html#_regex_classes', 'nanogpt_lit/bpe.py'),

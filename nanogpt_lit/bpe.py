@@ -32,12 +32,12 @@ def named_pattern(
     return PATTERNS.get(pattern, pattern)
 
 # %% ../nbs/12_fast_bpe.ipynb #3a241eab
-import heapq, multiprocessing, signal, sys, warnings
+import gc, heapq, multiprocessing, signal, sys, warnings
 import numpy as np
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fastcore.basics import patch
 from functools import cache, partial, reduce
 from itertools import chain, islice, repeat
@@ -232,6 +232,9 @@ def pop(self: Words) -> tuple|None:
     sym, weight = self.views
     while self.touching:
         n, _, a, b, at = heapq.heappop(self.touching)
+        if len(at) == 1:                         # very often
+            if sym[at[0]] == b and sym[at[0] - 1] == a: return -n, a, b, at
+            continue
         few = isinstance(at, list)
         still = [i for i in at if sym[i] == b and sym[i - 1] == a] if few else at[(self.sym[at] == b) & (self.sym[at - 1] == a)]
         if len(still) == len(at): return -n, a, b, at
@@ -319,16 +322,26 @@ def merges(self: Words) -> Iterator[tuple]:
     while batch := self.next_batch(): yield from batch
 
 # %% ../nbs/12_fast_bpe.ipynb #ebad88e3
+@contextmanager
+def _no_circles():
+    "Python's search for circles of objects waits until this is over"
+    was_on = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if was_on: gc.enable()
+
 def train_bpe(
     pretoken_counts: dict[bytes, int], # how often each pre-token occurs
     n_merges: int,                     # merges to learn
     progress: bool=False,              # show a progress bar
 ) -> list[tuple[bytes, bytes]]:
     "The merges, in order; fewer than asked for if the text has no more. Equal counts: the greater pair of byte strings wins"
-    found = islice(Words(pretoken_counts).merges(), n_merges)
-    give_back()
-    if progress: found = progress_bar(found, total=n_merges, desc='merges')
-    return [(left, right) for left, right, _ in found]
+    with _no_circles():
+        found = islice(Words(pretoken_counts).merges(), n_merges)
+        give_back()
+        if progress: found = progress_bar(found, total=n_merges, desc='merges')
+        return [(left, right) for left, right, _ in found]
 
 # %% ../nbs/12_fast_bpe.ipynb #7e386d5b
 _SPACE, _LETTER, _NUMBER, _OTHER, _BREAK, _LINE = range(6)
