@@ -139,13 +139,14 @@ _NEAR = .9  # a batch holds all pairs that are at least so frequent, compared wi
 
 @patch
 def candidates(self: Words) -> tuple|None:
-    "The next batch: `(left, right, n)` of its pairs, and for each of their places the pair's number and where it is; None if nothing is left"
+    "The next batch: `(left, right, n)` of its pairs; the pair's number and the position of each place. None at the end"
     self._queue_loose()
     left, right, n, begin, size = (column.room[:column.n] for column in self.pairs)
     while most := n.max(initial=0):
         self.least = int(np.ceil(_NEAR*most))
         which = np.flatnonzero(n >= self.least)
-        whose, at = np.repeat(np.arange(len(which)), size[which]), self.places.room[_ranges(begin[which], size[which])].astype(np.int64)
+        whose = np.repeat(np.arange(len(which)), size[which])
+        at = self.places.room[_ranges(begin[which], size[which])].astype(np.int64)
         still = (self.sym[at] == right[which][whose]) & (self.sym[at - 1] == left[which][whose])
         whose, at = whose[still], at[still]
         now = np.bincount(whose, self.weight[at], len(which)).astype(np.int64)
@@ -158,7 +159,8 @@ def candidates(self: Words) -> tuple|None:
 def _queue_loose(self: Words):
     if not self.loose: return
     left, right, n, places = zip(*self.loose)
-    self.queue(left, right, n, np.fromiter(map(len, places), np.int64, len(places)), [*chain.from_iterable(places)])
+    size = np.fromiter(map(len, places), np.int64, len(places))
+    self.queue(left, right, n, size, [*chain.from_iterable(places)])
     self.loose = []
 
 def _ranges(begin, size):
@@ -176,7 +178,7 @@ def _chosen(batch, chosen):
 # %% ../nbs/12_fast_bpe.ipynb #4149210e
 @patch
 def next_batch(self: Words) -> list[tuple]:
-    "Make the next few merges: `(left token, right token, occurrences replaced)` in order; an empty list if nothing is left to merge"
+    "Make the next few merges: `(left token, right token, occurrences replaced)` in order; none if nothing is left"
     self.tidy()
     self.size.add([len(token) for token in self.tokens[self.size.n:]])
     if not (batch := self.candidates()): return []
@@ -228,7 +230,7 @@ def tidy(self: Words) -> None:
 # %% ../nbs/12_fast_bpe.ipynb #23da9419
 @patch
 def pop(self: Words) -> tuple|None:
-    "`(count, a, b, places)` of the most frequent of the pairs that touch; None if there is none in this batch any more"
+    "`(count, a, b, places)` of the most frequent of the pairs that touch; None if this batch has no more"
     sym, weight = self.views
     while self.touching:
         n, _, a, b, at = heapq.heappop(self.touching)
@@ -236,7 +238,8 @@ def pop(self: Words) -> tuple|None:
             if sym[at[0]] == b and sym[at[0] - 1] == a: return -n, a, b, at
             continue
         few = isinstance(at, list)
-        still = [i for i in at if sym[i] == b and sym[i - 1] == a] if few else at[(self.sym[at] == b) & (self.sym[at - 1] == a)]
+        if few: still = [i for i in at if sym[i] == b and sym[i - 1] == a]
+        else: still = at[(self.sym[at] == b) & (self.sym[at - 1] == a)]
         if len(still) == len(at): return -n, a, b, at
         n = sum([weight[i] for i in still]) if few else int(self.weight[still].sum())
         if n: self.push(n, a, b, still if few or len(still) > _FEW else still.tolist())
@@ -251,7 +254,8 @@ def one_by_one(self: Words,
     left, right, n, whose, at = batch
     edges = np.searchsorted(whose, np.arange(len(n) + 1)).tolist()
     places = [_few_or_many(at[i:j]) for i, j in zip(edges, edges[1:])]
-    self.touching = [(-m, self._key(a, b), a, b, p) for m, a, b, p in zip(n.tolist(), left.tolist(), right.tolist(), places)]
+    entries = zip(n.tolist(), left.tolist(), right.tolist(), places)
+    self.touching = [(-m, self._key(a, b), a, b, at) for m, a, b, at in entries]
     heapq.heapify(self.touching)
     last, merges = (np.inf,), []
     while found := self.pop():

@@ -551,7 +551,7 @@ def word_numbers(
     data: bytes,    # text in UTF-8
     at: np.ndarray, # where each word begins, and the end
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    "For each word its first eight bytes and the eight behind them, as numbers; its size; and which words have eight bytes or more"
+    "For each word its first eight bytes and the eight behind them, as numbers; its size; and which have eight or more"
     eight = np.ndarray(len(data) + 9, '<u8', data + bytes(16), strides=1)  # the 8 bytes that begin at each position
     size = np.diff(at)
     head = eight[at[:-1]]
@@ -663,7 +663,8 @@ def __call__(self: WordTable,
 
 # %% ../nbs/13a_fast_encode.ipynb #c41e7b11
 _NONE = np.zeros(1, np.uint64)
-_PART = np.array([[sum(255 << 8*k for k in range(3 - left, 3 + right)) for right in range(4)] for left in range(4)], np.uint64)
+_PART = np.array([[sum(255 << 8*k for k in range(3 - left, 3 + right)) for right in range(4)]
+                  for left in range(4)], np.uint64)                 # keeps so many bytes left and right of a seam
 
 def _seams(data):
     "Where a three-byte character begins that follows another character or part of one; and the six bytes around each place"
@@ -677,7 +678,8 @@ def _span_bits(tokens):
     at, around = _seams(b''.join(tokens))
     k = np.searchsorted(begin, at, 'right')
     inside = at > begin[k - 1]
-    mask = _PART[np.minimum(at - begin[k - 1], 3), np.minimum(begin[k] - at, 3)][inside]
+    left, right = np.minimum(at - begin[k - 1], 3), np.minimum(begin[k] - at, 3)
+    mask = _PART[left, right][inside]
     bits = np.zeros(2**_BITS, bool)
     bits[_slots(around[inside] & mask, _NONE)] = True
     return [np.uint64(m) for m in {*mask.tolist()}], bits
