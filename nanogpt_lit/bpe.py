@@ -238,8 +238,8 @@ def pop(self: Words) -> tuple|None:
             if sym[at[0]] == b and sym[at[0] - 1] == a: return -n, a, b, at
             continue
         few = isinstance(at, list)
-        if few: still = [i for i in at if sym[i] == b and sym[i - 1] == a]
-        else: still = at[(self.sym[at] == b) & (self.sym[at - 1] == a)]
+        still = ([i for i in at if sym[i] == b and sym[i - 1] == a] if few
+                 else at[(self.sym[at] == b) & (self.sym[at - 1] == a)])
         if len(still) == len(at): return -n, a, b, at
         n = sum([weight[i] for i in still]) if few else int(self.weight[still].sum())
         if n: self.push(n, a, b, still if few or len(still) > _FEW else still.tolist())
