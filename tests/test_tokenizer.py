@@ -4,7 +4,7 @@ from collections import Counter
 import nbformat, numpy as np, pytest, tiktoken
 from hypothesis import HealthCheck, given, settings, strategies as st
 from harness import SLOW
-from nanogpt_lit.bpe import PATTERNS, GPT2_PATTERN, GPT4_PATTERN, chunks, count_documents, count_pretokens, cut_place, documents, fast_starts, plain_pattern, safe_edge, train_bpe
+from nanogpt_lit.bpe import PATTERNS, GPT2_PATTERN, GPT4_PATTERN, chunks, count_documents, count_pretokens, cut_place, documents, fast_starts, plain_pattern, pretoken_places, safe_edge, train_bpe
 from nanogpt_lit.core import UserError
 from nanogpt_lit.tokenizer import apply_steps, check_pattern, split_text
 from nanogpt_lit.tokenizer import _slots, CharTokenizer, Tokenizer, WordTable, load_tokenizer, to_printable
@@ -187,6 +187,22 @@ def test_words_that_collide(tok):
         ids, ends = table(data, at)
         found = [o.tolist() for o in np.split(ids, ends[:-1])]
         assert found == [tok.engine._core_bpe.encode_single_piece(w) for w in words]
+
+def test_words_that_are_cut():
+    "Where words are cut inside, no token would have reached across: also tokens that begin or end within a character"
+    rng, cuts = random.Random(7), 0
+    for size in (300, 330, 400, 600)*4:
+        letters = rng.choice([rng.sample('圆周率一是的常数猫ーのกéßa🐈𝒳\uffff', 9), [chr(0x5000 + 64*k) for k in range(9)]])   # the second lot share first and last bytes
+        text = lambda: ''.join(rng.choices(letters, k=rng.randint(1, 400)))
+        tok = Tokenizer.train([text() for _ in range(9)], size, [], progress=False)
+        table = WordTable(tok.ranks, tok.engine._core_bpe.encode_single_piece)
+        for _ in range(9):
+            data, at = pretoken_places(sample := text())
+            cut = table.cut_words(data, at)
+            assert table(data, cut)[0].tolist() == tok.encode(sample)
+            assert {*at.tolist()} <= {*cut.tolist()}
+            cuts += len(cut) - len(at)
+    assert cuts > 1000
 
 @pytest.mark.parametrize('sign', ['^', '0', 'a', "'s", ' ', '\n', '\u0301', '猫', '🐈', ' \n\t', '='])
 def test_a_million_of(tok, sign):
