@@ -468,13 +468,12 @@ def stop_texts(value: Any) -> tuple:
 FLAG, COUNTED = one_of(True, False), number(1, 2**31, True)
 FIELDS = dict(model=some_text, stream=FLAG, stream_options=any_value, n=number(1, 128, True), stop=stop_texts,
               max_tokens=COUNTED, seed=number(-2**63, 2**63 - 1, True), temperature=number(0, 2),
-              top_p=number(0, 1), top_k=COUNTED, min_p=number(0, 1))
+              top_p=number(0, 1), top_k=COUNTED, min_p=number(0, 1), truncation=one_of('disabled', 'auto'))
 FIELDS |= dict(presence_penalty=one_of(0, 0.), frequency_penalty=one_of(0, 0.), logit_bias=one_of({}))
 FIELDS |= dict.fromkeys(('user', 'metadata', 'store', 'service_tier'), any_value)
 
 CHAT_FIELDS = FIELDS | dict(messages=any_value, max_completion_tokens=COUNTED, logprobs=FLAG,
-    top_logprobs=number(0, 20, True), truncation=one_of('disabled', 'auto'), tools=one_of([]),
-    tool_choice=one_of('none', 'auto'), response_format=one_of({'type': 'text'}))
+    top_logprobs=number(0, 20, True), tools=one_of([]), tool_choice=one_of('none', 'auto'), response_format=one_of({'type': 'text'}))
 TEXT_FIELDS = FIELDS | dict(prompt=any_value, logprobs=number(0, 20, True), echo=one_of(False),
     suffix=one_of(''), best_of=one_of(1))
 
@@ -579,8 +578,12 @@ def text_wishes(self: Service,
     prompts = fields.get('prompt', '')
     if not isinstance(prompts, list) or prompts and type(prompts[0]) is int: prompts = [prompts]
     if not prompts: raise Refused(400, 'prompt: the list is empty', 'prompt', 'invalid_value')
-    ends = {self.tok.eot_id} - {None}
-    return [wish for prompt in prompts for wish in self.wishes(fields, self.ids_of(prompt), ends, 16)], 0
+    ends, wishes, limit = {self.tok.eot_id} - {None}, [], self.model.cfg.block_size
+    for prompt in prompts:
+        ids = self.ids_of(prompt)
+        if fields.get('truncation') == 'auto': ids = ids[-(limit - min(fields.get('max_tokens', 16), limit//4)):]
+        wishes += self.wishes(fields, ids, ends, 16)
+    return wishes, 0
 
 @patch
 def ids_of(self: Service,

@@ -159,6 +159,9 @@ def test_a_talk_that_is_too_long_is_refused_or_cut(client, http, tok):
     assert e.value.code == 'context_length_exceeded'
     r = http.post('/v1/chat/completions', json=dict(messages=messages, truncation='auto', max_tokens=3))
     assert r.status_code == 200 and int(r.headers['x-turns-left-out']) in range(2, 11, 2)
+    long, kept = 'word '*500, tok.decode(tok.encode('word '*500)[-246:])
+    cut = [http.post('/v1/completions', json=dict(prompt=o, truncation='auto', max_tokens=10, temperature=0)).json()['choices'][0]['text'] for o in (long, kept)]
+    assert cut[0] == cut[1]
 
 # --- many at once ----------------------------------------------------------------------------------------------------
 
@@ -339,6 +342,105 @@ def test_settings_that_make_no_sense():
     for knobs in (dict(max_batch=0), dict(port=70000), dict(max_queue=-1), dict(token='short'), dict(token='with space in it'), dict(max_body=0)):
         with pytest.raises(UserError): ServeConfig(**knobs)
     with listen('127.0.0.1', 0) as door, pytest.raises(UserError, match='is not to be had'): listen('127.0.0.1', door.getsockname()[1])
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    import browser
+    if not browser.found(): pytest.skip('no Chromium here')
+    browser = browser.Browser(tmp_path_factory.mktemp('profile'))
+    try: yield browser
+    finally: browser.close()
+
+def shift_enter(browser):
+    "A new line"
+    key = dict(key='Enter', code='Enter', windowsVirtualKeyCode=13, modifiers=8)
+    browser.ask('Input.dispatchKeyEvent', type='keyDown', text='\r', **key)
+    browser.ask('Input.dispatchKeyEvent', type='keyUp', **key)
+
+def point_at(browser, selector, press=False):
+    "The mouse, in the middle of an element"
+    x, y = browser.js(f'(() => {{const r = document.querySelector({json.dumps(selector)}).getBoundingClientRect(); return [r.x + r.width/2, r.y + r.height/2]}})()')
+    for kind in ('mouseMoved', 'mousePressed', 'mouseReleased') if press else ('mouseMoved',):
+        more = {} if kind == 'mouseMoved' else dict(button='left', clickCount=1)
+        browser.ask('Input.dispatchMouseEvent', type=kind, x=x, y=y, **more)
+
+def shown(browser): return browser.js("[...document.querySelectorAll('article .text')].map(o => o.textContent)")
+
+def quiet(browser, n):
+    "Wait until there are n turns and nothing is written"
+    wait_for(lambda: browser.js(f'!talk.running && talk.turns.length === {n} && document.querySelectorAll("article").length === {n}'), limit_s=60)
+
+def test_the_page(served, browser, model, tok):
+    "By mouse and keyboard, at both widths and in both themes; nothing is loaded from elsewhere, and nothing complains"
+    browser.window(1280, 800)
+    browser.open(served.url)
+    wait_for(lambda: browser.js("document.title === 'tiny'"))
+    browser.js("document.querySelector('#most').value = 12; document.querySelector('#temperature').value = 0")
+    browser.write('def f(x):')                                       # the box has the focus
+    shift_enter(browser)
+    browser.write('    return')
+    browser.press('Enter')
+    quiet(browser, 2)
+    talk = Chat(model, tok, temperature=0., max_new_tokens=12)
+    assert shown(browser)[0] == 'def f(x):\n    return' and shown(browser)[1].strip() == talk.say('def f(x):\n    return').strip()
+    point_at(browser, 'article.assistant .text i')
+    wait_for(lambda: browser.js("!document.querySelector('#tip').hidden"))
+    tip = browser.js("document.querySelector('#tip').textContent")
+    assert '%' in tip and 'instead:' in tip and browser.js("getComputedStyle(document.querySelector('article.assistant .text i')).backgroundColor").startswith('rgba(')
+    # another answer, then a long one that Escape stops
+    point_at(browser, 'article.assistant .who button', press=True)
+    quiet(browser, 2)
+    browser.js("document.querySelector('#most').value = 200; document.querySelector('#temperature').value = 1; document.querySelector('#box').focus()")
+    slow, step = type(served.batcher).round, threading.Event()
+    def waits(self):
+        step.wait(.03)
+        return slow(self)
+    type(served.batcher).round = waits
+    try:
+        browser.write('And <b>then</b>?')
+        browser.press('Enter')
+        wait_for(lambda: browser.js("talk.turns.length === 4 && talk.turns[3].text.length > 10"), limit_s=60)
+        assert browser.js("document.querySelector('#send').hidden && !document.querySelector('#stop').hidden")
+        browser.press('Escape')
+        quiet(browser, 4)
+        idle(served)
+        assert served.batcher.tokens and browser.js('talk.turns[3].tokens.length') < 150
+    finally: type(served.batcher).round = slow
+    assert shown(browser)[2] == 'And <b>then</b>?' and not browser.js("document.querySelectorAll('article b b, .text b').length")
+    # the first question is edited: what followed is gone
+    browser.js("document.querySelector('#most').value = 3")
+    point_at(browser, 'article.user .who button', press=True)
+    browser.ask('Input.dispatchKeyEvent', type='keyDown', key='a', code='KeyA', windowsVirtualKeyCode=65, modifiers=2, commands=['selectAll'])
+    browser.write('x = 1')
+    browser.press('Enter')
+    quiet(browser, 2)
+    assert shown(browser)[0] == 'x = 1'
+    # what the server refuses is said, and the question comes back
+    browser.js("document.querySelector('#system').value = 'word '.repeat(700)")
+    browser.focus('#box')
+    browser.write('Again?')
+    browser.press('Enter')
+    wait_for(lambda: browser.js("document.querySelector('#note').classList.contains('wrong') && !talk.running"))
+    assert 'leaves no room' in browser.js("document.querySelector('#note').textContent") and browser.js("document.querySelector('#box').value") == 'Again?'
+    # a phone, and the dark
+    colours = set()
+    for width, dark in ((390, False), (390, True), (1280, True)):
+        browser.window(width, 800, dark)
+        for settings in (True, False):
+            browser.js(f'showSettings({str(settings).lower()})')
+            assert browser.js('document.documentElement.scrollWidth <= innerWidth && document.documentElement.scrollHeight <= innerHeight')
+        colours.add(browser.js('getComputedStyle(document.body).backgroundColor'))
+    assert len(colours) == 2
+    assert {url.startswith((served.url, 'data:')) for url in browser.requests} == {True}
+    assert not [o for o in browser.complaints if '400' not in o]
+
+def test_a_browser_may_do_no_more_than_the_page_needs(http):
+    page, headers = chat_page()
+    policy = http.get('/').headers['content-security-policy']
+    assert headers['Content-Security-Policy'] == policy and "default-src 'none'" in policy and 'unsafe' not in policy and "connect-src 'self'" in policy
+    assert page.count('<script>') == page.count('<style>') == 1 and 'http://' not in page and 'https://' not in page and 'innerHTML' not in page
 
 # --- as users start it -----------------------------------------------------------------------------------------------
 
