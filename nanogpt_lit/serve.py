@@ -14,7 +14,7 @@ import asyncio, codecs, hashlib, hmac, ipaddress, json, os, re, secrets, socket,
 import torch.nn.functional as F
 from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fastcore.basics import patch
@@ -250,6 +250,8 @@ class Row:
     ):
         self.wish, self.hear, self.gone = wish, hear, False
         self.n, self.newest, self.end = 0, None, None    # tokens so far, the last of them, why nothing follows
+        self.speech: Speech|None = None                  # from its first token on: what it says,
+        self.dart: Iterator|None = None                  # and its random numbers
 
 class Batcher:
     "Writes many texts at once: who waits joins between two tokens, who is done leaves"
@@ -343,11 +345,11 @@ def say(self: Batcher, row: Row, token: Token) -> Piece:
 
 # %% ../nbs/96_serve.ipynb #96a00044
 @patch
-def round(self: Batcher) -> list[tuple]: # (row, piece) of all that have grown
+def advance(self: Batcher) -> list[tuple]: # (row, piece) of all that have grown
     "A token for everybody, the first one for those who join"
     news = []
     self.part()
-    while row := self.next(): news += self.begin(row)
+    while row := self.whose_turn(): news += self.begin(row)
     self.part()
     if self.active:
         logits_BV = self.rows([row.newest for row in self.active])
@@ -357,7 +359,7 @@ def round(self: Batcher) -> list[tuple]: # (row, piece) of all that have grown
     return news
 
 @patch
-def next(self: Batcher) -> Row|None:
+def whose_turn(self: Batcher) -> Row|None:
     "Whoever waits longest, if there is a place"
     with self.bell: return self.waiting.popleft() if self.waiting and len(self.active) < self.max_batch else None
 
@@ -386,7 +388,7 @@ def run(self: Batcher) -> None:
         with self.bell:
             while not (self.waiting or self.active or self.closed): self.bell.wait()
             if self.closed: return self.give_up()
-        try: self.tell(self.round())
+        try: self.tell(self.advance())
         except Exception:
             traceback.print_exc()
             self.give_up()
@@ -554,7 +556,9 @@ class Service:
         self.template = TEMPLATES[cfg.template] if cfg.template else template_of(tokenizer)
         if self.template: Chat(model, tokenizer, self.template)          # are its marks there?
         self.batcher = Batcher(model, tokenizer, cfg.max_batch, cfg.max_queue, self.tell)
-        self.loop, self.thread, self.began = None, None, int(time.time())
+        self.loop: asyncio.AbstractEventLoop|None = None # of whoever talks
+        self.thread: threading.Thread|None = None        # the one that writes
+        self.began = int(time.time())
 
     def tell(self, news: list) -> None:
         "From the thread that writes to the one that talks"
@@ -981,7 +985,7 @@ def serve_command(
     service = load_service(cfg)
     server = make_server(service)
     with listen(cfg.host, cfg.port) as door, service:
-        host = 'localhost' if is_loopback(cfg.host) else cfg.host
+        host = 'localhost' if is_loopback(cfg.host) else f'[{cfg.host}]' if ':' in cfg.host else cfg.host
         place = f'http://{host}:{door.getsockname()[1]}'
         print(f'{service.name}: {place}/{f"#token={token}" if token else ""}, for programs {place}/v1. Ctrl-C stops.', flush=True)
         server.run(sockets=[door])
@@ -991,3 +995,7 @@ def newest_here() -> Path:
     for newest in (newest_tuned, newest_run):
         with suppress(UserError): return newest()
     raise UserError('there is no run here to serve: name one, as in nanogpt-serve runs/mine, or begin with nanogpt-quickstart')
+
+# %% ../nbs/96_serve.ipynb #96a000a0
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_serve())

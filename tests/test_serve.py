@@ -178,9 +178,9 @@ def test_rows_that_leave_make_room(model, tok):
     "Without threads: three places, nine texts, one of which nobody wants any more"
     batcher, heard = Batcher(model, tok, max_batch=3), {}
     rows = batcher.submit([Wish(tok.encode('x'), 3 + i, seed=i) for i in range(9)], lambda i, piece: heard.setdefault(i, []).append(piece))
-    for _ in range(2): batcher.tell(batcher.round())
+    for _ in range(2): batcher.tell(batcher.advance())
     batcher.cancel(rows[2:4])                                   # one is being written, one waits
-    while batcher.active or batcher.waiting: batcher.tell(batcher.round())
+    while batcher.active or batcher.waiting: batcher.tell(batcher.advance())
     assert {i: (rows[i].n, heard[i][-1].end) for i in (0, 1, 4, 8)} == {i: (3 + i, 'length') for i in (0, 1, 4, 8)}
     assert 3 not in heard and heard[2][-1].end is None and rows[2].n < 5 and batcher.rows.lengths == []
 
@@ -190,7 +190,7 @@ def test_a_model_with_layers_of_its_own_is_served_too(model, tok):
     other.blocks[0].register_forward_hook(lambda m, i, o: o*.5)
     batcher, heard = Batcher(other, tok, max_batch=3), {}
     batcher.submit([Wish(tok.encode('x'), 3 + i, seed=i) for i in range(5)], lambda i, piece: heard.setdefault(i, []).append(piece.text))
-    while batcher.active or batcher.waiting: batcher.tell(batcher.round())
+    while batcher.active or batcher.waiting: batcher.tell(batcher.advance())
     assert [''.join(heard[i]) for i in range(5)] == [alone(other, tok, 'x', 3 + i, seed=i) for i in range(5)]
 
 # --- who hangs up, and what breaks -----------------------------------------------------------------------------------
@@ -393,11 +393,11 @@ def test_the_page(served, browser, model, tok):
     point_at(browser, 'article.assistant .who button', press=True)
     quiet(browser, 2)
     browser.js("document.querySelector('#most').value = 200; document.querySelector('#temperature').value = 1; document.querySelector('#box').focus()")
-    slow, step = type(served.batcher).round, threading.Event()
+    slow, step = type(served.batcher).advance, threading.Event()
     def waits(self):
         step.wait(.03)
         return slow(self)
-    type(served.batcher).round = waits
+    type(served.batcher).advance = waits
     try:
         browser.write('And <b>then</b>?')
         browser.press('Enter')
@@ -407,7 +407,7 @@ def test_the_page(served, browser, model, tok):
         quiet(browser, 4)
         idle(served)
         assert served.batcher.tokens and browser.js('talk.turns[3].tokens.length') < 150
-    finally: type(served.batcher).round = slow
+    finally: type(served.batcher).advance = slow
     assert shown(browser)[2] == 'And <b>then</b>?' and not browser.js("document.querySelectorAll('article b b, .text b').length")
     # the first question is edited: what followed is gone
     browser.js("document.querySelector('#most').value = 3")
