@@ -10,7 +10,8 @@ __all__ = ['FLAG', 'COUNTED', 'FIELDS', 'CHAT_FIELDS', 'TEXT_FIELDS', 'Rows', 'R
            'chat_page', 'listen', 'make_server', 'load_service', 'serve_command', 'newest_here']
 
 # %% ../nbs/96_serve.ipynb #96a00004
-import asyncio, codecs, hashlib, hmac, ipaddress, json, os, re, secrets, socket, sys, threading, time, torch, traceback
+import asyncio, codecs, hashlib, hmac, ipaddress, json, os, re, secrets, socket, threading, time, torch
+import traceback
 import torch.nn.functional as F
 from base64 import b64encode
 from collections import deque
@@ -259,7 +260,7 @@ class Batcher:
         model: GPT, tokenizer: Any, # that belong together
         max_batch: int=16,          # texts at a time
         max_queue: int=64,          # more may wait
-        tell: Callable|None=None,   # called with [(row, piece), …] after each step; None = each row hears its own
+        tell: Callable|None=None,   # called with [(row, piece), …] after each step; None = `tell_each`
     ):
         self.model, self.tok, self.max_batch, self.max_queue = model, tokenizer, max_batch, max_queue
         self.rows = Rows(model, max_batch) if is_plain(model) else RowsApart(model)
@@ -284,8 +285,8 @@ def submit(self: Batcher,
     limit = self.model.cfg.block_size
     for wish in wishes:
         if not wish.ids or not 1 <= wish.max_new_tokens <= limit - len(wish.ids):
-            raise UserError(f'a prompt of {len(wish.ids)} tokens and {wish.max_new_tokens} new ones: expected at least one of '
-                            f'each, and together at most {limit} (block_size)')
+            raise UserError(f'a prompt of {len(wish.ids)} tokens and {wish.max_new_tokens} new ones: expected at least '
+                            f'one of each, and together at most {limit} (block_size)')
     rows = [Row(wish, partial(hear, i)) for i, wish in enumerate(wishes)]
     with self.bell:
         room = self.max_queue + self.max_batch - len(self.active) - len(self.waiting)
@@ -361,7 +362,9 @@ def advance(self: Batcher) -> list[tuple]: # (row, piece) of all that have grown
 @patch
 def whose_turn(self: Batcher) -> Row|None:
     "Whoever waits longest, if there is a place"
-    with self.bell: return self.waiting.popleft() if self.waiting and len(self.active) < self.max_batch else None
+    with self.bell:
+        if self.waiting and len(self.active) < self.max_batch: return self.waiting.popleft()
+    return None
 
 @patch
 def begin(self: Batcher, row: Row) -> list[tuple]: # (row, piece)
@@ -455,13 +458,15 @@ def any_value(value: Any) -> Any:
 def some_text(value: Any) -> str:
     "A check: is it a text that UTF-8 can write?"
     if not isinstance(value, str): raise ValueError('expected a text')
-    if any('\ud800' <= c <= '\udfff' for c in value): raise ValueError('expected whole characters, got half of one')
+    halves = [c for c in value if '\ud800' <= c <= '\udfff']
+    if halves: raise ValueError('expected whole characters, got half of one')
     return value
 
 def stop_texts(value: Any) -> tuple:
     "A check: is it a text that ends an answer, or up to four?"
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or len(texts) > 4: raise ValueError('expected a text, or a list of at most four')
+    if not isinstance(texts, list) or len(texts) > 4:
+        raise ValueError('expected a text, or a list of at most four')
     for text in texts:
         if not 1 <= len(some_text(text)) <= 200: raise ValueError('expected texts of 1 to 200 characters')
     return tuple(texts)
@@ -475,7 +480,8 @@ FIELDS |= dict(presence_penalty=one_of(0, 0.), frequency_penalty=one_of(0, 0.), 
 FIELDS |= dict.fromkeys(('user', 'metadata', 'store', 'service_tier'), any_value)
 
 CHAT_FIELDS = FIELDS | dict(messages=any_value, max_completion_tokens=COUNTED, logprobs=FLAG,
-    top_logprobs=number(0, 20, True), tools=one_of([]), tool_choice=one_of('none', 'auto'), response_format=one_of({'type': 'text'}))
+    top_logprobs=number(0, 20, True), tools=one_of([]), tool_choice=one_of('none', 'auto'),
+    response_format=one_of({'type': 'text'}))
 TEXT_FIELDS = FIELDS | dict(prompt=any_value, logprobs=number(0, 20, True), echo=one_of(False),
     suffix=one_of(''), best_of=one_of(1))
 
@@ -502,9 +508,10 @@ def wants_bill(
     "Are the tokens to be counted at the end of a stream?"
     options = fields.get('stream_options')
     if options is None: return False
-    good = isinstance(options, dict) and {*options} <= {'include_usage', 'include_obfuscation'} and fields.get('stream')
-    if not good or any(type(o) is not bool for o in options.values()):
-        raise Refused(400, 'stream_options: expected {"include_usage": true}, and "stream": true', 'stream_options')
+    known = isinstance(options, dict) and {*options} <= {'include_usage', 'include_obfuscation'}
+    if not known or not fields.get('stream') or any(type(o) is not bool for o in options.values()):
+        raise Refused(400, 'stream_options: expected {"include_usage": true}, and "stream": true',
+                      'stream_options', 'invalid_value')
     return options.get('include_usage', False)
 
 # %% ../nbs/96_serve.ipynb #96a00057
@@ -522,9 +529,10 @@ def read_message(
     if role not in ('system', 'user', 'assistant'): no('expected the role "system", "user" or "assistant"')
     content = message.get('content')
     if isinstance(content, list):
-        if not all(isinstance(o, dict) and o.get('type') == 'text' and isinstance(o.get('text'), str) for o in content):
+        texts = [o.get('text') for o in content if isinstance(o, dict) and o.get('type') == 'text']
+        if len(texts) < len(content) or not all(isinstance(o, str) for o in texts):
             no('expected a content that is a text, or parts that are')
-        content = ''.join(o['text'] for o in content)
+        content = ''.join(texts)
     try: text = some_text(content)
     except ValueError as e: no(f'content: {e}')
     if not text.strip(): no('the content is empty')
@@ -585,7 +593,8 @@ def text_wishes(self: Service,
     ends, wishes, limit = {self.tok.eot_id} - {None}, [], self.model.cfg.block_size
     for prompt in prompts:
         ids = self.ids_of(prompt)
-        if fields.get('truncation') == 'auto': ids = ids[-(limit - min(fields.get('max_tokens', 16), limit//4)):]
+        most = limit - min(fields.get('max_tokens', 16), limit//4)
+        if fields.get('truncation') == 'auto': ids = ids[-most:]
         wishes += self.wishes(fields, ids, ends, 16)
     return wishes, 0
 
@@ -611,7 +620,8 @@ def chat_wishes(self: Service,
 ) -> tuple[list[Wish], int]: # wishes, and how many turns had to be left out
     "A wish for each answer. `Refused` where it can't be granted"
     if self.template is None:
-        raise Refused(400, f'{self.name} was not tuned to answer: use /v1/completions', 'model', 'model_not_supported')
+        raise Refused(400, f'{self.name} was not tuned to answer: use /v1/completions',
+                      'model', 'model_not_supported')
     system, turns = read_messages(fields.get('messages'))
     chat = Chat(self.model, self.tok, self.template, system, max_new_tokens=self.cfg.max_new_tokens)
     chat.turns, begin = turns, 0
@@ -638,8 +648,8 @@ def wishes(self: Service,
     if fields.get('truncation') == 'auto': asked = min(asked or usual, room)
     if max(1, asked or 1) > room:
         where = 'messages' if 'messages' in fields else 'prompt'
-        raise Refused(400, f'the prompt has {len(ids):,} tokens, {asked or 1:,} more are wanted: expected at most {limit:,} together',
-                      where, 'context_length_exceeded')
+        raise Refused(400, f'the prompt has {len(ids):,} tokens, {asked or 1:,} more are wanted: expected at most '
+                      f'{limit:,} together', where, 'context_length_exceeded')
     knobs = {k: fields[k] for k in ('temperature', 'top_k', 'top_p', 'min_p', 'logprobs') if k in fields}
     n, seed = fields.get('n', 1), fields.get('seed')
     seeds = [None]*n if seed is None else row_seeds(seed, n)
@@ -718,8 +728,10 @@ def frame(self: TextReply, kind: str, choices: list, **more: Any) -> dict:
 @patch
 def usage(self: TextReply) -> dict:
     "The bill: tokens read and written"
-    prompts = {id(wish.ids): len(wish.ids) for wish in self.wishes}      # the prompt of several choices counts once
-    read = sum(prompts.values())
+    prompts = []
+    for wish in self.wishes:                             # the prompt of several choices counts once
+        if not any(wish.ids is ids for ids in prompts): prompts.append(wish.ids)
+    read = sum(map(len, prompts))
     return dict(prompt_tokens=read, completion_tokens=self.written, total_tokens=read + self.written)
 
 @patch
@@ -742,9 +754,11 @@ async def whole(self: TextReply, queue: asyncio.Queue, rows: list[Row]) -> dict:
     "The whole answer"
     said = [[] for _ in rows]
     async for i, piece in self.heard(queue, rows): said[i].append(piece)
-    together = [Piece(''.join(o.text for o in pieces), [token for o in pieces for token in o.tokens], pieces[-1].end)
-                for pieces in said]
-    return self.frame(self.kind, [self.choice(i, piece) for i, piece in enumerate(together)], usage=self.usage())
+    choices = []
+    for i, pieces in enumerate(said):
+        tokens = [token for piece in pieces for token in piece.tokens]
+        choices.append(self.choice(i, Piece(''.join(piece.text for piece in pieces), tokens, pieces[-1].end)))
+    return self.frame(self.kind, choices, usage=self.usage())
 
 @patch
 async def events(self: TextReply, queue: asyncio.Queue, rows: list[Row], bill: bool) -> AsyncIterator[bytes]:
@@ -785,14 +799,16 @@ def admit(self: Service,
     "`Refused` for who has no business here"
     host, origin, token = headers.get('host', ''), headers.get('origin'), self.cfg.token
     if token is None and not is_loopback(re.sub(r':\d+$', '', host)):
-        raise Refused(403, 'this server answers to localhost only: start it with a token to open it', code='forbidden_host')
+        raise Refused(403, 'this server answers to localhost only: start it with a token to open it',
+                      code='forbidden_host')
     if origin not in (None, f'http://{host}', f'https://{host}'):
         raise Refused(403, 'a page of another site may not ask here', code='forbidden_origin')
     if posted and headers.get('content-type', '').partition(';')[0].strip().lower() != 'application/json':
         raise Refused(415, 'expected Content-Type: application/json', code='unsupported_media_type')
     shown = headers.get('authorization', '').encode()
     if secret and token and not hmac.compare_digest(shown, f'Bearer {token}'.encode()):
-        raise Refused(401, 'the token is missing or wrong: expected Authorization: Bearer …', code='invalid_api_key')
+        raise Refused(401, 'the token is missing or wrong: expected Authorization: Bearer …',
+                      code='invalid_api_key')
 
 # %% ../nbs/96_serve.ipynb #96a00082
 async def read_body(
@@ -805,10 +821,12 @@ async def read_body(
         async with asyncio.timeout(30):
             async for chunk in request.stream():
                 data += chunk
-                if len(data) > most: raise Refused(413, f'the body has more than {most:,} bytes', code='request_too_large')
+                if len(data) <= most: continue
+                raise Refused(413, f'the body has more than {most:,} bytes', code='request_too_large')
     except TimeoutError: raise Refused(408, 'the body did not come within 30 s') from None
     try: return json.loads(bytes(data), parse_constant=no_constant)
-    except (ValueError, RecursionError): raise Refused(400, 'the body is no JSON', code='invalid_json') from None
+    except (ValueError, RecursionError):
+        raise Refused(400, 'the body is no JSON', code='invalid_json') from None
 
 def no_constant(name: str) -> None:
     "JSON has no NaN"
@@ -859,16 +877,20 @@ async def answer(self: Service,
 def check_name(self: Service, name: str) -> None:
     "`Refused` unless the model is called so"
     if name == self.name: return
-    raise Refused(404, f'there is no model {shortened(name)!r} here: expected {self.name!r}', 'model', 'model_not_found')
+    raise Refused(404, f'there is no model {shortened(name)!r} here: expected {self.name!r}',
+                  'model', 'model_not_found')
 
 @patch
 def submit(self: Service, wishes: list[Wish], queue: asyncio.Queue) -> list[Row]:
     "Get in line. `Refused` if it is too long"
     if len(wishes) > self.cfg.max_batch:
-        raise Refused(400, f'{len(wishes)} texts at once: expected at most {self.cfg.max_batch}', 'n', 'invalid_value')
+        raise Refused(400, f'{len(wishes)} texts at once: expected at most {self.cfg.max_batch}',
+                      'n', 'invalid_value')
     self.loop = asyncio.get_running_loop()
     try: return self.batcher.submit(wishes, lambda i, piece: queue.put_nowait((i, piece)))
-    except Busy: raise Refused(429, 'too many texts are waiting already: come again later', code='rate_limit_exceeded') from None
+    except Busy:
+        raise Refused(429, 'too many texts are waiting already: come again later',
+                      code='rate_limit_exceeded') from None
 
 @patch
 def stream(self: Service, events: AsyncIterator[bytes], rows: list[Row], headers: dict) -> Any:
@@ -901,10 +923,12 @@ def make_app(
         service.check_name(request.path_params['name'])
         return JSONResponse(service.card())
     async def lost(request, e):
-        raise Refused(e.status_code, f'{request.method} {shortened(request.url.path)}: there is no such thing here')
+        path = shortened(request.url.path)
+        raise Refused(e.status_code, f'{request.method} {path}: there is no such thing here')
     def route(path, answer, *methods): return Route(path, guarded(answer), methods=methods)
     return Starlette(exception_handlers={HTTPException: guarded(lost)}, routes=[
-        route('/', show_page, 'GET'), route('/v1/models', models, 'GET'), route('/v1/models/{name}', model, 'GET'),
+        route('/', show_page, 'GET'),
+        route('/v1/models', models, 'GET'), route('/v1/models/{name}', model, 'GET'),
         route('/v1/completions', partial(service.answer, chat=False), 'POST'),
         route('/v1/chat/completions', partial(service.answer, chat=True), 'POST')])
 
@@ -921,7 +945,8 @@ def guarded(
         except Exception:
             traceback.print_exc()
             refused = Refused(500, 'the server has made a mistake; its terminal says which')
-        return JSONResponse(refused.body, refused.status, {'Retry-After': '1'} if refused.status == 429 else None)
+        headers = {'Retry-After': '1'} if refused.status == 429 else None
+        return JSONResponse(refused.body, refused.status, headers)
     return endpoint
 
 # %% ../nbs/96_serve.ipynb #96a00086
@@ -934,10 +959,12 @@ def card(self: Service) -> dict:
 def chat_page() -> tuple[str, dict]: # HTML, headers
     "The page to talk to, and what a browser may do with it: run this script, ask this server, and nothing else"
     text = (files('nanogpt_lit')/'web'/'chat.html').read_text(encoding='utf-8')
-    policy = ["default-src 'none'", "connect-src 'self'", 'img-src data:', "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
+    policy = [f"{what} 'none'" for what in ('default-src', 'base-uri', 'form-action', 'frame-ancestors')]
+    policy += ["connect-src 'self'", 'img-src data:']
     for tag in ('script', 'style'):
         inside = re.search(f'<{tag}>(.*?)</{tag}>', text, re.S)[1]
-        policy.append(f"{tag}-src 'sha256-{b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'")
+        checksum = b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        policy.append(f"{tag}-src 'sha256-{checksum}'")
     return text, {'Content-Security-Policy': '; '.join(policy), 'X-Content-Type-Options': 'nosniff',
                   'Referrer-Policy': 'no-referrer', 'Cache-Control': 'no-cache'}
 
@@ -949,7 +976,9 @@ def listen(
     "A socket that listens. `UserError` if it can't be had"
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try: return socket.create_server((host.strip('[]'), port), family=family, backlog=128)
-    except OSError as e: raise UserError(f'{host}:{port} is not to be had ({e.strerror or e}): give another --port or --host') from None
+    except OSError as e:
+        why = e.strerror or e
+        raise UserError(f'{host}:{port} is not to be had ({why}): give another --port or --host') from None
 
 def make_server(
     service: Service,
@@ -957,10 +986,12 @@ def make_server(
     "The application, ready to be run. `UserError` if what it needs isn't installed"
     try: import starlette, uvicorn
     except ImportError as e:
-        raise UserError(f"{e.name} is not installed, and a server needs it: pip install 'nanogpt_lit[serve]'") from None
+        raise UserError(f'{e.name} is not installed, and a server needs it: '
+                        "pip install 'nanogpt_lit[serve]'") from None
     most = service.cfg.max_batch + service.cfg.max_queue + 256
-    return uvicorn.Server(uvicorn.Config(make_app(service), log_level='warning', access_log=False, server_header=False,
-                                         lifespan='off', limit_concurrency=most, timeout_graceful_shutdown=2))
+    quiet = dict(log_level='warning', access_log=False, server_header=False, lifespan='off')
+    settings = uvicorn.Config(make_app(service), limit_concurrency=most, timeout_graceful_shutdown=2, **quiet)
+    return uvicorn.Server(settings)
 
 def load_service(
     cfg: ServeConfig, # `run` names the model
@@ -987,14 +1018,16 @@ def serve_command(
     with listen(cfg.host, cfg.port) as door, service:
         host = 'localhost' if is_loopback(cfg.host) else f'[{cfg.host}]' if ':' in cfg.host else cfg.host
         place = f'http://{host}:{door.getsockname()[1]}'
-        print(f'{service.name}: {place}/{f"#token={token}" if token else ""}, for programs {place}/v1. Ctrl-C stops.', flush=True)
+        key = f'#token={token}' if token else ''
+        print(f'{service.name}: {place}/{key}, for programs {place}/v1. Ctrl-C stops.', flush=True)
         server.run(sockets=[door])
 
 def newest_here() -> Path:
     "What is served if nobody says: the newest tuned run, or else the newest. `UserError` if there is none"
     for newest in (newest_tuned, newest_run):
         with suppress(UserError): return newest()
-    raise UserError('there is no run here to serve: name one, as in nanogpt-serve runs/mine, or begin with nanogpt-quickstart')
+    raise UserError('there is no run here to serve: name one, as in nanogpt-serve runs/mine, '
+                    'or begin with nanogpt-quickstart')
 
 # %% ../nbs/96_serve.ipynb #96a000a0
 #| eval: false
