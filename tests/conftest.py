@@ -21,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: # a shell's background job
 SLOW = '''
     test_commands test_data test_distributed test_evaluate test_faults test_finetune test_first_commands test_five_guides test_fuzz test_gpu_check test_gpu_model test_gpu_ready
     test_hostile_data test_hostile_models test_hostile_runs test_hostile_tuning test_hostile_watching test_interop test_kills test_live test_loader test_memory test_nursery test_packaging test_right_values
-    test_reference test_runs test_search test_site test_speedrun test_tokenizer_commands test_watching'''.split()
+    test_reference test_runs test_search test_serve test_site test_speedrun test_tokenizer_commands test_watching'''.split()
 
 LONG = {'test_wrong_value_anywhere', 'test_merges_of_tinyshakespeare', 'test_gpt2_ids', 'test_many_special_tokens', 'test_a_token_of_a_hundred_thousand_bytes', # half a minute to a few seconds each
         'test_loop_benchmark_does_the_same_updates', 'test_loader_benchmark_takes_only_the_function', 'test_tokenizer_benchmark_compares_the_merges', 'test_step_benchmark_explains_itself'}

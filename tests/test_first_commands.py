@@ -311,7 +311,7 @@ def test_no_module_does_nothing_when_it_is_started(path):
     else: assert code == 1 and said.startswith(f'error: nanogpt_lit.{path.stem} is no command: ') and '\n' not in said, said
 
 def test_modules_that_guides_start():
-    wanted = dict(finetune='finetune', pretrain='train', generate='sample', evaluate='eval', data='prepare', fleet='prepare', chat='chat', quickstart='quickstart',
+    wanted = dict(finetune='finetune', pretrain='train', generate='sample', evaluate='eval', data='prepare', fleet='prepare', chat='chat', serve='serve', quickstart='quickstart',
                   speedrun='bench', report='report', monitor='monitor', distributed='launch', sizing='plan')
     for name, command in wanted.items():
         module = importlib.import_module(f'nanogpt_lit.{name}')
