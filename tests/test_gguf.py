@@ -265,7 +265,8 @@ def asked(model, tok, path, dtype, n=50):
 @pytest.mark.parametrize('name', SHAPES)
 def test_llama_cpp_agrees(name, tok, tmp_path):
     said = asked(model_of(name, tok), tok, tmp_path/'a.gguf', 'float32')
-    assert said['ids'] and said['greedy'] == 50 and said['logits_off'] < (5e-3 if name.startswith('gpt2') else 1e-5), said
+    assert said['ids'] and said['logits_off'] < (2e-3 if name.startswith('gpt2') else 1e-5), said  # its GELU is a table in half precision
+    assert said['greedy'] == 50 or name == 'gpt2, exact gelu', said
 
 @needs_llama
 @pytest.mark.parametrize('pattern', ['gpt2', 'gpt4', 'llama3', 'qwen2'])
