@@ -4,24 +4,28 @@
 
 # %% auto #0
 __all__ = ['FORMS', 'ARCHES', 'PRE', 'Form', 'read_gguf', 'Arch', 'arch_reasons', 'nearest_arch', 'pre_name', 'unreached',
-           'tokenizer_reasons', 'Vocabulary', 'vocabulary', 'to_gguf', 'modelfile', 'gguf_command', 'export_to']
+           'tokenizer_reasons', 'Vocabulary', 'vocabulary', 'to_gguf', 'modelfile', 'gguf_command', 'export_to',
+           'from_gguf', 'import_from']
 
 # %% ../nbs/74_gguf.ipynb #78aa9103
-import re, struct, torch
+import json, re, struct, torch
 import numpy as np
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from .bpe import GPT2_PATTERN, GPT4_PATTERN, PATTERNS
-from .config import ExportConfig, GPTConfig, shape_hints
-from .core import UserError, atomic_open, atomic_write, check_writable, human, human_bytes, plain_name
-from .interop import crop_vocab, load_run
+from .checkpoint import built, write_run
+from .config import ExportConfig, GPTConfig, ImportConfig, shape_hints
+from .core import ANY, COUNT, TEXT, UserError, atomic_open, atomic_write, check_writable, human, human_bytes
+from .core import misfit
+from .interop import LoadedRun, crop_vocab, load_run
 from .model import GPT
-from .sample import export_command
-from .tokenizer import to_printable
-from .translate import GPT2_HF, LLAMA, Layout, cannot, to_theirs
+from .sample import export_command, import_command
+from .tokenizer import load_tokenizer, to_printable
+from .translate import Layout, cannot, tidy, to_ours, to_theirs
 
 # %% ../nbs/74_gguf.ipynb #e9f62741
 _NUMBERS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?', 10: 'Q', 11: 'q', 12: 'd'}
@@ -324,7 +328,9 @@ def _refuse(cfg: GPTConfig, tok: Any) -> str:
     arch, why = nearest_arch(cfg)
     if why: why = [f'nearest of its networks is {arch}, but {"; ".join(why)}']
     if tok and (odd := tokenizer_reasons(tok)): why.append(f'of the tokenizer: {"; ".join(odd)}')
-    if why: raise UserError(f'llama.cpp can\'t run this model: {"; and ".join(why)}. It can still be used here as it is')
+    if why:
+        raise UserError(f'llama.cpp can\'t run this model: {"; and ".join(why)}. '
+                        'It can still be used here as it is')
     return arch
 
 def _write(writer: Any, tensors: dict, dtype: str, file: Any) -> None:
@@ -389,8 +395,10 @@ def _general_fields(writer: Any, model: GPT, dtype: str, about: dict) -> None:
     writer.add_quantization_version(2)
 
 # %% ../nbs/74_gguf.ipynb #c4a21dd1
-_CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] | trim + '<|im_end|>\\n' }}",
-           '{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n')
+_CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] | trim + "
+           "'<|im_end|>\\n' }}",
+           '{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}'
+           '<|im_start|>assistant\n')
 _PLAIN = ("{% for m in messages %}{{ '### ' + m['role'] | capitalize + ':\\n' + m['content'] | trim }}",
           '{{- range .Messages }}### {{ if eq .Role "user" }}User{{ else if eq .Role "assistant" }}Assistant'
           '{{ else if eq .Role "system" }}System{{ else }}Tool{{ end }}:\n{{ .Content }}'
@@ -450,7 +458,8 @@ def gguf_command(
     said = f'{run.step:,} steps' + (f', validation loss {run.val_loss:.4f}' if run.val_loss is not None else '')
     to_gguf(run, file, dtype=cfg.dtype, about=dict(name=name, description=f'trained with nanogpt_lit: {said}'))
     atomic_write(out/'Modelfile', modelfile(file.name, model.cfg, tok))
-    print(f'{file}: {arch}, {human(model.num_params())} parameters, {human_bytes(file.stat().st_size)} as {cfg.dtype}')
+    size = human_bytes(file.stat().st_size)
+    print(f'{file}: {arch}, {human(model.num_params())} parameters, {size} as {cfg.dtype}')
     for note in _notes(model.cfg, tok): print(f'note: {note}')
 
 def export_to(
@@ -459,6 +468,108 @@ def export_to(
     "Target of `nanogpt-export`: a folder for transformers, or a file for llama.cpp"
     if cfg.format == 'gguf' and cfg.run: gguf_command(cfg)
     else: export_command(cfg)
+
+# %% ../nbs/74_gguf.ipynb #ba9071a3
+_ROTARY = dict(pos='rotary', norm='rmsnorm', bias=False)
+_READ_AS = {'gpt2': dict(act='gelu_tanh'), 'llama': _ROTARY | dict(act='swiglu'),
+            'arcee': _ROTARY | dict(act='relu2'), 'qwen3': _ROTARY | dict(act='swiglu', qk_norm=True)}
+_SIZES = {'context_length': 'block_size', 'embedding_length': 'n_embd', 'block_count': 'n_layer',
+          'feed_forward_length': 'd_ff', 'attention.head_count': 'n_head', 'attention.head_count_kv': 'n_kv_head',
+          'attention.key_length': 'head_dim', 'rope.freq_base': 'rope_theta', 'attention.layer_norm_epsilon': 'norm_eps',
+          'attention.layer_norm_rms_epsilon': 'norm_eps'}
+_HEAD_SIZES = ('attention.value_length', 'rope.dimension_count')
+
+def _config_of(fields: dict, tensors: dict) -> GPTConfig:
+    "The network that a file describes. `UserError` if it is none of ours"
+    arch = fields.get('general.architecture')
+    if arch not in ARCHES:
+        raise UserError(f'it holds a network of the kind {arch!r:.40}: expected {", ".join(ARCHES)}')
+    said = {k.removeprefix(f'{arch}.'): v for k, v in fields.items() if k.startswith(f'{arch}.')}
+    if odd := [k for k in said if k not in (*_SIZES, *_HEAD_SIZES, 'vocab_size')]:
+        raise UserError(f'it says {arch}.{odd[0]}={said[odd[0]]!r:.40}, which can\'t be expressed here')
+    if 'token_embd.weight' not in tensors: raise UserError('it has no token_embd.weight: it is damaged')
+    kw = {_SIZES[k]: v for k, v in said.items() if k in _SIZES}
+    if 'blk.0.attn_q.bias' in tensors: kw['bias'] = True
+    cfg = tidy(GPTConfig(vocab_size=len(tensors['token_embd.weight']), tie_embeddings='output.weight' not in tensors,
+                         **_READ_AS[arch] | kw))
+    if any(said.get(k, cfg.head_size) != cfg.head_size for k in _HEAD_SIZES):
+        raise UserError(f'its heads have parts of different sizes ({", ".join(_HEAD_SIZES)}), which can\'t be '
+                        'expressed here')
+    return cfg
+
+# %% ../nbs/74_gguf.ipynb #084e233c
+_BACK = {name: pattern for pattern, name in reversed(PRE.items())}
+_LISTS = {'tokenizer.ggml.tokens': [TEXT], 'tokenizer.ggml.token_type': [COUNT], 'tokenizer.ggml.merges': [TEXT],
+          ...: ANY}
+
+def _tokenizer_json(fields: dict) -> dict:
+    "The tokenizer of a file, as `tokenizer.json` has it. `UserError` if it is of a kind that isn't read here"
+    kind, pre = (fields.get(f'tokenizer.ggml.{o}') for o in ('model', 'pre'))
+    if kind != 'gpt2' or pre not in _BACK:
+        raise UserError(f'its tokenizer is of the kind {kind!r:.20} and splits as {pre!r:.20}: '
+                        f'expected \'gpt2\', and {", ".join(_BACK)}')
+    if flaw := misfit(fields, _LISTS): raise UserError(f'{flaw}: the file is damaged')
+    tokens, kinds, merges = (fields[o] for o in _LISTS if o is not ...)
+    vocab = {t: i for i, (t, kind) in enumerate(zip(tokens, kinds)) if kind != _UNUSED}
+    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False)
+    added = [dict(id=i, content=t, special=kinds[i] == _CONTROL, **flags)
+             for t, i in vocab.items() if kinds[i] in (_CONTROL, _OWN)]
+    split = dict(type='Split', pattern=dict(Regex=_BACK[pre]), behavior='Isolated', invert=False)
+    to_bytes = dict(type='ByteLevel', add_prefix_space=False, trim_offsets=True, use_regex=False)
+    return dict(version='1.0', added_tokens=added, normalizer=None, post_processor=_beginning(fields, tokens),
+                decoder=to_bytes, pre_tokenizer=dict(type='Sequence', pretokenizers=[split, to_bytes]),
+                model=dict(type='BPE', vocab=vocab, merges=merges, ignore_merges=pre == _WHOLE_PIECES))
+
+def _named(fields: dict, tokens: list, end: str) -> str|None:
+    "The token that a file names for the beginning or an end"
+    i = fields.get(f'tokenizer.ggml.{end}_token_id')
+    return tokens[i] if type(i) is int and 0 <= i < len(tokens) else None
+
+def _beginning(fields: dict, tokens: list) -> dict|None:
+    "What puts a token before every text, in the words of tokenizer.json"
+    bos = _named(fields, tokens, 'bos')
+    if bos is None or not fields.get('tokenizer.ggml.add_bos_token'): return None
+    single = [dict(SpecialToken=dict(id=bos, type_id=0)), dict(Sequence=dict(id='A', type_id=0))]
+    known = {bos: dict(id=bos, ids=[fields['tokenizer.ggml.bos_token_id']], tokens=[bos])}
+    return dict(type='TemplateProcessing', single=single, pair=[], special_tokens=known)
+
+# %% ../nbs/74_gguf.ipynb #4a3b0219
+def from_gguf(
+    path: str|Path, # a GGUF file
+) -> LoadedRun: # with its tokenizer, or a note why there is none
+    "The model in a GGUF file. `UserError` if it is torn, or a network that can't be expressed here"
+    fields, tensors = read_gguf(path)
+    try: cfg = _config_of(fields, tensors)
+    except (UserError, TypeError) as e: raise UserError(f'{path} can\'t be read as a model: {e}') from None
+    layout = ARCHES[fields['general.architecture']].layout
+    ours = to_ours({k: torch.from_numpy(w) for k, w in tensors.items()}, cfg, layout)
+    run = LoadedRun(built(cfg, ours, str(path)).eval(), None, Path(path), 0, None)
+    try: content = _tokenizer_json(fields)
+    except UserError as e:
+        run.note = str(e)
+        return run
+    tokens = fields['tokenizer.ggml.tokens']
+    about = {f'{o}_token': _named(fields, tokens, 'padding' if o == 'pad' else o) for o in ('bos', 'eos', 'pad')}
+    about = {k: v for k, v in about.items() if v is not None}
+    if template := fields.get('tokenizer.chat_template'): about['chat_template'] = template
+    with TemporaryDirectory() as folder:
+        (Path(folder)/'tokenizer.json').write_text(json.dumps(content))
+        (Path(folder)/'tokenizer_config.json').write_text(json.dumps(about))
+        run.tokenizer = load_tokenizer(folder)
+    return run
+
+def import_from(
+    cfg: ImportConfig, # flags
+) -> None:
+    "Target of `nanogpt-import`: a model of another program, in a folder, a checkpoint or a GGUF file"
+    if not cfg.source.endswith('.gguf'):
+        import_command(cfg)
+        return
+    run = from_gguf(cfg.source)
+    if run.note: print(f'note: {run.note}')
+    with TemporaryDirectory() as folder:
+        write_run(run.model, run.tokenizer, Path(folder))
+        import_command(replace(cfg, source=folder, out_dir=cfg.out_dir or f'runs/{Path(cfg.source).stem}'))
 
 # %% ../nbs/74_gguf.ipynb #20fdd848
 #| eval: false
