@@ -1435,7 +1435,7 @@ class SampleConfig(HintKnobs, ChoiceKnobs):
 class ImportConfig(HintKnobs):
     "Knobs of `nanogpt-import`"
     source: str = ''                 # Hugging Face folder or name, or a checkpoint of nanoGPT,
-                                     # build-nanogpt or CS336
+                                     # build-nanogpt or CS336, or a GGUF file
     out_dir: str|None = None         # run folder to make; None = runs/NAME
     tokenizer: str|None = None       # gpt2, or a tokenizer folder or file;
                                      # None = the one that belongs to the source
@@ -2200,7 +2200,7 @@ COMMANDS |= {
 
 # %% ../nbs/98_commands.ipynb #b886aba6
 COMMANDS |= {
-    'nanogpt-import': Command('nanogpt-import', ImportConfig, 'nanogpt_lit.sample:import_command',
+    'nanogpt-import': Command('nanogpt-import', ImportConfig, 'nanogpt_lit.gguf_file:import_from',
         'Turn a model of another code base into a run folder.',
         ('nanogpt-import gpt2 --out_dir runs/gpt2',
          'nanogpt-import out-shakespeare-char/ckpt.pt --tokenizer data/shakespeare_char/meta.pkl',

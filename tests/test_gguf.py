@@ -14,7 +14,7 @@ from nanogpt_lit import gguf_file
 from nanogpt_lit.config import ExportConfig, GPTConfig
 from nanogpt_lit.core import UserError, seed_everything
 from nanogpt_lit.generate import generate
-from nanogpt_lit.gguf_file import FORMS, export_to, modelfile, read_gguf, to_gguf
+from nanogpt_lit.gguf_file import FORMS, export_to, from_gguf, modelfile, read_gguf, to_gguf
 from nanogpt_lit.instructions import TEMPLATES, with_template
 from nanogpt_lit.model import GPT
 from nanogpt_lit.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
@@ -177,6 +177,42 @@ def test_a_file_of_another_version_or_form(tok, tmp_path):
     path.write_bytes(data)
     with pytest.raises(UserError, match='version 9'): read_gguf(path)
 
+# and back
+
+@pytest.mark.parametrize('name', ['gpt2', 'llama', 'llama, biases', 'qwen3', 'qwen3, no gains', 'arcee'])
+def test_back_again(name, tok, tmp_path):
+    "Shape and weights as they were; without learned gains, gains of 1"
+    model = model_of(name, tok)
+    back = from_gguf(to_gguf(Run(model, tok), tmp_path/'a.gguf', dtype='float32'))
+    have = back.model.state_dict()
+    assert all(torch.equal(w, have[k]) for k, w in model.state_dict().items()), name
+    ids = torch.tensor([tok.encode(NASTY)[:60]])
+    assert back.tokenizer.encode(NASTY, 'all') == tok.encode(NASTY, 'all') and torch.allclose(back.model(ids)[0], model(ids)[0], atol=1e-5)
+    assert (back.model.cfg.n_kv_head, back.model.cfg.head_dim) == (model.cfg.n_kv_head, model.cfg.head_dim)
+
+def test_a_beginning_and_a_template_come_back(tok, tmp_path):
+    chat = with_template(tok, 'chatml')
+    fields, tensors = read_gguf(to_gguf(model_of('llama', chat), tmp_path/'a.gguf', chat))
+    assert fields['tokenizer.ggml.eot_token_id'] == chat.special_tokens['<|im_end|>']
+    data = gguf_file._tokenizer_json(fields | {'tokenizer.ggml.add_bos_token': True})
+    (tmp_path/'t').mkdir()
+    (tmp_path/'t'/'tokenizer.json').write_text(json.dumps(data))
+    assert load_tokenizer(tmp_path/'t').bos_ids == [chat.eot_id]
+    assert from_gguf(tmp_path/'a.gguf').tokenizer.chat_template == chat.chat_template
+
+def test_what_does_not_come_back(tok, tmp_path, monkeypatch):
+    "Another network is refused; another tokenizer is left out, with a word about it"
+    fields, tensors = read_gguf(to_gguf(model_of('llama', tok), tmp_path/'a.gguf', tok))
+    for change, word in (({'general.architecture': 'mamba'}, 'mamba'), ({'llama.rope.scaling.type': 'yarn'}, 'yarn'), ({'llama.block_count': 'two'}, 'n_layer'),
+                         ({'llama.block_count': 7}, 'layers'), ({'llama.attention.value_length': 8}, 'different sizes')):
+        monkeypatch.setattr(gguf_file, 'read_gguf', lambda path: (fields | change, tensors))
+        with pytest.raises(UserError, match=word): from_gguf('x.gguf')
+    monkeypatch.setattr(gguf_file, 'read_gguf', lambda path: (fields | {'tokenizer.ggml.model': 'llama'}, tensors))
+    back = from_gguf('x.gguf')
+    assert back.tokenizer is None and "'llama'" in back.note
+    monkeypatch.setattr(gguf_file, 'read_gguf', lambda path: (fields | {'tokenizer.ggml.merges': [3]}, tensors))
+    assert 'damaged' in from_gguf('x.gguf').note
+
 # Ollama
 
 def go(template, **facts):
@@ -265,7 +301,8 @@ def asked(model, tok, path, dtype, n=50):
 @pytest.mark.parametrize('name', SHAPES)
 def test_llama_cpp_agrees(name, tok, tmp_path):
     said = asked(model_of(name, tok), tok, tmp_path/'a.gguf', 'float32')
-    assert said['ids'] and said['greedy'] == 50 and said['logits_off'] < (5e-3 if name.startswith('gpt2') else 1e-5), said
+    assert said['ids'] and said['logits_off'] < (2e-3 if name.startswith('gpt2') else 1e-5), said  # its GELU is a table in half precision
+    assert said['greedy'] == 50 or name == 'gpt2, exact gelu', said
 
 @needs_llama
 @pytest.mark.parametrize('pattern', ['gpt2', 'gpt4', 'llama3', 'qwen2'])
