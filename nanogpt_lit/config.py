@@ -2160,7 +2160,7 @@ COMMANDS |= {
          'nanogpt-import out-shakespeare-char/ckpt.pt --tokenizer data/shakespeare_char/meta.pkl',
          'nanogpt-import log/model_19072.pt --tokenizer gpt2'), positional='source'),
     'nanogpt-export': Command('nanogpt-export', ExportConfig, 'nanogpt_lit.sample:export_command',
-        'Write a trained model as a Hugging Face folder (GPT-2, Llama, Qwen3 or Arcee).',
+        'Write a trained model as a Hugging Face folder (GPT-2, Llama, Mistral, Qwen3, Arcee or NanoChat).',
         ('nanogpt-export runs/shakespeare_char --out_dir hf',
          'nanogpt-export runs/mine/best.pt --out_dir hf --dtype bfloat16'), positional='run'),
 }

@@ -568,9 +568,10 @@ def way_out(
 ) -> str: # a line
     "What a model with these settings can be exported as, or what it would take"
     name = nearest_family(cfg)
+    architecture = f'{FAMILIES[name].architecture} of transformers {FAMILIES[name].since}'.strip()
     if not (why := refusals(cfg, name)):
-        return f'export: possible, as {FAMILIES[name].architecture} of transformers (nanogpt-export)'
+        return f'export: possible, as {architecture} (nanogpt-export)'
     flags = _other_settings(cfg, name)
-    other = f'as {FAMILIES[name].architecture} with {flags}, ' if flags else ''
+    other = f'as {architecture} with {flags}, ' if flags else ''
     return (f'export: no model of transformers has {", ".join(f"{k}={v}" for k, (v, _) in why.items())}; '
             f'possible {other}{"or " if other else ""}with the preset {nearest_preset(cfg)}')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GPT2_HF', 'NANOGPT', 'LLAMA', 'NANOCHAT', 'CS336', 'ACTS', 'SIZES', 'PATHS', 'FAMILIES', 'pairs_to_halves',
            'halves_to_pairs', 'Layout', 'to_theirs', 'to_ours', 'averages_by_name', 'Family', 'refusals', 'cannot',
-           'nearest_family', 'family_of', 'in_their_terms', 'recast', 'restored', 'hf_config', 'family_read',
+           'nearest_family', 'family_of', 'in_their_terms', 'turned', 'recast', 'restored', 'hf_config', 'family_read',
            'unreadable', 'gpt_config', 'tidy']
 
 # %% ../nbs/70_translate.ipynb #519a04b8
@@ -178,6 +178,7 @@ class Family:
     acts: dict = field(default_factory=lambda: ACTS) # `{our bend: how its file calls it}`
     doubled: bool = False  # a bend without a gate is written as one whose gate is the same matrix
     backwards: bool = False # its rotary positions turn the other way
+    since: str = ''        # the version of `transformers` that first had it, if 4.57 hasn't
 
 ACTS = dict(gelu='gelu', gelu_tanh='gelu_new', relu2='relu2', swiglu='silu')   # usual names of the bends
 SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'd_ff', 'norm_eps') # any value will do
@@ -244,7 +245,7 @@ FAMILIES = {
     'qwen3': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED, _QWEN3, _qwen3_says, {'qwen3': _SMALL}),
     'arcee': Family('ArceeForCausalLM', LLAMA, _LLAMA_KEYS, _LLAMA | dict(act=['relu2']), _llama_says, {'arcee': {}}),
     'nanochat': Family('NanoChatForCausalLM', NANOCHAT, _NANOCHAT_KEYS, _NANOCHAT, _nanochat_says,
-                       {'nanochat': _SMALL | dict(logit_softcap=15.)}, backwards=True),
+                       {'nanochat': _SMALL | dict(logit_softcap=15.)}, backwards=True, since='5'),
     'qwen3-relu': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED, _QWEN3 | dict(act=['relu2']), _doubled_says,
                          {'qwen3': _SMALL}, kind='qwen3', acts=dict(relu2='relu'), doubled=True),
 }
@@ -299,8 +300,11 @@ def in_their_terms(
     if not cfg.norm_embed or False not in FAMILIES[name].can.get('norm_embed', [False]): return cfg
     return replace(cfg, norm_embed=False, tie_embeddings=False)
 
-def _turned(w: torch.Tensor, cfg: GPTConfig) -> torch.Tensor:
-    "Rows that make queries, keys and values, the halves of each query and key in the other order"
+def turned(
+    w: torch.Tensor, # rows that make queries, keys and values
+    cfg: GPTConfig,  # says which
+) -> torch.Tensor:
+    "The same with the halves of each query and key in the other order"
     qk, v = w.split([(cfg.n_head + cfg.kv_heads)*cfg.head_size, cfg.kv_heads*cfg.head_size])
     return torch.cat([qk.unflatten(0, (-1, 2, cfg.head_size//2)).flip(1).flatten(0, 2), v])
 
@@ -315,7 +319,7 @@ def recast(
         out['wte.weight'] = rms_norm(out['wte.weight'], out.pop('norm_e.weight', None), cfg.norm_eps)
     for i in range(cfg.n_layer):
         qkv, up = f'blocks.{i}.attn.qkv.weight', f'blocks.{i}.mlp.up.weight'
-        if family.backwards: out[qkv] = _turned(out[qkv], cfg)
+        if family.backwards: out[qkv] = turned(out[qkv], cfg)
         if family.doubled: out[f'blocks.{i}.mlp.gate.weight'] = out[up]
     return out
 
@@ -329,7 +333,7 @@ def restored(
     family, out = FAMILIES[name], dict(weights)
     for i in range(cfg.n_layer):
         qkv, up, gate = (f'blocks.{i}.{part}.weight' for part in ('attn.qkv', 'mlp.up', 'mlp.gate'))
-        if family.backwards and qkv in out: out[qkv] = _turned(out[qkv], cfg)
+        if family.backwards and qkv in out: out[qkv] = turned(out[qkv], cfg)
         if family.doubled and gate in out and not torch.equal(out.pop(gate), out.get(up)):
             raise UserError(f'layer {i} multiplies by a ReLU of another matrix (gate_proj is not up_proj), '
                             'which has no place here')
