@@ -452,7 +452,7 @@ def read_instructions(
             if len(out) == before: raise UserError(_wrong_file(name, out, [*keys]))
     return out
 
-_OTHER_USES = dict(chosen=' (pairs of answers are for dpo_tune of nanogpt_lit.preference)',
+_OTHER_USES = dict(chosen=' (pairs of answers are for nanogpt-dpo)',
                    text=' (plain text is for nanogpt-train --input)')
 
 def _take(out, where, record, reasoning):

@@ -227,7 +227,7 @@ _LLAMA_KEYS = dict(vocab_size='vocab_size', block_size='max_position_embeddings'
                    d_ff='intermediate_size', norm_eps='rms_norm_eps')
 _WINDOWED = _LLAMA_KEYS | dict(window='sliding_window')
 _NANOCHAT_KEYS = _LLAMA_KEYS | dict(logit_softcap='final_logit_softcapping')
-_GPT2 = dict(pos=['learned'], rope_theta='any', norm=['layernorm'],
+_GPT2 = dict(pos=['learned'], rope_theta='any', rope_scaling='any', norm=['layernorm'],
              act=['gelu_tanh', 'gelu', 'relu2'], bias=[True, False])
 _LLAMA = dict(pos=['rotary'], rope_theta='any', rope_scaling='any', norm=['rmsnorm'], act=['swiglu'], bias=[False, True], qk_norm=[False],
               n_kv_head='any', head_dim='any', norm_embed=[False, True])
@@ -242,7 +242,8 @@ FAMILIES = {
                     _LLAMA, _llama_says, {'llama': _SMALL, 'qwen2': _SMALL | dict(bias=True)}),
     'mistral': Family('MistralForCausalLM', LLAMA, _WINDOWED, _LLAMA | dict(bias=[False], window='any'), _llama_says,
                       {'mistral': _SMALL}, windowed=True),
-    'qwen3': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED, _QWEN3, _qwen3_says, {'qwen3': _SMALL}),
+    'qwen3': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED, _QWEN3, _qwen3_says,
+                    {'qwen3': _SMALL, 'minimind': _SMALL | dict(tie_embeddings=True, rope_theta=1e6)}),
     'arcee': Family('ArceeForCausalLM', LLAMA, _LLAMA_KEYS, _LLAMA | dict(act=['relu2']), _llama_says, {'arcee': {}}),
     'nanochat': Family('NanoChatForCausalLM', NANOCHAT, _NANOCHAT_KEYS, _NANOCHAT, _nanochat_says,
                        {'nanochat': _SMALL | dict(logit_softcap=15.)}, backwards=True, since='5'),
@@ -357,7 +358,7 @@ def hf_config(
 # %% ../nbs/70_translate.ipynb #5fe6a0ba
 _MUST = dict(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
              add_cross_attention=False, quantization_config=None,
-             partial_rotary_factor=1)
+             partial_rotary_factor=1, use_moe=False)
 
 _REAL = Kind(lambda v: type(v) in (int, float) and abs(v) < 1e300, 'a number')
 _WORDS = Kind(lambda v: isinstance(v, list) and all(isinstance(o, str) for o in v), 'a list of words')
@@ -381,11 +382,12 @@ def _stretch_told(c: dict) -> str:
     kind, legacy = told.pop('rope_type', None), told.pop('type', None)
     kind = kind or legacy or 'default'
     if kind == 'default' and not any(isinstance(v, dict) for v in told.values()): return ''
-    if not isinstance(kind, str) or kind not in ROPE_SCALINGS or any(type(v) not in (int, float, bool) for v in told.values()):
-        raise UserError(f'rotary positions are stretched or differ by layer ({json.dumps(_rope(c)):.200}), which is not '
-                        f'supported (here: {", ".join(ROPE_SCALINGS)})')
     longest = c.get('original_max_position_embeddings', told.get('original_max_position_embeddings', c.get('max_position_embeddings')))
     if kind != 'linear' and longest is not None: told['original_max_position_embeddings'] = longest
+    def number(v): return type(v) in (int, float, bool) and abs(v) < 1e300
+    if not isinstance(kind, str) or kind not in ROPE_SCALINGS or not all(map(number, told.values())):
+        raise UserError(f'rotary positions are stretched or differ by layer ({json.dumps(_rope(c)):.200}), which is not '
+                        f'supported (here: {", ".join(ROPE_SCALINGS)})')
     text = ' '.join([kind, *(f'{k}={float(v):g}' if float(v).is_integer() else f'{k}={float(v)!r}' for k, v in told.items())])
     rope_words(text)
     return text
@@ -444,7 +446,7 @@ def gpt_config(
         raise UserError(f'config.json says nothing sensible about {", ".join(dict.fromkeys(bad))}: it is damaged')
     off = {a: 0. for a in ('logit_softcap',) if keys.get(a) in c and c[keys[a]] is None}
     bias = usual.get('bias', False) or any(c.get(k, False) for k in ('attention_bias', 'mlp_bias'))
-    theta = float(_rope(c).get('rope_theta') or c.get('rope_theta') or 10000.)
+    theta = float(_rope(c).get('rope_theta') or c.get('rope_theta') or usual.get('rope_theta', 10000.))
     tied = c.get('tie_word_embeddings')
     fixed = {k: can[k][0] for k in ('pos', 'norm', 'norm_affine', 'norm_embed', 'qk_norm') if k in can}
     kw = usual | fixed | kw | off | dict(bias=bias, rope_theta=theta, rope_scaling=_stretch_told(c), act=_bend(c, family))
