@@ -188,10 +188,9 @@ def _shape_of(weights: dict, layout: Layout, hints: dict) -> dict:
     kw['tie_embeddings'] = head is None or torch.equal(head, wte)
     up = bare.get(f'{layout.block.format(0)}.{layout.inner["mlp.up"]}.weight')
     if up is not None and up.ndim == 2: kw['d_ff'] = len(up)
-    if 'wpe' not in layout.outer: kw |= dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=False)
-    if 'wpe' not in layout.outer and not layout.pairs: kw |= _heads(bare, layout)
-    else: kw |= dict(block_size=len(bare['transformer.wpe.weight']),
-                     bias='transformer.h.0.attn.c_attn.bias' in bare)
+    if 'wpe' in layout.outer:
+        kw |= dict(block_size=len(bare['transformer.wpe.weight']), bias='transformer.h.0.attn.c_attn.bias' in bare)
+    else: kw |= dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=False) | ({} if layout.pairs else _heads(bare, layout))
     return kw | {k: v for k, v in hints.items() if v is not None}
 
 def _heads(bare: dict, layout: Layout) -> dict:
