@@ -22,7 +22,7 @@ from .core import plain_name, read_json, warn
 from .model import GPT
 from .runs import run_tokenizer
 from .tokenizer import load_tokenizer, marked_template
-from .translate import CS336, FAMILIES, NANOGPT, Layout, family_of, family_read, gpt_config, hf_config
+from .translate import CS336, FAMILIES, LLAMA, NANOGPT, Layout, family_of, family_read, gpt_config, hf_config
 from .translate import in_their_terms, recast, restored, tidy, to_ours, to_theirs
 
 # %% ../nbs/71_interop.ipynb #36efeeed
@@ -177,7 +177,7 @@ def _read_safe(path: Path) -> dict:
 def _shape_of(weights: dict, layout: Layout, hints: dict) -> dict:
     "What shapes and names say about the network"
     bare = {bare_name(k): w for k, w in weights.items()}
-    tables = [f'{layout.outer[o]}.weight' for o in ('wte', 'wpe') if o == 'wte' or not layout.pairs]
+    tables = [f'{layout.outer[o]}.weight' for o in ('wte', 'wpe') if o in layout.outer]
     if bad := [k for k in tables if k not in bare or bare[k].ndim != 2]:
         raise UserError(f'the weights have no usable {" and ".join(bad)}: the checkpoint is damaged, or of '
                         'another kind of network')
@@ -188,10 +188,17 @@ def _shape_of(weights: dict, layout: Layout, hints: dict) -> dict:
     kw['tie_embeddings'] = head is None or torch.equal(head, wte)
     up = bare.get(f'{layout.block.format(0)}.{layout.inner["mlp.up"]}.weight')
     if up is not None and up.ndim == 2: kw['d_ff'] = len(up)
-    if layout.pairs: kw |= dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=False)
-    else: kw |= dict(block_size=len(bare['transformer.wpe.weight']),
-                     bias='transformer.h.0.attn.c_attn.bias' in bare)
+    if 'wpe' in layout.outer:
+        kw |= dict(block_size=len(bare['transformer.wpe.weight']), bias='transformer.h.0.attn.c_attn.bias' in bare)
+    else: kw |= dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=False) | ({} if layout.pairs else _heads(bare, layout))
     return kw | {k: v for k, v in hints.items() if v is not None}
+
+def _heads(bare: dict, layout: Layout) -> dict:
+    "What the shapes of normalised queries and keys say, as minimind has them"
+    block = layout.block.format(0)
+    gain, q, k = (bare.get(f'{block}.{layout.inner[part]}.weight') for part in ('attn.q_norm', 'attn.q', 'attn.k'))
+    if any(w is None or w.ndim != n for w, n in ((gain, 1), (q, 2), (k, 2))) or not len(gain): return {}
+    return dict(qk_norm=True, norm_eps=1e-6, head_dim=len(gain), n_head=len(q)//len(gain), n_kv_head=len(k)//len(gain))
 
 # %% ../nbs/71_interop.ipynb #f325097b
 _COURSE = dict(context_length='block_size', num_heads='n_head', n_heads='n_head', rope_theta='rope_theta',
@@ -205,20 +212,20 @@ def foreign_model(
     path: str|Path,        # where it was read
     hints: dict|None=None, # settings that it may not contain: n_head, block_size, rope_theta
 ) -> GPT:
-    "The model in a checkpoint of nanoGPT, build-nanogpt or CS336. `UserError` if it's none, or says too little"
+    "The model in a checkpoint of nanoGPT, build-nanogpt, CS336 or minimind. `UserError` if it's none, or says too little"
     weights = next((ckpt[k] for k in ('model', 'model_state_dict',
                                       'state_dict') if isinstance(ckpt.get(k), dict)), ckpt)
     def usable(k, w): return isinstance(k, str) and isinstance(w, torch.Tensor)
     weights = {bare_name(k): w for k, w in weights.items() if usable(k, w)}
-    layout = next((o for o in (NANOGPT, CS336) if o.outer['wte'] + '.weight' in weights), None)
+    layout = next((o for o in (NANOGPT, CS336, LLAMA) if o.outer['wte'] + '.weight' in weights), None)
     if layout is None:
-        raise UserError(f'{path} is not a checkpoint that we know (ours, nanoGPT, build-nanogpt, CS336); '
+        raise UserError(f'{path} is not a checkpoint that we know (ours, nanoGPT, build-nanogpt, CS336, minimind); '
                         f'it holds {", ".join(f"{k!s:.40}" for k in [*ckpt][:4]) or "nothing"}')
     given = {k: v for k, v in (hints or {}).items() if v is not None}
     kw = _shape_of(weights, layout, _told(ckpt, Path(path), layout) | given)
-    need = ('n_head', 'block_size') if layout is CS336 else ('n_head',)
-    if missing := [k for k in need if not isinstance(kw.get(k), int)]:
-        flags = ' '.join(f'--{k} {"T" if k == "block_size" else "N"}' for k in missing)
+    need = {CS336.prefix: ('n_head', 'block_size'), LLAMA.prefix: ('n_head', 'block_size', 'rope_theta')}.get(layout.prefix, ('n_head',))
+    if missing := [k for k in need if not isinstance(kw.get(k), int|float)]:
+        flags = ' '.join(f'--{k} {dict(block_size="T", rope_theta="1e6").get(k, "N")}' for k in missing)
         theta = ' (and --rope_theta, if it is not 10000)' if layout is CS336 and 'rope_theta' not in kw else ''
         raise SaysTooLittle(f'{path} does not say {" and ".join(missing)}: give {flags}{theta}, as '
                             'nanogpt-sample, -eval, -export and -finetune take it, or once for all: '
@@ -568,9 +575,10 @@ def way_out(
 ) -> str: # a line
     "What a model with these settings can be exported as, or what it would take"
     name = nearest_family(cfg)
+    architecture = f'{FAMILIES[name].architecture} of transformers {FAMILIES[name].since}'.strip()
     if not (why := refusals(cfg, name)):
-        return f'export: possible, as {FAMILIES[name].architecture} of transformers (nanogpt-export)'
+        return f'export: possible, as {architecture} (nanogpt-export)'
     flags = _other_settings(cfg, name)
-    other = f'as {FAMILIES[name].architecture} with {flags}, ' if flags else ''
+    other = f'as {architecture} with {flags}, ' if flags else ''
     return (f'export: no model of transformers has {", ".join(f"{k}={v}" for k, (v, _) in why.items())}; '
             f'possible {other}{"or " if other else ""}with the preset {nearest_preset(cfg)}')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GPT2_HF', 'NANOGPT', 'LLAMA', 'NANOCHAT', 'CS336', 'ACTS', 'SIZES', 'PATHS', 'FAMILIES', 'pairs_to_halves',
            'halves_to_pairs', 'Layout', 'to_theirs', 'to_ours', 'averages_by_name', 'Family', 'refusals', 'cannot',
-           'nearest_family', 'family_of', 'in_their_terms', 'recast', 'restored', 'hf_config', 'family_read',
+           'nearest_family', 'family_of', 'in_their_terms', 'turned', 'recast', 'restored', 'hf_config', 'family_read',
            'unreadable', 'gpt_config', 'tidy']
 
 # %% ../nbs/70_translate.ipynb #519a04b8
@@ -178,6 +178,7 @@ class Family:
     acts: dict = field(default_factory=lambda: ACTS) # `{our bend: how its file calls it}`
     doubled: bool = False  # a bend without a gate is written as one whose gate is the same matrix
     backwards: bool = False # its rotary positions turn the other way
+    since: str = ''        # the version of `transformers` that first had it, if 4.57 hasn't
 
 ACTS = dict(gelu='gelu', gelu_tanh='gelu_new', relu2='relu2', swiglu='silu')   # usual names of the bends
 SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'd_ff', 'norm_eps') # any value will do
@@ -226,7 +227,7 @@ _LLAMA_KEYS = dict(vocab_size='vocab_size', block_size='max_position_embeddings'
                    d_ff='intermediate_size', norm_eps='rms_norm_eps')
 _WINDOWED = _LLAMA_KEYS | dict(window='sliding_window')
 _NANOCHAT_KEYS = _LLAMA_KEYS | dict(logit_softcap='final_logit_softcapping')
-_GPT2 = dict(pos=['learned'], rope_theta='any', norm=['layernorm'],
+_GPT2 = dict(pos=['learned'], rope_theta='any', rope_scaling='any', norm=['layernorm'],
              act=['gelu_tanh', 'gelu', 'relu2'], bias=[True, False])
 _LLAMA = dict(pos=['rotary'], rope_theta='any', rope_scaling='any', norm=['rmsnorm'], act=['swiglu'], bias=[False, True], qk_norm=[False],
               n_kv_head='any', head_dim='any', norm_embed=[False, True])
@@ -241,10 +242,11 @@ FAMILIES = {
                     _LLAMA, _llama_says, {'llama': _SMALL, 'qwen2': _SMALL | dict(bias=True)}),
     'mistral': Family('MistralForCausalLM', LLAMA, _WINDOWED, _LLAMA | dict(bias=[False], window='any'), _llama_says,
                       {'mistral': _SMALL}, windowed=True),
-    'qwen3': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED, _QWEN3, _qwen3_says, {'qwen3': _SMALL}),
+    'qwen3': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED, _QWEN3, _qwen3_says,
+                    {'qwen3': _SMALL, 'minimind': _SMALL | dict(tie_embeddings=True, rope_theta=1e6)}),
     'arcee': Family('ArceeForCausalLM', LLAMA, _LLAMA_KEYS, _LLAMA | dict(act=['relu2']), _llama_says, {'arcee': {}}),
     'nanochat': Family('NanoChatForCausalLM', NANOCHAT, _NANOCHAT_KEYS, _NANOCHAT, _nanochat_says,
-                       {'nanochat': _SMALL | dict(logit_softcap=15.)}, backwards=True),
+                       {'nanochat': _SMALL | dict(logit_softcap=15.)}, backwards=True, since='5'),
     'qwen3-relu': Family('Qwen3ForCausalLM', LLAMA, _WINDOWED, _QWEN3 | dict(act=['relu2']), _doubled_says,
                          {'qwen3': _SMALL}, kind='qwen3', acts=dict(relu2='relu'), doubled=True),
 }
@@ -299,8 +301,11 @@ def in_their_terms(
     if not cfg.norm_embed or False not in FAMILIES[name].can.get('norm_embed', [False]): return cfg
     return replace(cfg, norm_embed=False, tie_embeddings=False)
 
-def _turned(w: torch.Tensor, cfg: GPTConfig) -> torch.Tensor:
-    "Rows that make queries, keys and values, the halves of each query and key in the other order"
+def turned(
+    w: torch.Tensor, # rows that make queries, keys and values
+    cfg: GPTConfig,  # says which
+) -> torch.Tensor:
+    "The same with the halves of each query and key in the other order"
     qk, v = w.split([(cfg.n_head + cfg.kv_heads)*cfg.head_size, cfg.kv_heads*cfg.head_size])
     return torch.cat([qk.unflatten(0, (-1, 2, cfg.head_size//2)).flip(1).flatten(0, 2), v])
 
@@ -315,7 +320,7 @@ def recast(
         out['wte.weight'] = rms_norm(out['wte.weight'], out.pop('norm_e.weight', None), cfg.norm_eps)
     for i in range(cfg.n_layer):
         qkv, up = f'blocks.{i}.attn.qkv.weight', f'blocks.{i}.mlp.up.weight'
-        if family.backwards: out[qkv] = _turned(out[qkv], cfg)
+        if family.backwards: out[qkv] = turned(out[qkv], cfg)
         if family.doubled: out[f'blocks.{i}.mlp.gate.weight'] = out[up]
     return out
 
@@ -329,7 +334,7 @@ def restored(
     family, out = FAMILIES[name], dict(weights)
     for i in range(cfg.n_layer):
         qkv, up, gate = (f'blocks.{i}.{part}.weight' for part in ('attn.qkv', 'mlp.up', 'mlp.gate'))
-        if family.backwards and qkv in out: out[qkv] = _turned(out[qkv], cfg)
+        if family.backwards and qkv in out: out[qkv] = turned(out[qkv], cfg)
         if family.doubled and gate in out and not torch.equal(out.pop(gate), out.get(up)):
             raise UserError(f'layer {i} multiplies by a ReLU of another matrix (gate_proj is not up_proj), '
                             'which has no place here')
@@ -353,7 +358,7 @@ def hf_config(
 # %% ../nbs/70_translate.ipynb #5fe6a0ba
 _MUST = dict(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
              add_cross_attention=False, quantization_config=None,
-             partial_rotary_factor=1)
+             partial_rotary_factor=1, use_moe=False)
 
 _REAL = Kind(lambda v: type(v) in (int, float) and abs(v) < 1e300, 'a number')
 _WORDS = Kind(lambda v: isinstance(v, list) and all(isinstance(o, str) for o in v), 'a list of words')
@@ -377,11 +382,12 @@ def _stretch_told(c: dict) -> str:
     kind, legacy = told.pop('rope_type', None), told.pop('type', None)
     kind = kind or legacy or 'default'
     if kind == 'default' and not any(isinstance(v, dict) for v in told.values()): return ''
-    if not isinstance(kind, str) or kind not in ROPE_SCALINGS or any(type(v) not in (int, float, bool) for v in told.values()):
-        raise UserError(f'rotary positions are stretched or differ by layer ({json.dumps(_rope(c)):.200}), which is not '
-                        f'supported (here: {", ".join(ROPE_SCALINGS)})')
     longest = c.get('original_max_position_embeddings', told.get('original_max_position_embeddings', c.get('max_position_embeddings')))
     if kind != 'linear' and longest is not None: told['original_max_position_embeddings'] = longest
+    def number(v): return type(v) in (int, float, bool) and abs(v) < 1e300
+    if not isinstance(kind, str) or kind not in ROPE_SCALINGS or not all(map(number, told.values())):
+        raise UserError(f'rotary positions are stretched or differ by layer ({json.dumps(_rope(c)):.200}), which is not '
+                        f'supported (here: {", ".join(ROPE_SCALINGS)})')
     text = ' '.join([kind, *(f'{k}={float(v):g}' if float(v).is_integer() else f'{k}={float(v)!r}' for k, v in told.items())])
     rope_words(text)
     return text
@@ -440,7 +446,7 @@ def gpt_config(
         raise UserError(f'config.json says nothing sensible about {", ".join(dict.fromkeys(bad))}: it is damaged')
     off = {a: 0. for a in ('logit_softcap',) if keys.get(a) in c and c[keys[a]] is None}
     bias = usual.get('bias', False) or any(c.get(k, False) for k in ('attention_bias', 'mlp_bias'))
-    theta = float(_rope(c).get('rope_theta') or c.get('rope_theta') or 10000.)
+    theta = float(_rope(c).get('rope_theta') or c.get('rope_theta') or usual.get('rope_theta', 10000.))
     tied = c.get('tie_word_embeddings')
     fixed = {k: can[k][0] for k in ('pos', 'norm', 'norm_affine', 'norm_embed', 'qk_norm') if k in can}
     kw = usual | fixed | kw | off | dict(bias=bias, rope_theta=theta, rope_scaling=_stretch_told(c), act=_bend(c, family))
