@@ -716,6 +716,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'nanogpt_lit.core._here': ('core.html#_here', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core._inside': ('core.html#_inside', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core._is_special': ('core.html#_is_special', 'nanogpt_lit/core.py'),
+                                  'nanogpt_lit.core._large_pages': ('core.html#_large_pages', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core._lock': ('core.html#_lock', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core._locked_file': ('core.html#_locked_file', 'nanogpt_lit/core.py'),
                                   'nanogpt_lit.core._mode_of': ('core.html#_mode_of', 'nanogpt_lit/core.py'),
