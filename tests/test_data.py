@@ -36,7 +36,7 @@ def meta(folder): return json.loads((folder/'meta.json').read_text(encoding='utf
 def story(i):
     words = 'the a cat dog tree sky ran sat saw blue old and then it was'.split()
     rng = random.Random(i)
-    return ' '.join(rng.choice(words) for _ in range(rng.randrange(20, 1500))) + f'. Number {i}.'
+    return ' '.join(rng.choice(words) for _ in range(rng.randrange(20, 700))) + f'. Number {i}.'
 
 @pytest.fixture(scope='session')
 def kinds(tmp_path_factory):
@@ -56,7 +56,7 @@ def kinds(tmp_path_factory):
     return d
 
 ALL = ['plain.jsonl', 'packed.jsonl.gz', 'stories.txt.xz=2', 'one.txt.bz2', 'more.txt.zst=.5', 'table.parquet', 'rows.csv', 'chats.json']
-HOW = ['--separator', '<|endoftext|>', '--dedup', '--min_chars', '150', '--tokenizer_vocab_size', '400', '--shard_size', '100000']
+HOW = ['--separator', '<|endoftext|>', '--dedup', '--min_chars', '150', '--tokenizer_vocab_size', '400', '--shard_size', '50000']
 
 @pytest.fixture(scope='session')
 def quiet(kinds, tmp_path_factory):
@@ -145,7 +145,7 @@ def hub(tmp_path):
     (lib/'__init__.py').write_text(FAKE)
     (lib/'utils'/'__init__.py').touch()
     (lib/'utils'/'logging.py').write_text('def disable_progress_bar(): pass')
-    return os.environ | dict(PYTHONPATH=str(tmp_path/'lib'), HF_HUB_OFFLINE='1', NANOGPT_LIT_JOURNAL_S='0')
+    return os.environ | dict(PYTHONPATH=str(tmp_path/'lib'), NANOGPT_LIT_JOURNAL_S='0')
 
 @pytest.mark.parametrize('words, asked', [
     (['tinystories'], dict(path='roneneldan/TinyStories', name=None)), (['openwebtext'], dict(path='Skylion007/openwebtext', name=None)),
@@ -202,7 +202,7 @@ def test_killed_twenty_times_at_random_moments(kinds, quiet, tmp_path):
             p = Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=kinds, env=env)
             if tries < 8:
                 if rng.random() < .8: harness.wait_for(lambda: written(journal) not in (0, before), p, may_end=True) # it has gone on from there
-                time.sleep(rng.uniform(0, .4))
+                time.sleep(rng.uniform(0, .2))
                 p.send_signal(signal.SIGKILL)
             said, err = p.communicate(timeout=300)
             kills += p.returncode == -signal.SIGKILL
@@ -262,10 +262,11 @@ def repeated(path, mb, make=lambda i: story(i) + '\n'):
 def test_memory_does_not_grow_with_the_corpus(kind, tmp_path):
     make = dict(text=lambda i: story(i) + '\n', jsonl=lambda i: json.dumps(dict(text=story(i))) + '\n')[kind]
     name, peaks = 'text.txt' if kind == 'text' else 'text.jsonl', {}
-    for mb in (8, 28):
+    for mb in (4, 16):
         repeated(tmp_path/name, mb, make)
         peaks[mb] = peak_mb(name, '--tokenizer', 'char', '--workers', 2, '--out_dir', f'out{mb}', cwd=tmp_path)
-    assert peaks[28] < peaks[8] + 15, peaks
+    print('PEAKS', peaks)
+    assert peaks[16] < peaks[4] + 9, peaks
 
 @linux
 @pytest.mark.skipif('NANOGPT_LIT_SLOW' not in os.environ, reason='slow: set NANOGPT_LIT_SLOW=1')
@@ -357,7 +358,7 @@ def test_names_that_do_not_exist(words, hints, tmp_path): refused(prepare(*words
 @linux
 def test_full_disk_then_room_again(kinds, quiet, tmp_path):
     import resource
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY)) # a shard of 200,000 bytes doesn't fit
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (75_000, resource.RLIM_INFINITY)) # a shard of 100,000 bytes doesn't fit
     words = [*ALL, *HOW, '--workers', 1, '--out_dir', tmp_path/'out']
     refused(prepare(*words, cwd=kinds, preexec_fn=limit), 'could not be written', 'continues')
     assert not (tmp_path/'out').exists()

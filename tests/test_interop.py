@@ -93,7 +93,7 @@ shapes = st.builds(dict, n_layer=st.integers(1, 2), n_head=st.sampled_from([2, 4
 modern = shapes.map(lambda kw: kw | dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=kw['bias'] and not kw['qk_norm'], logit_softcap=0.))
 classic = shapes.map(lambda kw: {k: v for k, v in kw.items() if k in ('n_layer', 'n_head', 'd_ff', 'norm_affine', 'bias', 'tie_embeddings')} | dict(n_embd=16))
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.one_of(shapes, modern, classic))
 def test_any_configuration_is_exported_exactly_or_refused_with_reasons(tmp_path_factory, kw):
     try: cfg = GPTConfig(vocab_size=30, block_size=12, **kw)
