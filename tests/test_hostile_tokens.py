@@ -1,5 +1,5 @@
 "Tokenizer files made to do harm, and tokenizer commands that could: each is refused in one sentence, soon, in little memory; nobody's file is replaced unasked."
-import base64, io, json, os, pickle, random, re, struct, subprocess, sys, time
+import base64, io, json, os, pickle, random, re, struct, sys, time
 from functools import partial
 from pathlib import Path
 import numpy as np
