@@ -12,7 +12,6 @@ import argparse, atexit, bisect, collections, fnmatch, gc, heapq, json, os, pick
 import sys, textwrap, threading, time, traceback
 from pathlib import Path
 import pytest
-from nursery import Popen
 
 CALLS = int(os.environ.get('NANOGPT_LIT_FUZZ') or (250 if os.environ.get('NANOGPT_LIT_SLOW') else 100))
 ONE = os.environ.get('NANOGPT_LIT_FUZZ_ONE')
@@ -434,8 +433,8 @@ class World:
         quiet = dict(OMP_NUM_THREADS='1', MPLBACKEND='agg', NANOGPT_LIT_JOURNAL_S='0', TERM='xterm')
         quiet |= dict.fromkeys('http_proxy https_proxy HTTP_PROXY HTTPS_PROXY'.split(), 'http://127.0.0.1:9')
         quiet['PYTHONPATH'] = os.pathsep.join(sys.path)
-        self.p = Popen([sys.executable, __file__, folder/'lib'], env=os.environ | quiet, text=True, bufsize=1, # of the other nursery: its imports are done
-                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.p = subprocess.Popen([sys.executable, __file__, folder/'lib'], env=os.environ | quiet, text=True, bufsize=1,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         call = USUAL | dict(program='SETUP', argv=[], stdin='closed', world=str(folder/'setup'), limit=120)
         ended, code = self.ask(call)
         assert ended and code == 0, (folder/'setup'/'stderr').read_text()[-3000:]
