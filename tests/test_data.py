@@ -145,7 +145,7 @@ def hub(tmp_path):
     (lib/'__init__.py').write_text(FAKE)
     (lib/'utils'/'__init__.py').touch()
     (lib/'utils'/'logging.py').write_text('def disable_progress_bar(): pass')
-    return os.environ | dict(PYTHONPATH=str(tmp_path/'lib'), HF_HUB_OFFLINE='1', NANOGPT_LIT_JOURNAL_S='0')
+    return os.environ | dict(PYTHONPATH=str(tmp_path/'lib'), NANOGPT_LIT_JOURNAL_S='0')
 
 @pytest.mark.parametrize('words, asked', [
     (['tinystories'], dict(path='roneneldan/TinyStories', name=None)), (['openwebtext'], dict(path='Skylion007/openwebtext', name=None)),
@@ -210,7 +210,8 @@ def test_killed_twenty_times_at_random_moments(kinds, quiet, tmp_path):
             assert (out/'meta.json').exists() == out.exists()
             assert 'Traceback' not in err, err
             tries, resumed = tries + 1, resumed + ('continuing' in said)
-        assert fingerprint(out) == fingerprint(quiet), f'round {rounds}, after {tries} tries'
+        got, want = fingerprint(out), fingerprint(quiet)
+        assert got == want, f'round {rounds}, after {tries} tries: {[o for o in want.keys() | got.keys() if got.get(o) != want.get(o)]}'
         rounds += 1
     print(f'{kills} kills in {rounds} rounds, {resumed} times continued')
     assert rounds > 1 and resumed >= 3, (rounds, resumed)
@@ -262,10 +263,10 @@ def repeated(path, mb, make=lambda i: story(i) + '\n'):
 def test_memory_does_not_grow_with_the_corpus(kind, tmp_path):
     make = dict(text=lambda i: story(i) + '\n', jsonl=lambda i: json.dumps(dict(text=story(i))) + '\n')[kind]
     name, peaks = 'text.txt' if kind == 'text' else 'text.jsonl', {}
-    for mb in (8, 28):
+    for mb in (4, 16):
         repeated(tmp_path/name, mb, make)
         peaks[mb] = peak_mb(name, '--tokenizer', 'char', '--workers', 2, '--out_dir', f'out{mb}', cwd=tmp_path)
-    assert peaks[28] < peaks[8] + 15, peaks
+    assert peaks[16] < peaks[4] + 9, peaks
 
 @linux
 @pytest.mark.skipif('NANOGPT_LIT_SLOW' not in os.environ, reason='slow: set NANOGPT_LIT_SLOW=1')

@@ -138,10 +138,10 @@ def test_loss_masks(optimizer, limit, text, tmp_path):
 
 def test_console_script_and_a_time_budget(text, tmp_path):
     "Clocks differ, the learning rate must not: rank 0's counts. Everything is started as a shell starts it, without the nursery"
-    command = ['--no-python', 'nanogpt-train', '--input', text, '--out_dir', 'run', *FLAGS, '--minutes', '.02', '--max_steps', '100000', '--schedule', 'linear']
+    command = ['--no-python', 'nanogpt-train', '--input', text, '--out_dir', 'run', *FLAGS, '--minutes', '.005', '--max_steps', '100000', '--schedule', 'linear']
     good(finish(start([*TORCHRUN, '--nproc_per_node=2', *command], tmp_path, fresh=True)))
     last = rows(tmp_path/'run')[-1]
-    assert 1.1 < last['elapsed_s'] < 30 and last['lr'] < 3e-4
+    assert .27 < last['elapsed_s'] < 30 and last['lr'] < 3e-4
 
 # --- slices --------------------------------------------------------------------------------------------------------
 
