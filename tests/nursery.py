@@ -35,6 +35,7 @@ SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower
 LAUNCHERS = {'torchrun', 'torch.distributed.run', 'nanogpt-launch', 'nanogpt-bench', 'nbdev_test'}
 # pages whose processes train, talk or are killed: how such a process starts, and what memory it needs for that, isn't their subject
 PAGES_WITH_PROCESSES = {'25a_estimates', '33_factory', '43_checkpoint', '60_distributed', '61_sharded', '61a_slices', '62_launch', '63_fleet', 'resume', 'two_gpus'}
+TIMED_PAGES = {'83_stopwatch'}     # its races, too; but what it gives as `-c code` starts afresh: how long that takes is asked
 
 # --- in the tests ----------------------------------------------------------------------------------------------------
 
@@ -244,11 +245,18 @@ class LauncherPopen(Popen):
         request = super()._request(asked)
         return request if request and is_launcher(request['run']) else None
 
+class RacePopen(Popen):
+    "For a page that races programs, and also measures the starts of short ones"
+    def _request(self, asked):
+        request = super()._request(asked)
+        return request if request and request['run'][0] != '-c' else None
+
 def popen_for(run):
     "What a launcher or a page starts its processes with"
     how, what, words = run
     if Path(what).name != 'nbdev_test': return Popen
     pages = {Path(word).stem for word in words}
+    if pages & TIMED_PAGES: return RacePopen
     return Popen if pages & PAGES_WITH_PROCESSES else LauncherPopen
 
 def branch(run):
