@@ -481,7 +481,7 @@ def export_to(
 
 # %% ../nbs/74_gguf.ipynb #ba9071a3
 _ROTARY = dict(pos='rotary', norm='rmsnorm', bias=False)
-_READ_AS = {'gpt2': dict(act='gelu_tanh'), 'llama': _ROTARY | dict(act='swiglu'),
+_READ_AS: dict[str, dict] = {'gpt2': dict(act='gelu_tanh'), 'llama': _ROTARY | dict(act='swiglu'),
             'arcee': _ROTARY | dict(act='relu2'), 'qwen3': _ROTARY | dict(act='swiglu', qk_norm=True)}
 _SIZES = {'context_length': 'block_size', 'embedding_length': 'n_embd', 'block_count': 'n_layer',
           'feed_forward_length': 'd_ff', 'attention.head_count': 'n_head', 'attention.head_count_kv': 'n_kv_head',

@@ -318,6 +318,30 @@ def test_llama_cpp_splits_as_we_do(pattern, tmp_path):
         text = ''.join(rng.choice(letters, 12))
         assert llm.tokenize(text.encode(), add_bos=False) == all_pairs.encode(text), text
 
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory):
+    "SmolLM's way: first every digit alone, then GPT-2's pattern; any two bytes of these letters may merge"
+    used = sorted({*"aAzZéßж猫'sSdD12½٣ \t\n.,!?_-/$".encode()})
+    order = np.random.default_rng(0).permutation(len(used)**2)
+    plain = Tokenizer.from_merges([(bytes([used[i//len(used)]]), bytes([used[i%len(used)]])) for i in order], ['<|endoftext|>'])
+    data = plain.to_json()
+    data['pre_tokenizer'] = dict(type='Sequence', pretokenizers=[dict(type='Digits', individual_digits=True),
+                                                                 dict(type='ByteLevel', add_prefix_space=False, trim_offsets=True, use_regex=True)])
+    folder = tmp_path_factory.mktemp('digits')
+    (folder/'tokenizer.json').write_text(json.dumps(data))
+    return load_tokenizer(folder)
+
+def test_two_steps_have_a_name(digits): assert gguf_file.pre_name(digits) == 'smollm' and gguf_file.tokenizer_reasons(digits) == []
+
+@needs_llama
+def test_llama_cpp_splits_in_two_steps(digits, tmp_path):
+    model = GPT(GPTConfig(vocab_size=digits.vocab_size, block_size=8, n_layer=1, n_head=1, n_embd=32, act='gelu_tanh'))
+    llm = opened(to_gguf(model, tmp_path/'a.gguf', digits, 'q8_0'), vocab_only=True)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        text = ''.join(rng.choice([*"aAzZéßж猫'sSdD12½٣ \t\n.,!?_-/$"], 12))
+        assert llm.tokenize(text.encode(), add_bos=False) == digits.encode(text), text
+
 @needs_llama
 def test_llama_cpp_reads_characters(tmp_path):
     chars = CharTokenizer('ab é猫\n3')
