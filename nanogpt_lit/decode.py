@@ -452,6 +452,7 @@ def _understood(name, value, default):
     "Does `DecodeStep` know what this value of an option means?"
     if name == 'act': return isinstance(value, str) and value in ACTIVATIONS         # the function itself is looked at in `_is_ours`
     if name in _WORDS: return value in _WORDS[name]
+    if name == 'rope_scaling': return isinstance(value, str)     # it is in the model's tables
     if name == 'window_pattern': return {*value} <= {*'LG'}
     return isinstance(value, int|float|None) if name in _NUMBERS else value == default
 

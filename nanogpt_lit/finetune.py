@@ -120,7 +120,7 @@ from .core import misfit, read_json, seed_everything, set_threads, warn
 from .distributed import as_one
 from .instructions import Examples, TEMPLATES, bare_tokens, encode_examples, is_prepared, load_examples
 from .instructions import may_replace, read_instructions, save_examples, split_examples, template_of
-from .instructions import token_examples, with_replay, with_template
+from .instructions import OWN, token_examples, with_replay, with_template
 from .interop import SaysTooLittle, folded, load_run
 from .lora import LoRAConfig, adapters, add_lora, grow_vocab, merge_lora, save_adapter
 from .monitor import NanWatch, OverfitWatch, PlotLoss, read_metrics
@@ -312,6 +312,7 @@ def _last_question(text, template):
 def _held_out_questions(val, tokenizer, template, n=3):
     "`(question, answer)` of the first held-out examples of one exchange, read back from their tokens"
     found = []
+    if template.name == OWN: return found                  # where a stranger's template puts the question isn't known
     for i in range(len(val)):
         ids, mask = val[i]
         first, count = int(np.argmax(mask)), int(mask.sum())

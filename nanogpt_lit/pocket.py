@@ -54,7 +54,7 @@ def eight_bits(
     return copy
 
 # %% ../nbs/24_pocket.ipynb #9e53f76f
-_ASKED = dict(pos='rotary', norm='rmsnorm', norm_affine=False, act='relu2', bias=False, qk_norm=True, qk_norm_kind='rmsnorm', window=None, taps=0,
+_ASKED = dict(pos='rotary', rope_scaling='', norm='rmsnorm', norm_affine=False, act='relu2', bias=False, qk_norm=True, qk_norm_kind='rmsnorm', window=None, taps=0,
              tie_embeddings=False, logit_softcap=0., norm_embed=False, n_kv_head=None, head_dim=None, d_ff=None)
 _NAME = 'globalThis.nanogptPocket = '
 

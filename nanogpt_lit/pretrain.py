@@ -32,7 +32,7 @@ from .distributed import as_one, claim_folder, restarted
 from .evaluate import Evaluation
 from .fleet import tokens_at
 from .generate import first_prompt
-from .interop import foreign_model, load_run, read_pickle
+from .interop import foreign_model, load_run, read_pickle, way_out
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .model import GPT
 from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
@@ -963,6 +963,7 @@ def _train(cfg, origin):
     print(f'report: {write_report(run, samples=samples)}')
     if run.tokenizer and run.trainer.last_checkpoint:
         print(f'write with it: nanogpt-sample {shlex.quote(str(run.folder))}')
+    if run.trainer.last_checkpoint: print(way_out(run.model.cfg))
     return run
 
 # %% ../nbs/80_run.ipynb #c2357bde
@@ -984,6 +985,7 @@ def plan_command(
     set_threads(cfg.train.num_threads)
     plan(cfg, origin, make_optimizers)
     if line := validation_line(cfg, _held_out_tokens(cfg.data)): print(line)
+    print(way_out(cfg.model))
 
 def _held_out_tokens(d):
     "Tokens of the validation split of a prepared data set; None where nobody has counted"

@@ -25,7 +25,6 @@ SMALL = '--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 2 --dev
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     Path('my.txt').write_text(TEXT, encoding='utf-8')
     return tmp_path
 

@@ -89,12 +89,16 @@ shapes = st.builds(dict, n_layer=st.integers(1, 2), n_head=st.sampled_from([2, 4
     n_embd=st.sampled_from([16, 24]), head_dim=st.sampled_from([None, 4, 10]), d_ff=st.sampled_from([None, 20]), pos=st.sampled_from(['learned', 'rotary', 'none']),
     rope_theta=st.sampled_from([1e4, 5e5]), norm=st.sampled_from(['layernorm', 'rmsnorm']), norm_affine=st.booleans(), norm_eps=st.sampled_from([1e-5, 1e-6]),
     act=st.sampled_from(['gelu', 'gelu_tanh', 'relu2', 'swiglu']), bias=st.booleans(), qk_norm=st.booleans(), tie_embeddings=st.booleans(),
-    logit_softcap=st.sampled_from([0., 0., 15.]))
+    logit_softcap=st.sampled_from([0., 0., 15.]), norm_embed=st.booleans(),
+    rope_scaling=st.sampled_from(['', '', 'linear factor=3', 'yarn factor=4 original_max_position_embeddings=6',
+                                  'llama3 factor=8 low_freq_factor=1 high_freq_factor=4 original_max_position_embeddings=6']))
 modern = shapes.map(lambda kw: kw | dict(pos='rotary', norm='rmsnorm', act='swiglu', bias=kw['bias'] and not kw['qk_norm'], logit_softcap=0.))
+house = shapes.map(lambda kw: kw | dict(pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True,
+                                        logit_softcap=kw['logit_softcap']*(kw['norm_embed'] and not kw['norm_affine'])))
 classic = shapes.map(lambda kw: {k: v for k, v in kw.items() if k in ('n_layer', 'n_head', 'd_ff', 'norm_affine', 'bias', 'tie_embeddings')} | dict(n_embd=16))
 
-@settings(max_examples=200, deadline=None)
-@given(st.one_of(shapes, modern, classic))
+@settings(max_examples=160, deadline=None)
+@given(st.one_of(shapes, modern, house, classic))
 def test_any_configuration_is_exported_exactly_or_refused_with_reasons(tmp_path_factory, kw):
     try: cfg = GPTConfig(vocab_size=30, block_size=12, **kw)
     except UserError: return
@@ -112,7 +116,7 @@ def test_any_configuration_is_exported_exactly_or_refused_with_reasons(tmp_path_
         if find_spec('transformers'):
             from transformers import AutoModelForCausalLM
             assert (AutoModelForCausalLM.from_pretrained(folder).eval()(ids_BT).logits - scores).abs().max() < 1e-4
-    assert json.loads((folder/'config.json').read_text())['model_type'] == name
+    assert json.loads((folder/'config.json').read_text())['model_type'] == (FAMILIES[name].kind or name)
     assert gpt_config(hf_config(back.cfg)) == back.cfg
 
 def test_a_family_is_one_row(tmp_path, monkeypatch):
@@ -136,6 +140,29 @@ def test_a_family_is_one_row(tmp_path, monkeypatch):
     monkeypatch.delitem(FAMILIES, 'soft')
     refused()
     with pytest.raises(UserError, match="model_type='soft' \\(here: gpt2, llama"): from_hf(tmp_path/'hf')
+
+LLAMA = dict(model_type='llama', vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=64)
+ROPES = [dict(rope_type='yarn'), dict(rope_type='yarn', factor='x'), dict(rope_type='yarn', factor=0), dict(rope_type='yarn', factor=-1.),
+         dict(rope_type='yarn', factor=float('nan')), dict(rope_type='yarn', factor=10**400), dict(rope_type='yarn', factor=2, beta=1), dict(type=['yarn']),
+         dict(rope_type='llama3', factor=8.), dict(rope_type='longrope', factor=2.), dict(rope_type='linear'), dict(rope_type='linear', factor=[2]),
+         dict(full_attention=dict(rope_type='default')), dict(rope_type='yarn', factor=2., original_max_position_embeddings='x')]
+
+@pytest.mark.parametrize('rope', ROPES, ids=lambda o: json.dumps(o)[:50])
+def test_stretched_positions_that_make_no_sense(rope):
+    for key in ('rope_scaling', 'rope_parameters'):
+        with pytest.raises(UserError) as e: gpt_config(LLAMA | {key: rope})
+        assert len(str(e.value)) < 700 and 'this llama model' in str(e.value)
+
+def test_a_gate_of_its_own_is_refused(tmp_path):
+    "A Qwen3 with ReLU is ours only where gate_proj equals up_proj"
+    from safetensors.torch import load_file, save_file
+    model = GPT(GPTConfig(vocab_size=30, block_size=12, n_layer=1, n_head=2, n_embd=16, pos='rotary', norm='rmsnorm', act='relu2', bias=False, qk_norm=True))
+    file = to_hf(model, tmp_path/'hf')/'model.safetensors'
+    assert json.loads((tmp_path/'hf'/'config.json').read_text())['hidden_act'] == 'relu'
+    weights = load_file(file)
+    weights['model.layers.0.mlp.gate_proj.weight'] += 1
+    save_file(weights, file, metadata=dict(format='pt'))
+    with pytest.raises(UserError, match='gate_proj is not up_proj'): from_hf(tmp_path/'hf')
 
 # ---- against nanoGPT's own code: the variable names a checkout of github.com/karpathy/nanoGPT or karpathy/build-nanogpt
 NANOGPTS = [('NANOGPT_LIT_NANOGPT', 'model.py'), ('NANOGPT_LIT_BUILD_NANOGPT', 'train_gpt2.py')]

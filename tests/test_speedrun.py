@@ -106,7 +106,7 @@ def test_a_mistake_gets_one_line_and_changes_nothing(words, hint, tmp_path):
 
 def test_what_other_code_cannot_express_is_refused_with_every_reason(model, tmp_path):
     with pytest.raises(UserError) as e: to_hf(model, tmp_path/'hf')
-    for reason in ('taps=2', 'qk_norm_kind=layernorm', 'norm_embed=True', 'logit_softcap=15'): assert reason in str(e.value)
+    for reason in ('taps=2', 'qk_norm_kind=layernorm', 'pos=none', 'norm=layernorm'): assert reason in str(e.value)
     assert not (tmp_path/'hf').exists()
 
 def test_without_those_options_its_weights_give_the_same_logits_elsewhere(tmp_path):
