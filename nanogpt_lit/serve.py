@@ -565,7 +565,10 @@ class Service:
     ):
         self.model, self.tok, self.cfg, self.name = model, tokenizer, cfg, name
         self.template = TEMPLATES[cfg.template] if cfg.template else template_of(tokenizer)
-        if self.template: Chat(model, tokenizer, self.template)          # are its marks there?
+        if self.template:
+            Chat(model, tokenizer, self.template)        # are its marks there?
+            mark = tokenizer.special_tokens.get(self.template.end(tokenizer))
+            self.ends = {mark, tokenizer.eot_id} - {None}
         self.batcher = Batcher(model, tokenizer, cfg.max_batch, cfg.max_queue, self.tell)
         self.loop: asyncio.AbstractEventLoop|None = None # of whoever talks
         self.thread: threading.Thread|None = None        # the one that writes
@@ -634,8 +637,7 @@ def chat_wishes(self: Service,
     except UserError as e: raise Refused(400, f'messages: {e}', 'messages', 'invalid_value') from None
     top = fields.get('top_logprobs', 0) if fields.get('logprobs') else None
     fields = fields | dict(logprobs=top, max_tokens=fields.get('max_completion_tokens', fields.get('max_tokens')))
-    ends = {self.tok.special_tokens.get(self.template.end(self.tok)), self.tok.eot_id} - {None}
-    return self.wishes(fields, ids, ends, self.cfg.max_new_tokens), begin
+    return self.wishes(fields, ids, self.ends, self.cfg.max_new_tokens), begin
 
 # %% ../nbs/96_serve.ipynb #96a00064
 @patch
