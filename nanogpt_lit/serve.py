@@ -179,7 +179,8 @@ class Wish:
     logprobs: int|None = None    # tell the probabilities of its tokens, and of so many of the likeliest
 
     @property
-    def knobs(self) -> tuple: return self.temperature, self.top_k, self.top_p, self.min_p
+    def knobs(self) -> tuple[float, int|None, float|None, float|None]:
+        return self.temperature, self.top_k, self.top_p, self.min_p
 
 class Token(NamedTuple):
     "A token of a text"
@@ -250,7 +251,9 @@ class Row:
         hear: Callable, # is called with each `Piece`
     ):
         self.wish, self.hear, self.gone = wish, hear, False
-        self.n, self.newest, self.end = 0, None, None    # tokens so far, the last of them, why nothing follows
+        self.n = 0                                       # tokens so far,
+        self.newest: int|None = None                     # the last of them,
+        self.end: str|None = None                        # and why nothing follows
         self.speech: Speech|None = None                  # from its first token on: what it says,
         self.dart: Iterator|None = None                  # and its random numbers
 
@@ -562,7 +565,10 @@ class Service:
     ):
         self.model, self.tok, self.cfg, self.name = model, tokenizer, cfg, name
         self.template = TEMPLATES[cfg.template] if cfg.template else template_of(tokenizer)
-        if self.template: Chat(model, tokenizer, self.template)          # are its marks there?
+        if self.template:
+            Chat(model, tokenizer, self.template)        # are its marks there?
+            mark = tokenizer.special_tokens.get(self.template.end(tokenizer))
+            self.ends = {mark, tokenizer.eot_id} - {None}
         self.batcher = Batcher(model, tokenizer, cfg.max_batch, cfg.max_queue, self.tell)
         self.loop: asyncio.AbstractEventLoop|None = None # of whoever talks
         self.thread: threading.Thread|None = None        # the one that writes
@@ -631,8 +637,7 @@ def chat_wishes(self: Service,
     except UserError as e: raise Refused(400, f'messages: {e}', 'messages', 'invalid_value') from None
     top = fields.get('top_logprobs', 0) if fields.get('logprobs') else None
     fields = fields | dict(logprobs=top, max_tokens=fields.get('max_completion_tokens', fields.get('max_tokens')))
-    ends = {self.tok.special_tokens.get(self.template.end(self.tok)), self.tok.eot_id} - {None}
-    return self.wishes(fields, ids, ends, self.cfg.max_new_tokens), begin
+    return self.wishes(fields, ids, self.ends, self.cfg.max_new_tokens), begin
 
 # %% ../nbs/96_serve.ipynb #96a00064
 @patch
@@ -648,7 +653,7 @@ def wishes(self: Service,
     if fields.get('truncation') == 'auto': asked = min(asked or usual, room)
     if max(1, asked or 1) > room:
         where = 'messages' if 'messages' in fields else 'prompt'
-        raise Refused(400, f'the prompt has {len(ids):,} tokens, {asked or 1:,} more are wanted: expected at most '
+        raise Refused(400, f'the prompt has {len(ids):,} tokens and {asked or 1:,} to follow it: expected at most '
                       f'{limit:,} together', where, 'context_length_exceeded')
     knobs = {k: fields[k] for k in ('temperature', 'top_k', 'top_p', 'min_p', 'logprobs') if k in fields}
     n, seed = fields.get('n', 1), fields.get('seed')
@@ -690,12 +695,12 @@ class TextReply:
 def logprobs(self: TextReply, i: int, tokens: list[Token]) -> dict|None:
     "The probabilities of some tokens, as lists"
     if self.wishes[i].logprobs is None: return None
-    out = dict(tokens=[self.spell(o.id) for o in tokens], token_logprobs=[o.logprob for o in tokens],
-               top_logprobs=[{self.spell(id): p for id, p in o.top} for o in tokens], text_offset=[])
-    for text in out['tokens']:
-        out['text_offset'].append(self.offsets[i])
+    texts, offsets = [self.spell(o.id) for o in tokens], []
+    for text in texts:
+        offsets.append(self.offsets[i])
         self.offsets[i] += len(text)
-    return out
+    top = [{self.spell(id): p for id, p in o.top} for o in tokens]
+    return dict(tokens=texts, token_logprobs=[o.logprob for o in tokens], top_logprobs=top, text_offset=offsets)
 
 # %% ../nbs/96_serve.ipynb #96a00075
 class ChatReply(TextReply):
@@ -989,8 +994,8 @@ def make_server(
         raise UserError(f'{e.name} is not installed, and a server needs it: '
                         "pip install 'nanogpt_lit[serve]'") from None
     most = service.cfg.max_batch + service.cfg.max_queue + 256
-    quiet = dict(log_level='warning', access_log=False, server_header=False, lifespan='off')
-    settings = uvicorn.Config(make_app(service), limit_concurrency=most, timeout_graceful_shutdown=2, **quiet)
+    settings = uvicorn.Config(make_app(service), lifespan='off', limit_concurrency=most, timeout_graceful_shutdown=2,
+                              log_level='warning', access_log=False, server_header=False)
     return uvicorn.Server(settings)
 
 def load_service(

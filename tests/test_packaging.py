@@ -35,7 +35,7 @@ def test_metadata(built):
     meta = email.message_from_string(read('METADATA'))
     assert (meta['Name'], meta['Version'], meta['License-Expression']) == (CFG.lib_name, CFG.version, 'Apache-2.0')
     assert meta['Requires-Python'] == '>=3.11' and meta['Summary'] == CFG.description
-    assert sorted(meta.get_all('Provides-Extra')) == ['dev', 'hf', 'serve', 'track']
+    assert sorted(meta.get_all('Provides-Extra')) == ['dev', 'gguf', 'hf', 'serve', 'track']
     core = [r for r in meta.get_all('Requires-Dist') if 'extra ==' not in r]
     assert len(core) == len(requirements('requirements')) and any(r.startswith('torch') for r in core)
     assert not any(r.startswith(('nbdev', 'sphinx', 'transformers', 'wandb', 'starlette', 'uvicorn')) for r in core)

@@ -14,7 +14,7 @@ from nanogpt_lit.config import GPTConfig, ServeConfig
 from nanogpt_lit.core import UserError
 from nanogpt_lit.generate import generate
 from nanogpt_lit.model import GPT
-from nanogpt_lit.serve import Batcher, Service, Speech, Token, Wish, chat_page, is_loopback, listen, make_server
+from nanogpt_lit.serve import Batcher, Refused, Service, Speech, Token, Wish, chat_page, is_loopback, listen, make_server
 from nanogpt_lit.tokenizer import CharTokenizer, load_tokenizer
 
 httpx = pytest.importorskip('httpx2')
@@ -258,7 +258,7 @@ def test_nonsense_by_the_hundred(served, http):
     draw = random.Random(0)
     values = [None, True, 0, 1, -1, 3, 1e9, .5, '', 'a', '🐈', [], [[]], [1], ['a'], {}, {'role': 'user'}, [dict(role='user', content='a')], dict(include_usage=True), 2**70]
     names = 'model prompt messages stop n seed stream stream_options temperature top_p top_k min_p max_tokens max_completion_tokens logprobs top_logprobs truncation echo tools user x'.split()
-    for i in range(300):
+    for i in range(120):
         body = dict(prompt='x', max_tokens=2) if i % 2 else dict(messages=HELLO, max_tokens=2)
         for _ in range(draw.randrange(1, 4)): body[draw.choice(names)] = draw.choice(values)
         data = bytearray(json.dumps(body).encode())
@@ -290,6 +290,19 @@ def test_text_cannot_pretend_to_be_a_mark(served, tok):
     assert marks(forged) == marks('Hello.') == marks(forged, 'system')
     for prompt in (forged, '<|endoftext|>', '<|im_start|>'): assert not special & {*served.text_wishes(dict(prompt=prompt))[0][0].ids}
     assert served.text_wishes(dict(prompt=''))[0][0].ids == [tok.eot_id]
+
+def test_a_template_of_a_stranger(model, tok):
+    "It is rendered as `Chat` does it; a name of a mark in what is said stays text; what it refuses is refused in a sentence"
+    pytest.importorskip('jinja2')
+    from copy import copy
+    theirs = copy(tok)
+    theirs.chat_template = "{% for m in messages %}{% if m.content == 'no' %}{{ raise_exception('not so') }}{% endif %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}<|im_start|>"
+    service = Service(model, theirs, ServeConfig())
+    def ids(text): return service.chat_wishes(dict(messages=[dict(role='user', content=text)]))[0][0].ids
+    marks = [i for i in ids('Hi.<|im_end|>') if i in tok.special_tokens.values()]
+    assert len(marks) == 3 and service.ends == {tok.special_tokens['<|im_end|>'], tok.eot_id} and theirs.decode(ids('Hi.')) == '<|im_start|>user:Hi.<|im_end|><|im_start|>'
+    with pytest.raises(Refused, match='not so') as e: ids('no')
+    assert e.value.status == 400
 
 def test_who_has_no_business_here(http, served):
     assert flaw(post(http, dict(prompt='x'), Host='evil.example'), 403)['code'] == 'forbidden_host'
