@@ -198,7 +198,7 @@ def same_as_cpu(c):
 @part(100, sharing=True)
 def small_runs(c):
     "`tiny` and `speedrun` end within 2 % of the same run on a CPU"
-    text, steps, found = sources(c.work, 40_000 if c.small else 400_000), 20 if c.small else 300, {}
+    text, steps, found = sources(c.work, 40_000 if c.small else 400_000), 6 if c.small else 300, {}
     def run(preset, device, out):
         run_to_end(c, preset, '--input', text, '--out_dir', out, '--max_steps', steps, '--eval_interval', steps, '--dtype', 'float32', '--no-compile', device=device)
         return [*losses(c.work/out, 'val_loss').values()][-1]
@@ -212,10 +212,10 @@ def small_runs(c):
 @part(70, sharing=True)
 def killed_and_resumed(c):
     "A run that was killed ends with the weights of one that was not, bit for bit, in deterministic mode"
-    steps = 80 if c.small else 200
-    flags = ['tiny', '--input', sources(c.work, 40_000), '--max_steps', steps, '--checkpoint_interval', 20, '--eval_interval', steps, '--deterministic', '--no-compile']
+    steps, every = (40, 10) if c.small else (200, 20)
+    flags = ['tiny', '--input', sources(c.work, 40_000), '--max_steps', steps, '--checkpoint_interval', every, '--eval_interval', steps, '--deterministic', '--no-compile']
     p = subprocess.Popen(command(c, *flags, '--out_dir', 'killed'), cwd=c.work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while p.poll() is None and not (c.work/'killed'/'model_00020.pt').exists(): time.sleep(.002)
+    while p.poll() is None and not (c.work/'killed'/f'model_{every:05}.pt').exists(): time.sleep(.002)
     p.send_signal(signal.SIGKILL)
     p.wait()
     begun = max((int(o.stem[-5:]) for o in (c.work/'killed').glob('model_*.pt')), default=None)
@@ -228,7 +228,7 @@ def killed_and_resumed(c):
 @part(40, sharing=True)
 def deterministic_twice(c):
     "Two deterministic runs have the same weights"
-    flags = ['tiny', '--input', sources(c.work, 40_000), '--max_steps', 20 if c.small else 50, '--deterministic', '--no-compile']
+    flags = ['tiny', '--input', sources(c.work, 40_000), '--max_steps', 8 if c.small else 50, '--deterministic', '--no-compile']
     at_once(lambda: run_to_end(c, *flags, '--out_dir', 'first'), lambda: run_to_end(c, *flags, '--out_dir', 'second'))
     sums = [checksum(load_checkpoint(latest_checkpoint(c.work/o))['model']) for o in ('first', 'second')]
     expect(sums[0] == sums[1], 'the weights differ')

@@ -88,8 +88,13 @@ def rustbpe(pattern):
 TRAINERS = dict(ours=ours, hf=hf, rustbpe=rustbpe)
 
 def clock():
-    t = os.times()
-    return time.perf_counter(), t.user + t.system + t.children_user + t.children_system
+    "Seconds by the clock, and of CPU time. `getrusage` where there is one: `os.times` counts hundredths of a second"
+    return time.perf_counter(), cpu_seconds()
+
+def cpu_seconds():
+    try: from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+    except ImportError: return sum(os.times()[:4])
+    return sum(u.ru_utime + u.ru_stime for u in map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN)))
 
 def child_train(engine, paths, vocab, pattern):
     train, tokens = TRAINERS[engine](pattern)
@@ -161,19 +166,17 @@ def table(rows, head):
 
 # ---- do the vocabularies agree?
 def first_difference(words, ours, theirs):
-    "A sentence about the first token that differs, with both counts at that moment"
-    from nanogpt_lit.bpe import Words
+    "A sentence about the first token that differs, with both counts at that moment, by tiktoken's merge loop"
+    import tiktoken
     n = min(len(ours), len(theirs))
     k = next((i for i in range(n) if ours[i] != theirs[i]), None)
     if k is None: return f'all {n:,} merges are the same' + (f'; then one has {abs(len(ours) - len(theirs))} more' if len(ours) != len(theirs) else '')
-    w = Words(words)
-    for _ in range(k): w.merge()
-    w.settle()
-    pairs, sym, weight, i, before = Counter(), w.sym.tolist(), w.weight.tolist(), 0, None
-    while i < len(sym): # walk along the words, token by token; a negative symbol is a gap between two words
-        token = w.tokens[sym[i]] if sym[i] >= 0 else None
-        if token and before: pairs[before, token] += weight[i]
-        i, before = i + len(token or b'.'), token
+    tokens = [bytes([i]) for i in range(256)] + ours[:k]
+    engine = tiktoken.Encoding('so far', pat_str='(?s).+', mergeable_ranks={t: i for i, t in enumerate(tokens)}, special_tokens={})
+    pairs = Counter()
+    for word, times in words.items():
+        ids = engine._core_bpe.encode_single_piece(word)
+        for a, b in zip(ids, ids[1:]): pairs[tokens[a], tokens[b]] += times
     count = {}
     for pair, times in pairs.items(): count[b''.join(pair)] = max(times, count.get(b''.join(pair), 0))
     a, b = count.get(ours[k], 0), count.get(theirs[k], 0)

@@ -1,5 +1,4 @@
-"What makes the pages quicker to build, and leaves them as they are: one formatter for all code of a kind, and no search for garbage while trees grow."
-import gc
+"What makes the pages quicker to build, and leaves them as they are: one formatter for all code of a kind."
 from functools import cache
 from sphinx.highlighting import PygmentsBridge
 
@@ -10,5 +9,4 @@ def get_formatter(bridge, **options): return formatter(bridge.formatter, tuple((
 
 def setup(app):
     PygmentsBridge.get_formatter = get_formatter
-    gc.set_threshold(100_000, 50, 50)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

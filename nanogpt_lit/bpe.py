@@ -32,15 +32,15 @@ def named_pattern(
     return PATTERNS.get(pattern, pattern)
 
 # %% ../nbs/12_fast_bpe.ipynb #3a241eab
-import heapq, multiprocessing, signal, sys, warnings
+import gc, heapq, multiprocessing, signal, sys, warnings
 import numpy as np
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fastcore.basics import patch
 from functools import cache, partial, reduce
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 from .core import UserError, cpu_count, give_back, progress as progress_bar, read_text
@@ -74,21 +74,22 @@ class Words:
         self.weight = np.repeat(np.fromiter(chain([0], counts.values()), np.int64, len(size) + 1), np.append(1, size + 1))
         self.views = memoryview(self.sym), memoryview(self.weight)
         self.tokens = [bytes([i]) for i in range(256)]
-        self.order = [_descending(t) for t in self.tokens]
+        self.size = _Growing(np.int32)                       # of each token in bytes
+        self.order = _Descending()
         self.pairs = [_Growing(np.int64) for _ in range(5)]  # left, right, count; where in `places` its own begin, how many
         self.places, self.loose = _Growing(np.int32), []
-        self.least, self.alone, self.touching, self.unwritten = 1 << 62, [], [], []
+        self.least, self.touching = 1 << 62, []
         self.owner = np.zeros(n + 1, np.int32)               # the pair of each place, while a batch is sorted out
         self.add_pairs(1 + np.flatnonzero((self.sym[:-1] >= 0) & (self.sym[1:] >= 0)))
 
 # %% ../nbs/12_fast_bpe.ipynb #5878fa1c
 _NEGATIVE = bytes(range(255, -1, -1))
 
-def _descending(
-    token: bytes, # any byte string
-) -> str:
-    "A sort key that reverses the order of byte strings, and of pairs of them when two keys are joined"
-    return token.translate(_NEGATIVE).decode('latin-1') + '\u0100'
+class _Descending(dict):
+    "For each byte string a sort key that reverses their order, and that of pairs of them when two keys are joined"
+    def __missing__(self, token):
+        self[token] = key = token.translate(_NEGATIVE).decode('latin-1') + '\u0100'
+        return key
 
 # %% ../nbs/12_fast_bpe.ipynb #15c1f2cb
 @patch
@@ -107,8 +108,11 @@ def queue(self: Words,
 @patch
 def push(self: Words, n: int, a: int, b: int, places: list|np.ndarray) -> None:
     "Queue a pair; if its count reaches that of the batch in hand, there"
-    if n >= self.least: heapq.heappush(self.touching, (-n, self.order[a] + self.order[b], a, b, places))
+    if n >= self.least: heapq.heappush(self.touching, (-n, self._key(a, b), a, b, places))
     else: self.loose.append((a, b, n, places))
+
+@patch
+def _key(self: Words, a, b): return self.order[self.tokens[a]] + self.order[self.tokens[b]]
 
 # %% ../nbs/12_fast_bpe.ipynb #04561471
 @patch
@@ -131,88 +135,86 @@ def add_pairs(self: Words,
 def _few_or_many(at): return at.tolist() if len(at) <= _FEW else at
 
 # %% ../nbs/12_fast_bpe.ipynb #1f82fd5f
-_NEAR = .95  # a batch holds all pairs that are at least so frequent, compared with the most frequent
+_NEAR = .9  # a batch holds all pairs that are at least so frequent, compared with the most frequent
 
 @patch
 def candidates(self: Words) -> tuple|None:
-    "`(left, right, n)` of the pairs to look at next, and for each of their places the pair's number and where it is. Those with n = 0 are out"
-    if self.loose:
-        left, right, n, places = zip(*self.loose)
-        self.queue(left, right, n, np.fromiter(map(len, places), np.int64, len(places)), [*chain.from_iterable(places)])
-        self.loose = []
-    n = self.pairs[2].room[:self.pairs[2].n]
-    most = n.max(initial=0)
-    if not most: return None
-    self.least = int(np.ceil(_NEAR*most))
-    which = np.flatnonzero(n >= self.least)
-    left, right, _, begin, size = (column.room[which] for column in self.pairs)
-    whose, at = np.repeat(np.arange(len(which)), size), self.places.room[_ranges(begin, size)].astype(np.int64)
-    still = (self.sym[at] == right[whose]) & (self.sym[at - 1] == left[whose])
-    whose, at = whose[still], at[still]
-    now = np.bincount(whose, self.weight[at], len(which)).astype(np.int64)
-    n[which] = np.where(now < self.least, now, 0)
-    return left, right, np.where(now < self.least, 0, now), whose, at
+    "The next batch: `(left, right, n)` of its pairs; the pair's number and the position of each place. None at the end"
+    self._queue_loose()
+    left, right, n, begin, size = (column.room[:column.n] for column in self.pairs)
+    while most := n.max(initial=0):
+        self.least = int(np.ceil(_NEAR*most))
+        which = np.flatnonzero(n >= self.least)
+        whose = np.repeat(np.arange(len(which)), size[which])
+        at = self.places.room[_ranges(begin[which], size[which])].astype(np.int64)
+        still = (self.sym[at] == right[which][whose]) & (self.sym[at - 1] == left[which][whose])
+        whose, at = whose[still], at[still]
+        now = np.bincount(whose, self.weight[at], len(which)).astype(np.int64)
+        enough = now >= self.least
+        n[which] = np.where(enough, 0, now)
+        if enough.any(): return _chosen((left[which], right[which], now, whose, at), enough)
+    return None
+
+@patch
+def _queue_loose(self: Words):
+    if not self.loose: return
+    left, right, n, places = zip(*self.loose)
+    size = np.fromiter(map(len, places), np.int64, len(places))
+    self.queue(left, right, n, size, [*chain.from_iterable(places)])
+    self.loose = []
 
 def _ranges(begin, size):
     "The numbers of all ranges, one range after another"
     end = np.cumsum(size)
     return np.arange(size.sum()) + np.repeat(begin - end + size, size)
 
+def _chosen(batch, chosen):
+    "The chosen pairs of a batch, numbered anew"
+    left, right, n, whose, at = batch
+    mine = chosen[whose]
+    number = np.cumsum(chosen) - 1
+    return left[chosen], right[chosen], n[chosen], number[whose[mine]], at[mine]
+
 # %% ../nbs/12_fast_bpe.ipynb #4149210e
 @patch
-def next_batch(self: Words) -> bool:
-    "Write what is left to write, and fill `alone` and `touching`; whether there is anything left to merge"
-    self.settle()
+def next_batch(self: Words) -> list[tuple]:
+    "Make the next few merges: `(left token, right token, occurrences replaced)` in order; none if nothing is left"
     self.tidy()
-    if not (found := self.candidates()): return False
-    left, right, n, whose, at = found
-    whose, at = whose[n[whose] > 0], at[n[whose] > 0]
-    length = np.fromiter([len(self.tokens[b]) for b in right.tolist()], np.int64, len(right))
-    touches = self._touching(at, whose, length, len(n))
-    alone, others = np.flatnonzero((n > 0) & ~touches), np.flatnonzero(touches)
-    end = np.cumsum(np.bincount(whose, minlength=len(n)))
-    begin = np.append(0, end)
-    self.alone = sorted(self._entries(left[alone], right[alone], n[alone], alone.tolist()), reverse=True)
-    places = [_few_or_many(at[i:j]) for i, j in zip(begin[others].tolist(), end[others].tolist())]
-    self.touching = self._entries(left[others], right[others], n[others], places)
-    heapq.heapify(self.touching)
-    self.batch = at, whose, length
-    return True
+    self.size.add([len(token) for token in self.tokens[self.size.n:]])
+    if not (batch := self.candidates()): return []
+    touches = self._touching(batch)
+    merges = self.one_by_one(_chosen(batch, touches)) + self.together(_chosen(batch, ~touches))
+    return [merge for *_, merge in sorted(merges, reverse=True)]
 
 @patch
-def _entries(self: Words, left, right, n, places):
-    a, b = left.tolist(), right.tolist()
-    return [*zip((-n).tolist(), [self.order[x] + self.order[y] for x, y in zip(a, b)], a, b, places)]
-
-@patch
-def _touching(self: Words, at, whose, length, k):
-    "Which of `k` pairs touch another, or themselves"
+def _touching(self: Words, batch):
+    "Which pairs of a batch touch another, or themselves"
+    _, right, n, whose, at = batch
     self.owner[at] = whose + 1
-    other = self.owner[at + length[whose]]
+    other = self.owner[at + self.size.room[right][whose]]
     self.owner[at] = 0
-    met, touches = np.flatnonzero(other), np.zeros(k, bool)
+    met, touches = np.flatnonzero(other), np.zeros(len(n), bool)
     touches[whose[met]] = touches[other[met] - 1] = True
     return touches
 
 # %% ../nbs/12_fast_bpe.ipynb #3015e77f
 @patch
-def settle(self: Words) -> None:
-    "Write into the line what was merged and not yet written"
-    if not self.unwritten: return
-    at, whose, length = self.batch
-    k, left, new = map(np.array, zip(*self.unwritten))
-    self.unwritten = []
-    symbol, back = np.zeros((2, len(length)), np.int64)
-    symbol[k], back[k] = new, [len(self.tokens[a]) for a in left.tolist()]
-    mine = symbol[whose] > 0
-    whose, at = whose[mine], at[mine]
-    first, after = at - back[whose], at + length[whose]
+def together(self: Words,
+    batch: tuple, # pairs that touch no other
+) -> list[tuple]:
+    "Make many merges at once; each with what it is sorted by"
+    left, right, n, whose, at = batch
+    if not len(n): return []
+    lefts, rights = ([self.tokens[k] for k in symbols.tolist()] for symbols in (left, right))
+    first_new = len(self.tokens)
+    self.tokens += [a + b for a, b in zip(lefts, rights)]
+    first, after = at - self.size.room[left][whose], at + self.size.room[right][whose]
     self.sym[at] = _DEAD
-    self.sym[first] = self.sym[after - 1] = symbol[whose]
-    is_new = np.zeros(len(self.tokens), bool)
-    is_new[new] = True
+    self.sym[first] = self.sym[after - 1] = first_new + whose
     before = self.sym[first - 1]
-    self.add_pairs(np.concatenate([first[(before >= 0) & ~is_new[before]], after[self.sym[after] >= 0]]))
+    self.add_pairs(np.concatenate([first[(before >= 0) & (before < first_new)], after[self.sym[after] >= 0]]))
+    n = n.tolist()
+    return [*zip(n, lefts, rights, repeat(0), zip(lefts, rights, n))]
 
 # %% ../nbs/12_fast_bpe.ipynb #6b190985
 @patch
@@ -228,20 +230,40 @@ def tidy(self: Words) -> None:
 # %% ../nbs/12_fast_bpe.ipynb #23da9419
 @patch
 def pop(self: Words) -> tuple|None:
-    "`(count, a, b, places)` of the most frequent pair, or of one that is alone its number in the batch; None if nothing is left to merge"
+    "`(count, a, b, places)` of the most frequent of the pairs that touch; None if this batch has no more"
     sym, weight = self.views
-    while self.alone or self.touching or self.next_batch():
-        if self.alone and not (self.touching and self.touching[0] < self.alone[-1]):
-            n, _, a, b, k = self.alone.pop()
-            return -n, a, b, k
-        if not self.touching: continue
+    while self.touching:
         n, _, a, b, at = heapq.heappop(self.touching)
+        if len(at) == 1:                         # very often
+            if sym[at[0]] == b and sym[at[0] - 1] == a: return -n, a, b, at
+            continue
         few = isinstance(at, list)
-        still = [i for i in at if sym[i] == b and sym[i - 1] == a] if few else at[(self.sym[at] == b) & (self.sym[at - 1] == a)]
+        still = ([i for i in at if sym[i] == b and sym[i - 1] == a] if few
+                 else at[(self.sym[at] == b) & (self.sym[at - 1] == a)])
         if len(still) == len(at): return -n, a, b, at
         n = sum([weight[i] for i in still]) if few else int(self.weight[still].sum())
         if n: self.push(n, a, b, still if few or len(still) > _FEW else still.tolist())
     return None
+
+# %% ../nbs/12_fast_bpe.ipynb #c41e7a91
+@patch
+def one_by_one(self: Words,
+    batch: tuple, # pairs that touch others
+) -> list[tuple]:
+    "Merge them, and what comes of it that is frequent enough, in order; each with what it is sorted by"
+    left, right, n, whose, at = batch
+    edges = np.searchsorted(whose, np.arange(len(n) + 1)).tolist()
+    places = [_few_or_many(at[i:j]) for i, j in zip(edges, edges[1:])]
+    entries = zip(n.tolist(), left.tolist(), right.tolist(), places)
+    self.touching = [(-m, self._key(a, b), a, b, at) for m, a, b, at in entries]
+    heapq.heapify(self.touching)
+    last, merges = (np.inf,), []
+    while found := self.pop():
+        m, a, b, at = found
+        pair = self.tokens[a], self.tokens[b]
+        last = min(last, (m, *pair))
+        merges.append((*last, -len(merges), (*pair, self.replace(a, b, at, m))))
+    return merges
 
 # %% ../nbs/12_fast_bpe.ipynb #083a837f
 def _every_second(
@@ -262,6 +284,11 @@ def replace_few(self: Words, a: int, b: int, at: list, new: int) -> None:
     for i in at:
         sym[i] = _DEAD
         sym[i - back] = sym[i + forward - 1] = new
+    if len(at) == 1:    # very often
+        left, right = sym[i - back - 1], sym[i + forward]
+        if left >= 0: self.push(weight[i], left, new, [i - back])
+        if right >= 0: self.push(weight[i], new, right, [i + forward])
+        return
     lefts, rights = {}, {}
     for i in at:
         left, right = sym[i - back - 1], sym[i + forward]
@@ -282,38 +309,43 @@ def replace_many(self: Words, a: int, b: int, at: np.ndarray, new: int) -> None:
 
 # %% ../nbs/12_fast_bpe.ipynb #54b8d028
 @patch
-def merge(self: Words) -> tuple|None:
-    "Make one merge: `(left token, right token, occurrences replaced)`, or None if nothing is left to merge"
-    found = self.pop()
-    if not found: return None
-    n, a, b, at = found
-    pair = (self.tokens[a], self.tokens[b])
+def replace(self: Words, a: int, b: int, at: list|np.ndarray, n: int) -> int:
+    "Merge one pair at its places, which occur `n` times in the text; how many of these were replaced"
     new = len(self.tokens)
-    self.tokens.append(b''.join(pair))
-    self.order.append(_descending(self.tokens[new]))
-    if isinstance(at, int):
-        self.unwritten.append((at, a, new))
-        return *pair, n
+    self.tokens.append(self.tokens[a] + self.tokens[b])
     if a == b:
-        at = _every_second(np.sort(at), len(pair[0]))
+        at = _every_second(np.sort(at), len(self.tokens[a]))
         n = int(self.weight[at].sum())
         at = _few_or_many(at)
     (self.replace_few if isinstance(at, list) else self.replace_many)(a, b, at, new)
-    return *pair, n
+    return n
+
+@patch
+def merges(self: Words) -> Iterator[tuple]:
+    "All merges in order: `(left token, right token, occurrences replaced)`"
+    while batch := self.next_batch(): yield from batch
 
 # %% ../nbs/12_fast_bpe.ipynb #ebad88e3
+@contextmanager
+def _no_circles():
+    "Python's search for circles of objects waits until this is over"
+    was_on = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if was_on: gc.enable()
+
 def train_bpe(
     pretoken_counts: dict[bytes, int], # how often each pre-token occurs
     n_merges: int,                     # merges to learn
     progress: bool=False,              # show a progress bar
 ) -> list[tuple[bytes, bytes]]:
     "The merges, in order; fewer than asked for if the text has no more. Equal counts: the greater pair of byte strings wins"
-    words, merges = Words(pretoken_counts), []
-    give_back()
-    for _ in progress_bar(range(n_merges), desc='merges') if progress else range(n_merges):
-        if not (found := words.merge()): break
-        merges.append(found[:2])
-    return merges
+    with _no_circles():
+        found = islice(Words(pretoken_counts).merges(), n_merges)
+        give_back()
+        if progress: found = progress_bar(found, total=n_merges, desc='merges')
+        return [(left, right) for left, right, _ in found]
 
 # %% ../nbs/12_fast_bpe.ipynb #7e386d5b
 _SPACE, _LETTER, _NUMBER, _OTHER, _BREAK, _LINE = range(6)
@@ -368,18 +400,20 @@ def _token_starts(
 
 def _contractions(units, start):
     at = np.flatnonzero((units == ord("'")) & start[:-1])
-    padded = np.append(units, units.dtype.type(0)).take([at + 1, at + 2], mode='clip')
-    one, two = padded
+    one, two = _next_two(units, at)
     short = _among(one, 'sdmt')
     long = (one == ord('l')) & (two == ord('l')) | _among(one, 'vr') & (two == ord('e'))
     start[at[short | long] + 1] = start[at[long] + 2] = False
     start[at[short] + 2] = start[at[long] + 3] = True
 
+def _next_two(units, at):
+    "The characters one and two behind each place; zeros behind the end"
+    return [np.where(at + k < len(units), units.take(at + k, mode='clip'), 0) for k in (1, 2)]
+
 def _among(units, letters): return reduce(np.logical_or, [units == ord(c) for c in letters])
 
 # %% ../nbs/12_fast_bpe.ipynb #cb904829
-_KEEP = np.array([(1 << 8*n) - 1 for n in range(8)] + [0], np.uint64)  # blanks out all but the first n bytes; of 8 or more all
-_SIZE = np.array([n << 56 for n in range(8)] + [0], np.uint64)         # the length in the last byte
+_KEEP = np.array([(1 << 8*n) - 1 for n in range(9)] + [0], np.uint64)  # blanks out all but the first n bytes; of 9 or more all
 _MIX = np.uint64(0x9e3779b97f4a7c15), np.uint64(0xc2b2ae3d27d4eb4f)    # any odd numbers
 
 def _count_spans(
@@ -389,10 +423,10 @@ def _count_spans(
     "How often each pre-token occurs; those that begin with a zero character are left out"
     eight = np.ndarray(len(data) + 1, '<u8', data + bytes(8), strides=1)  # the 8 bytes that begin at each position
     size = np.diff(at)
-    short = np.minimum(size, 8)
-    numbers, counts = np.unique(eight[at[:-1]] & _KEEP[short] | _SIZE[short], return_counts=True)
-    out = {k.to_bytes(8, 'little')[:k >> 56]: n for k, n in zip(numbers.tolist(), counts.tolist()) if k & 255}
-    medium, long = np.flatnonzero((size > 7) & (size < 17)), np.flatnonzero(size > 16)
+    numbers, counts = np.unique(eight[at[:-1]] & _KEEP[np.minimum(size, 9)], return_counts=True)
+    out = dict(zip(numbers.view('S8').tolist(), counts.tolist()))
+    out.pop(b'', None)    # zero characters, and what is longer
+    medium, long = np.flatnonzero((size > 8) & (size < 17)), np.flatnonzero(size > 16)
     _count_medium(data, eight, at[medium], size[medium], out)
     return out | Counter([data[i:j] for i, j in zip(at[long].tolist(), at[long + 1].tolist()) if data[i]])
 
@@ -458,7 +492,7 @@ def _digits(start, at, size, number, digits):
     start[(np.repeat(at, size) + within)[within % digits == 0]] = True
 
 def _any_contractions(units, start, at):
-    one, two = (np.where(at + k < len(units), units.take(at + k, mode='clip'), 0) for k in (1, 2))
+    one, two = _next_two(units, at)
     start[at[_among(one, 'sdmtSDMTſ')] + 2] = True
     long = _among(one, 'lL') & _among(two, 'lL') | _among(one, 'vVrR') & _among(two, 'eE')
     start[at[long] + 3] = True
@@ -600,7 +634,8 @@ def documents(
     for s in sources: yield from chunks(file_blocks(s) if isinstance(s, Path) else [s], **kw)
 
 # %% ../nbs/12_fast_bpe.ipynb #96e73041
-_BATCH_CHARS, _SMALL_BATCHES = 500_000, 32  # characters per batch; so many batches are counted without worker processes
+_BATCH_CHARS = 500_000                   # characters per batch
+_FEW_BATCHES, _SMALL_BATCHES = 4, 32     # from so many batches on, threads or worker processes help
 
 def _text_batches(
     docs: Iterable[str], # documents or parts of them
@@ -619,9 +654,12 @@ def _text_batches(
 def in_threads(
     tasks: Iterable, # what to do
     work: Callable,  # called with each of them
-    workers: int,    # threads
+    workers: int,    # threads; 1 or less does it in this one
 ) -> Iterator:
     "`work(task)` for each task, in order"
+    if workers <= 1:
+        yield from map(work, tasks)
+        return
     pending = deque()
     with ThreadPoolExecutor(workers) as pool:
         for task in tasks:
@@ -693,9 +731,11 @@ def _tried(work, task):
 def _count(task): return count_documents(*task)
 
 def _counted(tasks, pattern, workers):
-    if fast_starts(pattern): return in_threads(tasks, _count, min(workers, 4))
-    head = [*islice(tasks, _SMALL_BATCHES)]
-    return in_order(chain(head, tasks), _count, workers if len(head) == _SMALL_BATCHES else 1)
+    way, enough = (in_threads, _FEW_BATCHES) if fast_starts(pattern) else (in_order, _SMALL_BATCHES)
+    head = [*islice(tasks, enough)]
+    if len(head) < enough: workers = 1
+    elif way is in_threads: workers = min(workers, 4)
+    return way(chain(head, tasks), _count, workers)
 
 # %% ../nbs/12_fast_bpe.ipynb #aa343693
 def count_pretokens(

@@ -519,11 +519,29 @@ def set_threads(
 
 # %% ../nbs/00_core.ipynb #8bc46a20
 def keep_memory() -> bool:
-    "Let the C library keep freed memory for the next training step. Returns whether it could be told"
+    "Let the C library keep freed memory for the next training step, in large pages if possible. Returns whether it could be told"
     try: mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError): return False
     M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-    return all([mallopt(M_MMAP_THRESHOLD, 2**30), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_TOP_PAD, 64*2**20)])
+    told = all([mallopt(M_MMAP_THRESHOLD, 2**30), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_TOP_PAD, 64*2**20)])
+    if told: _large_pages(M_TOP_PAD)
+    return told
+
+@cache
+def _large_pages(M_TOP_PAD):
+    "Reserve addresses for the heap, and ask that what is used of them comes in pages of two megabytes"
+    libc = ctypes.CDLL(None)
+    libc.sbrk.restype = libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
+    begin = libc.sbrk(0)
+    libc.mallopt(M_TOP_PAD, min(memory//4, 2**31 - 2**22))
+    libc.free(libc.malloc(2**28))                        # more than there is: the heap grows by this, and by the pad
+    libc.mallopt(M_TOP_PAD, 64*2**20)
+    begin, end = -(-begin//2**21)*2**21, libc.sbrk(0)
+    MADV_HUGEPAGE = 14
+    if end > begin: libc.madvise(begin, end - begin, MADV_HUGEPAGE)
 
 # %% ../nbs/00_core.ipynb #47713ea8
 _CONTROL = re.compile('[\x00-\x08\x0e-\x1f\x7f-\x9f]|\r(?!\n)')

@@ -7,7 +7,7 @@ __all__ = ['pystdlib_files', 'pystdlib_documents', 'split_key', 'held_out', 'pys
            'bigram_nats', 'packed_size', 'LedgerRow', 'read_ledger', 'plot_ledger']
 
 # %% ../nbs/10_guess.ipynb #e9fb64ed
-import gzip, json, lzma, math, re, sysconfig, tokenize
+import gzip, json, lzma, math, os, re, sysconfig, tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,12 @@ _LEFT_OUT = {'test', 'tests', 'idle_test', 'site-packages', 'dist-packages', '__
 
 def pystdlib_files() -> list[Path]:
     "The running interpreter's standard library: its source files in a fixed order, without tests and generated files"
-    root = Path(sysconfig.get_paths()['stdlib'])
-    found = sorted((p.relative_to(root) for p in root.rglob('*.py')), key=Path.as_posix)
-    kept = [p for p in found if not _LEFT_OUT & {*p.parts[:-1]}]
-    return [root/p for p in kept if not p.parts[0].startswith(('_sysconfigdata', 'config-'))]
+    root, found = Path(sysconfig.get_paths()['stdlib']), []
+    for folder, inside, files in os.walk(root):
+        inside[:] = [o for o in inside if o not in _LEFT_OUT]      # not even looked into: they may hold thousands
+        found += [Path(folder, o).relative_to(root) for o in files if o.endswith('.py')]
+    kept = [p for p in found if not p.parts[0].startswith(('_sysconfigdata', 'config-'))]
+    return [root/p for p in sorted(kept, key=Path.as_posix)]
 
 # %% ../nbs/10_guess.ipynb #ff0fcc50
 def pystdlib_documents() -> Iterator[str]:

@@ -43,10 +43,30 @@ def newton_schulz(
     if tall := X.size(-2) > X.size(-1): X = X.mT.contiguous()
     X = X/(X.norm(dim=(-2, -1), keepdim=True) + 1e-7)   # now no singular value exceeds 1
     X = X if X.ndim == 3 else X[None]
-    for a, b, c in (JORDAN,)*steps if isinstance(steps, int) else steps:
+    polynomials = (JORDAN,)*steps if isinstance(steps, int) else tuple(steps)
+    oblong = 2*X.size(-1) > 3*X.size(-2) and torch.finfo(X.dtype).bits >= 32
+    if oblong:
+        for i in range(0, len(polynomials), 3): X = _on_the_small_side(X, polynomials[i:i + 3])
+    else: X = _step_by_step(X, polynomials)
+    return (X.mT if tall else X).reshape(G_NMK.shape).to(G_NMK.dtype, memory_format=torch.contiguous_format)
+
+def _step_by_step(X, polynomials):
+    for a, b, c in polynomials:
         A = X @ X.mT
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
-    return (X.mT if tall else X).reshape(G_NMK.shape).to(G_NMK.dtype, memory_format=torch.contiguous_format)
+    return X
+
+# %% ../nbs/40_optim.ipynb #3e394db5
+def _on_the_small_side(X, polynomials):
+    "As `_step_by_step`, for a few steps of matrices that are much wider than high"
+    A = X @ X.mT
+    Q = None                                                # what the first X is multiplied by
+    for a, b, c in polynomials:
+        if Q is not None: A = P @ A @ P
+        P = torch.baddbmm(A, A, A, beta=b, alpha=c)
+        P.diagonal(dim1=-2, dim2=-1).add_(a)
+        Q = P if Q is None else P @ Q
+    return Q @ X
 
 # %% ../nbs/40_optim.ipynb #75b7ebce
 def muon_dtype(

@@ -228,9 +228,12 @@ def tune_quickstart(
         print('interrupted; the same command continues')
         raise SystemExit(exit_code(tuned.trainer.stop_reason))
     answers, old_text = in_figures(tuned.figures, 'response'), in_figures(tuned.figures, 'pretraining')
-    print(f'loss on held-out answers: {answers}; on the old text: {old_text}\n')
-    for question, _, before, after in tuned.samples[:2]: print(side_by_side(question, before, after))
+    found = [f'loss on held-out answers: {answers}; on the old text: {old_text}\n']
+    found += [side_by_side(question, before, after) for question, _, before, after in tuned.samples[:2]]
+    print('\n'.join(found))
     print(f'report: {write_report(tuned)}')
+    (tuned.folder/'samples').mkdir(exist_ok=True)
+    atomic_write(tuned.folder/'samples'/'final.txt', _BETWEEN.join([_heading(tuned.trainer.step), '\n'.join(found)]))
     return tuned
 
 # %% ../nbs/97_quickstart.ipynb #6414a226
@@ -240,7 +243,8 @@ def quickstart_command(
     "Target of `nanogpt-quickstart`"
     if q.tune_minutes != 0: chat_folder(q.out_dir)             # asked now, and not after minutes of training
     run = _shown_again(q) or quickstart_report(q)
-    tuned = tune_quickstart(q, run) if q.tune_minutes != 0 else None
+    tuned = None
+    if q.tune_minutes != 0: tuned = _tuned_again(q, run) or tune_quickstart(q, run).folder
     print(_what_next(q, run, tuned))
 
 def _shown_again(q):
@@ -252,11 +256,25 @@ def _shown_again(q):
     print(f'report: {kept.folder/"report.html"}')
     return kept
 
+def _tuned_again(q, run):
+    "The folder of the second part, told again as it was finished before; None if it wasn't"
+    if not isinstance(run, FinishedBefore): return None        # it begins with other weights now
+    cfg = tuning_config(q, run)
+    folder = Path(cfg.out_dir)
+    found = newest_good(folder, say=lambda line: None)
+    if not found or (found[1].get('elapsed_s') or 0) < 60*cfg.minutes: return None
+    try: heading, _, said = (folder/'samples'/'final.txt').read_text(encoding='utf-8').partition(_BETWEEN)
+    except (OSError, UnicodeDecodeError): return None
+    if heading != _heading(found[1]['step']) or not (folder/'report.html').is_file(): return None
+    print(f'\n{folder} has learned to answer for {duration(60*cfg.minutes)}: this was found then')
+    print(f'{said}\nreport: {folder/"report.html"}')
+    return folder
+
 def _what_next(q, run, tuned):
     "Commands to go on with"
     folder, talk = shlex.quote(str(run.folder)), ''
     if tuned:
-        talk = f'  nanogpt-chat {shlex.quote(str(tuned.folder))}      # give it a signature and a docstring, between lines of """\n'
+        talk = f'  nanogpt-chat {shlex.quote(str(tuned))}      # give it a signature and a docstring, between lines of """\n'
     return (f'\nnext:\n{talk}'
             f'  nanogpt-sample {folder} --start "def read_lines(path):"\n'
             f'  nanogpt-eval {folder}\n'

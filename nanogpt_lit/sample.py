@@ -190,7 +190,7 @@ def export_command(
     cfg: ExportConfig, # flags
 ) -> None:
     "Target of `nanogpt-export`"
-    out = Path(cfg.out_dir)
+    out = Path(cfg.out_dir or cfg.format)
     if not cfg.run: raise UserError('nothing to export: give a run folder or a checkpoint')
     if os.path.lexists(out/'config.json') and not cfg.overwrite:
         raise UserError(f'{out} already holds a model: give another --out_dir, or --overwrite')

@@ -550,16 +550,16 @@ _FIRST = np.array([(1 << 8*n) - 1 for n in range(9)], np.uint64)  # keeps the fi
 def word_numbers(
     data: bytes,    # text in UTF-8
     at: np.ndarray, # where each word begins, and the end
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "For each word its first eight bytes and the eight behind them, as numbers; and its size"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    "For each word its first eight bytes and the eight behind them, as numbers; its size; and which have eight or more"
     eight = np.ndarray(len(data) + 9, '<u8', data + bytes(16), strides=1)  # the 8 bytes that begin at each position
     size = np.diff(at)
     head = eight[at[:-1]]
     head &= _FIRST[np.minimum(size, 8)]
     tail = np.zeros_like(head)
-    longer = np.flatnonzero(size > 8)
+    longer = np.flatnonzero(size > 7)
     tail[longer] = eight[at[longer] + 8] & _FIRST[np.minimum(size[longer] - 8, 8)]
-    return head, tail, size
+    return head, tail, size, longer
 
 # %% ../nbs/13a_fast_encode.ipynb #b03329cf
 class _Met(dict):
@@ -582,7 +582,7 @@ class WordTable:
         ranks: dict[bytes, int], # the vocabulary
         merge: Callable,         # gives the ids of a word that isn't in it
     ):
-        self.ranks, self.merge, self.lock = ranks, merge, threading.Lock()
+        self.ranks, self.merge, self.lock, self.spans = ranks, merge, threading.Lock(), None
         self.forget()
 
     def forget(self) -> None:
@@ -592,8 +592,8 @@ class WordTable:
         tokens = sorted((t for t in self.ranks if 0 not in t or t == b'\0'), key=self.ranks.get, reverse=True)
         self.met.ids.extend([self.ranks[t] for t in tokens])
         place = np.arange(len(tokens)) << 32 | 1
-        self.met.update({t: int(p) for t, p in zip(tokens, place) if len(t) > 16})
-        head, tail, size = word_numbers(b''.join(tokens), np.cumsum([0, *map(len, tokens)]))
+        self.met.update({t: p for t, p in zip(tokens, place.tolist()) if len(t) > 16})
+        head, tail, size, _ = word_numbers(b''.join(tokens), np.cumsum([0, *map(len, tokens)]))
         short = np.flatnonzero(size <= 16)
         self._seat(_slots(head, tail)[short], head[short], tail[short], place[short])
 
@@ -610,11 +610,10 @@ def find(self: WordTable,
     at: np.ndarray, # where each word begins, and the end
 ) -> tuple[np.ndarray, np.ndarray]:
     "Where in `met.ids` the ids of each word begin, and how many they are"
-    head, tail, size = word_numbers(data, at)
+    head, tail, size, longer = word_numbers(data, at)
     slot = _slots(head, tail)
     place, unknown = self.place.take(slot), self.head.take(slot) != head
-    longer = np.flatnonzero(size > 7)          # up to seven bytes, the head says it all
-    unknown[longer] |= (self.tail[slot[longer]] != tail[longer]) | (size[longer] > 16)
+    unknown[longer] |= (self.tail[slot[longer]] != tail[longer]) | (size[longer] > 16)   # of up to seven bytes the head says it all
     k = np.flatnonzero(unknown)
     if len(k): place[k] = self._ask(data, at[k], size[k], slot[k], head[k], tail[k])
     return place >> 32, place & 0xffffffff
@@ -661,6 +660,48 @@ def __call__(self: WordTable,
         more = more[n[more] > k + 1]
     for i, j, m in zip(begin[more].tolist(), first[more].tolist(), n[more].tolist()): out[i:i + m] = known[j:j + m]
     return out, ends
+
+# %% ../nbs/13a_fast_encode.ipynb #c41e7b11
+_NONE = np.zeros(1, np.uint64)
+_PART = np.array([[sum(255 << 8*k for k in range(3 - left, 3 + right)) for right in range(4)]
+                  for left in range(4)], np.uint64)                 # keeps so many bytes left and right of a seam
+
+def _seams(data):
+    "Where a three-byte character begins that follows another character or part of one; and the six bytes around each place"
+    padded = np.frombuffer(bytes(3) + data + bytes(8), np.uint8)
+    at = np.flatnonzero((padded[3:-8] & 0xf0 == 0xe0) & (padded[2:-9] & 0xc0 == 0x80))
+    return at, np.ndarray(len(data) + 3, '<u8', padded, strides=1)[at] & _PART[3, 3]
+
+def _span_bits(tokens):
+    "For each mask of known bytes that occurs in `tokens`, the mask; and a table of bits of all masked seams"
+    begin = np.cumsum([0, *map(len, tokens)])
+    at, around = _seams(b''.join(tokens))
+    k = np.searchsorted(begin, at, 'right')
+    inside = at > begin[k - 1]
+    left, right = np.minimum(at - begin[k - 1], 3), np.minimum(begin[k] - at, 3)
+    mask = _PART[left, right][inside]
+    bits = np.zeros(2**_BITS, bool)
+    bits[_slots(around[inside] & mask, _NONE)] = True
+    return [np.uint64(m) for m in {*mask.tolist()}], bits
+
+# %% ../nbs/13a_fast_encode.ipynb #c41e7b12
+@patch
+def cut_words(self: WordTable,
+    data: bytes,    # text in UTF-8
+    at: np.ndarray, # where each word begins, and the end
+) -> np.ndarray:
+    "The same, with long words cut where no token can reach across"
+    seams, around = _seams(data)
+    whole = around.astype(np.uint8) & 0xf0 == 0xe0      # the character before has three bytes, too
+    if not whole.any(): return at
+    seams, around = seams[whole], around[whole]
+    if self.spans is None: self.spans = _span_bits([*self.ranks])
+    masks, bits = self.spans
+    closed = np.zeros(len(seams), bool)
+    for mask in masks: closed |= bits.take(_slots(around & mask, _NONE))
+    starts = np.zeros(len(data) + 1, bool)
+    starts[at] = starts[seams[~closed]] = True
+    return np.flatnonzero(starts)
 
 # %% ../nbs/13a_fast_encode.ipynb #8ab219a0
 @cache
@@ -712,6 +753,7 @@ def _portions(
 def _by_words(self: Tokenizer, table, texts):
     "The ranks of each of a few texts, which aren't empty and hold no zero characters"
     data, at = pretoken_places(mend('\0'.join(texts)), fast_starts(self.pattern), _engine_classes())
+    if not data.isascii(): at = table.cut_words(data, at)
     ranks, ends = table(data, at)
     gaps = ends[np.flatnonzero(np.frombuffer(data, np.uint8)[at[:-1]] == 0)]
     return [ranks[i:j] for i, j in zip([0, *gaps.tolist()], [*(gaps - 1).tolist(), len(ranks)])]
@@ -732,10 +774,9 @@ def _looked_up(self: Tokenizer, table, texts):
     plain = [t if t and '\0' not in t else '' for t in texts]
     out = [[] for _ in texts]
     order = None if self.rules.order is None else np.array(self.rules.order)
-    for numbers, parts in _portions(plain, self.pattern, _PORTION):
-        here = [(k, p) for k, p in zip(numbers, parts) if p]
-        if not here: continue
-        for (k, _), ranks in zip(here, self._by_words(table, [p for _, p in here])):
+    turns = sorted((k for k, t in enumerate(plain) if t), key=lambda k: not plain[k].isascii())   # ASCII is quicker by itself
+    for numbers, parts in _portions([plain[k] for k in turns], self.pattern, _PORTION):
+        for k, ranks in zip([turns[i] for i in numbers], self._by_words(table, parts)):
             out[k].append((ranks if order is None else order[ranks]).astype(self.dtype))
     return [self._together(o) if o else self._text_array(t) for o, t in zip(out, texts)]
 

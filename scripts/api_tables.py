@@ -30,10 +30,11 @@ class Entry:
     def node_of_call(self): return self.kind in ('function', 'method') or self.kind == 'class' and isinstance(self.node, ast.FunctionDef)
 
 @cache
-def parsed(src): return ast.parse(src)
+def parsed(src): return ast.parse(src)             # a cell is asked for stripped, wherever it comes from: then it's parsed once
 
 def api(src):
     "An entry for each public function, method and class that the code `src` defines"
+    src = src.strip()
     lines = src.splitlines()
     for node in parsed(src).body:
         if isinstance(node, ast.FunctionDef) and node.name[0] != '_' and owner(node)[:1] != '_': yield of_function(node, lines, owner(node))
@@ -41,6 +42,7 @@ def api(src):
 
 def constants(src):
     "An entry for each public name that the code `src` binds to a value at its top level"
+    src = src.strip()
     lines = src.splitlines()
     for node in parsed(src).body:
         if not isinstance(node, (ast.Assign, ast.AnnAssign)): continue

@@ -7,14 +7,16 @@ committed. What is added: a line that says what a page needs, what it gives and 
 `names` in the prose to the page that defines them, a folded table of parameters under each exported cell, the pages of
 the reference and of the commands, and an index for the search. Imports and code that only plots are folded.
 """
-import argparse, ast, json, os, re, shutil, subprocess, sys, textwrap, tomllib
+import argparse, ast, gc, json, os, re, shutil, sys, textwrap, tomllib
 from collections import Counter
+from contextlib import chdir
 from pathlib import Path
 import yaml
 from execnb.nbio import read_nb
 from nbdev.config import get_config
 from nbdev.processors import (FilterDefaults, ai_magics, clean_magics, filter_stream_, hide_, hide_line,
                               populate_language, rm_header_dash, strip_ansi)
+from sphinx.cmd.build import main as sphinx
 import command_page, reference_pages, search_index
 from api_tables import api, cards, names, parsed
 from book_stats import code_cells, notebooks, only_imports, python_of, root, words
@@ -289,6 +291,7 @@ def sitemap(out, base):
 # --- the whole -----------------------------------------------------------------------------------------------------
 
 def main():
+    gc.disable() # trees of syntax and of documents grow until the end: a search for garbage in them takes a fifth of the time and finds little
     cfg, ap = get_config(), argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--out', type=Path, default=cfg.doc_path, help='folder for the site; what it is made from goes to _proc beside it')
     args, options = ap.parse_known_args()
@@ -309,8 +312,9 @@ def main():
     for name, text in looked_up.items():
         (src/f'{name}.md').parent.mkdir(exist_ok=True)
         (src/f'{name}.md').write_text(text, encoding='utf-8')
-    cmd = [sys.executable, '-m', 'sphinx', '-b', 'html', '-q', *options, str(src), str(html)]
-    if rc := subprocess.run(cmd, cwd=root, env={**os.environ, 'PROJECT_ROOT': str(root)}).returncode: sys.exit(rc)
+    os.environ['PROJECT_ROOT'] = str(root)
+    with chdir(root): rc = sphinx(['-b', 'html', '-q', *options, str(src), str(html)])
+    if rc: sys.exit(rc)
     reference_pages.settle(html)
     command_page.link_flags(html)
     command_page.redirect(html, 'flags.html', 'commands.html')

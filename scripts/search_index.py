@@ -70,7 +70,7 @@ class Sections(HTMLParser):
         super().__init__()
         self.sections, self.open, self.stack, self.quiet, self.heading = [], [], [], 0, None
         page = page.partition('<article')[2].partition('</article>')[0]
-        self.feed('<article' + re.sub(r'<(svg|script|style|math|mjx-container)\b.*?</\1>', ' ', page, flags=re.S))
+        self.feed('<article' + re.sub(r'<(svg|script|style|math|mjx-container|pre)\b.*?</\1>', ' ', page, flags=re.S)) # what nobody reads as text: nine tenths of the tags
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)

@@ -3,12 +3,13 @@
 The tests of the code are in the notebooks, beside what they test. Here is only what cannot live there: running the
 notebooks, the rules of the book, the commands as a shell sees them, and packaging.
 """
-import os, signal, sys
+import gc, os, signal, sys
 from pathlib import Path
 import nanogpt_lit  # before all else: like every command, it says how long torch's threads wait for each other
 import pytest
 from nbdev.config import get_config
 
+gc.disable()    # until all is collected: what is imported stays, and a search for garbage in it takes a quarter of the time
 ROOT = Path(__file__).parent.parent
 if not any('network' in word for word in sys.argv): os.environ.setdefault('HF_HUB_OFFLINE', '1')  # read once, by whoever loads it first: nobody waits for a hub
 sys.path.insert(0, str(ROOT/'scripts'))
@@ -20,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: # a shell's background job
 SLOW = '''
     test_commands test_data test_distributed test_evaluate test_faults test_finetune test_first_commands test_five_guides test_fuzz test_gpu_check test_gpu_model test_gpu_ready
     test_hostile_data test_hostile_models test_hostile_runs test_hostile_tuning test_hostile_watching test_interop test_kills test_live test_loader test_memory test_nursery test_packaging test_right_values
-    test_reference test_runs test_search test_site test_speedrun test_tokenizer_commands test_watching'''.split()
+    test_reference test_runs test_search test_serve test_site test_speedrun test_tokenizer_commands test_watching'''.split()
 
 LONG = {'test_wrong_value_anywhere', 'test_merges_of_tinyshakespeare', 'test_gpt2_ids', 'test_many_special_tokens', 'test_a_token_of_a_hundred_thousand_bytes', # half a minute to a few seconds each
         'test_loop_benchmark_does_the_same_updates', 'test_loader_benchmark_takes_only_the_function', 'test_tokenizer_benchmark_compares_the_merges', 'test_step_benchmark_explains_itself'}
@@ -46,7 +47,9 @@ def pytest_collection_modifyitems(config, items):
 def parallel(config): return bool(getattr(config.option, 'numprocesses', None)) or 'PYTEST_XDIST_WORKER' in os.environ
 
 def pytest_collection_finish(session):
-    "One process at a time: the pages begin now, beside the tests that come before theirs"
+    "What is there now is no garbage, and nobody looks there again. One process at a time: the pages begin now, beside the tests that come before theirs"
+    gc.freeze()
+    gc.enable()
     pages = [i for i in session.items if Path(str(i.fspath)).stem == 'test_notebooks' and hasattr(i, 'callspec')]
     if pages and not parallel(session.config) and not session.config.option.collectonly:
         import test_notebooks

@@ -25,14 +25,17 @@ SUBREAPER = 36                  # of prctl(2): who becomes the parent of a proce
 NEW_NET = 0x40000000            # of setns(2)
 # beginnings of the names that Python, torch and their libraries read while they start; those of them that are read again in the child
 AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'MALLOC_', 'GLIBC_', 'OMP_', 'KMP_', 'GOMP_', 'MKL_', 'OPENBLAS_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_', 'PYTORCH_')
-SEEN_TO = {'PYTHONPATH', 'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING'}
+# (the last two when a GPU is touched for the first time: whoever picks a device sets one of them, and a page's later processes came afresh)
+SEEN_TO = {'PYTHONPATH', 'PYTHONUNBUFFERED', 'PYTHONIOENCODING', 'TORCH_CPP_LOG_LEVEL', 'TORCH_NCCL_ASYNC_ERROR_HANDLING',
+           'PYTORCH_CUDA_ALLOC_CONF', 'PYTORCH_ALLOC_CONF'}
 NEVER = sys.platform != 'linux' or bool(os.environ.get('NANOGPT_LIT_FRESH'))     # to compare, or where a test fails for reasons unknown
 QUIET = ('PYTHONWARNINGS', 'ignore')            # this one, too
 SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower() in ('utf-8', 'utf8') else {}    # the same, said or not
 # what starts processes that import as much as it does itself: each has a nursery of its own
 LAUNCHERS = {'torchrun', 'torch.distributed.run', 'nanogpt-launch', 'nanogpt-bench', 'nbdev_test'}
 # pages whose processes train, talk or are killed: how such a process starts, and what memory it needs for that, isn't their subject
-PAGES_WITH_PROCESSES = {'43_checkpoint', '60_distributed', '61_sharded', '61a_slices', 'resume', 'two_gpus'}
+PAGES_WITH_PROCESSES = {'25a_estimates', '33_factory', '43_checkpoint', '60_distributed', '61_sharded', '61a_slices', '62_launch', '63_fleet', 'resume', 'two_gpus'}
+TIMED_PAGES = {'83_stopwatch'}     # its races, too; but what it gives as `-c code` starts afresh: how long that takes is asked
 
 # --- in the tests ----------------------------------------------------------------------------------------------------
 
@@ -242,11 +245,18 @@ class LauncherPopen(Popen):
         request = super()._request(asked)
         return request if request and is_launcher(request['run']) else None
 
+class RacePopen(Popen):
+    "For a page that races programs, and also measures the starts of short ones"
+    def _request(self, asked):
+        request = super()._request(asked)
+        return request if request and request['run'][0] != '-c' else None
+
 def popen_for(run):
     "What a launcher or a page starts its processes with"
     how, what, words = run
     if Path(what).name != 'nbdev_test': return Popen
     pages = {Path(word).stem for word in words}
+    if pages & TIMED_PAGES: return RacePopen
     return Popen if pages & PAGES_WITH_PROCESSES else LauncherPopen
 
 def branch(run):

@@ -47,7 +47,7 @@ def patches(tree):
     "`(function, name of its class)` of the functions that `@patch` puts into one class of the same module"
     classes = {o.name for o in tree.body if isinstance(o, ast.ClassDef)}
     for f in tree.body:
-        if not isinstance(f, ast.FunctionDef) or not any(ast.unparse(d).startswith('patch') for d in f.decorator_list): continue
+        if not isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) or not any(ast.unparse(d).startswith('patch') for d in f.decorator_list): continue
         owner = ast.unparse(f.args.args[0].annotation)
         if owner in classes: yield f, owner
 

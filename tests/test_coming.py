@@ -84,7 +84,6 @@ NANOGPT_FILE = "out_dir = 'out-shakespeare-char'\neval_interval = 1\neval_iters 
 def home(tmp_path, monkeypatch):
     "A folder with what these users have in theirs"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     draw = random.Random(0)
     lines = [' '.join(draw.choices('The cat sat on a red mat and saw the small bird in the tall tree'.split(), k=9)) for _ in range(400)]
     for name in ('input.txt', 'data/shakespeare_char/input.txt'):

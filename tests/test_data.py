@@ -3,10 +3,12 @@
 Every test runs the real `nanogpt-prepare` in processes of its own; what it does inside one process is tested in the notebooks.
 """
 import bz2, csv, gzip, hashlib, json, lzma, os, random, signal, subprocess, sys, time
+from functools import cache
 from pathlib import Path
 import pytest
 import harness
 from harness import BIN, Popen, run
+from nanogpt_lit.shards import DataFolder
 
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='/proc and resource limits of Linux')
 
@@ -31,6 +33,7 @@ def meta(folder): return json.loads((folder/'meta.json').read_text(encoding='utf
 
 # --- a corpus of every kind of file ---------------------------------------------------------------------------------
 
+@cache
 def story(i):
     words = 'the a cat dog tree sky ran sat saw blue old and then it was'.split()
     rng = random.Random(i)
@@ -143,7 +146,7 @@ def hub(tmp_path):
     (lib/'__init__.py').write_text(FAKE)
     (lib/'utils'/'__init__.py').touch()
     (lib/'utils'/'logging.py').write_text('def disable_progress_bar(): pass')
-    return os.environ | dict(PYTHONPATH=str(tmp_path/'lib'), HF_HUB_OFFLINE='1', NANOGPT_LIT_JOURNAL_S='0')
+    return os.environ | dict(PYTHONPATH=str(tmp_path/'lib'), NANOGPT_LIT_JOURNAL_S='0')
 
 @pytest.mark.parametrize('words, asked', [
     (['tinystories'], dict(path='roneneldan/TinyStories', name=None)), (['openwebtext'], dict(path='Skylion007/openwebtext', name=None)),
@@ -208,7 +211,9 @@ def test_killed_twenty_times_at_random_moments(kinds, quiet, tmp_path):
             assert (out/'meta.json').exists() == out.exists()
             assert 'Traceback' not in err, err
             tries, resumed = tries + 1, resumed + ('continuing' in said)
-        assert fingerprint(out) == fingerprint(quiet), f'round {rounds}, after {tries} tries'
+        got, want = fingerprint(out), fingerprint(quiet)
+        for name in DataFolder.SERVICE: got.pop(name, None)          # a kill after the folder had its name, before these were gone
+        assert got == want, f'round {rounds}, after {tries} tries: {[o for o in want.keys() | got.keys() if got.get(o) != want.get(o)]}'
         rounds += 1
     print(f'{kills} kills in {rounds} rounds, {resumed} times continued')
     assert rounds > 1 and resumed >= 3, (rounds, resumed)
@@ -260,10 +265,10 @@ def repeated(path, mb, make=lambda i: story(i) + '\n'):
 def test_memory_does_not_grow_with_the_corpus(kind, tmp_path):
     make = dict(text=lambda i: story(i) + '\n', jsonl=lambda i: json.dumps(dict(text=story(i))) + '\n')[kind]
     name, peaks = 'text.txt' if kind == 'text' else 'text.jsonl', {}
-    for mb in (8, 28):
+    for mb in (4, 16):
         repeated(tmp_path/name, mb, make)
         peaks[mb] = peak_mb(name, '--tokenizer', 'char', '--workers', 2, '--out_dir', f'out{mb}', cwd=tmp_path)
-    assert peaks[28] < peaks[8] + 15, peaks
+    assert peaks[16] < peaks[4] + 9, peaks
 
 @linux
 @pytest.mark.skipif('NANOGPT_LIT_SLOW' not in os.environ, reason='slow: set NANOGPT_LIT_SLOW=1')
@@ -319,9 +324,9 @@ def test_a_line_of_50_mb(tmp_path):
 PACK = dict(gz=gzip.compress, bz2=bz2.compress, xz=lzma.compress)
 
 @pytest.mark.parametrize('name, content, hints', [
-    *((f'half.jsonl.{k}', pack(''.join(json.dumps(dict(text=story(i))) + '\n' for i in range(500)).encode())[:-500],
-       [f'half.jsonl.{k} is damaged or cut short', 'get it again']) for k, pack in PACK.items()),
-    ('half.json', json.dumps([dict(text=story(i)) for i in range(500)])[:-500].encode(), ['half.json is damaged or cut short', 'record 49']),
+    *((f'half.jsonl.{k}', lambda k=k: PACK[k](''.join(json.dumps(dict(text=story(i))) + '\n' for i in range(500)).encode())[:-500],
+       [f'half.jsonl.{k} is damaged or cut short', 'get it again']) for k in PACK),
+    ('half.json', lambda: json.dumps([dict(text=story(i)) for i in range(500)])[:-500].encode(), ['half.json is damaged or cut short', 'record 49']),
     ('half.parquet', b'PAR1' + b'x'*100, ['half.parquet is damaged or cut short']),
     ('latin.txt', 'a line\nK\u00e4se'.encode('latin-1'), ['latin.txt is not UTF-8', 'offset 8', 'line 2']),
     ('wide.txt', 'no mark'.encode('utf-16-le'), ['wide.txt is not UTF-8', 'UTF-16']),
@@ -329,7 +334,7 @@ PACK = dict(gz=gzip.compress, bz2=bz2.compress, xz=lzma.compress)
     ('empty.jsonl', b'\n\n', ['is empty']),
 ], ids=lambda o: o if isinstance(o, str) else '')
 def test_damaged_files_are_refused(name, content, hints, tmp_path):
-    (tmp_path/name).write_bytes(content)
+    (tmp_path/name).write_bytes(content() if callable(content) else content)
     refused(prepare(name, '--tokenizer', 'char', '--out_dir', 'out', cwd=tmp_path), *hints)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 

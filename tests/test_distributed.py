@@ -138,10 +138,10 @@ def test_loss_masks(optimizer, limit, text, tmp_path):
 
 def test_console_script_and_a_time_budget(text, tmp_path):
     "Clocks differ, the learning rate must not: rank 0's counts. Everything is started as a shell starts it, without the nursery"
-    command = ['--no-python', 'nanogpt-train', '--input', text, '--out_dir', 'run', *FLAGS, '--minutes', '.02', '--max_steps', '100000', '--schedule', 'linear']
+    command = ['--no-python', 'nanogpt-train', '--input', text, '--out_dir', 'run', *FLAGS, '--minutes', '.005', '--max_steps', '100000', '--schedule', 'linear']
     good(finish(start([*TORCHRUN, '--nproc_per_node=2', *command], tmp_path, fresh=True)))
     last = rows(tmp_path/'run')[-1]
-    assert 1.1 < last['elapsed_s'] < 30 and last['lr'] < 3e-4
+    assert .27 < last['elapsed_s'] < 30 and last['lr'] < 3e-4
 
 # --- slices --------------------------------------------------------------------------------------------------------
 
@@ -343,7 +343,9 @@ def mine(t):
     "A checksum of what this process has of weights and optimiser"
     states = [{k: v for k, v in s.items()} for o in t.optimizers for s in o.state.values()]
     return checksum({'p': [local(p) for p in t.raw_model.parameters()], 'o': [{k: local(v) for k, v in s.items()} for s in states]})
-def content(folder): return {k: checksum({'': gather_sharded(folder)[k]}) for k in ('model', 'optimizer', 'rng', 'step')}
+def content(folder):
+    whole = gather_sharded(folder)
+    return {k: checksum({'': whole[k]}) for k in ('model', 'optimizer', 'rng', 'step')}
 def tell(name, value):
     said = s.gather(value)
     if s.is_main: print('told', json.dumps([name, said]), flush=True)

@@ -25,7 +25,6 @@ SMALL = '--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 2 --dev
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     Path('my.txt').write_text(TEXT, encoding='utf-8')
     return tmp_path
 
@@ -311,7 +310,7 @@ def test_no_module_does_nothing_when_it_is_started(path):
     else: assert code == 1 and said.startswith(f'error: nanogpt_lit.{path.stem} is no command: ') and '\n' not in said, said
 
 def test_modules_that_guides_start():
-    wanted = dict(finetune='finetune', pretrain='train', generate='sample', evaluate='eval', data='prepare', fleet='prepare', chat='chat', quickstart='quickstart',
+    wanted = dict(finetune='finetune', pretrain='train', generate='sample', evaluate='eval', data='prepare', fleet='prepare', chat='chat', serve='serve', quickstart='quickstart',
                   speedrun='bench', report='report', monitor='monitor', distributed='launch', sizing='plan')
     for name, command in wanted.items():
         module = importlib.import_module(f'nanogpt_lit.{name}')

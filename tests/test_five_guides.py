@@ -54,7 +54,6 @@ ROWS = [(guide, flag) for guide, (said, *_) in GUIDES.items() for flag in said]
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     Path('config').mkdir()
     Path('config/train_TH.py').write_text("dataset = 'TH'\nout_dir = 'TH_out'\n", encoding='utf-8')
     return tmp_path

@@ -430,7 +430,7 @@ class World:
         self.folder, self.count = folder, 0
         for name in ('lib', 'setup/home', 'setup/tmp'): (folder/name).mkdir(parents=True)
         for module in (bisect, fnmatch, shlex, heapq, textwrap): shutil.copy(module.__file__, folder/'lib')
-        quiet = dict(OMP_NUM_THREADS='1', MPLBACKEND='agg', HF_HUB_OFFLINE='1', NANOGPT_LIT_JOURNAL_S='0', TERM='xterm')
+        quiet = dict(OMP_NUM_THREADS='1', MPLBACKEND='agg', NANOGPT_LIT_JOURNAL_S='0', TERM='xterm')
         quiet |= dict.fromkeys('http_proxy https_proxy HTTP_PROXY HTTPS_PROXY'.split(), 'http://127.0.0.1:9')
         quiet['PYTHONPATH'] = os.pathsep.join(sys.path)
         self.p = subprocess.Popen([sys.executable, __file__, folder/'lib'], env=os.environ | quiet, text=True, bufsize=1,

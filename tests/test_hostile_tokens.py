@@ -62,7 +62,7 @@ for p in sorted(Path(sys.argv[1]).glob('*.pkl')):
     except UserError as e: said = str(e)
     print(f'{p.stem}|{time.time() - start:.1f}|{mb() - before}|{said}', flush=True)
 '''
-    r = subprocess.run([sys.executable, '-c', program, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    r = subprocess.run([sys.executable, '-c', program, str(tmp_path)], capture_output=True, text=True, timeout=120)   # a peak of its own
     rows = [o.split('|', 3) for o in r.stdout.splitlines()]
     assert [o[0] for o in rows] == sorted(PICKLES) and r.returncode == 0, r.stderr[-2000:] + r.stdout
     for name, seconds, mb, said in rows:

@@ -6,10 +6,11 @@ of a save. The short form runs always; the long one with as many SIGKILLs as you
 
     NANOGPT_LIT_KILLS=500 python -m pytest -q -s tests/test_kills.py
 """
-import argparse, json, os, random, signal, socket, subprocess, sys, time
+import argparse, json, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from harness import SLOW, Popen
+from together import free_port
 
 MANY = int(os.environ.get('NANOGPT_LIT_KILLS') or 50*SLOW)
 KILLS = {signal.SIGKILL: MANY or 9, signal.SIGTERM: min(50, MANY) or 3, signal.SIGINT: min(50, MANY) or 3}
@@ -35,9 +36,6 @@ from nanogpt_lit.monitor import PlotLoss
 PlotLoss.draw = lambda *args, **kw: None      # or nearly all kills would come while a picture is drawn
 sys.exit(dict(train=nanogpt_train, finetune=nanogpt_finetune)[sys.argv[1]](sys.argv[2:]))
 '''
-
-def free_port():
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
 
 def start(setting, folder):
     "The processes of a training"

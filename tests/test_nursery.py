@@ -140,12 +140,14 @@ def test_a_training_is_the_same_to_the_last_bit(tmp_path):
     assert said[0] == said[1] and sums[0] == sums[1]
 
 def test_what_a_test_leaves_in_the_environment_does_not_last(monkeypatch):
-    "torch's options do that wherever a device is picked: all later processes would import everything anew"
+    "All later processes would import everything anew. But not for torch's option that is set wherever a device is picked: a GPU's first touch reads it"
     monkeypatch.setenv('MINE', 'a')
     monkeypatch.setenv('OTHER', 'b')
     before = {**os.environ}
     with pytest.raises(ZeroDivisionError), same_environment():
         os.environ['PYTORCH_CUDA_ALLOC_CONF'] = 'expandable_segments:True'
+        assert begins_alike(os.environ)
+        os.environ['MALLOC_ARENA_MAX'] = '1'
         os.environ['MINE'] = 'changed'
         del os.environ['OTHER']
         assert not begins_alike(os.environ)

@@ -25,7 +25,7 @@ def built(tmp_path_factory, root):
 def test_wheel_holds_the_package_and_nothing_else(built):
     names = zipfile.ZipFile(built[0]).namelist()
     inside = {n for n in names if '.dist-info/' not in n}
-    files = (*CFG.lib_path.glob('*.py'), CFG.lib_path/'py.typed', *(CFG.lib_path/'figures').iterdir())
+    files = (*CFG.lib_path.glob('*.py'), CFG.lib_path/'py.typed', *(CFG.lib_path/'figures').iterdir(), *(CFG.lib_path/'web').iterdir())
     assert inside == {f'{CFG.lib_name}/{p.relative_to(CFG.lib_path).as_posix()}' for p in files if p.stem != 'speedrun'}   # the race's stopwatch stays in the clone
     assert any(n.endswith('licenses/LICENSE') for n in names)
 
@@ -35,17 +35,17 @@ def test_metadata(built):
     meta = email.message_from_string(read('METADATA'))
     assert (meta['Name'], meta['Version'], meta['License-Expression']) == (CFG.lib_name, CFG.version, 'Apache-2.0')
     assert meta['Requires-Python'] == '>=3.11' and meta['Summary'] == CFG.description
-    assert sorted(meta.get_all('Provides-Extra')) == ['dev', 'hf', 'track']
+    assert sorted(meta.get_all('Provides-Extra')) == ['dev', 'hf', 'serve', 'track']
     core = [r for r in meta.get_all('Requires-Dist') if 'extra ==' not in r]
     assert len(core) == len(requirements('requirements')) and any(r.startswith('torch') for r in core)
-    assert not any(r.startswith(('nbdev', 'sphinx', 'transformers', 'wandb')) for r in core)
+    assert not any(r.startswith(('nbdev', 'sphinx', 'transformers', 'wandb', 'starlette', 'uvicorn')) for r in core)
     assert 'console_scripts' in read('entry_points.txt') and 'nanogpt-train = nanogpt_lit.config:nanogpt_train' in read('entry_points.txt')
     assert '# nanogpt_lit' in meta.get_payload()
 
 def test_sdist_holds_all_that_tests_and_docs_need(built):
     names = {n.partition('/')[2] for n in tarfile.open(built[1]).getnames()}
     need = {'settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'nbs/00_core.ipynb', 'nbs/index.ipynb', 'docs/conf.py',
-            'docs/sidebar.toml', 'docs/_static/site.css', 'scripts/build_docs.py', 'tests/conftest.py', f'{CFG.lib_name}/core.py', f'{CFG.lib_name}/figures/shared.js'}
+            'docs/sidebar.toml', 'docs/_static/site.css', 'scripts/build_docs.py', 'tests/conftest.py', f'{CFG.lib_name}/core.py', f'{CFG.lib_name}/figures/shared.js', f'{CFG.lib_name}/web/chat.html'}
     assert not need - names
     assert not [n for n in names if n.endswith(('.pyc', '.pt', '.bin')) or '.ipynb_checkpoints' in n or n.startswith(('runs/', '_docs/', '_proc/'))]
 

@@ -150,7 +150,7 @@ def test_readme_links_exist(root):
 def test_requirements_are_read_as_they_are_meant():
     "They are separated by spaces (setup.py and nbdev split there), so a specifier with a space would become two"
     from packaging.requirements import Requirement
-    for key in ('requirements', 'hf_requirements', 'track_requirements', 'dev_requirements'):
+    for key in ('requirements', 'hf_requirements', 'gguf_requirements', 'track_requirements', 'serve_requirements', 'dev_requirements'):
         for o in CFG.d.get(key).split(): Requirement(o)
     assert {'jupytext', 'nbdev', 'pytest'} <= {Requirement(o).name for o in CFG.d.get('dev_requirements').split()}
 

@@ -302,7 +302,7 @@ def test_forecasts_equal_rehearsals(preset):
     from nanogpt_lit.config import build
     from nanogpt_lit.optim import make_optimizers
     from nanogpt_lit.sizing import forecast, rehearse
-    cfg = build(RunConfig, PRESETS[preset] | dict(vocab_size=500, n_layer=9))
+    cfg = build(RunConfig, PRESETS[preset] | dict(vocab_size=500, n_layer=6))
     args = cfg.model, 7, 'bfloat16', 'cpu', True, cfg.optim, make_optimizers
     quick, full = forecast(*args), rehearse(*args)
     assert (quick.parts, quick.peak) == (full.parts, full.peak)
