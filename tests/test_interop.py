@@ -169,7 +169,7 @@ def test_a_nanochat_with_louder_positions_is_not_one(tmp_path):
     cfg = GPTConfig(vocab_size=30, block_size=12, n_layer=1, n_head=2, n_embd=16, pos='rotary', norm='rmsnorm', norm_affine=False, act='relu2', bias=False,
                     qk_norm=True, norm_embed=True)
     assert family_of(cfg) == 'nanochat' and family_of(replace(cfg, rope_scaling='yarn factor=4')) == 'qwen3-relu'
-    said = hf_config(cfg) | dict(rope_scaling=dict(rope_type='yarn', factor=4.))
+    said = hf_config(cfg) | dict(rope_parameters=dict(rope_type='yarn', factor=4.))
     with pytest.raises(UserError, match='rope_scaling=yarn factor=4'): gpt_config(said)
 
 # ---- against nanoGPT's own code: the variable names a checkout of github.com/karpathy/nanoGPT or karpathy/build-nanogpt
