@@ -130,8 +130,9 @@ class Arch:
     layout: Layout # names and order of its tensors
     only: dict = field(default_factory=dict) # options for which it has less room than the family of that name
 
-ARCHES = {'gpt2': Arch(_WHOLE, dict(act=['gelu_tanh', 'gelu'])), 'llama': Arch(_PAIRS),
-          'qwen3': Arch(_HALVES, dict(window=[None])), 'arcee': Arch(_PAIRS)}
+_AS_IT_IS = dict(rope_scaling=[''], norm_embed=[False])        # what a file for transformers has room for, and this one hasn't
+ARCHES = {'gpt2': Arch(_WHOLE, dict(act=['gelu_tanh', 'gelu'])), 'llama': Arch(_PAIRS, _AS_IT_IS),
+          'qwen3': Arch(_HALVES, dict(window=[None]) | _AS_IT_IS), 'arcee': Arch(_PAIRS, _AS_IT_IS)}
 
 # %% ../nbs/74_gguf.ipynb #06e932f5
 def _arch_reasons(cfg: GPTConfig, arch: str) -> list[str]:

@@ -258,7 +258,7 @@ def hub_folder(
 ) -> Path:
     "The local copy of a model at huggingface.co, fetched if need be. `UserError` tells what to do offline"
     from huggingface_hub import snapshot_download
-    wanted = ['*.json', 'merges.txt', '*.safetensors']
+    wanted = ['*.json', 'merges.txt', '*.jinja', '*.safetensors']
     for extra in ({'local_files_only': True}, {}):                  # the copy first
         try: folder = Path(snapshot_download(name, allow_patterns=wanted, **extra))
         except Exception as e: error = e; continue

@@ -253,11 +253,12 @@ if __name__ == '__main__':
                      '(python -m nanogpt_lit lists all commands)')
 
 # %% ../nbs/91a_peft.ipynb #91a00003
+from .config import GPTConfig
 from .core import ANY, FLAG, or_none
 from .translate import FAMILIES, Family, family_of, turned
 
 # %% ../nbs/91a_peft.ipynb #91a00008
-def _cut_adapter(name: str, A: torch.Tensor, B: torch.Tensor, cfg: 'GPTConfig', family: Family) -> dict:
+def _cut_adapter(name: str, A: torch.Tensor, B: torch.Tensor, cfg: GPTConfig, family: Family) -> dict:
     "`{their name of a layer: (A, B)}` for one of our adapters"
     block, _, part = name.removeprefix('blocks.').partition('.')
     theirs = family.layout.block.format(block)

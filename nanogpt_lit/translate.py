@@ -232,7 +232,7 @@ _GPT2 = dict(pos=['learned'], rope_theta='any', rope_scaling='any', norm=['layer
 _LLAMA = dict(pos=['rotary'], rope_theta='any', rope_scaling='any', norm=['rmsnorm'], act=['swiglu'], bias=[False, True], qk_norm=[False],
               n_kv_head='any', head_dim='any', norm_embed=[False, True])
 _QWEN3 = _LLAMA | dict(qk_norm=[True], bias=[False], window='any', window_pattern='any')
-_NANOCHAT = dict(pos=['rotary'], rope_theta='any', rope_scaling='any', norm=['rmsnorm'], norm_affine=[False], norm_embed=[True], act=['relu2'],
+_NANOCHAT = dict(pos=['rotary'], rope_theta='any', norm=['rmsnorm'], norm_affine=[False], norm_embed=[True], act=['relu2'],
                  bias=[False], qk_norm=[True], n_kv_head='any', head_dim='any', logit_softcap='any')
 _SMALL = dict(norm_eps=1e-6)                 # what their files mean where they don't say it
 FAMILIES = {
@@ -427,8 +427,10 @@ def unreadable(
     if _bend(c, family) is None:
         here = [f.acts[o] for f in FAMILIES.values() if kind in f.reads for o in f.can['act']]
         why.append(f'activation {c.get("activation_function", c.get("hidden_act"))!r:.60} (here: {" or ".join(here)})')
-    try: _stretch_told(c)
+    try: stretched = _stretch_told(c)
     except UserError as e: why.append(str(e))
+    else:
+        if stretched and 'rope_scaling' not in family.can: why.append(f'rope_scaling={stretched} (here: none for this kind)')
     return why
 
 # %% ../nbs/70_translate.ipynb #010970a5

@@ -97,7 +97,7 @@ house = shapes.map(lambda kw: kw | dict(pos='rotary', norm='rmsnorm', act='relu2
                                         logit_softcap=kw['logit_softcap']*(kw['norm_embed'] and not kw['norm_affine'])))
 classic = shapes.map(lambda kw: {k: v for k, v in kw.items() if k in ('n_layer', 'n_head', 'd_ff', 'norm_affine', 'bias', 'tie_embeddings')} | dict(n_embd=16))
 
-@settings(max_examples=160, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.one_of(shapes, modern, house, classic))
 def test_any_configuration_is_exported_exactly_or_refused_with_reasons(tmp_path_factory, kw):
     try: cfg = GPTConfig(vocab_size=30, block_size=12, **kw)
@@ -163,6 +163,14 @@ def test_a_gate_of_its_own_is_refused(tmp_path):
     weights['model.layers.0.mlp.gate_proj.weight'] += 1
     save_file(weights, file, metadata=dict(format='pt'))
     with pytest.raises(UserError, match='gate_proj is not up_proj'): from_hf(tmp_path/'hf')
+
+def test_a_nanochat_with_louder_positions_is_not_one(tmp_path):
+    "It normalises queries and keys after turning them, which undoes what YaRN does to their length"
+    cfg = GPTConfig(vocab_size=30, block_size=12, n_layer=1, n_head=2, n_embd=16, pos='rotary', norm='rmsnorm', norm_affine=False, act='relu2', bias=False,
+                    qk_norm=True, norm_embed=True)
+    assert family_of(cfg) == 'nanochat' and family_of(replace(cfg, rope_scaling='yarn factor=4')) == 'qwen3-relu'
+    said = hf_config(cfg) | dict(rope_parameters=dict(rope_type='yarn', factor=4.))
+    with pytest.raises(UserError, match='rope_scaling=yarn factor=4'): gpt_config(said)
 
 # ---- against nanoGPT's own code: the variable names a checkout of github.com/karpathy/nanoGPT or karpathy/build-nanogpt
 NANOGPTS = [('NANOGPT_LIT_NANOGPT', 'model.py'), ('NANOGPT_LIT_BUILD_NANOGPT', 'train_gpt2.py')]
