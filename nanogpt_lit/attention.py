@@ -387,7 +387,7 @@ def _llama3(omega, factor, low_freq_factor, high_freq_factor, original_max_posit
     return omega*(kept + (1 - kept)/factor)
 
 def _yarn(omega, theta, factor, original_max_position_embeddings, beta_fast=32., beta_slow=1., truncate=1.):
-    "The same with a ramp over the number of the pair (Peng et al. 2023)"
+    "The same with a ramp over the number of the pair (YaRN, arXiv:2309.00071)"
     pairs = len(omega)
     def pair_with(turns): return pairs*math.log(original_max_position_embeddings/(2*math.pi*turns))/math.log(theta)
     low, high = pair_with(beta_fast), pair_with(beta_slow)

@@ -60,12 +60,11 @@ def _step_by_step(X, polynomials):
 def _on_the_small_side(X, polynomials):
     "As `_step_by_step`, for a few steps of matrices that are much wider than high"
     A = X @ X.mT
-    Q = None                                                # what the first X is multiplied by
-    for a, b, c in polynomials:
-        if Q is not None: A = P @ A @ P
+    for k, (a, b, c) in enumerate(polynomials, 1):
         P = torch.baddbmm(A, A, A, beta=b, alpha=c)
         P.diagonal(dim1=-2, dim2=-1).add_(a)
-        Q = P if Q is None else P @ Q
+        Q = P if k == 1 else P @ Q                          # what the first X is multiplied by
+        if k < len(polynomials): A = P @ A @ P
     return Q @ X
 
 # %% ../nbs/40_optim.ipynb #75b7ebce
