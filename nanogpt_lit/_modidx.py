@@ -1842,6 +1842,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'nanogpt_lit.optim.Unmarked': ('optim.html#unmarked', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._constant': ('optim.html#_constant', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._cosine': ('optim.html#_cosine', 'nanogpt_lit/optim.py'),
+                                   'nanogpt_lit.optim._factor': ('optim.html#_factor', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._linear': ('optim.html#_linear', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._on_the_small_side': ('optim.html#_on_the_small_side', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._rows': ('optim.html#_rows', 'nanogpt_lit/optim.py'),

@@ -60,12 +60,19 @@ def _step_by_step(X, polynomials):
 def _on_the_small_side(X, polynomials):
     "As `_step_by_step`, for a few steps of matrices that are much wider than high"
     A = X @ X.mT
-    for k, (a, b, c) in enumerate(polynomials, 1):
-        P = torch.baddbmm(A, A, A, beta=b, alpha=c)
-        P.diagonal(dim1=-2, dim2=-1).add_(a)
-        Q = P if k == 1 else P @ Q                          # what the first X is multiplied by
-        if k < len(polynomials): A = P @ A @ P
+    P = _factor(A, *polynomials[0])
+    Q = P                                                   # what the first X is multiplied by
+    for coefficients in polynomials[1:]:
+        A = P @ A @ P
+        P = _factor(A, *coefficients)
+        Q = P @ Q
     return Q @ X
+
+def _factor(A, a, b, c):
+    "The square matrix that a step multiplies X by: aI + bA + cA²"
+    P = torch.baddbmm(A, A, A, beta=b, alpha=c)
+    P.diagonal(dim1=-2, dim2=-1).add_(a)
+    return P
 
 # %% ../nbs/40_optim.ipynb #75b7ebce
 def muon_dtype(
