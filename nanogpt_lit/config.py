@@ -837,6 +837,9 @@ class ReachKnobs:
     taps: int = 0                    # causal taps: each channel adds its own past, h[t] + w1·h[t-1] + … this
                                      # many back; 0 = none
     taps_at: Literal['all', 'embedding', 'sublayers'] = 'all'            # where the taps sit
+    grams: int = 0                   # the last 2, 3, … this many tokens are looked up together, too, in tables of
+                                     # their own; 0 = none
+    gram_rows: int = 16384           # rows of such a table, at most: groups of tokens share them by a hash
 
 # %% ../nbs/21_model.ipynb #efacf466
 @dataclass
@@ -926,6 +929,9 @@ def _check_ranges(cfg):
     if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
         raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) '
                         'and G (everything), such as LG')
+    if not (cfg.grams == 0 or 2 <= cfg.grams <= 8):
+        raise UserError(f'grams={cfg.grams}: expected 0 for none, or 2 to 8 tokens')
+    if cfg.gram_rows < 1: raise UserError(f'gram_rows={cfg.gram_rows}: expected at least 1')
     for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
         if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
     if not 1 < cfg.rope_theta < math.inf:
