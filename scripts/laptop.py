@@ -11,7 +11,8 @@ split (the last tenth of the text, as in nanoGPT), each character predicted once
 import argparse, json, statistics, time
 from pathlib import Path
 import numpy as np
-from nanogpt_lit.config import PRESETS, GPTConfig, RunConfig, build
+import torch
+from nanogpt_lit.config import PRESETS, RunConfig, build
 from nanogpt_lit.core import seed_everything
 from nanogpt_lit.loader import TokenData, make_plan
 from nanogpt_lit.model import GPT
@@ -20,9 +21,13 @@ from nanogpt_lit.trainer import Callback, Trainer, mean_loss
 
 SEEDS = 1, 2, 3
 WHOLE = 1/4, 1/2, 3/4, 1        # shares of a run after which the whole validation split is looked at
-CHANGES = {                     # what was changed, and how
-    'recipe': {}}
-SHORT = dict(max_steps=350)     # the ablation's runs, the recipe's own among them: a quarter of its length, cooled down to zero all the same
+SHORT = dict(max_steps=200)     # the ablation's runs, the recipe's own among them, are short, and cool down to zero all the same
+CHANGES = {                     # what is different from the recipe; other sizes get as many steps as take about the same time
+    'recipe': {}, 'no tables': dict(grams=0), 'a table of pairs only': dict(grams=2), 'groups of up to four': dict(grams=4),
+    'a width of 128, for as long': dict(n_embd=128, max_steps=380), 'a width of 256, for as long': dict(n_embd=256, max_steps=127),
+    'a context of 128, in training and validation': dict(block_size=128, batch_size=16),
+    'half the batch, for as long': dict(batch_size=4, max_steps=320), 'no weight decay': dict(weight_decay=0.), 'dropout of 0.1': dict(dropout=.1),
+    'the mean of the last tenth, cooled down to a quarter': dict(min_lr=.0025, average=.1)}
 
 def halves(path):
     "Characters as ids: the first nine tenths to train on, the rest to be judged by; and how many different ones there are"
@@ -35,9 +40,10 @@ def halves(path):
 
 class Watch(Callback):
     "Clocks, training losses, and the loss of the whole validation split now and then"
-    def __init__(self, val, block_size, at):
-        self.val, self.block_size, self.at = val, block_size, at
+    def __init__(self, val, block_size, at, average):
+        self.val, self.block_size, self.at, self.average = val, block_size, at, average
         self.losses, self.vals, self.cpu, self.wall = [], [], 0., 0.
+        self.total, self.count = None, 0
     def on_fit_start(self, t): self.start()
     def start(self): self.began = time.process_time(), time.perf_counter()
     def rest(self):
@@ -45,6 +51,8 @@ class Watch(Callback):
         self.wall += time.perf_counter() - self.began[1]
     def on_step_end(self, t):
         self.losses.append(float(t.loss))
+        if self.average and t.step > (1 - self.average)*t.cfg.max_steps: self.add(t.params)
+        if self.total and t.step == t.cfg.max_steps: self.put_mean(t.params)
         if t.step not in self.at: return
         self.rest()
         mean = statistics.mean(self.losses[-100:])
@@ -53,15 +61,27 @@ class Watch(Callback):
         print(*self.vals[-1], flush=True)
         self.start()
 
+    def add(self, params):
+        weights = [p.detach().clone() for p in params]
+        if self.total is None: self.total = weights
+        else: torch._foreach_add_(self.total, weights)
+        self.count += 1
+    @torch.no_grad()
+    def put_mean(self, params):
+        "The weights give way to the mean of those that were added up"
+        for p, total in zip(params, self.total): p.copy_(total/self.count)
+
 def train(changes, seed, threads, data, val, vocab_size):
     "One run: what goes into the log"
+    changes = dict(changes)
+    average = changes.pop('average', 0.)
     cfg = build(RunConfig, PRESETS['laptop'] | changes | dict(vocab_size=vocab_size, seed=seed, num_threads=threads, device='cpu', dtype='float32',
                                                               eval_interval=0, log_interval=10**6))
     steps, T = cfg.train.max_steps, cfg.model.block_size
     seed_everything(seed)
     net = GPT(cfg.model)
     plan = make_plan(data, cfg.train.batch_size, T, seed=seed)
-    watch = Watch(val, T, {round(share*steps) for share in WHOLE})
+    watch = Watch(val, T, {round(share*steps) for share in WHOLE}, average)
     trainer = Trainer(net, plan, make_optimizers(net, cfg.optim), cfg.optim, cfg.train, [watch])
     trainer.fit()
     if trainer.stop_reason: raise SystemExit(f'stopped by {trainer.stop_reason}; what is in the log counts')
