@@ -851,6 +851,9 @@ class ReachKnobs:
     taps: int = 0                    # causal taps: each channel adds its own past, h[t] + w1·h[t-1] + … this
                                      # many back; 0 = none
     taps_at: Literal['all', 'embedding', 'sublayers'] = 'all'            # where the taps sit
+    grams: int = 0                   # the last 2, 3, … this many tokens are looked up together, too, in tables of
+                                     # their own; 0 = none
+    gram_rows: int = 16384           # rows of such a table, at most: groups of tokens share them by a hash
 
 # %% ../nbs/21_model.ipynb #efacf466
 @dataclass
@@ -964,6 +967,8 @@ def _check_ranges(cfg):
     if not cfg.window_pattern or {*cfg.window_pattern} - {*'LG'}:
         raise UserError(f'window_pattern={cfg.window_pattern!r}: expected letters L (window) '
                         'and G (everything), such as LG')
+    if not (cfg.grams == 0 or 2 <= cfg.grams <= 8):
+        raise UserError(f'grams={cfg.grams}: expected 0 for none, or 2 to 8 tokens')
     for k in ('taps', 'init_std', 'norm_eps', 'logit_softcap'):
         if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
     rope_words(cfg.rope_scaling)
@@ -2028,7 +2033,7 @@ def flag_table(
 # %% ../nbs/98_commands.ipynb #0dcfeb3a
 LIMITS.update(
     vocab_size=(1, 2**31), block_size=(1, 2**31), n_layer=(1, 2048), n_head=(1, 2**16), n_embd=(1, 2**20), head_dim=(1, 2**20),
-    d_ff=(1, 2**24), taps=(0, 1024), batch_size=(1, 2**31), grad_accum_steps=(1, 2**31), max_steps=(1, 2**53), muon_steps=(1, 100),
+    d_ff=(1, 2**24), taps=(0, 1024), gram_rows=(1, 2**31), batch_size=(1, 2**31), grad_accum_steps=(1, 2**31), max_steps=(1, 2**53), muon_steps=(1, 100),
     seed=(0, 2**63 - 1), num_threads=(1, 1024), workers=(0, 1024), dataloader_workers=(0, 64), nproc=(1, 4096), nnodes=(1, 2**16),
     adam_eps=(0, 1), beta1=(0, 1), beta2=(0, 1), muon_momentum=(0, 1), num_samples=(1, 10**6), max_new_tokens=(1, 10**8),
     lora_rank=(0, 2**16), shard_size=(1, 2**40), dist_timeout=(1, 10**8), master_port=(1, 65535))
@@ -2076,6 +2081,15 @@ PRESETS['speedrun'] = dict(
     act='relu2', bias=False, tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,
     optimizer='muon', learning_rate=.02, min_lr=0., beta1=.8, weight_decay=0., grad_clip=0.,
     muon_lr=.03, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', schedule='linear', warmup_steps=5)
+
+# %% ../nbs/98_commands.ipynb #5461263e
+PRESETS['laptop'] = dict(
+    tokenizer='char', out_dir='runs/laptop', dtype='fast', eval_interval=400, checkpoint_interval=400,
+    n_layer=4, n_head=4, n_embd=192, block_size=256, batch_size=8, max_steps=1600,
+    pos='rotary', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm',
+    act='relu2', bias=False, tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2, grams=3,
+    optimizer='muon', learning_rate=.01, min_lr=0., beta1=.8, weight_decay=.1, grad_clip=0.,
+    muon_lr=.02, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', schedule='linear', warmup_steps=5)
 
 # %% ../nbs/98_commands.ipynb #973c521f
 PRESETS |= {

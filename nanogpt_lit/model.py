@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
-from .attention import POSITIONS, CausalSelfAttention, KVCache, Taps, causal_mask, rms_norm
+from .attention import POSITIONS, CausalSelfAttention, Grams, KVCache, Taps, causal_mask, rms_norm
 from .config import BlockKnobs, Choices, GPTConfig
 from .core import UserError, known_value
 
@@ -104,6 +104,7 @@ class GPT(nn.Module):
         self.positions.prepare(self)
         self.norm_e = make_norm(cfg) if cfg.norm_embed else None
         self.taps_e = Taps(cfg.taps, cfg.n_embd) if cfg.taps and cfg.taps_at != 'sublayers' else None
+        self.grams = Grams(cfg.grams, cfg.gram_rows, cfg.vocab_size, cfg.n_embd) if cfg.grams else None
         self.drop = nn.Dropout(cfg.dropout)
         self.blocks = nn.ModuleList([Block(cfg, i) for i in range(cfg.n_layer)])
         self.norm_f = make_norm(cfg)
@@ -122,7 +123,7 @@ def init_weights(self: GPT) -> None:
     for name, m in self.named_modules():
         if not isinstance(m, (nn.Linear, nn.Embedding)) or name == 'head' and cfg.tie_embeddings: continue
         into_stream = name.endswith(('attn.proj', 'mlp.down'))
-        if cfg.zero_init and (into_stream or name == 'head'): nn.init.zeros_(m.weight)
+        if name.startswith('grams') or cfg.zero_init and (into_stream or name == 'head'): nn.init.zeros_(m.weight)
         else: nn.init.normal_(m.weight, std=small if into_stream else std)
         if getattr(m, 'bias', None) is not None: nn.init.zeros_(m.bias)
 
@@ -182,9 +183,11 @@ def hidden(self: GPT,
     if cache is not None and segments_BT is not None:
         raise UserError('segments_BT and a cache exclude each other: generate texts in rows of their own')
     pos, mask = self._positions(ids_BT, start, pad_B, segments_BT)
-    x_BTC = self.positions.embed(self, (lookup or self.wte)(ids_BT), pos)
+    own_pos = pos if pos.ndim == 2 else None             # taps and grams stop at the beginning of a row's own text
+    x_BTC = (lookup or self.wte)(ids_BT)
+    if self.grams is not None: x_BTC = x_BTC + self.grams(ids_BT, cache, own_pos)
+    x_BTC = self.positions.embed(self, x_BTC, pos)
     where = self.positions.tables(self, pos)
-    own_pos = pos if pos.ndim == 2 else None             # taps stop at the beginning of a row's own text
     if self.norm_e is not None: x_BTC = self.norm_e(x_BTC)
     if self.taps_e is not None: x_BTC = self.taps_e(x_BTC, cache, own_pos)
     x_BTC = self.drop(x_BTC)

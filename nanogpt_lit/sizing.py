@@ -14,7 +14,7 @@ from .model import ACTIVATIONS, GPT, ShapesOnly
 
 # %% ../nbs/25_sizing.ipynb #826fbb99
 _PARTS = {'wte': 'token embedding', 'wpe': 'position embedding',
-          'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'taps': 'taps',
+          'attn': 'attention', 'mlp': 'MLP', 'norm': 'norms', 'taps': 'taps', 'grams': 'groups of tokens',
          'head': 'output layer'}
 
 def param_table(
@@ -24,7 +24,7 @@ def param_table(
     if isinstance(model, GPTConfig):
         if model.n_layer > _DEEP: return _by_depth(model, param_table)
         with ShapesOnly(): model = GPT(model)
-    table = dict.fromkeys((v for k, v in _PARTS.items() if k != 'taps'), 0)
+    table = dict.fromkeys((v for k, v in _PARTS.items() if k not in ('taps', 'grams')), 0)
     for name, p in model.named_parameters():
         word = name.split('.')[2 if name.startswith('blocks') else 0]
         part = next((v for k, v in _PARTS.items() if word.startswith(k)), word)
