@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from torch import nn
 from .attention import AnyLength, CausalSelfAttention, KVCache, Learned, Positions, Rotary, Taps
 from .attention import apply_rotary, attend, causal_mask, rms_norm
+from .config import ROPE_SCALINGS
 from .core import UserError
 from .model import ACTIVATIONS, Block, GPT, MLP, RMSNorm, full_precision, gelu_tanh, relu2
 
@@ -452,7 +453,7 @@ def _understood(name, value, default):
     "Does `DecodeStep` know what this value of an option means?"
     if name == 'act': return isinstance(value, str) and value in ACTIVATIONS         # the function itself is looked at in `_is_ours`
     if name in _WORDS: return value in _WORDS[name]
-    if name == 'rope_scaling': return isinstance(value, str)     # it is in the model's tables
+    if name == 'rope_scaling': return value == '' or value.partition(' ')[0] in ROPE_SCALINGS    # it is in the model's tables
     if name == 'window_pattern': return {*value} <= {*'LG'}
     return isinstance(value, int|float|None) if name in _NUMBERS else value == default
 

@@ -27,7 +27,7 @@ class Entry:
         "Names of the parameters, and what comes back: what stands beside a folded card"
         return f'({", ".join(r[0] for r in self.rows)})' + (f' → {self.returns}' if self.returns else '') if self.node_of_call else ''
     @property
-    def node_of_call(self): return self.kind in ('function', 'method') or self.kind == 'class' and isinstance(self.node, ast.FunctionDef)
+    def node_of_call(self): return self.kind in ('function', 'method') or self.kind == 'class' and isinstance(self.node, (ast.FunctionDef, ast.AsyncFunctionDef))
 
 @cache
 def parsed(src): return ast.parse(src)             # a cell is asked for stripped, wherever it comes from: then it's parsed once
@@ -37,7 +37,7 @@ def api(src):
     src = src.strip()
     lines = src.splitlines()
     for node in parsed(src).body:
-        if isinstance(node, ast.FunctionDef) and node.name[0] != '_' and owner(node)[:1] != '_': yield of_function(node, lines, owner(node))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name[0] != '_' and owner(node)[:1] != '_': yield of_function(node, lines, owner(node))
         elif isinstance(node, ast.ClassDef) and node.name[0] != '_': yield of_class(node, lines)
 
 def constants(src):
@@ -63,7 +63,7 @@ def of_function(node, lines, cls=''):
     return Entry(f'{cls}.{node.name}' if cls else node.name, kind, ast.get_docstring(node) or '', rows, text(node.returns), returned, node=node)
 
 def of_class(node, lines):
-    bodies = [o for o in node.body if isinstance(o, ast.FunctionDef)]
+    bodies = [o for o in node.body if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef))]
     init = next((o for o in bodies if o.name == '__init__'), None)
     if init: rows = of_function(init, lines, node.name).rows
     else: rows = [(o.target.id, text(o.annotation), text(o.value), comment(lines, o)) for o in node.body if isinstance(o, ast.AnnAssign)]

@@ -60,7 +60,7 @@ def patched_class(node):
 
 def public(tree):
     "Names of the functions and classes that a cell defines for others to use"
-    return [o.name for o in tree.body if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and o.name[0] != '_' and not patched_class(o)]
+    return [o.name for o in tree.body if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and o.name[0] != '_' and not patched_class(o)]
 
 def checks(tree):
     "How many assertions a cell makes"
@@ -75,7 +75,7 @@ def untested(path):
     for i, (marks, _, tree, _) in enumerate(cells):
         if not EXPORT & marks.keys(): continue
         place |= dict.fromkeys(public(tree), i)
-        place |= {c: i for o in tree.body if isinstance(o, ast.FunctionDef) and (c := patched_class(o)) in place}
+        place |= {c: i for o in tree.body if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef)) and (c := patched_class(o)) in place}
     def tested(name, i):
         track = {name} # the name, and what was made with it in the meantime: run = pretrain(…), then assert run.finished
         for marks, _, tree, _ in cells[i + 1:i + 4]:

@@ -128,7 +128,7 @@ def signature(o):
     back = f' -> {o.returns or "Any"}' if o.kind != 'class' else ''
     if o.kind == 'property': return escape(f'{name}{back}', quote=False)
     if len(o.rows) > 24: return f'{name}(...)'
-    only = [a.arg for a in o.node.args.kwonlyargs] if isinstance(o.node, ast.FunctionDef) else []
+    only = [a.arg for a in o.node.args.kwonlyargs] if isinstance(o.node, (ast.FunctionDef, ast.AsyncFunctionDef)) else []
     words = []
     for r in o.rows:
         if only and r[0] == only[0] and not any(w[0] == '*' and w[1:2] != '*' for w in words): words.append('*')
@@ -144,13 +144,13 @@ class Raises:
     def __init__(self, tree):
         self.helpers = {}
         for node in [*tree.body, *(o for c in tree.body if isinstance(c, ast.ClassDef) for o in c.body)]:
-            if isinstance(node, ast.FunctionDef): self.helpers.setdefault(node.name, node)
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)): self.helpers.setdefault(node.name, node)
 
     def of(self, entry):
         "`(error, its message)` pairs; a value that the message names stands in ‹›"
-        if not isinstance(entry.node, ast.FunctionDef) and entry.kind != 'class': return []
+        if not isinstance(entry.node, (ast.FunctionDef, ast.AsyncFunctionDef)) and entry.kind != 'class': return []
         todo, seen, out = [entry.node], set(), {}
-        if isinstance(entry.node, ast.ClassDef): todo = [o for o in entry.node.body if isinstance(o, ast.FunctionDef) and o.name == '__post_init__']
+        if isinstance(entry.node, ast.ClassDef): todo = [o for o in entry.node.body if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef)) and o.name == '__post_init__']
         while todo:
             nodes = [*ast.walk(todo.pop(0))]
             caught = {id(o) for t in nodes if isinstance(t, ast.Try) and any(text(h.type) in ('Exception', 'UserError') and not any(isinstance(r, ast.Raise) for r in ast.walk(h)) for h in t.handlers)

@@ -59,7 +59,7 @@ def test_every_flag_has_its_anchors(pages): # noqa: F811
     named = re.findall(r'<a class="own" href="#([\w.-]+)">', pages['commands.html'])
     assert len(named) == len({*named}), 'a flag has more than one row'
     meaning = re.search(r'<div class="meaning" id="export-dtype">.*?</div>', pages['commands.html'])[0]
-    assert text(meaning).split() == 'export of the numbers in the file float32 bfloat16 float16 = float32'.split(), text(meaning)
+    assert text(meaning).split() == 'export of the numbers in the file; q8_0: eight bits, in blocks with a scale each (gguf only) float32 bfloat16 float16 q8_0 = float32'.split(), text(meaning)
 
 def test_flags_are_told_in_full(pages): # noqa: F811
     "A | in a help text is a |, and what stands beside it is no alias"
