@@ -3,7 +3,7 @@
 Every call runs in a process of its own, forked from one that has the imports done, in a fresh copy of a small prepared folder. A
 finding is: a traceback, "a fault of nanogpt_lit", death by a signal, no end, a long or missing error message, a raw escape
 character, an unfinished file that stays behind, a pickle that was executed, and a file that the call had no business with and
-that is changed or gone. All of it follows from the number of the call. The first 100 run always, 250 with NANOGPT_LIT_SLOW=1; by hand:
+that is changed or gone. All of it follows from the number of the call. The first 80 run always, 250 with NANOGPT_LIT_SLOW=1; by hand:
 
     NANOGPT_LIT_FUZZ=2000 python -m pytest -q -s tests/test_fuzz.py       # so many calls, with counts
     NANOGPT_LIT_FUZZ_ONE=17 python -m pytest -q -s tests/test_fuzz.py     # one of them, with what it printed
@@ -13,7 +13,7 @@ import sys, textwrap, threading, time, traceback
 from pathlib import Path
 import pytest
 
-CALLS = int(os.environ.get('NANOGPT_LIT_FUZZ') or (250 if os.environ.get('NANOGPT_LIT_SLOW') else 100))
+CALLS = int(os.environ.get('NANOGPT_LIT_FUZZ') or (250 if os.environ.get('NANOGPT_LIT_SLOW') else 80))
 ONE = os.environ.get('NANOGPT_LIT_FUZZ_ONE')
 BY_HAND = 'NANOGPT_LIT_FUZZ' in os.environ or ONE
 pytestmark = pytest.mark.skipif(not hasattr(os, 'pidfd_open'), reason='needs fork and pidfd_open')

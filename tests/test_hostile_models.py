@@ -489,7 +489,7 @@ def test_plans_of_the_impossible():
         assert 'memory' in refused(parse_bytes, text), text
     assert parse_bytes('16 GiB') == 16*2**30
     for words in (['--n_layer', 10**6], ['--n_layer', 2048, '--n_embd', 2**20, '--n_head', 2**10], ['--n_layer', '1e9'], ['--batch_size', 10**9], ['--batch_size', 2**31, '--grad_accum_steps', 2**31],
-                  ['--vocab_size', 2**31, '--n_embd', 2**20, '--n_head', 1], ['--block_size', 2**31, '--batch_size', 2**20], ['--memory', '-5GB'], ['--memory', ''], ['--n_layer', 2048],
+                  ['--vocab_size', 2**31, '--n_embd', 2**20, '--n_head', 1], ['--block_size', 2**31, '--batch_size', 2**20], ['--memory', '-5GB'], ['--memory', ''], ['--n_layer', 1024],
                   ['--n_layer', 300, '--batch_size', 2**31, '--block_size', 2**31], ['--memory', '1e300GB', '--grad_accum_steps', 2**31, '--batch_size', 2**31], ['--dataset', '/dev/null'],
                   ['--max_steps', 2**52, '--batch_size', 2**30], ['--window', 3, '--window_pattern', 'LG'*1000, '--n_layer', 500]):
         start = time.process_time()
