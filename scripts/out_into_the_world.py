@@ -96,7 +96,7 @@ def main():
         in_transformers(folder/'hf')
         with serving(chat, folder) as address: asked(address)
         size = '--n_layer 2 --n_embd 64 --n_head 2 --block_size 128 --batch_size 16'.split()      # a small Llama: what llama.cpp knows
-        command('nanogpt-train', 'cs336-small', '--dataset', 'pystdlib', '--max_steps', 50, *size, '--out_dir', 'runs/llama', cwd=folder)
+        command('nanogpt-train', 'cs336-small', '--dataset', 'pystdlib', '--vocab_size', 2048, '--max_steps', 50, *size, '--out_dir', 'runs/llama', cwd=folder)
         command('nanogpt-export', 'runs/llama', '--out_dir', 'llama', cwd=folder)
         command('nanogpt-export', 'runs/llama', '--format', 'gguf', '--out_dir', 'gguf', cwd=folder)
         in_llama_cpp(next((folder/'gguf').glob('*.gguf')), folder/'llama')
