@@ -20,7 +20,7 @@ from .checkpoint import built, write_run
 from .config import ExportConfig, GPTConfig, ImportConfig, shape_hints
 from .core import ANY, COUNT, TEXT, UserError, atomic_open, atomic_write, check_writable, human, human_bytes
 from .core import misfit
-from .interop import LoadedRun, crop_vocab, load_run
+from .interop import LoadedRun, crop_vocab, load_run, spelled_out
 from .model import GPT
 from .sample import export_command, import_command
 from .tokenizer import load_tokenizer, to_printable
@@ -319,14 +319,6 @@ def _package() -> Any:
     return gguf
 
 # %% ../nbs/74_gguf.ipynb #29774db5
-def _all_tensors(model: GPT, arch: str) -> dict:
-    "Our tensors, with those that llama.cpp expects and the model does without: gains of 1, biases of 0"
-    cfg = replace(model.cfg, norm_affine=True, bias=model.cfg.bias or arch == 'gpt2')
-    with torch.device('meta'): full = GPT(cfg).state_dict()
-    have = model.state_dict()
-    def neutral(k, v): return torch.zeros(v.shape) if k.endswith('.bias') else torch.ones(v.shape)
-    return {k: have[k].cpu() if k in have else neutral(k, v) for k, v in full.items()}
-
 def _form_of(name: str, w: torch.Tensor, dtype: str) -> str:
     "Vectors and tables of positions keep all bits; a row that blocks don't fill goes into 16 bits"
     if w.ndim < 2 or name.startswith('position_embd'): return 'float32'
@@ -390,7 +382,7 @@ def to_gguf(
     _shape_fields(writer, model.cfg, arch)
     writer.add_vocab_size(model.cfg.vocab_size)
     _tokenizer_fields(writer, tok, vocab, ends)
-    tensors = to_theirs(_all_tensors(model, arch), model.cfg, ARCHES[arch].layout)
+    tensors = to_theirs(spelled_out(model, True, arch == 'gpt2'), model.cfg, ARCHES[arch].layout)
     with atomic_open(path) as file: _write(writer, tensors, dtype, file)
     return Path(path)
 
