@@ -101,7 +101,7 @@ def tuned_copy(
         optimizer.step()
     return tuned.eval()
 
-# %% ../nbs/94_tuning.ipynb #0f9b6fd0
+# %% ../nbs/92a_tuning.ipynb #0f9b6fd0
 import hashlib, json, math, re, shlex
 from collections.abc import Iterable
 from copy import deepcopy
@@ -136,7 +136,7 @@ from .trainer import Callback, Trainer
 from .runs import data_of_run, run_folder, run_settings
 from .watch import Heartbeat
 
-# %% ../nbs/94_tuning.ipynb #032f7fa1
+# %% ../nbs/92a_tuning.ipynb #032f7fa1
 @dataclass
 class _Base:
     "What is to be tuned"
@@ -173,7 +173,7 @@ def _loads(path):
     try: return bool(load_run(path, 'cpu', False))
     except UserError: return False
 
-# %% ../nbs/94_tuning.ipynb #a04f96fc
+# %% ../nbs/92a_tuning.ipynb #a04f96fc
 def _learning_rate(folder):
     "The peak learning rate of AdamW that a run was trained with, if its settings tell"
     try: told = run_settings(folder)
@@ -182,7 +182,7 @@ def _learning_rate(folder):
     rate = told['optim']['learning_rate']
     return rate if 0 < rate <= 1 else None
 
-# %% ../nbs/94_tuning.ipynb #9c777274
+# %% ../nbs/92a_tuning.ipynb #9c777274
 _LOUD = '!'*70
 _UNTRAINED = ('The model begins with RANDOM weights and knows nothing: its answers will be worthless. '
              '(--no-random_init makes this an error)')
@@ -212,7 +212,7 @@ def _new_tokenizer(texts):
 
 def _sources(cfg): return cfg.input or [cfg.data_dir or 'pystdlib_instruct']
 
-# %% ../nbs/94_tuning.ipynb #b3639762
+# %% ../nbs/92a_tuning.ipynb #b3639762
 STEADY = dict(temperature=0., repetition_penalty=1.15) # to compare: no chance, no going round in circles
 
 class Answers(Callback):
@@ -241,7 +241,7 @@ class Answers(Callback):
         atomic_write(check_writable(self.folder)/f'step_{t.step:05d}.txt', page)
         t.say(f'answer at step {t.step}: {texts[0][:200]!r}')
 
-# %% ../nbs/94_tuning.ipynb #301f386f
+# %% ../nbs/92a_tuning.ipynb #301f386f
 class TuneCheckpoint(CheckpointCallback):
     "Checkpoints as always; of a model with adapters, best.pt holds the merged weights"
     def on_eval(self, t: Trainer) -> None:
@@ -254,7 +254,7 @@ class TuneCheckpoint(CheckpointCallback):
         state = dict(model=weights, config=self.config, tokenizer_hash=self.tokenizer_hash) | t.state_dict()
         save_checkpoint(self.out_dir/'best.pt', state)
 
-# %% ../nbs/94_tuning.ipynb #88447e2e
+# %% ../nbs/92a_tuning.ipynb #88447e2e
 def _open_examples(cfg, tokenizer, template, block_size):
     "`(train, val, [(question, answer)])`"
     sources = _sources(cfg)
@@ -289,7 +289,7 @@ def _at_most(cfg, examples):
     if not cfg.max_data_size: return examples
     return examples.select(range(min(cfg.max_data_size, len(examples))))
 
-# %% ../nbs/94_tuning.ipynb #e361a60c
+# %% ../nbs/92a_tuning.ipynb #e361a60c
 def _bare_examples(cfg, shards, tokenizer, block_size):
     "Token shards without masks as examples, as in build-nanogpt's folder"
     source = _sources(cfg)[0]
@@ -302,7 +302,7 @@ def _bare_examples(cfg, shards, tokenizer, block_size):
           '(to learn the answers only, give the records: --input dolly, or a file of them)')
     return train, val, []
 
-# %% ../nbs/94_tuning.ipynb #43ce71c9
+# %% ../nbs/92a_tuning.ipynb #43ce71c9
 def _last_question(text, template):
     "What the user says last in a rendered conversation that ends where the answer begins"
     begin, end = '<|im_start|>user\n', '<|im_end|>\n<|im_start|>assistant\n'
@@ -324,7 +324,7 @@ def _held_out_questions(val, tokenizer, template, n=3):
         if len(found) == n: break
     return found
 
-# %% ../nbs/94_tuning.ipynb #80e8cb6d
+# %% ../nbs/92a_tuning.ipynb #80e8cb6d
 _PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path', 'show_config', 'n_head', 'block_size', 'rope_theta')
 
 def _find_tuned(cfg):
@@ -355,7 +355,7 @@ _TENSOR = Kind(lambda v: isinstance(v, torch.Tensor), 'a tensor')
 _TUNING = dict(step=COUNT, model={...: _TENSOR}, optimizer=ANY, tokenizer_hash=DIGEST,
                config={'strategy': TEXT, 'lora_rank': COUNT, ...: ANY})
 
-# %% ../nbs/94_tuning.ipynb #dcad20c6
+# %% ../nbs/92a_tuning.ipynb #dcad20c6
 def _tuned_config(cfg, saved, origin):
     "The settings to go on with, and `{name: (old, new)}` for what differs from the checkpoint's, which are `saved`"
     names = {f.name for f in fields(FinetuneConfig)}
@@ -373,7 +373,7 @@ def _tuned_config(cfg, saved, origin):
     new = {k: getattr(merged, k) for k in names - {*_PER_CALL} if k in saved}
     return merged, {k: (saved[k], v) for k, v in new.items() if v != saved[k] and v is not None}
 
-# %% ../nbs/94_tuning.ipynb #433a2a15
+# %% ../nbs/92a_tuning.ipynb #433a2a15
 STRATEGIES = dict(conservative=.3, balanced=.5, full=1., deep=2.5) # passes over the examples
 
 def strategy_steps(
@@ -388,7 +388,7 @@ def strategy_steps(
     return steps, (f'{strategy}: {STRATEGIES[strategy]:g} passes over {tokens:,} tokens of {len(plan.data):,} examples '
                    f'= {counted(steps, "step")} of about {per_step:,.0f} tokens')
 
-# %% ../nbs/94_tuning.ipynb #152e8735
+# %% ../nbs/92a_tuning.ipynb #152e8735
 def _settle(cfg, base_lr, plan):
     "Fill in the settings that were left to the data and the base: steps and learning rate"
     steps, rate = cfg.max_steps, cfg.learning_rate
@@ -418,7 +418,7 @@ def _too_few(steps, cfg):
     if cfg.batch_size > 1: remedies.append('or a smaller --batch_size')
     return f'{counted(steps, "step")} will hardly teach the model anything, as the examples are few: give {", ".join(remedies)}'
 
-# %% ../nbs/94_tuning.ipynb #6516b943
+# %% ../nbs/92a_tuning.ipynb #6516b943
 def loop_configs(
     cfg: FinetuneConfig, # settled
 ) -> tuple[OptimConfig, TrainConfig]:
@@ -430,7 +430,7 @@ def loop_configs(
     train['eval_interval'] = 1 if cfg.eval_interval == -1 else cfg.eval_interval
     return OptimConfig(**optim), TrainConfig(**train)
 
-# %% ../nbs/94_tuning.ipynb #42e4ead5
+# %% ../nbs/92a_tuning.ipynb #42e4ead5
 def _set_dropout(model, p):
     "Change a model's dropout"
     model.cfg = replace(model.cfg, dropout=p)
@@ -439,7 +439,7 @@ def _set_dropout(model, p):
         if isinstance(module, nn.Dropout) and id(module) not in own: module.p = p
         if isinstance(getattr(module, 'cfg', None), GPTConfig): module.cfg = model.cfg
 
-# %% ../nbs/94_tuning.ipynb #f144e35d
+# %% ../nbs/92a_tuning.ipynb #f144e35d
 def _old_text(cfg, base_folder, tokenizer):
     "`(where the pretraining data is, its validation split)`; `(None, None)` if unknown"
     try:
@@ -453,7 +453,7 @@ def _old_text(cfg, base_folder, tokenizer):
                         'name a prepared folder with --replay_data')
     return None, None
 
-# %% ../nbs/94_tuning.ipynb #e2133b1d
+# %% ../nbs/92a_tuning.ipynb #e2133b1d
 def _own_tokenizer(where, tokenizer):
     "The tokenizer of prepared data, if its ids mean the same to the model"
     if not (folder := Path(where)/'tokenizer').exists(): return None
@@ -470,7 +470,7 @@ def _replayed(cfg, where, tokenizer):
                         f'{Path(cfg.pretrained_checkpoint)/"tokenizer"}')
     return data
 
-# %% ../nbs/94_tuning.ipynb #36a76d4d
+# %% ../nbs/92a_tuning.ipynb #36a76d4d
 @dataclass
 class Tuned:
     "A finished (or interrupted) fine-tuning run"
@@ -489,7 +489,7 @@ class Tuned:
     @property
     def metrics(self) -> list[dict]: return read_metrics(self.folder)
 
-# %% ../nbs/94_tuning.ipynb #0fc01221
+# %% ../nbs/92a_tuning.ipynb #0fc01221
 @dataclass
 class _Tuning:
     "A tuning, as far as it is decided; complete before its trainer is made"
@@ -514,7 +514,7 @@ class _Tuning:
     def response_loss(self, model):
         return response_loss(model, self.val_plan, self.cfg.batch_size, self.strategy, self.cfg.eval_iters)
 
-# %% ../nbs/94_tuning.ipynb #41b86bc0
+# %% ../nbs/92a_tuning.ipynb #41b86bc0
 def finetune(
     cfg: FinetuneConfig,    # all settings
     origin: dict|None=None, # where they came from (from `resolve`); None: all of them were meant
@@ -537,7 +537,7 @@ def finetune(
         with explain_memory(RunConfig(model=tuning.base.model.cfg, train=trainer.cfg), strategy.device): trainer.fit()
         return _finished(tuning, trainer)
 
-# %% ../nbs/94_tuning.ipynb #aa2b22c8
+# %% ../nbs/92a_tuning.ipynb #aa2b22c8
 def _find_beginning(tuning):
     "Settings, and the checkpoint or the base to begin with"
     cfg, strategy = tuning.cfg, tuning.strategy
@@ -563,7 +563,7 @@ def _check_settings(cfg, origin):
     for k in ('eval_interval', 'checkpoint_interval', 'keep_last_n_checkpoints'):
         if getattr(cfg, k) < -1: raise UserError(f'{k}={getattr(cfg, k)}: expected -1 or more')
 
-# %% ../nbs/94_tuning.ipynb #25a834a2
+# %% ../nbs/92a_tuning.ipynb #25a834a2
 def _new_base(tuning):
     "The pretrained model, with a template and rows for its tokens"
     cfg = tuning.cfg
@@ -576,7 +576,7 @@ def _new_base(tuning):
     grow_vocab(base.model, base.tokenizer.vocab_size, known)
     return base
 
-# %% ../nbs/94_tuning.ipynb #66637438
+# %% ../nbs/92a_tuning.ipynb #66637438
 def _begun(tuning):
     "The base as a fine-tuning checkpoint left it"
     ckpt, path = tuning.earlier.ckpt, tuning.earlier.path
@@ -595,7 +595,7 @@ def _begun(tuning):
     where = Path(tuning.cfg.pretrained_checkpoint)
     return _Base(GPT(shape), tok, where if where.is_dir() else where.parent, new_ids=ids.tolist())
 
-# %% ../nbs/94_tuning.ipynb #5244fdf7
+# %% ../nbs/92a_tuning.ipynb #5244fdf7
 def _check_adapters(cfg, model):
     "`UserError` for adapters that can't be"
     if not cfg.lora_rank: return
@@ -605,7 +605,7 @@ def _check_adapters(cfg, model):
         raise UserError(f'lora_targets={" ".join(cfg.lora_targets)}: the model has none of these layers: '
                         f'expected some of {", ".join(sorted(layers))}')
 
-# %% ../nbs/94_tuning.ipynb #e057cb96
+# %% ../nbs/92a_tuning.ipynb #e057cb96
 def _accumulating(cfg, block_size, n_windows, origin):
     "The settings with as many micro-steps per step as make `tokens_per_step`, but for what the examples can't fill"
     if not cfg.tokens_per_step or origin.get('grad_accum_steps') == 'flag': return cfg
@@ -616,7 +616,7 @@ def _accumulating(cfg, block_size, n_windows, origin):
           f'{steps*cfg.batch_size*block_size:,} tokens{short}')
     return replace(cfg, grad_accum_steps=steps)
 
-# %% ../nbs/94_tuning.ipynb #c3723928
+# %% ../nbs/92a_tuning.ipynb #c3723928
 def _open_rows(tuning):
     "Examples, the rows that they make, and all settings that depend on their number"
     cfg, base, strategy = tuning.cfg, tuning.base, tuning.strategy
@@ -648,7 +648,7 @@ def _fingerprint(examples):
     arrays = [np.ascontiguousarray(o).tobytes() for o in (examples.ids, examples.ends)]
     return hashlib.sha256(b''.join(arrays)).hexdigest()[:16]
 
-# %% ../nbs/94_tuning.ipynb #c613d96c
+# %% ../nbs/92a_tuning.ipynb #c613d96c
 def _real(loss):
     "A loss that JSON can hold: None if it is no number"
     return loss if loss is not None and math.isfinite(loss) else None
@@ -672,7 +672,7 @@ def _measure_before(tuning):
                          texts=texts, random=base.random, prompts=tuning.prompts)
     if strategy.is_main: atomic_write(file, json.dumps(tuning.before, indent=1))
 
-# %% ../nbs/94_tuning.ipynb #146d50ef
+# %% ../nbs/92a_tuning.ipynb #146d50ef
 def _trainer(tuning, callbacks, quiet):
     "The trainer with the callbacks that belong to a run folder"
     cfg, model, strategy = tuning.cfg, tuning.base.model, tuning.strategy
@@ -706,7 +706,7 @@ def _saved(tuning):
     told = {k: v for k, v in flat_values(cfg).items() if k not in shape_hints(cfg)}
     return flat_values(tuning.base.model.cfg) | to_load | dict(tuning=told, examples=_fingerprint(tuning.plan.data))
 
-# %% ../nbs/94_tuning.ipynb #10b5741d
+# %% ../nbs/92a_tuning.ipynb #10b5741d
 def _write_down(tuning, quiet):
     "Settings and tokenizer, before the first step"
     cfg, folder = tuning.cfg, tuning.folder
@@ -726,7 +726,7 @@ def _continue(trainer, tuning):
     if earlier.changed: print(changes_line(earlier.changed))
     for note in notes: print(f'  changed: {note}')
 
-# %% ../nbs/94_tuning.ipynb #6106aed5
+# %% ../nbs/92a_tuning.ipynb #6106aed5
 def _finished(tuning, trainer):
     "The best model, its losses and answers"
     cfg, folder, strategy, before = tuning.cfg, tuning.folder, tuning.strategy, tuning.before
@@ -760,7 +760,7 @@ def _why_not_best(trainer):
     return ('the validation loss never fell below the base\'s: these are the last weights '
             '(try a larger or smaller --learning_rate)')
 
-# %% ../nbs/94_tuning.ipynb #6ea0c370
+# %% ../nbs/92a_tuning.ipynb #6ea0c370
 def finetune_command(
     cfg: FinetuneConfig, # as resolved
     origin: dict,        # where its settings came from
@@ -780,7 +780,7 @@ def in_figures(
     if not change or before is None or after is None: return said
     return f'{said} ({change}: {after - before:+.4f})'
 
-# %% ../nbs/94_tuning.ipynb #4a37eccb
+# %% ../nbs/92a_tuning.ipynb #4a37eccb
 def _finetune(cfg, origin):
     "`finetune`, with its results in words and as a report: the exit code"
     run = finetune(cfg, origin)
@@ -809,6 +809,6 @@ def _prepare_only(cfg, origin):
     folder = save_examples(cfg.prepare, dict(train=train, val=val), tok, template, cfg.shard_size)
     print(f'wrote {folder}: {len(train):,} examples to train on, {len(val):,} held out')
 
-# %% ../nbs/94_tuning.ipynb #982b1f2a
+# %% ../nbs/92a_tuning.ipynb #982b1f2a
 #| eval: false
 if __name__ == '__main__': raise SystemExit(nanogpt_finetune())

@@ -180,7 +180,7 @@ def ablation_table(
         lines.append([o['what'], f'{o["loss"]:.4f}', change, f'{o["time"]:+.0%}'])
     return markdown_table(lines)
 
-# %% ../nbs/83_stopwatch.ipynb #d63c49f0
+# %% ../nbs/82b_stopwatch.ipynb #d63c49f0
 import hashlib
 import json
 import os
@@ -214,14 +214,14 @@ from .pretrain import pretrain
 from .sizing import flops_per_token
 from .trainer import Callback, Trainer
 
-# %% ../nbs/83_stopwatch.ipynb #8f74154e
+# %% ../nbs/82b_stopwatch.ipynb #8f74154e
 def _fresh_seeds(
     n: int=3, # how many
 ) -> list[int]:
     "Seeds that nobody has tuned anything on"
     return [secrets.randbelow(2**31) for _ in range(n)]
 
-# %% ../nbs/83_stopwatch.ipynb #d851e26d
+# %% ../nbs/82b_stopwatch.ipynb #d851e26d
 def _used_s():
     "CPU seconds of this process and its children so far"
     return sum(os.times()[:4])
@@ -253,7 +253,7 @@ class Stopwatch(Callback):
         t.loss.item()                                     # on a GPU: wait until it is true
         self.end = dict(steps=t.step, tokens=t.tokens_seen, **self.now(), memory_mb=peak_memory_mb())
 
-# %% ../nbs/83_stopwatch.ipynb #c41cc563
+# %% ../nbs/82b_stopwatch.ipynb #c41cc563
 @patch
 def follow_the_clock(self: Stopwatch, t: Trainer) -> None:
     "Set the run's length so that the share of it that is over is the share of the budget that is used"
@@ -267,7 +267,7 @@ def keep(self: Stopwatch, t: Trainer) -> None:
     weights = {name: weight.clone() for name, weight in t.raw_model.state_dict().items()}
     self.kept.append((dict(step=t.step, **self.now()), weights))
 
-# %% ../nbs/83_stopwatch.ipynb #f2357b3e
+# %% ../nbs/82b_stopwatch.ipynb #f2357b3e
 _RSS_UNIT = 2**20 if sys.platform == 'darwin' else 1024    # `ru_maxrss` of a MB: bytes there, kilobytes here
 
 def peak_memory_mb() -> int|None:
@@ -276,7 +276,7 @@ def peak_memory_mb() -> int|None:
     except ImportError: return round(getattr(psutil.Process().memory_info(), 'peak_wset', 0)/2**20) or None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//_RSS_UNIT
 
-# %% ../nbs/83_stopwatch.ipynb #877aa8b2
+# %% ../nbs/82b_stopwatch.ipynb #877aa8b2
 def run_ours(
     preset: str,         # of `nanogpt-train`
     words: list[str],    # flags, after those that say what is measured
@@ -304,7 +304,7 @@ def run_ours(
     last = dict(step=out['steps'], wall_s=out['wall_s'], cpu_s=out['cpu_s'], loss=out['loss'])
     return out | dict(points=[*curve, last])
 
-# %% ../nbs/83_stopwatch.ipynb #076c17bc
+# %% ../nbs/82b_stopwatch.ipynb #076c17bc
 def _check_peer(
     peer,              # the checkout
     dataset: str,      # its folder in data/
@@ -326,7 +326,7 @@ def _check_peer(
                         'leave --input out to race on its own')
     return peer
 
-# %% ../nbs/83_stopwatch.ipynb #896602b9
+# %% ../nbs/82b_stopwatch.ipynb #896602b9
 def _run_child(
     words: list[str],  # for this Python
     cwd=None,          # folder to work in
@@ -354,7 +354,7 @@ def _run_child(
         if p.returncode: raise UserError(_complaint(lines, err.read(), p.returncode))
     return dict(start=start, wall_s=wall, cpu_s=wall if cpu is None else cpu, memory_mb=memory, lines=lines)
 
-# %% ../nbs/83_stopwatch.ipynb #d975d251
+# %% ../nbs/82b_stopwatch.ipynb #d975d251
 def _ended(p):
     "Wait for `p`: its CPU seconds and peak memory"
     if not hasattr(os, 'wait4'): p.wait(); return None, None
@@ -368,7 +368,7 @@ def _complaint(lines, err, code):
     last = [o for o in err.splitlines() if o.strip()][-1:]
     return told[0] if told else f'a run ended with exit code {code}: {last[0] if last else "it said nothing"}'
 
-# %% ../nbs/83_stopwatch.ipynb #4d8fd3b2
+# %% ../nbs/82b_stopwatch.ipynb #4d8fd3b2
 def _peer_losses(
     peer: str,    # the checkout
     dataset: str, # its folder in data/
@@ -400,7 +400,7 @@ def _mean_over(model, ids, T):
         if b.numel(): total += model(a, b)[1].item()*b.numel()
     return total/len(x)
 
-# %% ../nbs/83_stopwatch.ipynb #912cb45e
+# %% ../nbs/82b_stopwatch.ipynb #912cb45e
 class _PeerWatch:
     "Hears the peer's lines; copies its checkpoint, with the time, whenever one is complete"
     def __init__(self, folder, last):
@@ -416,7 +416,7 @@ class _PeerWatch:
         self.seen.append(dict(step=step, wall_s=wall, cpu_s=used.user + used.system))
         shutil.copy(ckpt, self.folder/f'{step}.pt')
 
-# %% ../nbs/83_stopwatch.ipynb #98860ace
+# %% ../nbs/82b_stopwatch.ipynb #98860ace
 _PEER = dict(eval_iters=1, always_save_checkpoint=True)    # one batch per evaluation; always the last weights
 
 def _run_peer(
@@ -450,7 +450,7 @@ def _config(peer, dataset):
     name = f'config/train_{dataset}.py'
     return [name] if (Path(peer)/name).exists() else []
 
-# %% ../nbs/83_stopwatch.ipynb #78af9a74
+# %% ../nbs/82b_stopwatch.ipynb #78af9a74
 def _ask(task, job):
     "Have a child of this module do `task`: its answer"
     r = _run_child(['-m', 'nanogpt_lit.speedrun', json.dumps(task)], None, job.threads, job.isa)
@@ -477,13 +477,13 @@ def _run_job(
         task = dict(preset=preset, words=[*flags, '--out_dir', f'{tmp}/run'], points=points, budget=budget)
         return _ask(task | dict(start=time.time(), dtype=job.dtype, device=job.device), job)
 
-# %% ../nbs/83_stopwatch.ipynb #02b4ee7e
+# %% ../nbs/82b_stopwatch.ipynb #02b4ee7e
 #| eval: false
 if __name__ == '__main__':
     if sys.argv[1:] and sys.argv[1].startswith('{'): child(json.loads(sys.argv[1]))
     else: raise SystemExit(nanogpt_bench())
 
-# %% ../nbs/83_stopwatch.ipynb #cacd5f89
+# %% ../nbs/82b_stopwatch.ipynb #cacd5f89
 def machine() -> dict:
     "What a figure depends on, besides the code: processor, cores, torch"
     try: lines = Path('/proc/cpuinfo').read_text().splitlines()
@@ -495,7 +495,7 @@ def machine() -> dict:
     return dict(cpu=cpu, cores=os.cpu_count(), amx=amx, gpu=gpu, torch=torch.__version__,
                 python=platform.python_version())
 
-# %% ../nbs/83_stopwatch.ipynb #30ec51f6
+# %% ../nbs/82b_stopwatch.ipynb #30ec51f6
 class Log:
     "Finished runs, in memory and (with a path) in a file of JSON lines"
     def __init__(self,
@@ -521,7 +521,7 @@ class Log:
         with open(self.path, 'a', encoding='utf-8') as f: f.writelines(json.dumps(line) + '\n' for line in lines)
         return row
 
-# %% ../nbs/83_stopwatch.ipynb #f0916a16
+# %% ../nbs/82b_stopwatch.ipynb #f0916a16
 _HEAD = dict(log=one_of('nanogpt-bench'), data=TEXT, seeds=[COUNT], machine={...: ANY})
 _JOB = dict(who=TEXT, what=TEXT, seed=COUNT, flags={...: ANY}, dtype=TEXT, device=TEXT, threads=COUNT,
             isa=or_none(TEXT), budget=FLAG)
@@ -555,7 +555,7 @@ def _read(self: Log, data):
     self.head = head
     if size < self.path.stat().st_size: os.truncate(self.path, size)
 
-# %% ../nbs/83_stopwatch.ipynb #c79e6016
+# %% ../nbs/82b_stopwatch.ipynb #c79e6016
 class Parts:
     "Clocks around functions; nested ones are counted once"
     def __init__(self,
@@ -581,7 +581,7 @@ class Parts:
                 if self.inside: self.inside[-1] += took
         return timed
 
-# %% ../nbs/83_stopwatch.ipynb #7f370d4f
+# %% ../nbs/82b_stopwatch.ipynb #7f370d4f
 @contextmanager
 def _clocks(t, parts):
     "Clocks in the places where a `Trainer` spends its time"
@@ -608,7 +608,7 @@ def profile_step(
             seen.append(parts.ms)
     return {k: statistics.median(o[k] for o in seen[5:]) for k in seen[-1]}
 
-# %% ../nbs/83_stopwatch.ipynb #7934906f
+# %% ../nbs/82b_stopwatch.ipynb #7934906f
 def throughput(
     trainer: Trainer, # not used afterwards
     steps: int=30,    # to measure, after five to warm up
@@ -622,7 +622,7 @@ def throughput(
     trainer.loss.item()
     return steps*trainer.tokens_per_step/(time.perf_counter() - start)
 
-# %% ../nbs/83_stopwatch.ipynb #a733afdf
+# %% ../nbs/82b_stopwatch.ipynb #a733afdf
 def bare_trainer(
     cfg: RunConfig, # settings, the vocabulary's size among them
     folder: str|Path, # where a file of random ids may be put
@@ -642,7 +642,7 @@ def bare_trainer(
     trainer._prepare()                                    # compiles, where that was asked for
     return trainer
 
-# %% ../nbs/83_stopwatch.ipynb #b07052d2
+# %% ../nbs/82b_stopwatch.ipynb #b07052d2
 def newton_schulz_flops(
     cfg: RunConfig, # settings
 ) -> int:
@@ -662,7 +662,7 @@ def matmul_peak(
     "Operations per second in the fastest of some square products: what the device does at its best"
     return max(measured_flops(device, dtype, n) for n in sizes)
 
-# %% ../nbs/83_stopwatch.ipynb #d84a65c5
+# %% ../nbs/82b_stopwatch.ipynb #d84a65c5
 def profile_table(
     cfg: RunConfig,   # what was profiled
     cost: dict,       # from `profile_step`
@@ -680,7 +680,7 @@ def profile_table(
             f'{muon/1e9:.2f} for Newton–Schulz in a step; the device multiplies {peak/1e12:.2f} TFLOP/s at its '
             f'best: MFU {mfu(model)}, with Newton–Schulz {mfu(model + muon)}')
 
-# %% ../nbs/83_stopwatch.ipynb #8ce9cf47
+# %% ../nbs/82b_stopwatch.ipynb #8ce9cf47
 def startup_times(
     steps: int=5,  # starts of each kind, in turn; the median counts
 ) -> dict[str, float]:
@@ -693,7 +693,7 @@ def startup_times(
         for k, v in code.items(): seen[k].append(_run_child(['-c', v])['wall_s'])
     return {k: statistics.median(v) for k, v in seen.items()}
 
-# %% ../nbs/83_stopwatch.ipynb #76e13a8d
+# %% ../nbs/82b_stopwatch.ipynb #76e13a8d
 def _find_data(
     cfg: BenchConfig, # input, dataset and peer matter
 ) -> tuple[list[str], str, str|None]:
@@ -718,7 +718,7 @@ def _find_data(
 
 def _pairs(words): return dict(o.split('=', 1) for o in words)
 
-# %% ../nbs/83_stopwatch.ipynb #79c22667
+# %% ../nbs/82b_stopwatch.ipynb #79c22667
 def _jobs_of(
     cfg: BenchConfig, # what was asked for
     seed: int,        # of the round
@@ -739,7 +739,7 @@ def _jobs_of(
     taken = chosen(cfg.ingredients) if cfg.ablate else {}
     return [ours('recipe', {}), *(ours(k, v) for k, v in taken.items()), *other]
 
-# %% ../nbs/83_stopwatch.ipynb #14a5c728
+# %% ../nbs/82b_stopwatch.ipynb #14a5c728
 def _opening(cfg):
     "Check everything that can be checked before the first run: flags, peer, log"
     words, data, text = _find_data(cfg)
@@ -774,7 +774,7 @@ def race(
             say(f'seed {seed}: {name}: loss {loss:.4f}, {wall:.2f} s, CPU {used:.2f} s')
     return log
 
-# %% ../nbs/83_stopwatch.ipynb #0cbb1865
+# %% ../nbs/82b_stopwatch.ipynb #0cbb1865
 def _show_log(
     log: Log,    # a finished or unfinished race
     goal: float, # loss to reach
@@ -785,7 +785,7 @@ def _show_log(
     for what in ('recipe', 'equal time'):
         if ('ours', what) in grouped(log.rows): print(verdict(log.rows, goal, what))
 
-# %% ../nbs/83_stopwatch.ipynb #2bb2c4f6
+# %% ../nbs/82b_stopwatch.ipynb #2bb2c4f6
 def bench_command(
     cfg: BenchConfig, # as resolved
     origin: dict,     # where its settings came from

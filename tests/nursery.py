@@ -35,7 +35,7 @@ SURE = dict(PYTHONUTF8='1') if sys.flags.utf8_mode or locale.getencoding().lower
 LAUNCHERS = {'torchrun', 'torch.distributed.run', 'nanogpt-launch', 'nanogpt-bench', 'nbdev_test'}
 # pages whose processes train, talk or are killed: how such a process starts, and what memory it needs for that, isn't their subject
 PAGES_WITH_PROCESSES = {'25a_estimates', '33_factory', '43_checkpoint', '60_distributed', '61_sharded', '61a_slices', '62_launch', '63_fleet', 'resume', 'two_gpus'}
-TIMED_PAGES = {'83_stopwatch'}     # its races, too; but what it gives as `-c code` starts afresh: how long that takes is asked
+TIMED_PAGES = {'82b_stopwatch'}     # its races, too; but what it gives as `-c code` starts afresh: how long that takes is asked
 
 # --- in the tests ----------------------------------------------------------------------------------------------------
 
