@@ -573,8 +573,9 @@ def made_again(
     *given: Any,      # from these, which are kept in any case
 ) -> AbstractContextManager:
     "A context whose operations don't keep a wide `y` on a CPU for the backward pass, but make it again there"
-    worth = y.device.type == 'cpu' and y.shape[-1] >= WIDE and y.requires_grad and not torch.compiler.is_compiling()
-    if not worth or torch._C._autograd._top_saved_tensors_default_hooks(True): return nullcontext()   # of two hooks, the first decides
+    worth = type(y) is torch.Tensor and y.device.type == 'cpu' and y.shape[-1] >= WIDE and y.requires_grad
+    if not worth or torch.compiler.is_compiling(): return nullcontext()
+    if torch._C._autograd._top_saved_tensors_default_hooks(True): return nullcontext()     # somebody else decides what is kept
     place, numbers = y.untyped_storage()._cdata, y.numel()
     given = [o.detach() if isinstance(o, torch.Tensor) else o for o in given]
     def keep(o): return o.shape if o.untyped_storage()._cdata == place and o.numel() == numbers else o
