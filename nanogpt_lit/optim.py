@@ -383,10 +383,9 @@ def make_states(
     optimizers: list[torch.optim.Optimizer], # from `make_optimizers`
 ) -> None:
     "Make what fused AdamW and Muon remember of parameters that they have not seen yet"
-    for opt in optimizers:
-        for group in opt.param_groups:
-            for p in group['params']:
-                if p in opt.state: continue
-                if isinstance(opt, Muon): opt.state[p] = dict(momentum_buffer=torch.zeros_like(p))
-                elif isinstance(opt, AdamW) and group['fused']:
-                    opt.state[p] = dict(step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+    kinds = [opt for opt in optimizers if isinstance(opt, (AdamW, Muon))]
+    for opt, group in ((opt, group) for opt in kinds for group in opt.param_groups):
+        for p in group['params']:
+            if p in opt.state: continue
+            if isinstance(opt, Muon): opt.state[p] = dict(momentum_buffer=torch.zeros_like(p))
+            elif group['fused']: opt.state[p] = dict(step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
