@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LOWEST', 'HIGHEST', 'SILENT', 'PROBE', 'SAMPLED', 'MOSTLY_SILENT', 'LOUD', 'UNEVEN', 'LEAP', 'SHARP', 'NARROW',
-           'PICTURES', 'LOWEST_SHARE', 'HIGHEST_SHARE', 'magnitudes', 'rms', 'evenness', 'watched', 'look',
-           'probe_batch', 'Inside', 'symptoms', 'findings', 'read_inside', 'plot_histograms', 'plot_layers',
-           'plot_updates', 'plot_attention', 'logit_lens', 'plot_lens', 'draw_inside', 'inside_command', 'Sweep',
-           'find_rate', 'plot_sweep']
+           'LOWEST_SHARE', 'HIGHEST_SHARE', 'PICTURES', 'magnitudes', 'rms', 'evenness', 'watched', 'look',
+           'probe_batch', 'Inside', 'read_inside', 'plot_histograms', 'plot_layers', 'plot_updates', 'plot_attention',
+           'symptoms', 'findings', 'Sweep', 'find_rate', 'plot_sweep', 'logit_lens', 'plot_lens', 'draw_inside',
+           'inside_command']
 
 # %% ../nbs/49_inside.ipynb #1b000004
 import json, math
@@ -229,62 +229,6 @@ def on_fit_end(self: Inside, t: Trainer) -> None:
     if t.stop_reason is None and self.looked != t.step: self.write(t)
     if self.pictures: draw_inside(self.run, t.raw_model, self.probe[0][0])
 
-# %% ../nbs/49_inside.ipynb #1b000030
-MOSTLY_SILENT, LOUD, UNEVEN = .5, 30, 10           # a share of a layer's units; factors between layers
-LEAP, SHARP, NARROW = .2, 10, .02                  # ‖ΔW‖/‖W‖; spread of the scores; evenness of a layer's heads
-
-def symptoms(
-    record: dict, # of a look
-) -> list[tuple[str, str]]: # what kind of thing and where; a sentence
-    "What isn't as it should be"
-    found = [*_of_layers(record), *_through_depth(record)]
-    if record['step'] and (record['loss'] or math.inf) > record['uniform'] + .1:
-        found.append(('lost', f'the loss {record["loss"]} is above {record["uniform"]}, that of guessing evenly: the learning rate is too high, or the targets are wrong'))
-    if record['step'] >= 10 and (leap := _median(record['updates'].values())) > LEAP:
-        found.append(('leap', f'the middle one of the matrices has moved by {leap:.0%} of its length in one step: the learning rate is too high'))
-    if (spread := record['logits']['rms']) is not None and spread > SHARP:
-        found.append(('sharp', f'scores differ by {spread:.3g} at each position: the model is sure of everything; lower the learning rate, or cap them with --logit_softcap'))
-    return found
-
-def findings(
-    record: dict, # of a look: from `read_inside`, or from `look` with its `step`
-) -> list[str]: # none for a healthy model
-    "What isn't as it should be, in sentences"
-    return [sentence for _, sentence in symptoms(record)]
-
-# %% ../nbs/49_inside.ipynb #1b000031
-def _of_layers(record: dict) -> list:
-    "What can be said of one layer by itself"
-    found = []
-    for i, layer in enumerate(record['layers']):
-        if (silent := layer.get('silent') or 0) > MOSTLY_SILENT:
-            found.append((f'dead {i}', f'layer {i} is dead: {silent:.0%} of its MLP\'s units stay at zero for every token looked at'))
-        heads = [o for o in layer.get('entropy', []) if o is not None]
-        if heads and max(heads) < NARROW:
-            found.append((f'narrow {i}', f'layer {i} looks at one token at a time: its heads use {max(heads):.1%} of the entropy they could; '
-                          'lower the learning rate, or use --qk_norm'))
-    return found
-
-def _through_depth(record: dict) -> list:
-    "What shows when layers are compared"
-    found = []
-    for part in ('attn', 'mlp'):
-        added = [layer.get(part) or 0 for layer in record['layers']]
-        i = int(np.argmax(added))
-        others = _median(added[:i] + added[i + 1:])
-        if others and added[i] > LOUD*others:
-            found.append((f'loud {part} {i}', f'layer {i} drowns the others: its {part} adds {added[i]:.3g} to the stream, {added[i]/others:.0f} times what it is elsewhere'))
-    grads = [layer['grad'] for layer in record['layers'] if layer.get('grad') is not None]
-    if len(grads) > 1 and max(grads) > UNEVEN*min(grads):
-        times = f'{max(grads)/min(grads):.0f} times' if min(grads) else 'while'
-        found.append(('uneven', f'gradients differ through depth: {max(grads):.3g} in layer {np.argmax(grads)} is {times} the {min(grads):.3g} in layer {np.argmin(grads)}'))
-    return found
-
-def _median(values) -> float:
-    "Of the numbers among them; 0 if there are none"
-    numbers = [o for o in values if o is not None]
-    return float(np.median(numbers)) if numbers else 0.
-
 # %% ../nbs/49_inside.ipynb #1b000032
 _NUMBER = or_none(FIGURE)
 _LAYER = {'stream': _NUMBER, 'attn?': _NUMBER, 'mlp?': _NUMBER, 'hidden?': _NUMBER, 'silent?': _NUMBER, 'grad?': _NUMBER,
@@ -414,6 +358,141 @@ def plot_attention(
     values = np.array([[of(r, i, j) for r in records] for i, j in heads], float)
     return _rows_in_time(records, [f'layer {i}, head {j}' for i, j in heads], values, 'evenness', vmin=0, vmax=1, cmap='cividis')
 
+# %% ../nbs/49_inside.ipynb #1b000030
+MOSTLY_SILENT, LOUD, UNEVEN = .5, 30, 10           # a share of a layer's units; factors between layers
+LEAP, SHARP, NARROW = .2, 10, .02                  # ‖ΔW‖/‖W‖; spread of the scores; evenness of a layer's heads
+
+def symptoms(
+    record: dict, # of a look
+) -> list[tuple[str, str]]: # what kind of thing and where; a sentence
+    "What isn't as it should be"
+    found = [*_of_layers(record), *_through_depth(record)]
+    if record['step'] and (record['loss'] or math.inf) > record['uniform'] + .1:
+        found.append(('lost', f'the loss {record["loss"]} is above {record["uniform"]}, that of guessing evenly: the learning rate is too high, or the targets are wrong'))
+    if record['step'] >= 10 and (leap := _median(record['updates'].values())) > LEAP:
+        found.append(('leap', f'the middle one of the matrices has moved by {leap:.0%} of its length in one step: the learning rate is too high'))
+    if (spread := record['logits']['rms']) is not None and spread > SHARP:
+        found.append(('sharp', f'scores differ by {spread:.3g} at each position: the model is sure of everything; lower the learning rate, or cap them with --logit_softcap'))
+    return found
+
+def findings(
+    record: dict, # of a look: from `read_inside`, or from `look` with its `step`
+) -> list[str]: # none for a healthy model
+    "What isn't as it should be, in sentences"
+    return [sentence for _, sentence in symptoms(record)]
+
+# %% ../nbs/49_inside.ipynb #1b000031
+def _of_layers(record: dict) -> list:
+    "What can be said of one layer by itself"
+    found = []
+    for i, layer in enumerate(record['layers']):
+        if (silent := layer.get('silent') or 0) > MOSTLY_SILENT:
+            found.append((f'dead {i}', f'layer {i} is dead: {silent:.0%} of its MLP\'s units stay at zero for every token looked at'))
+        heads = [o for o in layer.get('entropy', []) if o is not None]
+        if heads and max(heads) < NARROW:
+            found.append((f'narrow {i}', f'layer {i} looks at one token at a time: its heads use {max(heads):.1%} of the entropy they could; '
+                          'lower the learning rate, or use --qk_norm'))
+    return found
+
+def _through_depth(record: dict) -> list:
+    "What shows when layers are compared"
+    found = []
+    for part in ('attn', 'mlp'):
+        added = [layer.get(part) or 0 for layer in record['layers']]
+        i = int(np.argmax(added))
+        others = _median(added[:i] + added[i + 1:])
+        if others and added[i] > LOUD*others:
+            found.append((f'loud {part} {i}', f'layer {i} drowns the others: its {part} adds {added[i]:.3g} to the stream, {added[i]/others:.0f} times what it is elsewhere'))
+    grads = [layer['grad'] for layer in record['layers'] if layer.get('grad') is not None]
+    if len(grads) > 1 and max(grads) > UNEVEN*min(grads):
+        times = f'{max(grads)/min(grads):.0f} times' if min(grads) else 'while'
+        found.append(('uneven', f'gradients differ through depth: {max(grads):.3g} in layer {np.argmax(grads)} is {times} the {min(grads):.3g} in layer {np.argmin(grads)}'))
+    return found
+
+def _median(values) -> float:
+    "Of the numbers among them; 0 if there are none"
+    numbers = [o for o in values if o is not None]
+    return float(np.median(numbers)) if numbers else 0.
+
+# %% ../nbs/49_inside.ipynb #1b000060
+@dataclass
+class Sweep:
+    "Losses at a rising learning rate"
+    rate: float         # AdamW's rate at share 1
+    muon: float|None    # Muon's, if it takes part
+    shares: list[float] # of these rates
+    losses: list[float]
+    window: float       # steps that the average looks back
+    @property
+    def smoothed(self) -> list[float]: return smooth(self.losses, self.window)
+    @property
+    def diverged(self) -> bool:
+        recent = smooth(self.losses, 5)
+        return bool(recent) and recent[-1] > min(recent) + 1
+    @property
+    def best(self) -> float|None:
+        "The share at which the loss falls fastest (Smith 2017); None if it doesn't fall"
+        losses = np.array(self.smoothed)
+        if len(losses) < 10 or losses.min() > losses[0] - .1: return None
+        slope = np.gradient(losses, np.log(self.shares))
+        return self.shares[int(slope[:max(2, losses.argmin() + 1)].argmin())]
+
+# %% ../nbs/49_inside.ipynb #1b000061
+LOWEST_SHARE, HIGHEST_SHARE = 1e-3, 1e2
+
+def find_rate(
+    t: Trainer,     # with fresh weights, which are spoilt
+    steps: int=150, # updates, at most
+) -> Sweep:
+    "Train at a rate that rises exponentially, until the loss is a nat above its lowest or the steps are over"
+    if steps < 20: raise UserError(f'find_rate={steps}: expected at least 20 steps')
+    if not t.optim_cfg.learning_rate: raise UserError('learning_rate=0: --find_rate needs a rate to begin with, such as 1e-3')
+    groups = t.together.param_groups
+    peaks = [group['base_lr'] for group in groups]
+    t.optim_cfg = replace(t.optim_cfg, schedule='constant', warmup_steps=0)
+    muon = t.optim_cfg.muon_lr if t.optim_cfg.optimizer == 'muon' else None
+    sweep = Sweep(t.optim_cfg.learning_rate, muon, [], [], steps/15)
+    for share in np.geomspace(LOWEST_SHARE, HIGHEST_SHARE, steps).tolist():
+        for group, peak in zip(groups, peaks): group['base_lr'] = peak*share
+        if not _one_step(t): break
+        sweep.shares.append(share)
+        sweep.losses.append(t.loss.item())
+        if sweep.diverged: break
+    return sweep
+
+def _one_step(t: Trainer) -> bool:
+    "A step of a sweep; False if its loss or gradient wasn't finite"
+    try: t.train_step()
+    except UserError:
+        if torch.isfinite(t.loss + t.grad_norm): raise
+        return False
+    return bool(torch.isfinite(t.loss))
+
+# %% ../nbs/49_inside.ipynb #1b000062
+@patch
+def words(self: Sweep) -> str:
+    "What was found, in a sentence or two"
+    first = f'{self.shares[0]*self.rate:.2g}' if self.shares else 'none'
+    if self.best is None: return f'the loss falls at no rate from {first} on: look at the data, or begin from another --learning_rate'
+    flags = f'--learning_rate {self.best*self.rate:.2g}' + (f' --muon_lr {self.best*self.muon:.2g}' if self.muon else '')
+    end = f'; at {self.shares[-1]*self.rate:.2g} it diverges' if self.diverged else ''
+    return f'the loss falls fastest at {flags}, {self.best:.2g} of what is set{end}'
+
+def plot_sweep(
+    sweep: Sweep, # from `find_rate`
+) -> Any: # matplotlib figure
+    "Loss over the learning rate, on which the named one is marked"
+    fig = _figure(6, 3)
+    ax = fig.subplots()
+    rates = [share*sweep.rate for share in sweep.shares]
+    ax.plot(rates, sweep.losses, color='0.75', lw=.8, label='single batches')
+    ax.plot(rates, sweep.smoothed, label='smoothed')
+    if sweep.best: ax.axvline(sweep.best*sweep.rate, color='C3', ls='--', label=f'falls fastest: {sweep.best*sweep.rate:.2g}')
+    ax.set(xscale='log', xlabel='learning rate of AdamW', ylabel='loss, nats per token')
+    ax.legend(fontsize=8)
+    ax.grid(alpha=.25)
+    return fig
+
 # %% ../nbs/49_inside.ipynb #1b000050
 @torch.no_grad()
 def logit_lens(
@@ -497,85 +576,6 @@ def inside_command(
         last = read_inside(folder)[-1]
         for sentence in findings(last): print(f'{one_line(str(run))}, step {last["step"]}: {one_line(sentence)}')
         for path in draw_inside(folder): print(f'wrote {path}')
-
-# %% ../nbs/49_inside.ipynb #1b000060
-@dataclass
-class Sweep:
-    "Losses at a rising learning rate"
-    rate: float         # AdamW's rate at share 1
-    muon: float|None    # Muon's, if it takes part
-    shares: list[float] # of these rates
-    losses: list[float]
-    window: float       # steps that the average looks back
-    @property
-    def smoothed(self) -> list[float]: return smooth(self.losses, self.window)
-    @property
-    def diverged(self) -> bool:
-        recent = smooth(self.losses, 5)
-        return bool(recent) and recent[-1] > min(recent) + 1
-    @property
-    def best(self) -> float|None:
-        "The share at which the loss falls fastest (Smith 2017); None if it doesn't fall"
-        losses = np.array(self.smoothed)
-        if len(losses) < 10 or losses.min() > losses[0] - .1: return None
-        slope = np.gradient(losses, np.log(self.shares))
-        return self.shares[int(slope[:max(2, losses.argmin() + 1)].argmin())]
-
-# %% ../nbs/49_inside.ipynb #1b000061
-LOWEST_SHARE, HIGHEST_SHARE = 1e-3, 1e2
-
-def find_rate(
-    t: Trainer,     # with fresh weights, which are spoilt
-    steps: int=150, # updates, at most
-) -> Sweep:
-    "Train at a rate that rises exponentially, until the loss is a nat above its lowest or the steps are over"
-    if steps < 20: raise UserError(f'find_rate={steps}: expected at least 20 steps')
-    if not t.optim_cfg.learning_rate: raise UserError('learning_rate=0: --find_rate needs a rate to begin with, such as 1e-3')
-    groups = t.together.param_groups
-    peaks = [group['base_lr'] for group in groups]
-    t.optim_cfg = replace(t.optim_cfg, schedule='constant', warmup_steps=0)
-    muon = t.optim_cfg.muon_lr if t.optim_cfg.optimizer == 'muon' else None
-    sweep = Sweep(t.optim_cfg.learning_rate, muon, [], [], steps/15)
-    for share in np.geomspace(LOWEST_SHARE, HIGHEST_SHARE, steps).tolist():
-        for group, peak in zip(groups, peaks): group['base_lr'] = peak*share
-        if not _one_step(t): break
-        sweep.shares.append(share)
-        sweep.losses.append(t.loss.item())
-        if sweep.diverged: break
-    return sweep
-
-def _one_step(t: Trainer) -> bool:
-    "A step of a sweep; False if its loss or gradient wasn't finite"
-    try: t.train_step()
-    except UserError:
-        if torch.isfinite(t.loss + t.grad_norm): raise
-        return False
-    return bool(torch.isfinite(t.loss))
-
-# %% ../nbs/49_inside.ipynb #1b000062
-@patch
-def words(self: Sweep) -> str:
-    "What was found, in a sentence or two"
-    first = f'{self.shares[0]*self.rate:.2g}' if self.shares else 'none'
-    if self.best is None: return f'the loss falls at no rate from {first} on: look at the data, or begin from another --learning_rate'
-    flags = f'--learning_rate {self.best*self.rate:.2g}' + (f' --muon_lr {self.best*self.muon:.2g}' if self.muon else '')
-    end = f'; at {self.shares[-1]*self.rate:.2g} it diverges' if self.diverged else ''
-    return f'the loss falls fastest at {flags}, {self.best:.2g} of what is set{end}'
-
-def plot_sweep(
-    sweep: Sweep, # from `find_rate`
-) -> Any: # matplotlib figure
-    "Loss over the learning rate, on which the named one is marked"
-    fig = _figure(6, 3)
-    ax = fig.subplots()
-    rates = [share*sweep.rate for share in sweep.shares]
-    ax.plot(rates, sweep.losses, color='0.75', lw=.8, label='single batches')
-    ax.plot(rates, sweep.smoothed, label='smoothed')
-    if sweep.best: ax.axvline(sweep.best*sweep.rate, color='C3', ls='--', label=f'falls fastest: {sweep.best*sweep.rate:.2g}')
-    ax.set(xscale='log', xlabel='learning rate of AdamW', ylabel='loss, nats per token')
-    ax.legend(fontsize=8)
-    ax.grid(alpha=.25)
-    return fig
 
 # %% ../nbs/49_inside.ipynb #1b000090
 #| eval: false
