@@ -512,7 +512,8 @@ def logit_lens(
 # %% ../nbs/49_inside.ipynb #1b000051
 def _piece(tokenizer: Any, id: int) -> str:
     "A token as it is written into a small field"
-    text = str(id) if tokenizer is None else one_line(tokenizer.decode([id])).replace(' ', '␣')
+    text = str(id) if tokenizer is None else one_line(tokenizer.decode([id]))
+    for sign, drawn in ((' ', '␣'), ('␊', '↵'), ('␉', '→')): text = text.replace(sign, drawn)   # the font has these
     return plot_label(text if len(text) <= 9 else text[:8] + '…')
 
 def plot_lens(
