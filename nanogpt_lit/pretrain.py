@@ -868,6 +868,11 @@ def _only_measured(setup):
     trainer.say(eval_line(record))
     return _run_of(setup, trainer)
 
+def _run_of(setup, trainer, evaluation=None):
+    model = trainer.raw_model.eval()
+    return Run(setup.folder, setup.cfg, model, setup.tokenizer, setup.train, setup.val, trainer, evaluation)
+
+# %% ../nbs/80_run.ipynb #5c1d49a1
 def _rate_found(setup):
     "A learning rate, by a sweep over many; nothing is kept but its picture"
     cfg, folder = setup.cfg, setup.folder
@@ -881,10 +886,6 @@ def _rate_found(setup):
     save_figure(plot_sweep(sweep), folder/'rates.png')
     trainer.say(f'{sweep.words()}\npicture: {folder/"rates.png"}; no weights were kept')
     return _run_of(setup, trainer)
-
-def _run_of(setup, trainer, evaluation=None):
-    model = trainer.raw_model.eval()
-    return Run(setup.folder, setup.cfg, model, setup.tokenizer, setup.train, setup.val, trainer, evaluation)
 
 # %% ../nbs/80_run.ipynb #6a7010fe
 def _questions(setup):
