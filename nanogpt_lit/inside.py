@@ -37,7 +37,7 @@ LOWEST, HIGHEST = -30, 10          # powers of two between which magnitudes are 
 def magnitudes(
     x: torch.Tensor, # anything
 ) -> list[int]:
-    "How many numbers are zero or below 2^LOWEST, and how many lie in [2^k, 2^(k+1)) for each k from LOWEST on; the last bin takes all that is larger"
+    "How many numbers are zero or below 2^LOWEST; in [2^k, 2^(k+1)) for each k from there on; larger than all"
     exponent = (x.detach().float().contiguous().view(torch.int32) >> 23 & 255) - 127
     bins = (exponent - LOWEST + 1).clamp(0, HIGHEST - LOWEST)
     return torch.bincount(bins.flatten(), minlength=HIGHEST - LOWEST + 1).tolist()
@@ -53,7 +53,7 @@ def evenness(
     w_BHTS: torch.Tensor,  # attention weights
     mask: torch.Tensor,    # True = may look, broadcasting to BHTS
 ) -> torch.Tensor: # of each head, H
-    "Entropy of the weights as a share of the largest possible: 1 = all that it may see alike, 0 = one of them alone"
+    "Entropy of the weights as a share of the largest possible: 1 = looks at all alike, 0 = at one alone"
     entropy_BHT = torch.special.entr(w_BHTS.float()).sum(-1)
     n_BHT = mask.sum(-1).expand_as(entropy_BHT)
     several = n_BHT > 1                             # where there is a choice
@@ -79,7 +79,7 @@ def _note_attention(layer: dict, attn, inputs, output):
 def watched(
     model: GPT, # any model with `blocks`
 ) -> Iterator[list[dict]]:
-    "Inside this block a forward pass leaves what went through each layer: `before` and `after` of the stream, what `attn` and `mlp` added, `hidden` units, `entropy`"
+    "Inside this block a forward pass leaves, for each layer: before, after, attn, mlp, hidden, entropy"
     layers = [{} for _ in model.blocks]
     hooks = []
     for layer, block in zip(layers, model.blocks):
@@ -87,9 +87,11 @@ def watched(
         hooks += [block.register_forward_pre_hook(partial(_note_input, layer, 'before')),
                   block.register_forward_hook(partial(_note_output, layer, 'after'))]
         if attn is not None: hooks.append(attn.register_forward_hook(partial(_note_output, layer, 'attn')))
-        if isinstance(attn, CausalSelfAttention): hooks.append(attn.register_forward_hook(partial(_note_attention, layer)))
+        if isinstance(attn, CausalSelfAttention):
+            hooks.append(attn.register_forward_hook(partial(_note_attention, layer)))
         if mlp is not None: hooks.append(mlp.register_forward_hook(partial(_note_output, layer, 'mlp')))
-        if hasattr(mlp, 'down'): hooks.append(mlp.down.register_forward_pre_hook(partial(_note_input, layer, 'hidden')))
+        if hasattr(mlp, 'down'):
+            hooks.append(mlp.down.register_forward_pre_hook(partial(_note_input, layer, 'hidden')))
     try: yield layers
     finally:
         for hook in hooks: hook.remove()
@@ -133,7 +135,8 @@ def look(
     model.eval()
     try:
         with torch.enable_grad(), torch.autocast(x_BT.device.type, enabled=False):
-            with watched(model) as layers: logits_BTV = model.logits(model.hidden(x_BT, segments_BT=segments_BT))
+            with watched(model) as layers: x_BTC = model.hidden(x_BT, segments_BT=segments_BT)
+            logits_BTV = model.logits(x_BTC)
             loss = mean_nats(logits_BTV, y_BT, mask_BT)
             found = torch.autograd.grad(loss, [*params.values()], allow_unused=True)
     finally: model.train(was_training)
@@ -143,12 +146,13 @@ def look(
 # %% ../nbs/49_inside.ipynb #1b000016
 def _record_of(layers: list, grads: dict, logits_BTV: torch.Tensor, loss: float) -> dict:
     "The numbers of a look"
-    scores_BTV = logits_BTV.float() - logits_BTV.float().mean(-1, keepdim=True)  # a constant changes no probability
+    scores_BTV = logits_BTV.float()
+    scores_BTV = scores_BTV - scores_BTV.mean(-1, keepdim=True)          # a constant changes no probability
     logits = dict(rms=_short(rms(scores_BTV)), largest=_short(scores_BTV.abs().max()))
-    of_layers = [[g for name, g in grads.items() if name.startswith(f'blocks.{i}.')] for i in range(len(layers))]
+    def of_layer(i): return [g for name, g in grads.items() if name.startswith(f'blocks.{i}.')]
     uniform = _short(math.log(logits_BTV.shape[-1]))
     return dict(loss=_short(loss), uniform=uniform, logits=logits, embedding=_short(rms(layers[0]['before'])),
-                layers=[_layer_record(seen, own) for seen, own in zip(layers, of_layers)],
+                layers=[_layer_record(seen, of_layer(i)) for i, seen in enumerate(layers)],
                 grads={name: _short(g.norm()) for name, g in grads.items() if g.ndim > 1})
 
 # %% ../nbs/49_inside.ipynb #1b000020
@@ -165,7 +169,7 @@ def probe_batch(
 
 # %% ../nbs/49_inside.ipynb #1b000021
 class Inside(Callback):
-    "Looks inside the model every so many steps: a record each time in inside.jsonl, pictures in plots/ at the end"
+    "Looks inside the model every so many steps: a record in inside.jsonl, pictures in plots/ at the end"
     order = 30                     # before the checkpoint of the same step
     def __init__(self,
         every: int,            # steps between two looks
@@ -198,10 +202,11 @@ class Inside(Callback):
 def check(self: Inside, t: Trainer) -> None:
     "`UserError` where nobody can look inside"
     if t.strategy.sliced:
-        raise UserError('--inside looks at whole weights, and with --strategy fsdp each process has a slice of them: '
-                        'use --strategy ddp, or leave --inside out')
+        raise UserError('--inside looks at whole weights, and with --strategy fsdp each process has a slice of '
+                        'them: use --strategy ddp, or leave --inside out')
     if not len(getattr(t.raw_model, 'blocks', ())) or not hasattr(t.raw_model, 'hidden'):
-        raise UserError(f'--inside looks at the blocks of a GPT, and a {type(t.raw_model).__name__} has none: leave it out')
+        kind = type(t.raw_model).__name__
+        raise UserError(f'--inside looks at the blocks of a GPT, and a {kind} has none: leave it out')
 
 @patch
 def remember(self: Inside, t: Trainer) -> None:
@@ -231,18 +236,18 @@ def on_fit_end(self: Inside, t: Trainer) -> None:
 
 # %% ../nbs/49_inside.ipynb #1b000032
 _NUMBER = or_none(FIGURE)
-_LAYER = {'stream': _NUMBER, 'attn?': _NUMBER, 'mlp?': _NUMBER, 'hidden?': _NUMBER, 'silent?': _NUMBER, 'grad?': _NUMBER,
-          'entropy?': [_NUMBER], 'counts': {...: [COUNT]}}
-_RECORD = {'step': COUNT, 'loss': _NUMBER, 'uniform': FIGURE, 'logits': {'rms': _NUMBER, 'largest': _NUMBER}, 'embedding': _NUMBER,
-           'layers': [_LAYER], 'grads': {...: _NUMBER}, 'updates': {...: _NUMBER}}
+_LAYER = {'stream': _NUMBER, 'attn?': _NUMBER, 'mlp?': _NUMBER, 'hidden?': _NUMBER, 'silent?': _NUMBER,
+          'grad?': _NUMBER, 'entropy?': [_NUMBER], 'counts': {...: [COUNT]}}
+_RECORD = {'step': COUNT, 'loss': _NUMBER, 'uniform': FIGURE, 'logits': {'rms': _NUMBER, 'largest': _NUMBER},
+           'embedding': _NUMBER, 'layers': [_LAYER], 'grads': {...: _NUMBER}, 'updates': {...: _NUMBER}}
 
 def _read_record(line: str) -> dict|None:
     "A record of a look; None if the line is damaged"
     try: record = json.loads(line)
     except (ValueError, RecursionError): return None
     if misfit(record, _RECORD) or not record['layers']: return None
-    whole = all(len(counts) == HIGHEST - LOWEST + 1 for layer in record['layers'] for counts in layer['counts'].values())
-    return record if whole else None
+    all_counts = [counts for layer in record['layers'] for counts in layer['counts'].values()]
+    return record if all(len(counts) == HIGHEST - LOWEST + 1 for counts in all_counts) else None
 
 def read_inside(
     run: str|Path, # run folder, or its inside.jsonl
@@ -250,7 +255,8 @@ def read_inside(
     "The looks of a run by step. Warns of damaged lines; `UserError` if there are no others"
     path = Path(run)/'inside.jsonl' if Path(run).is_dir() else Path(run)
     small_file(path, 2**30, 'train with --inside to have it written')
-    with open(path, encoding='utf-8', errors='replace') as f: lines = [line for line in f if line.endswith('\n')]
+    with open(path, encoding='utf-8', errors='replace') as f:
+        lines = [line for line in f if line.endswith('\n')]         # one without its end is being written
     found = [record for record in map(_read_record, lines) if record]
     alike = [record for record in found if len(record['layers']) == len(found[-1]['layers'])]
     if len(alike) < len(lines): warn(f'{path}: {left_out(len(lines) - len(alike))}')
@@ -274,8 +280,9 @@ def plot_histograms(
     records: list[dict], # from `read_inside`
     what: str='stream',  # or 'hidden' units, or 'grad'
 ) -> Any: # matplotlib figure
-    "How large numbers are, as images: a panel for each layer, time to the right, size upwards, colour says how many"
-    layers = [i for i, layer in enumerate(records[-1]['layers']) if all(what in r['layers'][i]['counts'] for r in records)]
+    "How large numbers are: an image for each layer, time to the right, size upwards, colour says how many"
+    def known(i): return all(what in r['layers'][i]['counts'] for r in records)
+    layers = [i for i in range(len(records[-1]['layers'])) if known(i)]
     if not layers: raise UserError(f'{what!r} was not looked at: expected {" or ".join(_WHAT)}')
     columns = min(4, len(layers))
     rows = -(-len(layers)//columns)
@@ -290,7 +297,8 @@ def plot_histograms(
 def _histogram(ax, records: list, i: int, what: str) -> Any:
     counts = np.array([r['layers'][i]['counts'][what] for r in records], float)
     share = counts/counts.sum(1, keepdims=True).clip(1)
-    image = ax.imshow(share[:, 1:].T, aspect='auto', origin='lower', extent=(0, len(records), LOWEST, HIGHEST), vmin=0, vmax=.3, cmap='magma')
+    image = ax.imshow(share[:, 1:].T, aspect='auto', origin='lower', extent=(0, len(records), LOWEST, HIGHEST),
+                      vmin=0, vmax=.3, cmap='magma')
     sizes = range(LOWEST, HIGHEST + 1, 10)
     ax.set_yticks(sizes, [f'$2^{{{k}}}$' for k in sizes])
     ax.set_title(f'{_WHAT[what]} {i}', fontsize=8)
@@ -303,7 +311,7 @@ _PANELS = dict(stream='rms of the stream', silent='share of silent units', grad=
 def plot_layers(
     records: list[dict], # from `read_inside`
 ) -> Any: # matplotlib figure
-    "Size of the stream, silent units, gradient norms and the spread of the scores; a line for each layer, the lighter the deeper"
+    "Size of the stream, silent units, gradients, spread of the scores; a line for each layer"
     from matplotlib import colormaps
     fig = _figure(7, 4.6)
     axes = fig.subplots(2, 2, sharex=True)
@@ -332,7 +340,8 @@ def _rows_in_time(records: list, names: list, values: np.ndarray, label: str, **
     ax = fig.subplots()
     image = ax.imshow(values, aspect='auto', origin='lower', extent=(0, len(records), 0, len(names)), **colours)
     every = -(-len(names)//40)
-    ax.set_yticks([i + .5 for i in range(0, len(names), every)], [plot_label(o) for o in names[::every]], fontsize=7)
+    places = [i + .5 for i in range(0, len(names), every)]
+    ax.set_yticks(places, [plot_label(o) for o in names[::every]], fontsize=7)
     _time_axis(ax, records)
     fig.colorbar(image, ax=ax, label=label)
     return fig
@@ -345,34 +354,39 @@ def plot_updates(
     if not moved: raise UserError('no update has been looked at yet: train on')
     names = [*moved[-1]['updates']]
     values = np.array([[r['updates'].get(name) or math.nan for r in moved] for name in names], float)
-    return _rows_in_time(moved, [o.removesuffix('.weight').removeprefix('blocks.') for o in names], np.log10(values),
-                         'log₁₀ of the update, relative', vmin=-5, vmax=0, cmap='viridis')
+    short = [name.removesuffix('.weight').removeprefix('blocks.') for name in names]
+    return _rows_in_time(moved, short, np.log10(values), 'log₁₀ of the update, relative', vmin=-5, vmax=0, cmap='viridis')
 
 def plot_attention(
     records: list[dict], # from `read_inside`
 ) -> Any: # matplotlib figure
     "How evenly each head looks around, through time: 1 = at everything alike, 0 = at one token"
-    heads = [(i, j) for i, layer in enumerate(records[-1]['layers']) for j in range(len(layer.get('entropy', [])))]
+    heads = [(i, j) for i, layer in enumerate(records[-1]['layers']) for j, _ in enumerate(layer.get('entropy', []))]
     if not heads: raise UserError('no attention was looked at: this model has none that is known here')
     def of(r, i, j): return _or_gap((r['layers'][i].get('entropy', []) + [None]*(j + 1))[j])
     values = np.array([[of(r, i, j) for r in records] for i, j in heads], float)
-    return _rows_in_time(records, [f'layer {i}, head {j}' for i, j in heads], values, 'evenness', vmin=0, vmax=1, cmap='cividis')
+    names = [f'layer {i}, head {j}' for i, j in heads]
+    return _rows_in_time(records, names, values, 'evenness', vmin=0, vmax=1, cmap='cividis')
 
 # %% ../nbs/49_inside.ipynb #1b000030
 MOSTLY_SILENT, LOUD, UNEVEN = .5, 30, 10           # a share of a layer's units; factors between layers
-LEAP, SHARP, NARROW = .2, 10, .02                  # ‖ΔW‖/‖W‖; spread of the scores; evenness of a layer's heads
+LEAP, SHARP, NARROW = .2, 10, .02                  # ‖ΔW‖/‖W‖; spread of scores; evenness of heads
 
 def symptoms(
     record: dict, # of a look
 ) -> list[tuple[str, str]]: # what kind of thing and where; a sentence
     "What isn't as it should be"
     found = [*_of_layers(record), *_through_depth(record)]
-    if record['step'] and (record['loss'] or math.inf) > record['uniform'] + .1:
-        found.append(('lost', f'the loss {record["loss"]} is above {record["uniform"]}, that of guessing evenly: the learning rate is too high, or the targets are wrong'))
+    loss, even = record['loss'], record['uniform']
+    if record['step'] and (loss is None or loss > even + .1):
+        found.append(('lost', f'the loss {loss} is above {even}, that of guessing evenly: the learning rate is too '
+                              'high, or the targets are wrong'))
     if record['step'] >= 10 and (leap := _median(record['updates'].values())) > LEAP:
-        found.append(('leap', f'the middle one of the matrices has moved by {leap:.0%} of its length in one step: the learning rate is too high'))
-    if (spread := record['logits']['rms']) is not None and spread > SHARP:
-        found.append(('sharp', f'scores differ by {spread:.3g} at each position: the model is sure of everything; lower the learning rate, or cap them with --logit_softcap'))
+        found.append(('leap', f'the middle one of the matrices has moved by {leap:.0%} of its length in one step: '
+                              'the learning rate is too high'))
+    if (spread := record['logits']['rms'] or 0) > SHARP:
+        found.append(('sharp', f'scores differ by {spread:.3g} at each position, so the model is sure of everything: '
+                               'lower the learning rate, or cap them with --logit_softcap'))
     return found
 
 def findings(
@@ -387,11 +401,12 @@ def _of_layers(record: dict) -> list:
     found = []
     for i, layer in enumerate(record['layers']):
         if (silent := layer.get('silent') or 0) > MOSTLY_SILENT:
-            found.append((f'dead {i}', f'layer {i} is dead: {silent:.0%} of its MLP\'s units stay at zero for every token looked at'))
+            found.append((f'dead {i}', f'layer {i} is dead: {silent:.0%} of its MLP\'s units stay at zero for every '
+                                       'token looked at'))
         heads = [o for o in layer.get('entropy', []) if o is not None]
         if heads and max(heads) < NARROW:
-            found.append((f'narrow {i}', f'layer {i} looks at one token at a time: its heads use {max(heads):.1%} of the entropy they could; '
-                          'lower the learning rate, or use --qk_norm'))
+            found.append((f'narrow {i}', f'layer {i} looks at one token at a time, as its heads use {max(heads):.1%} of '
+                                         'the entropy they could: lower the learning rate, or use --qk_norm'))
     return found
 
 def _through_depth(record: dict) -> list:
@@ -402,11 +417,14 @@ def _through_depth(record: dict) -> list:
         i = int(np.argmax(added))
         others = _median(added[:i] + added[i + 1:])
         if others and added[i] > LOUD*others:
-            found.append((f'loud {part} {i}', f'layer {i} drowns the others: its {part} adds {added[i]:.3g} to the stream, {added[i]/others:.0f} times what it is elsewhere'))
-    grads = [layer['grad'] for layer in record['layers'] if layer.get('grad') is not None]
-    if len(grads) > 1 and max(grads) > UNEVEN*min(grads):
-        times = f'{max(grads)/min(grads):.0f} times' if min(grads) else 'while'
-        found.append(('uneven', f'gradients differ through depth: {max(grads):.3g} in layer {np.argmax(grads)} is {times} the {min(grads):.3g} in layer {np.argmin(grads)}'))
+            found.append((f'loud {part} {i}', f'layer {i} drowns the others: its {part} adds {added[i]:.3g} to the '
+                                              f'stream, {added[i]/others:.0f} times what it is elsewhere'))
+    grads = {i: layer['grad'] for i, layer in enumerate(record['layers']) if layer.get('grad') is not None}
+    if len(grads) < 2: return found
+    high, low = max(grads, key=grads.get), min(grads, key=grads.get)
+    if grads[high] > UNEVEN*grads[low]:
+        found.append(('uneven', f'gradients differ through depth: {grads[high]:.3g} in layer {high}, and '
+                                f'{grads[low]:.3g} in layer {low}'))
     return found
 
 def _median(values) -> float:
@@ -446,7 +464,8 @@ def find_rate(
 ) -> Sweep:
     "Train at a rate that rises exponentially, until the loss is a nat above its lowest or the steps are over"
     if steps < 20: raise UserError(f'find_rate={steps}: expected at least 20 steps')
-    if not t.optim_cfg.learning_rate: raise UserError('learning_rate=0: --find_rate needs a rate to begin with, such as 1e-3')
+    if not t.optim_cfg.learning_rate:
+        raise UserError('learning_rate=0: --find_rate needs a rate to begin with, such as 1e-3')
     groups = t.together.param_groups
     peaks = [group['base_lr'] for group in groups]
     t.optim_cfg = replace(t.optim_cfg, schedule='constant', warmup_steps=0)
@@ -473,8 +492,10 @@ def _one_step(t: Trainer) -> bool:
 def words(self: Sweep) -> str:
     "What was found, in a sentence or two"
     first = f'{self.shares[0]*self.rate:.2g}' if self.shares else 'none'
-    if self.best is None: return f'the loss falls at no rate from {first} on: look at the data, or begin from another --learning_rate'
-    flags = f'--learning_rate {self.best*self.rate:.2g}' + (f' --muon_lr {self.best*self.muon:.2g}' if self.muon else '')
+    if self.best is None:
+        return f'the loss falls at no rate from {first} on: look at the data, or begin from another --learning_rate'
+    flags = f'--learning_rate {self.best*self.rate:.2g}'
+    if self.muon: flags += f' --muon_lr {self.best*self.muon:.2g}'
     end = f'; at {self.shares[-1]*self.rate:.2g} it diverges' if self.diverged else ''
     return f'the loss falls fastest at {flags}, {self.best:.2g} of what is set{end}'
 
@@ -487,7 +508,9 @@ def plot_sweep(
     rates = [share*sweep.rate for share in sweep.shares]
     ax.plot(rates, sweep.losses, color='0.75', lw=.8, label='single batches')
     ax.plot(rates, sweep.smoothed, label='smoothed')
-    if sweep.best: ax.axvline(sweep.best*sweep.rate, color='C3', ls='--', label=f'falls fastest: {sweep.best*sweep.rate:.2g}')
+    if sweep.best:
+        named = sweep.best*sweep.rate
+        ax.axvline(named, color='C3', ls='--', label=f'falls fastest: {named:.2g}')
     ax.set(xscale='log', xlabel='learning rate of AdamW', ylabel='loss, nats per token')
     ax.legend(fontsize=8)
     ax.grid(alpha=.25)
@@ -500,7 +523,8 @@ def logit_lens(
     ids_T: torch.Tensor,  # one text
 ) -> torch.Tensor: # logits_LTV, of what enters the first block and what leaves each
     "What the model would say after each layer, as if it were the last (nostalgebraist 2020)"
-    if not len(getattr(model, 'blocks', ())): raise UserError(f'a {type(model).__name__} has no blocks: the lens reads between those of a GPT')
+    if not len(getattr(model, 'blocks', ())):
+        raise UserError(f'a {type(model).__name__} has no blocks: the lens reads between those of a GPT')
     was_training = model.training
     model.eval()
     try:
@@ -513,7 +537,7 @@ def logit_lens(
 def _piece(tokenizer: Any, id: int) -> str:
     "A token as it is written into a small field"
     text = str(id) if tokenizer is None else one_line(tokenizer.decode([id]))
-    for sign, drawn in ((' ', '␣'), ('␊', '↵'), ('␉', '→')): text = text.replace(sign, drawn)   # the font has these
+    for sign, drawn in (' ␣', '␊↵', '␉→'): text = text.replace(sign, drawn)      # the font has these
     return plot_label(text if len(text) <= 9 else text[:8] + '…')
 
 def plot_lens(
@@ -522,7 +546,7 @@ def plot_lens(
     tokenizer: Any=None,  # to write tokens; None = their numbers
     last: int=12,         # the last so many predictions are shown
 ) -> Any: # matplotlib figure
-    "A row for each layer, a column for each token: what it would say comes next, the greener the likelier it holds what really does"
+    "What each layer would say comes next, token by token; green where it thinks likely what really does"
     p_LTV = logit_lens(model, ids_T[:-1]).float().softmax(-1)[:, -last:]
     came, read = ids_T[1:][-last:], ids_T[:-1][-last:]
     p_LT = p_LTV.gather(-1, came.expand(len(p_LTV), -1)[..., None])[..., 0].cpu().numpy()
@@ -530,11 +554,12 @@ def plot_lens(
     ax = fig.subplots()
     image = ax.imshow(p_LT, aspect='auto', origin='lower', vmin=0, vmax=1, cmap='Greens')
     for (layer, t), id in np.ndenumerate(p_LTV.argmax(-1).cpu().numpy()):
-        right = id == came[t].item()
-        ax.text(t, layer, _piece(tokenizer, int(id)), ha='center', va='center', fontsize=7, weight='bold' if right else 'normal',
-                color='white' if p_LT[layer, t] > .6 else 'black')
+        weight = 'bold' if id == came[t].item() else 'normal'
+        colour = 'white' if p_LT[layer, t] > .6 else 'black'
+        ax.text(t, layer, _piece(tokenizer, int(id)), ha='center', va='center', fontsize=7, weight=weight, color=colour)
     ax.set_xticks(range(len(read)), [_piece(tokenizer, o) for o in read.tolist()], fontsize=7, rotation=45)
-    ax.set_yticks(range(len(p_LT)), ['embedding', *(f'after layer {i}' for i in range(len(p_LT) - 1))], fontsize=7)
+    rows = ['embedding', *(f'after layer {i}' for i in range(len(p_LT) - 1))]
+    ax.set_yticks(range(len(rows)), rows, fontsize=7)
     ax.set_xlabel('token read')
     top = ax.secondary_xaxis('top')
     top.set_xticks(range(len(came)), [_piece(tokenizer, o) for o in came.tolist()], fontsize=7, rotation=45)
@@ -543,8 +568,8 @@ def plot_lens(
     return fig
 
 # %% ../nbs/49_inside.ipynb #1b000052
-PICTURES = {'activations': plot_histograms, 'units': partial(plot_histograms, what='hidden'), 'gradients': partial(plot_histograms, what='grad'),
-            'layers': plot_layers, 'updates': plot_updates, 'attention': plot_attention}
+PICTURES = {'activations': plot_histograms, 'units': partial(plot_histograms, what='hidden'),
+            'gradients': partial(plot_histograms, what='grad'), 'layers': plot_layers, 'updates': plot_updates, 'attention': plot_attention}
 
 def draw_inside(
     run: str|Path,        # run folder with an inside.jsonl
@@ -581,5 +606,5 @@ def inside_command(
 # %% ../nbs/49_inside.ipynb #1b000090
 #| eval: false
 if __name__ == '__main__':
-    raise SystemExit('error: nanogpt_lit.inside is no command: nanogpt-train --inside looks inside a model that trains '
-                     '(python -m nanogpt_lit lists all commands)')
+    raise SystemExit('error: nanogpt_lit.inside is no command: nanogpt-train --inside looks inside a model '
+                     'that trains (python -m nanogpt_lit lists all commands)')

@@ -84,7 +84,7 @@ def sick(**how):
     return record | {k: v for k, v in how.items() if k not in layer}
 
 @pytest.mark.parametrize('how, words', [
-    (dict(silent=.9), ['layer 1 is dead: 90%']), (dict(mlp=9.), ['layer 1 drowns the others: its mlp adds 9']), (dict(grad=6.), ['12 times the 0.5']),
+    (dict(silent=.9), ['layer 1 is dead: 90%']), (dict(mlp=9.), ['layer 1 drowns the others: its mlp adds 9']), (dict(grad=6.), ['gradients differ through depth: 6 in layer 1']),
     (dict(grad=0.), ['gradients differ']), (dict(loss=8.), ['guessing evenly']), (dict(updates=dict(a=.3, b=.4, c=0.)), ['by 30% of its length']),
     (dict(logits=dict(rms=11., largest=50.)), ['sure of everything']), (dict(entropy=[.01, 0.]), ['one token at a time']),
     (dict(), []), (dict(step=2, updates=dict(a=.9)), []), (dict(silent=None, entropy=[], grad=None, mlp=None, updates={}), []), (dict(entropy=[0., .5]), [])])
