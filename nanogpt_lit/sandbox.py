@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MACHINES', 'ALLOWED', 'REFUSED', 'ALLOW', 'REFUSE', 'KILL', 'MODULES', 'POOL', 'SHOWN', 'TESTS', 'MOST',
-           'filter_program', 'server_source', 'Ran', 'Sandbox', 'Problem', 'Verdict', 'cut', 'grade',
+           'filter_program', 'server_source', 'Ran', 'Sandbox', 'Problem', 'Verdict', 'first_line', 'grade',
            'doctest_problems']
 
 # %% ../nbs/93a_sandbox.ipynb #85ffdaf8
@@ -292,16 +292,11 @@ class Verdict(NamedTuple):
     said: str    # passed, failed, syntax, timeout, memory or forbidden
 
 # %% ../nbs/93a_sandbox.ipynb #bb46b393
-def cut(
+def first_line(
     completion: str, # what a model wrote behind a prompt
 ) -> str:
-    "Up to the first empty line, or the first that leaves the function"
-    first, *lines = completion.split('\n')
-    kept = [first]
-    for line in lines:
-        if not line.strip() or not line[0].isspace(): break
-        kept.append(line)
-    return '\n'.join(kept)
+    "The rest of the line that the prompt broke off; what follows is not asked for"
+    return completion.partition('\n')[0]
 
 # %% ../nbs/93a_sandbox.ipynb #fd676a77
 _FAULTS = {'MemoryError': 'memory', 'PermissionError': 'forbidden'}
@@ -313,7 +308,10 @@ def grade(
     box: Sandbox,
 ) -> Verdict:
     "Run a completed function on the examples. What they should print stays on this side"
-    ran = box.run(problem.prompt + cut(completion), [o.source for o in problem.examples], problem.module, problem.name)
+    return _judge(problem.prompt + first_line(completion), problem, box)
+
+def _judge(program, problem, box):
+    ran = box.run(program, [o.source for o in problem.examples], problem.module, problem.name)
     passed, tests = 0, len(problem.examples)
     if ran.end == 'exit 0' and len(ran.outputs) == tests:
         passed = sum(map(_as_wanted, problem.examples, ran.outputs))
@@ -331,30 +329,65 @@ def _as_wanted(example, output):
     return doctest.OutputChecker().check_output(example.want, printed, flags)
 
 # %% ../nbs/93a_sandbox.ipynb #5e056800
-def _functions(held):
-    "(module, name, node, text of the file) of each function of the embedded corpus that could become a problem"
-    root = Path(sysconfig.get_paths()['stdlib'])
-    for path, text, out in _files():
-        module = '.'.join(path.relative_to(root).with_suffix('').parts).removesuffix('.__init__')
-        if out != held or module not in MODULES: continue
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef) and _suits(node): yield module, node, text
-
 @functools.cache
 def _files():
-    "(path, text, is it held out?) of each file, by the split that the whole book uses"
-    documents = []
+    "(module, text, is it held out?) of each file of the embedded corpus, by the split that the whole book uses"
+    root, documents = Path(sysconfig.get_paths()['stdlib']), []
     for path in pystdlib_files():
         with tokenize.open(path) as f: text = f.read()
-        if text: documents.append((path, text))
+        if text: documents.append(('.'.join(path.relative_to(root).with_suffix('').parts), text))
     held = chosen_by_bytes([len(text.encode()) for _, text in documents], .1)
-    return [(path, text, bool(out)) for (path, text), out in zip(documents, held)]
+    return [(module.removesuffix('.__init__'), text, bool(out)) for (module, text), out in zip(documents, held)]
+
+def _functions(held):
+    "(module, node, lines of the file) of each function that could become a problem"
+    for module, text, out in _files():
+        if out != held or module not in MODULES: continue
+        lines = text.splitlines()
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef) and _suits(node): yield module, node, lines
 
 def _suits(node):
     "Is it a plain function of one to three arguments whose body stands on lines of its own?"
     wanted = len(node.args.args) - len(node.args.defaults)
     needs_names = any(default is None for default in node.args.kw_defaults)
     return not node.decorator_list and 1 <= wanted <= 3 and not needs_names and node.body[0].lineno > node.lineno
+
+# %% ../nbs/93a_sandbox.ipynb #10636ed2
+def _last_statement(node):
+    "The statement of a function that is written last, however deep it stands"
+    block = node.body
+    while True:
+        last = block[-1]
+        inside = [getattr(last, name, None) for name in ('finalbody', 'orelse', 'handlers', 'body')]
+        if not any(inside): return last
+        block = next(filter(None, inside))
+
+def _layout(node, lines, examples):
+    "A function as a problem shows it: signature, a sentence, examples, body; and its last statement"
+    first, last = node.body[0], _last_statement(node)
+    sentence = (ast.get_docstring(node) or '').strip().partition('\n')[0].replace('\\', '').replace('"', "'")
+    documented = ast.get_docstring(node) is not None
+    signature = [line for line in lines[node.lineno - 1:first.lineno - 1] if not line.lstrip().startswith('#')]
+    doc = [f'    """{sentence}', *(f'    >>> {call}\n    {value.strip()}' for call, value in examples), '    """']
+    before = lines[first.end_lineno if documented else first.lineno - 1:last.lineno - 1]
+    after = lines[last.lineno - 1:last.end_lineno - 1] + [lines[last.end_lineno - 1].encode()[:last.end_col_offset].decode()]
+    head = '\n'.join(line for line in [*signature, *doc, *before] if line.strip())
+    end = '\n'.join(after)
+    return f'{head}\n{end}', end[last.col_offset:]
+
+# %% ../nbs/93a_sandbox.ipynb #40d58d53
+def _broken_off(statement, words):
+    "Where a statement begins to lack so many of the words that it ends on; None if its last line has too few"
+    starts, found = [0], []
+    for line in statement.splitlines(keepends=True): starts.append(starts[-1] + len(line))
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(statement).readline):
+            if token.type in (tokenize.NAME, tokenize.NUMBER, tokenize.STRING):
+                found.append(starts[token.start[0] - 1] + token.start[1])
+    except (tokenize.TokenError, SyntaxError): return None
+    in_last_line = [at for at in found[1:] if at > statement.rfind('\n') + 1]
+    return in_last_line[-words] if len(in_last_line) >= words else None
 
 # %% ../nbs/93a_sandbox.ipynb #5b14b84c
 POOL = [['', 'a', 'abc', 'Hello, World', 'a-b_c d', '/usr/lib/x.py', '12', 'key=value', '<b>&amp;"', 'x  y\tz\n', 'http://a.b/c?d=e#f'],
@@ -374,79 +407,49 @@ def _calls(node, most=40):
 
 # %% ../nbs/93a_sandbox.ipynb #20610276
 def _is_value(printed):
-    "Is it short, and the same in every process?"
+    "Is it a short value that Python can read again?"
+    if len(printed) > 60 or printed.count('\n') != 1: return False
     try: ast.literal_eval(printed)
-    except (ValueError, SyntaxError, MemoryError, RecursionError): return False
-    return len(printed) <= 60 and printed.count('\n') == 1
+    except (ValueError, SyntaxError): return False
+    return True
 
 def _spread(calls, outputs, most):
-    "Calls that give a value, as many different values as there are, in turn"
+    "Calls that give a value, as many different values as there are, in turn; those that read easily first"
     by_value = {}
     for call, (printed, fault) in zip(calls, outputs):
         if not fault and _is_value(printed): by_value.setdefault(printed, []).append(call)
     found = []
     for turn in range(most):
         found += [(calls[turn], printed) for printed, calls in by_value.items() if turn < len(calls)]
-    return found[:most]
-
-# %% ../nbs/93a_sandbox.ipynb #40d58d53
-def _last_statement(node):
-    "The statement of a function that is written last"
-    block = node.body
-    while True:
-        last = block[-1]
-        inner = [getattr(last, name, None) for name in ('finalbody', 'orelse', 'handlers', 'body')]
-        if not any(inner): return last
-        block = next(filter(None, inner))
-
-def _layout(node, text):
-    "(signature, first sentence of the docstring, body) of a function, each a list of lines; empty lines left out"
-    lines, first = text.splitlines(), node.body[0]
-    said = (ast.get_docstring(node) or '').strip().partition('\n')[0].replace('\\', '').replace('"', "'")
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
-    start = first.end_lineno if documented else first.lineno - 1
-    signature = lines[node.lineno - 1:first.lineno - 1]
-    return signature, said, lines[start:node.end_lineno]
-
-def _with_hole(node, text, examples):
-    "(prompt, reference) of a function with these examples in its docstring; None if it can't be cut"
-    signature, said, body = _layout(node, text)
-    last = _last_statement(node)
-    n = node.end_lineno - last.lineno + 1
-    before, after = body[:-n], body[-n:]
-    keyword = 'return' if isinstance(last, ast.Return) and last.value else ''
-    indent = ' '*last.col_offset
-    if not after or not after[0].startswith(indent + keyword) or after[0][:last.col_offset].strip(): return None
-    doc = [f'    """{said}'] + [f'    >>> {call}\n    {value.strip()}' for call, value in examples] + ['    """']
-    kept = [line for line in [*signature, *doc, *before] if line.strip()]
-    hole = '\n'.join(line for line in after if line.strip())
-    cut_at = last.col_offset + len(keyword)
-    if not keyword: return '\n'.join(kept), '\n' + hole
-    return '\n'.join([*kept, hole[:cut_at]]), hole[cut_at:]
+    return sorted(found[:most], key=lambda pair: '\\' in pair[0] + pair[1])
 
 # %% ../nbs/93a_sandbox.ipynb #c388335e
 SHOWN, TESTS = 2, 8    # examples in the docstring, and in all
-MOST = 480             # characters of a prompt: what a small model can keep in view
+MOST = 600             # characters of a problem: what a small model can keep in view
 
-def _make(module, node, text, box, other):
-    "The problem of a function; None if there is none. What it prints is asked in one sandbox, and again in another"
-    source, calls = ast.get_source_segment(text, node), _calls(node)
-    found = _spread(calls, box.run(source, calls, module, node.name).outputs, TESTS)
-    if len(found) < SHOWN + 2 or len({value for _, value in found[SHOWN:]}) < 2: return None
-    holed = _with_hole(node, text, found[:SHOWN])
-    if holed is None or len(holed[0]) > MOST: return None
-    examples = tuple(doctest.Example(call + '\n', value) for call, value in found)
-    problem = Problem(module, node.name, *holed, examples, SHOWN)
-    if grade(problem, problem.reference, other).said != 'passed': return None
-    lazy = '\n' + ' '*_last_statement(node).col_offset + 'pass' if problem.reference.startswith('\n') else ' None'
-    return None if grade(problem, lazy, other).said == 'passed' else problem
+def _make(module, node, lines, words, box, other):
+    "The problem of a function, or None. What it prints is asked in one sandbox, and has to be the same in another"
+    whole, statement = _layout(node, lines, [])
+    at = _broken_off(statement, words)
+    if at is None or len(whole) > MOST: return None
+    calls = _calls(node)
+    found = _spread(calls, box.run(whole, calls, module, node.name).outputs, TESTS)
+    if len({value for _, value in found[SHOWN:]}) < 2 or '\\' in ''.join(found[SHOWN - 1]): return None
+    whole, _ = _layout(node, lines, found[:SHOWN])
+    start = len(whole) - len(statement)
+    prompt = whole[:start + at].rstrip(' ')
+    examples = tuple(doctest.Example(call, value) for call, value in found)
+    problem = Problem(module, node.name, prompt, whole[len(prompt):], examples, SHOWN)
+    if prompt[-1] == '\n' or grade(problem, problem.reference, other).said != 'passed': return None
+    without = _judge(whole[:start] + 'pass', problem, other)
+    return None if without.said == 'passed' else problem
 
 @functools.cache
 def doctest_problems(
     held_out: bool=False, # of the files that the book holds out, instead of those that it trains on
-) -> list[Problem]: # in the order of the corpus
-    "The problems that this interpreter's own library gives"
+    words: int=1,         # how many words of its end each function lacks: more is harder
+) -> tuple[Problem, ...]: # in the order of the corpus
+    "The problems that this interpreter's own library gives; the same ones every time"
     with Sandbox() as box, Sandbox() as other:
-        made = (_make(module, node, text, box, other) for module, node, text in _functions(held_out)
-                if sum(map(len, _layout(node, text)[2])) < 700)
-        return [problem for problem in made if problem]
+        made = [_make(*found, words, box, other) for found in _functions(held_out)]
+    return tuple(problem for problem in made if problem)
