@@ -319,7 +319,7 @@ def _judge(program, problem, box):
     passed, tests = 0, len(problem.examples)
     if ran.end == 'exit 0' and len(ran.outputs) == tests:
         passed = sum(map(_as_wanted, problem.examples, ran.outputs))
-    if ran.end != 'exit 0': said = _SAID.get(ran.end, 'memory')
+    if not ran.end.startswith('exit'): said = _SAID.get(ran.end, 'memory')
     elif not ran.parsed: said = 'syntax'
     elif passed == tests: said = 'passed'
     else:

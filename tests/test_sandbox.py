@@ -1,5 +1,5 @@
 "Programs that try to get out: what they are told, and what is unchanged afterwards."
-import doctest, json, os, platform, socket, sys, time
+import ast, doctest, json, os, platform, socket, time
 import psutil, pytest
 from nanogpt_lit import sandbox
 from nanogpt_lit.core import UserError
@@ -76,9 +76,7 @@ def test_nothing_is_inherited(box, tmp_path):
             ran = fresh.run("import os\ndef alive(fd):\n    try: os.read(fd, 0)\n    except OSError: return False\n    return True", ['[fd for fd in range(300) if alive(fd)]'])
     assert ran.outputs == [['[]\n', '']]
     env = box.run('import os', ['sorted(os.environ)']).outputs[0][0]
-    assert not {*eval_list(env)} - {'PYTHONHASHSEED', 'TZ', 'LC_CTYPE'}
-
-def eval_list(text): return json.loads(text.replace("'", '"'))
+    assert not {*ast.literal_eval(env)} - {'PYTHONHASHSEED', 'TZ', 'LC_CTYPE'}
 
 FORGED = json.dumps([['1\n', ''], ['2\n', '']])
 SAYS_SO = Problem('string', 'f', 'def f(x):\n    return', '', (doctest.Example('f(1)', '731\n'), doctest.Example('f(2)', '952\n')), 0)
@@ -95,8 +93,8 @@ def test_no_verdict_is_forged(box, completion):
 
 @needed
 def test_each_verdict(box):
-    said = {c: grade(WROTE, c, box).said for c in (' x', ' 1', ' (', ' 9**9**9', ' [x]*10**12', ' __import__("os").fork()', ' open("x")', ' x\n\nthis is not looked at')}
-    assert [*said.values()] == ['passed', 'failed', 'syntax', 'timeout', 'memory', 'forbidden', 'forbidden', 'passed']
+    said = {c: grade(WROTE, c, box).said for c in (' x', ' 1', ' (', ' 9**9**9', ' [x]*10**12', ' __import__("os").fork()', ' open("x")', ' x\n\nthis is not looked at', ' __import__("os")._exit(1)')}
+    assert [*said.values()] == ['passed', 'failed', 'syntax', 'timeout', 'memory', 'forbidden', 'forbidden', 'passed', 'failed']
     assert first_line('a\nb') == 'a' and first_line('a') == 'a'
 
 @needed
