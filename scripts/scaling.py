@@ -12,15 +12,16 @@ A run is a line of a log in runs/logs/scaling: all that was set, the seed, what 
 stage may be stopped and started. Budgets are counted in operations, one thread computes in float32, and the loss is that of the whole validation
 split: a busy machine changes how long it takes and nothing else.
 """
-import argparse, json, math, time
+import argparse, json, math, random, time
 from pathlib import Path
-from nanogpt_lit.config import GPTConfig, OptimConfig, TrainConfig
+from nanogpt_lit.config import GPTConfig, OptimConfig, TrainConfig, dial
 from nanogpt_lit.core import seed_everything
 from nanogpt_lit.data import prepare
 from nanogpt_lit.evaluate import evaluate_loss
 from nanogpt_lit.loader import TokenData, make_plan
 from nanogpt_lit.model import GPT
 from nanogpt_lit.optim import make_optimizers
+from nanogpt_lit.scaling import fit_law, growth, isoflop, read_runs
 from nanogpt_lit.sizing import flops_per_token, param_table
 from nanogpt_lit.trainer import Trainer
 
@@ -117,9 +118,66 @@ def sweep():
     out = [at_budget(c, *size) for c, sizes in BUDGETS.items() for size in sizes]
     return out[:10] + [at_budget(3*LEAST, 2, 48, seed) for seed in (2, 3)] + out[10:]
 
+def fitted(args, resamples=200):
+    "The law of the sweep, every run with its own weight of one"
+    rows = read_runs(Path(args.output)/'sweep.jsonl')
+    N, D, L = ([row[k] for row in rows] for k in ('size', 'tokens', 'loss'))
+    return rows, fit_law(N, D, L, resamples=resamples)
+
+def told(prediction): return [round(o, 4) for o in (prediction.value, prediction.low, prediction.high)]
+
+def fit(args):
+    "Both fits → fit.json"
+    rows, law = fitted(args)
+    valleys = isoflop([row for row in rows if row['seed'] == 1])
+    a, k = growth(valleys)
+    names = 'E', 'A', 'alpha', 'B', 'beta', 'growth'
+    found = dict(runs=len(rows), scatter=round(law.scatter, 5), law={name: told(law.interval(lambda o: getattr(o, name))) for name in names},
+                 valleys=[dict(budget=v.budget, size=round(v.size), loss=round(v.loss, 4), tokens=round(v.tokens)) for v in valleys],
+                 growth_of_valleys=round(a, 4), best_sizes={f'{v.budget:.3g}': round(law.best_size(v.budget)) for v in valleys})
+    (Path(args.output)/'fit.json').write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+    print(json.dumps(found, indent=1))
+
+TEST = 4*27*LEAST, (4, 128)                                    # operations, and the network: about the best of those at hand
+
+def test_run():
+    budget, size = TEST
+    return at_budget(budget, *size)
+
+def predict(args):
+    "What the test will come to → prediction.json"
+    path = Path(args.output)/'prediction.json'
+    if (Path(args.output)/'test.jsonl').exists(): raise SystemExit('the test has been run: a prediction would be too late')
+    rows, law = fitted(args)
+    s = test_run()
+    size = flops_per_token(shape(s['n_layer'], s['n_embd']))/6
+    passes = s['tokens']/len(TokenData(args.data, 'train'))
+    found = dict(setting=s, size=round(size), operations=6*size*s['tokens'], times_the_largest=s['tokens']*6*size/(27*LEAST), passes=round(passes, 3),
+                 loss=told(law.predict(size, s['tokens'])), level=.9, made=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
+    path.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+    print(json.dumps(found, indent=1))
+
+def by_dial(depth, **changes):
+    "The dial's run, or one with some changes and as many operations"
+    row = dial(depth)
+    told = dict(n_layer=depth, n_embd=row['n_embd'], batch=row['batch_size'], rate=row['muon_lr'], decay=row['weight_decay']) | changes
+    budget = row['max_steps']*row['batch_size']*BLOCK*flops_per_token(shape(depth, row['n_embd']))
+    return setting(tokens=tokens_for(budget, shape(told['n_layer'], told['n_embd'])), depth=depth, by='hand' if changes.keys() - {'seed'} else 'dial', **told)
+
+def hands(n=10):
+    "Settings for depth 1 that somebody might choose: all of them differ in rate, batch and decay, every second one in its shape too"
+    rng, rate = random.Random(83), dial(1)['muon_lr']
+    for i in range(n):
+        changes = dict(batch=rng.choice([4, 6, 8, 12, 16, 24]), rate=rate*2**rng.uniform(-1.5, 1.5), decay=rng.choice([0., .1, .3]))
+        if i % 2: changes |= dict(n_layer=rng.choice([1, 2, 3]), n_embd=rng.choice([24, 32, 40, 48, 64]))
+        yield by_dial(1, **changes)
+
+def dial_runs():
+    return [*(by_dial(1, seed=seed) for seed in (1, 2, 3)), *hands(), by_dial(2), by_dial(2, decay=.1)]
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('stage', choices=['prepare', 'rates', 'sweep'])
+    parser.add_argument('stage', choices=['prepare', 'rates', 'sweep', 'fit', 'predict', 'test', 'dial'])
     parser.add_argument('--data', default='data/scaling')
     parser.add_argument('--tokenizer', default='runs/book/tokenizer')
     parser.add_argument('--output', default='runs/logs/scaling', help='folder of the logs')
@@ -129,5 +187,9 @@ def main():
     if args.stage == 'prepare': prepare('pystdlib', args.data, tokenizer=args.tokenizer)
     if args.stage == 'rates': run_all(rates(), log, args, max_batches=60)
     if args.stage == 'sweep': run_all(sweep(), log, args)
+    if args.stage == 'fit': fit(args)
+    if args.stage == 'predict': predict(args)
+    if args.stage == 'test': run_all([test_run()], log, args)
+    if args.stage == 'dial': run_all(dial_runs(), log, args)
 
 if __name__ == '__main__': main()
