@@ -2185,6 +2185,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'nanogpt_lit.scaling.Valley.tokens': ('scaling.html#valley.tokens', 'nanogpt_lit/scaling.py'),
                                      'nanogpt_lit.scaling._descend': ('scaling.html#_descend', 'nanogpt_lit/scaling.py'),
                                      'nanogpt_lit.scaling._misfit': ('scaling.html#_misfit', 'nanogpt_lit/scaling.py'),
+                                     'nanogpt_lit.scaling._named': ('scaling.html#_named', 'nanogpt_lit/scaling.py'),
                                      'nanogpt_lit.scaling._starts': ('scaling.html#_starts', 'nanogpt_lit/scaling.py'),
                                      'nanogpt_lit.scaling.fit_law': ('scaling.html#fit_law', 'nanogpt_lit/scaling.py'),
                                      'nanogpt_lit.scaling.growth': ('scaling.html#growth', 'nanogpt_lit/scaling.py'),

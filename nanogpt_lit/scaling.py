@@ -71,12 +71,13 @@ def growth(
 # %% ../nbs/83_scaling.ipynb #f306c3b9
 @dataclass
 class Law:
-    "loss = E + A/N^alpha + B/D^beta, for a size N and D tokens"
+    "loss = E + ((A/N^alpha)^(1/mix) + (B/D^beta)^(1/mix))^mix, for a size N and D tokens; mix = 1: a plain sum"
     E: float           # what is left for ever
     A: float
     alpha: float       # how fast size helps
     B: float
     beta: float        # how fast text helps
+    mix: float=1.      # 1: the two terms add up; towards 0: the larger one decides
     scatter: float=0.  # how far the logarithms of the losses lie around it, on the average
     others: list = field(default_factory=list) # the laws of resampled runs
 
@@ -85,7 +86,8 @@ class Law:
         D: float, # tokens
     ) -> float:
         "What the law expects"
-        return self.E + self.A/N**self.alpha + self.B/D**self.beta
+        size, text = self.A/N**self.alpha, self.B/D**self.beta
+        return self.E + (size**(1/self.mix) + text**(1/self.mix))**self.mix
 
     @property
     def growth(self) -> float:
@@ -96,18 +98,20 @@ class Law:
         C: float, # operations
     ) -> float:
         "The size at which C = 6·N·D operations bring the least loss"
-        balance = self.alpha*self.A/(self.beta*self.B)
+        balance = (self.alpha/self.beta)**self.mix*self.A/self.B
         return balance**(1/(self.alpha + self.beta))*(C/6)**self.growth
 
 # %% ../nbs/83_scaling.ipynb #b784c001
-def _misfit(numbers, N, D, L, width=1e-3):
-    "Hoffmann's measure: Huber's loss between logarithms; `numbers` are log A, log B, log E, alpha, beta"
-    a, b, e, alpha, beta = numbers
-    terms = torch.stack([a - alpha*N.log(), b - beta*D.log(), e.expand(len(N))])
-    return torch.nn.functional.huber_loss(terms.logsumexp(0), L.log(), delta=width, reduction='sum')
+def _misfit(numbers, N, D, L, width=5e-3):
+    "Huber's loss between logarithms, as Hoffmann et al. have it; `numbers` are log A, log B, log E, alpha, beta, log mix"
+    a, b, e, alpha, beta, log_mix = numbers
+    mix = log_mix.exp()
+    terms = mix*torch.stack([(a - alpha*N.log())/mix, (b - beta*D.log())/mix]).logsumexp(0)
+    expected = torch.stack([terms, e.expand(len(N))]).logsumexp(0)
+    return torch.nn.functional.huber_loss(expected, L.log(), delta=width, reduction='sum')
 
 # %% ../nbs/83_scaling.ipynb #4398eadc
-def _starts(N, D, L, n):
+def _starts(N, D, L, n=3):
     "Where to begin: for each pair of exponents on a grid E, A and B are a straight line; the `n` best pairs"
     grid = torch.linspace(.1, 1., 19, dtype=torch.float64)
     alpha, beta = (o.flatten()[:, None] for o in torch.meshgrid(grid, grid, indexing='ij'))
@@ -116,44 +120,48 @@ def _starts(N, D, L, n):
     E, A, B = torch.linalg.lstsq(columns, L.expand(len(alpha), -1)[..., None]).solution[..., 0].unbind(-1)
     error = ((columns @ torch.stack([E, A, B], -1)[..., None])[..., 0] - L).square().sum(-1)
     error[(torch.stack([E, A, B]) < 1e-3).any(0)] = torch.inf
-    logs = [A.log() + alpha[:, 0]*near.log(), B.log() + beta[:, 0]*few.log(), E.log(), alpha[:, 0], beta[:, 0]]
-    return torch.stack(logs, -1)[error.argsort()[:n]]
+    alpha, beta = alpha[:, 0], beta[:, 0]
+    numbers = [A.log() + alpha*near.log(), B.log() + beta*few.log(), E.log(), alpha, beta, 0*alpha]
+    return torch.stack(numbers, -1)[error.argsort()[:n]]
 
 # %% ../nbs/83_scaling.ipynb #5bbe0d57
-_UNITS = torch.tensor([1., 1., .1, .1, .1], dtype=torch.float64)   # about how far each number may be off
-
-def _descend(start, N, D, L):
-    "`(misfit, numbers)` at the lowest point that L-BFGS reaches from `start`"
-    x = (start/_UNITS).requires_grad_(True)
-    opt = torch.optim.LBFGS([x], max_iter=200, line_search_fn='strong_wolfe', tolerance_grad=1e-10, tolerance_change=1e-12)
+def _descend(start, N, D, L, joint):
+    "`(misfit, numbers)` at the lowest point that L-BFGS reaches from `start`; the mixture stays where it is unless `joint`"
+    units = torch.tensor([1., 1., .1, .1, .1, .3 if joint else 0.], dtype=torch.float64)
+    x = torch.zeros_like(start, requires_grad=True)
+    opt = torch.optim.LBFGS([x], max_iter=300, line_search_fn='strong_wolfe', tolerance_grad=1e-9, tolerance_change=1e-12)
     def closure():
         opt.zero_grad()
-        value = 1e4*_misfit(x*_UNITS, N, D, L)
+        value = 1e4*_misfit(start + x*units, N, D, L)
         value.backward()
         return value
     opt.step(closure)
-    return closure().item(), (x*_UNITS).detach()
+    return closure().item(), (start + x*units).detach()
 
 # %% ../nbs/83_scaling.ipynb #8d39f21b
 def fit_law(
     N: list[float],    # sizes of the runs
     D: list[float],    # their tokens
     L: list[float],    # their losses
+    joint: bool=False, # may the two terms mix in another way than by a sum?
     resamples: int=0,  # how often to fit it again to runs drawn from these, with replacement
-    starts: int=3,     # points to descend from
     seed: int=0,       # of the drawing
 ) -> Law:
     "The law that fits best (Hoffmann et al. 2022, approach 3)"
     N, D, L = (torch.as_tensor(o, dtype=torch.float64) for o in (N, D, L))
-    _, best = min((_descend(s, N, D, L) for s in _starts(N, D, L, starts)), key=lambda found: found[0])
-    a, b, e, alpha, beta = best.tolist()
-    law = Law(math.exp(e), math.exp(a), alpha, math.exp(b), beta)
-    law.scatter = float((L.log() - law.loss(N, D).log()).square().sum()/max(1, len(L) - 5))**.5
-    rng = np.random.default_rng(seed)
-    while len(law.others) < resamples:
+    starts = [*_starts(N, D, L)]
+    if joint: starts += [start + torch.tensor([0, 0, 0, 0, 0, math.log(.4)]) for start in starts]
+    _, numbers = min((_descend(start, N, D, L, joint) for start in starts), key=lambda found: found[0])
+    law, rng = _named(numbers), np.random.default_rng(seed)
+    law.scatter = float((L.log() - law.loss(N, D).log()).square().sum()/max(1, len(L) - 5 - joint))**.5
+    for _ in range(resamples):
         drawn = rng.integers(len(L), size=len(L))
-        if len({*drawn}) > 5: law.others.append(fit_law(N[drawn], D[drawn], L[drawn], starts=1))
+        law.others.append(_named(_descend(numbers, N[drawn], D[drawn], L[drawn], joint)[1]))
     return law
+
+def _named(numbers):
+    a, b, e, alpha, beta, log_mix = numbers.tolist()
+    return Law(math.exp(e), math.exp(a), alpha, math.exp(b), beta, math.exp(log_mix))
 
 # %% ../nbs/83_scaling.ipynb #0162a38e
 @dataclass

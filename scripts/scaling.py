@@ -118,23 +118,32 @@ def sweep():
     out = [at_budget(c, *size) for c, sizes in BUDGETS.items() for size in sizes]
     return out[:10] + [at_budget(3*LEAST, 2, 48, seed) for seed in (2, 3)] + out[10:]
 
-def fitted(args, resamples=200):
-    "The law of the sweep, every run with its own weight of one"
-    rows = read_runs(Path(args.output)/'sweep.jsonl')
-    N, D, L = ([row[k] for row in rows] for k in ('size', 'tokens', 'loss'))
-    return rows, fit_law(N, D, L, resamples=resamples)
+FORMS = dict(sum=False, joint=True)
+
+def fitted(args, rows, joint, resamples=200): return fit_law(*([row[key] for row in rows] for key in ('size', 'tokens', 'loss')), joint, resamples)
 
 def told(prediction): return [round(o, 4) for o in (prediction.value, prediction.low, prediction.high)]
 
+def blind(args, rows, joint):
+    "The root of the mean squared error, in logarithms, of the largest budget's losses by a fit to all others"
+    most = max(row['budget'] for row in rows)
+    law = fitted(args, [row for row in rows if row['budget'] < most], joint, 0)
+    errors = [math.log(law.loss(row['size'], row['tokens'])/row['loss']) for row in rows if row['budget'] == most]
+    return math.sqrt(sum(e*e for e in errors)/len(errors))
+
 def fit(args):
-    "Both fits → fit.json"
-    rows, law = fitted(args)
+    "The valleys, and both forms of the law → fit.json"
+    rows = read_runs(Path(args.output)/'sweep.jsonl')
     valleys = isoflop([row for row in rows if row['seed'] == 1])
-    a, k = growth(valleys)
-    names = 'E', 'A', 'alpha', 'B', 'beta', 'growth'
-    found = dict(runs=len(rows), scatter=round(law.scatter, 5), law={name: told(law.interval(lambda o: getattr(o, name))) for name in names},
-                 valleys=[dict(budget=v.budget, size=round(v.size), loss=round(v.loss, 4), tokens=round(v.tokens)) for v in valleys],
-                 growth_of_valleys=round(a, 4), best_sizes={f'{v.budget:.3g}': round(law.best_size(v.budget)) for v in valleys})
+    a, _ = growth(valleys)
+    found = dict(runs=len(rows), growth_of_valleys=round(a, 4),
+                 valleys=[dict(budget=v.budget, size=round(v.size), loss=round(v.loss, 4), tokens=round(v.tokens)) for v in valleys])
+    for form, joint in FORMS.items():
+        law = fitted(args, rows, joint)
+        names = 'E', 'A', 'alpha', 'B', 'beta', 'mix', 'growth'
+        found[form] = {name: told(law.interval(lambda o: getattr(o, name))) for name in names}
+        found[form] |= dict(scatter=round(law.scatter, 5), blind_to_the_largest_budget=round(blind(args, rows, joint), 5),
+                            best_sizes={f'{v.budget:.3g}': round(law.best_size(v.budget)) for v in valleys})
     (Path(args.output)/'fit.json').write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
     print(json.dumps(found, indent=1))
 
@@ -148,12 +157,15 @@ def predict(args):
     "What the test will come to → prediction.json"
     path = Path(args.output)/'prediction.json'
     if (Path(args.output)/'test.jsonl').exists(): raise SystemExit('the test has been run: a prediction would be too late')
-    rows, law = fitted(args)
-    s = test_run()
+    rows, s = read_runs(Path(args.output)/'sweep.jsonl'), test_run()
     size = flops_per_token(shape(s['n_layer'], s['n_embd']))/6
-    passes = s['tokens']/len(TokenData(args.data, 'train'))
-    found = dict(setting=s, size=round(size), operations=6*size*s['tokens'], times_the_largest=s['tokens']*6*size/(27*LEAST), passes=round(passes, 3),
-                 loss=told(law.predict(size, s['tokens'])), level=.9, made=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
+    laws = {form: fitted(args, rows, joint) for form, joint in FORMS.items()}
+    chosen = min(FORMS, key=lambda form: blind(args, rows, FORMS[form]))     # by the largest budget, before anything larger was run
+    operations = 6*size*s['tokens']
+    found = dict(setting=s, size=round(size), operations=operations, times_the_largest=round(operations/(27*LEAST), 3),
+                 passes=round(s['tokens']/len(TokenData(args.data, 'train')), 3), level=.9, chosen=chosen,
+                 loss={form: told(law.predict(size, s['tokens'])) for form, law in laws.items()},
+                 made=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
     path.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
     print(json.dumps(found, indent=1))
 
