@@ -1669,7 +1669,7 @@ class BenchConfig(RaceKnobs):
             raise UserError('--equal_time needs another side to take the time from: leave --only out')
 
 # %% ../nbs/83_scaling.ipynb #14e8625b
-TOKENS_PER_SIZE = 7                            # the best division, by the law
+TOKENS_PER_SIZE = 8                            # the best division, by the law
 
 def dial(
     depth: int, # layers

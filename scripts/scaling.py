@@ -176,7 +176,7 @@ def by_dial(depth, **changes):
     budget = row['max_steps']*row['batch_size']*BLOCK*flops_per_token(shape(depth, row['n_embd']))
     return setting(tokens=tokens_for(budget, shape(told['n_layer'], told['n_embd'])), depth=depth, by='hand' if changes.keys() - {'seed'} else 'dial', **told)
 
-def hands(n=10):
+def hands(n=9):
     "Settings for depth 1 that somebody might choose: all of them differ in rate, batch and decay, every second one in its shape too"
     rng, rate = random.Random(83), dial(1)['muon_lr']
     for i in range(n):
@@ -185,7 +185,8 @@ def hands(n=10):
         yield by_dial(1, **changes)
 
 def dial_runs():
-    return [*(by_dial(1, seed=seed) for seed in (1, 2, 3)), *hands(), by_dial(2), by_dial(2, decay=.1)]
+    small = dict(batch=8, rate=dial(2)['muon_lr']*math.sqrt(8/dial(2)['batch_size']))
+    return [*(by_dial(1, seed=seed) for seed in (1, 2, 3)), *hands(), by_dial(2), by_dial(2, **small)]
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

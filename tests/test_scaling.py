@@ -41,6 +41,14 @@ def test_a_prediction_holds_what_comes_and_nothing_else():
     assert expected.low < TRUTH.loss(N, D) < expected.high and expected.high - expected.low < .2
     assert not expected.low < 1.03*TRUTH.loss(N, D) < expected.high
 
+def test_a_law_in_which_the_larger_lack_decides_needs_its_own_form():
+    truth = Law(E=.5, A=30, alpha=.2, B=40, beta=.18, mix=.3)
+    rows = [row | dict(loss=truth.loss(row['size'], row['tokens'])) for row in runs(0)]
+    joint, plain = fitted(rows, joint=True), fitted(rows)
+    assert joint.scatter < 1e-3 < plain.scatter and plain.mix == 1
+    assert joint.loss(1.2e6, 4.6e6) == pytest.approx(truth.loss(1.2e6, 4.6e6), rel=.005)
+    assert joint.best_size(1e13) == pytest.approx(truth.best_size(1e13), rel=.05)
+
 def test_one_run_that_went_wrong_is_not_followed():
     rows = runs(0)
     rows[7]['loss'] *= 1.3
@@ -51,6 +59,9 @@ def test_the_best_size_is_best():
         best = TRUTH.best_size(C)
         losses = [TRUTH.loss(N, C/(6*N)) for N in (best/1.1, best, best*1.1)]
         assert losses[1] == min(losses)
+    mixed = Law(E=1, A=30, alpha=.2, B=40, beta=.3, mix=.3)
+    losses = [mixed.loss(N, 1e13/(6*N)) for N in np.array([1/1.05, 1, 1.05])*mixed.best_size(1e13)]
+    assert losses[1] == min(losses)
     assert TRUTH.best_size(1e13)/TRUTH.best_size(1e12) == pytest.approx(10**TRUTH.growth)
 
 def test_valleys_find_the_lowest_points():
