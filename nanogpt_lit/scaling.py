@@ -7,6 +7,7 @@ __all__ = ['working_size', 'read_runs', 'Valley', 'isoflop', 'growth', 'Law', 'f
 
 # %% ../nbs/83_scaling.ipynb #aa45aa44
 import json, math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
@@ -148,15 +149,17 @@ def fit_law(
     seed: int=0,       # of the drawing
 ) -> Law:
     "The law that fits best (Hoffmann et al. 2022, approach 3)"
-    N, D, L = (torch.as_tensor(o, dtype=torch.float64) for o in (N, D, L))
-    starts = [*_starts(N, D, L)]
+    sizes, tokens, losses = (torch.as_tensor(o, dtype=torch.float64) for o in (N, D, L))
+    starts = [*_starts(sizes, tokens, losses)]
     if joint: starts += [start + torch.tensor([0, 0, 0, 0, 0, math.log(.4)]) for start in starts]
-    _, numbers = min((_descend(start, N, D, L, joint) for start in starts), key=lambda found: found[0])
+    _, numbers = min((_descend(start, sizes, tokens, losses, joint) for start in starts), key=lambda found: found[0])
     law, rng = _named(numbers), np.random.default_rng(seed)
-    law.scatter = float((L.log() - law.loss(N, D).log()).square().sum()/max(1, len(L) - 5 - joint))**.5
+    off = np.log(law.loss(np.array(N), np.array(D))/np.array(L))
+    law.scatter = math.sqrt((off**2).sum()/max(1, len(off) - 5 - joint))
     for _ in range(resamples):
-        drawn = rng.integers(len(L), size=len(L))
-        law.others.append(_named(_descend(numbers, N[drawn], D[drawn], L[drawn], joint)[1]))
+        drawn = rng.integers(len(off), size=len(off))
+        _, others = _descend(numbers, sizes[drawn], tokens[drawn], losses[drawn], joint)
+        law.others.append(_named(others))
     return law
 
 def _named(numbers):
@@ -175,7 +178,7 @@ class Prediction:
 @patch
 def interval(
     self: Law,
-    figure: object,   # a function of a law
+    figure: Callable, # a function of a law
     level: float=.9,  # how likely the interval should hold it
 ) -> Prediction:
     "A figure of the law, and the interval that the laws of resampled runs give it"
