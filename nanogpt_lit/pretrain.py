@@ -22,7 +22,7 @@ from .callbacks import LogLines, MetricsFile, ProgressBar, eval_line, log_line, 
 from .checkpoint import CheckpointCallback, Foreign, ONLY_TO_RESUME, check_fit, check_place
 from .checkpoint import checkpoints, fit_weights, latest_checkpoint, load_checkpoint, peek, release
 from .checkpoint import set_aside
-from .config import DataConfig, FULL_DATA, GPTConfig, PlanConfig, RunConfig, build, flat_fields, flat_values
+from .config import DIALS, DataConfig, FULL_DATA, GPTConfig, PlanConfig, RunConfig, build, flat_fields, flat_values
 from .config import few_lines, nanogpt_train, show_changes, show_config, to_toml
 from .core import COUNT, UserError, atomic_write, counted, duration, human, keep_memory
 from .core import pick_device, seed_everything, set_threads, sha256_file, shortened, warn
@@ -47,7 +47,7 @@ from .shards import load_manifest
 from .sizing import MUCH, available_memory, check_weights_fit, explain_memory, fit_batch_size
 from .sizing import free_memory, padded_vocabulary, plan, size, validation_line
 from .tokens import tokenizer_of
-from .trainer import Callback, SingleDevice, Trainer
+from .trainer import Callback, SingleDevice, Trainer, in_steps
 from .translate import averages_by_name
 from .watch import Heartbeat, alive, read_status
 
@@ -614,6 +614,10 @@ def _check_resume(setup):
     earlier = setup.earlier
     with torch.device('meta'): model = GPT(setup.cfg.model)
     check_fit(model, earlier.ckpt['model'], earlier.path, earlier.ckpt.get('config'))
+    if 'depth' in earlier.changed:
+        was = earlier.changed['depth'][0]
+        raise UserError(f'{earlier.path} is of a run {f"with --depth {was}" if was else "without --depth"}, and a run keeps its size: '
+                        'leave the flag out, or name another --out_dir')
     if 'optimizer' in earlier.changed and 'optimizer' in earlier.ckpt:
         raise UserError(f'{earlier.path} was trained with --optimizer {earlier.changed["optimizer"][0]}, '
                         'whose state another cannot use: leave the flag out')
@@ -643,7 +647,7 @@ def _opened_with_less(setup, again):
     try: return open_data(data, folder, again)
     except UserError as e:
         fits = re.search(r'the text is too small for vocab_size=.* so at most (\d+) ids', str(e))
-        preset = str(setup.origin.get('tokenizer_vocab_size', 'preset')).startswith('preset')
+        preset = str(setup.origin.get('tokenizer_vocab_size', 'preset')).startswith(('preset', *DIALS))
         if not fits or not preset: raise
     warn(f'the text is too small for a vocabulary of {data.tokenizer_vocab_size:,} ids: it gets {int(fits[1]):,}')
     data.tokenizer_vocab_size = int(fits[1])
@@ -750,13 +754,22 @@ def _move_in(setup, quiet):
     if not setup.is_own: make_room(folder, cfg.train.auto_resume)
     tell_settings(cfg, setup.origin, folder, cfg.train.show_config,
                   quiet, setup.earlier.changed if setup.earlier else ())
-    if not quiet: print(f'{_data_line(setup)}\n{model_line(cfg.model)}')
+    if not quiet: print(f'{_data_line(setup)}\n{model_line(cfg.model)}{_limit_line(setup)}')
     if cfg.optim.min_lr > cfg.optim.learning_rate and cfg.optim.schedule != 'constant':
         warn(f'the learning rate will rise from {cfg.optim.learning_rate:g} to {cfg.optim.min_lr:g}: give a '
              'lower --min_lr')
     atomic_write(folder/'config.toml', to_toml(cfg))
     if setup.tokenizer: setup.tokenizer.save(folder/'tokenizer')
     claim_folder(folder)
+
+def _limit_line(setup):
+    "A further line where the text is too short for the length that was set, and `epoch_limit` ends the run"
+    cfg, steps = setup.cfg, [in_steps(loop, setup.cfg.optim, setup.plan)[0].max_steps
+                             for loop in (setup.cfg.train, replace(setup.cfg.train, epoch_limit=0.))]
+    if steps[0] == steps[1]: return ''
+    return (f'\nlength: {steps[0]:,} steps, {cfg.train.epoch_limit:g} passes over this text, where {steps[1]:,} were set: '
+            'give more text, or --epoch_limit 0')
+
 
 # %% ../nbs/80_run.ipynb #53740d2c
 def changes_line(

@@ -422,6 +422,9 @@ def in_steps(
         by_epochs = epochs and epochs*plan.n_windows/plan.batch_size
         return math.ceil(max(by_tokens, by_epochs) - 1e-9)
     if n := steps(train_cfg.max_tokens, train_cfg.max_epochs): train_cfg = replace(train_cfg, max_steps=n)
+    if train_cfg.epoch_limit:
+        most = max(1, math.ceil(train_cfg.epoch_limit*plan.n_windows/plan.batch_size - 1e-9))
+        train_cfg = replace(train_cfg, max_steps=min(most, train_cfg.max_steps))
     if n := steps(optim_cfg.warmup_tokens, optim_cfg.warmup_epochs):
         optim_cfg = replace(optim_cfg, warmup_steps=n)
     return train_cfg, optim_cfg

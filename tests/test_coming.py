@@ -61,7 +61,7 @@ def test_a_table_says_what_the_command_does(name):
     ('--num-iterations 9', dict(max_steps=9)), ('--data.train_data_path a.txt', dict(input=['a.txt'])), ('--save_total_limit 2', dict(keep_last_n_checkpoints=2)), ('--logger_name csv', {})])
 def test_words_of_three_more_programs(line, sets): assert config.parse_argv(line.split(), knobs_of('nanogpt-train'))[1] == sets
 
-@pytest.mark.parametrize('line, says', [('--save_strategy epoch', 'expected steps'), ('--precision bf16-true', 'expected bf16-mixed'), ('--depth 12', '--n_layer 12'),
+@pytest.mark.parametrize('line, says', [('--save_strategy epoch', 'expected steps'), ('--precision bf16-true', 'expected bf16-mixed'), ('--aspect_ratio 64', '--n_embd'),
                                         ('--total-batch-size 524288', 'it counts tokens'), ('--optim adafactor', 'expected adamw_torch'), ('--warmup_ratio 0.1', '--warmup_steps')])
 def test_what_differs_is_refused(line, says):
     with pytest.raises(UserError, match=says): config.parse_argv(line.split(), knobs_of('nanogpt-train'))
