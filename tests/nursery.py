@@ -325,7 +325,7 @@ def perform(how, what, arguments):
     source = what if how == '-c' else Path(what).read_bytes()
     exec(compile(source, '<string>' if how == '-c' else what, 'exec'), main.__dict__)
 
-END = dict(code=0)
+END = dict(code=0, process=None)
 
 def told_code(error):
     "The exit code that Python gives for what a program ended with; negative for a signal"
@@ -336,6 +336,7 @@ def told_code(error):
 
 def leave():
     "The last of the functions that run at exit: what is in the program's own variables is closed, what was printed is written"
+    if END['process'] != os.getpid(): return    # a fork of the program ends by itself
     sys.modules['__main__'].__dict__.clear()
     gc.collect()
     try: sys.stdout.flush(); sys.stderr.flush()
@@ -348,6 +349,7 @@ if __name__ == '__main__':
     atexit.register(leave)                  # first, so it runs last
     load('commands')
     request = serve(socket.socket(fileno=int(sys.argv[1])))
+    END['process'] = os.getpid()
     try: perform(*request)
     except BaseException as error:
         END['code'] = told_code(error)
