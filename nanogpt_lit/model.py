@@ -577,11 +577,11 @@ def made_again(
     if not worth or torch.compiler.is_compiling(): return nullcontext()
     if torch._C._autograd._top_saved_tensors_default_hooks(True): return nullcontext()     # somebody else decides what is kept
     place, numbers = y.untyped_storage()._cdata, y.numel()
-    given = [o.detach() if isinstance(o, torch.Tensor) else o for o in given]
+    parts = [o.detach() if isinstance(o, torch.Tensor) else o for o in given]
     def keep(o): return o.shape if o.untyped_storage()._cdata == place and o.numel() == numbers else o
     def look(kept):
         if isinstance(kept, torch.Tensor): return kept
-        with torch.no_grad(): return how(*given).view(kept)
+        with torch.no_grad(): return how(*parts).view(kept)
     return saved_tensors_hooks(keep, look)
 
 # %% ../nbs/21a_options.ipynb #0a1916d2

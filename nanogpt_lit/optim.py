@@ -44,7 +44,7 @@ def newton_schulz(
     X = X/(X.norm(dim=(-2, -1), keepdim=True) + 1e-7)   # now no singular value exceeds 1
     X = X if X.ndim == 3 else X[None]
     polynomials = (JORDAN,)*steps if isinstance(steps, int) else tuple(steps)
-    if _oblong(*X.shape[-2:], X.dtype):
+    if _oblong(X.size(-2), X.size(-1), X.dtype):
         for i in range(0, len(polynomials), 3): X = _on_the_small_side(X, polynomials[i:i + 3])
     else: X = _step_by_step(X, polynomials)
     return (X.mT if tall else X).reshape(G_NMK.shape).to(G_NMK.dtype, memory_format=torch.contiguous_format)
