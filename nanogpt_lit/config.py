@@ -1328,7 +1328,7 @@ def _check_numbers(cfg):
         raise UserError('the length of the run was given twice: '
                         'use --max_tokens or --max_epochs (0 switches one off)')
     for k in ('eval_iters', 'eval_tokens', 'minutes', 'generate_interval', 'max_tokens', 'max_epochs',
-              'patience', 'min_delta', 'stop_on_overfit', 'inside', 'find_rate'):
+              'epoch_limit', 'patience', 'min_delta', 'stop_on_overfit', 'inside', 'find_rate'):
         if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more')
 
 # %% ../nbs/41a_care.ipynb #e2f708ca
