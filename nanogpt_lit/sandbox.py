@@ -166,7 +166,7 @@ _INSIDE = _lock_up, _become_nobody, _examine, _run, _shown, _cpu_s, _watch, _in_
 def server_source() -> str:
     "The program of the server: the functions above, and a call"
     names = 'base64, ctypes, gc, io, json, os, resource, select, signal, struct, sys, time, traceback'
-    return '\n'.join([f'import {names}', *map(inspect.getsource, _INSIDE), '_serve()'])
+    return '\n'.join([f'import {names}', *[inspect.getsource(function) for function in _INSIDE], '_serve()'])
 
 # %% ../nbs/93a_sandbox.ipynb #c367a03b
 MODULES = tuple('''
@@ -464,5 +464,5 @@ def doctest_problems(
 ) -> tuple[Problem, ...]: # in the order of the corpus
     "The problems that this interpreter's own library gives; the same ones every time"
     with Sandbox() as box, Sandbox() as other:
-        made = [_make(*found, words, box, other) for found in _functions(held_out)]
+        made = [_make(module, node, lines, words, box, other) for module, node, lines in _functions(held_out)]
     return tuple(problem for problem in made if problem)
