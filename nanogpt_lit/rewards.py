@@ -74,7 +74,7 @@ def rollouts(
     prompts: list[list[int]],  # P questions, as ids
     group_size: int,           # G: answers to each
     max_new_tokens: int,       # longest answer
-    stop: str,                 # the text that ends an answer
+    stop: str,                 # the text that ends an answer; '' = nothing does
     temperature: float=1.,     # that answers are drawn at
     seeds: int|list[int]=0,    # of the draws; one for each question gives it the same answers in any company
 ) -> Rollouts:
@@ -82,7 +82,7 @@ def rollouts(
     asked = [prompt for prompt in prompts for _ in range(group_size)]
     own = row_seeds(seeds, len(prompts))
     each = [seed for first in own for seed in row_seeds(first, group_size)]
-    rows = generate(model, asked, max_new_tokens, temperature, stop=[stop], seed=each, tokenizer=tokenizer)
+    rows = generate(model, asked, max_new_tokens, temperature, stop=[stop] if stop else [], seed=each, tokenizer=tokenizer)
     begins = [len(prompt) for prompt in asked]
     ids_BT, mask_BS = answer_rows(rows, begins)
     ids_BT, mask_BS = ids_BT.to(model.wte.weight.device), mask_BS.to(model.wte.weight.device)
@@ -92,6 +92,7 @@ def rollouts(
 
 def _before(stop, text):
     "The text before its end; None if there is no end"
+    if not stop: return text
     said, end, _ = text.partition(stop)
     return said if end else None
 
@@ -178,8 +179,9 @@ class Right(Sums):
 
 class Found(Sums):
     "The same, with a reward for every text that the right answer can be found in"
-    max_new_tokens = 12
-    def reward(self, question: Question, text: str|None) -> float: return float(question.answer in (text or ''))
+    stop, max_new_tokens = '', 9                           # nothing ends an answer but its length
+    def reward(self, question: Question, text: str|None) -> float: return float(question.answer in text)
+    def solved(self, question: Question, text: str|None) -> bool: return text.partition('\n')[0] == question.answer
 
 # %% ../nbs/94_rewards.ipynb #bb19775e
 def pass_rate(
