@@ -61,10 +61,12 @@ def _lock_up(setup):
     for name, most in limits.items(): resource.setrlimit(getattr(resource, 'RLIMIT_' + name), (most, most))
     SET_DEATH_SIGNAL, SET_DUMPABLE, SET_SECCOMP, SET_NO_NEW_PRIVS = 1, 4, 22, 38
     program = ctypes.create_string_buffer(bytes.fromhex(setup['filter']))
-    told = struct.pack('HxxxxxxQ', len(program)//8, ctypes.addressof(program))
-    for option, value, what in ((SET_DEATH_SIGNAL, 9, 0), (SET_DUMPABLE, 0, 0), (SET_NO_NEW_PRIVS, 1, 0),
-                                (SET_SECCOMP, 2, ctypes.c_char_p(told))):
-        if ctypes.CDLL(None).prctl(option, value, what, 0, 0): os._exit(2)
+    told = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', len(program)//8, ctypes.addressof(program)))
+    prctl = ctypes.CDLL(None).prctl
+    prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong]*4
+    for option, value, place in ((SET_DEATH_SIGNAL, signal.SIGKILL, 0), (SET_DUMPABLE, 0, 0),
+                                 (SET_NO_NEW_PRIVS, 1, 0), (SET_SECCOMP, 2, ctypes.addressof(told))):
+        if prctl(option, value, place, 0, 0): os._exit(2)
 
 def _become_nobody():
     "Where the superuser runs this, the child is somebody else; in some containers that is not possible"
@@ -150,7 +152,8 @@ def _serve():
     for name in setup['modules']:
         try: __import__(name)
         except ImportError: pass
-    sys.path[:], sys.meta_path[1:] = [], [o for o in sys.meta_path[1:] if o.__name__ != 'PathFinder']
+    sys.path.clear()
+    sys.meta_path[:] = [finder for finder in sys.meta_path if finder.__name__ != 'PathFinder']
     with open('/proc/self/statm') as f: setup['memory'] += int(f.read().split()[0])*os.sysconf('SC_PAGE_SIZE')
     gc.collect()
     gc.freeze()
