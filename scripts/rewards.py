@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 import torch
 from nanogpt_lit.interop import load_run
-from nanogpt_lit.rewards import Found, Right, Sums, imitate, learn, pass_rate
+from nanogpt_lit.rewards import Found, Right, Sums, imitate, learn, pass_rate, rollouts
 
 SEEDS = 1, 2, 3
 BEGIN = dict(steps=200, rows=64, learning_rate=1e-3)                       # of the supervised tuning before everything else
@@ -72,6 +72,38 @@ def sums(out):
             with open(out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
             print({k: row[k] for k in ('arm', 'seed', 'before', 'after', 'tokens', 'cpu_s')}, flush=True)
 
+DOCTESTS = dict(steps=25, prompts_per_step=8, group_size=4, learning_rate=5e-5)
+
+def looked_at(model, tok, task, questions):
+    "Shares of one drawn answer to each: passed, and at least a program"
+    prompts = [task.ids(question, tok) for question in questions]
+    texts = rollouts(model, tok, prompts, 1, task.max_new_tokens, task.stop, seeds=99).texts
+    verdicts = [task.verdict(*pair) for pair in zip(questions, texts)]
+    n = len(verdicts)
+    return dict(passed=sum(v is not None and v.said == 'passed' for v in verdicts)/n, parsed=sum(v is not None and v.parsed for v in verdicts)/n)
+
+def doctests(out):
+    "Three seeds on functions that lack the end of a line"
+    from nanogpt_lit.rl import Doctests
+    run, task = load_run('runs/book', 'cpu'), Doctests()
+    asked = dict(train=task.train[::max(1, len(task.train)//100)][:100], held_out=task.held_out[:100])
+    first = dict(settings=DOCTESTS, problems=dict(train=len(task.train), held_out=len(task.held_out)), asked={k: len(v) for k, v in asked.items()},
+                 before={k: looked_at(run.model, run.tokenizer, task, v) for k, v in asked.items()})
+    print(first, flush=True)
+    earlier = rows_of(out)
+    if earlier[:1] != [first]: earlier = [first]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(''.join(json.dumps(row) + '\n' for row in earlier), encoding='utf-8')
+    for seed in SEEDS:
+        if any(row['seed'] == seed for row in earlier[1:]): continue
+        model, curves, began = deepcopy(run.model), {}, time.process_time()
+        for record in learn(model, run.tokenizer, task, seed=seed, **DOCTESTS):
+            for name, value in record.items(): curves.setdefault(name, []).append(round(value, 4))
+        row = dict(seed=seed, after={k: looked_at(model, run.tokenizer, task, v) for k, v in asked.items()}, curves=curves,
+                   cpu_s=round(time.process_time() - began, 1))
+        with open(out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
+        print({k: row[k] for k in ('seed', 'after', 'cpu_s')}, flush=True)
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--doctests', action='store_true')
@@ -79,6 +111,7 @@ def main():
     os.chdir(Path(__file__).resolve().parent.parent)
     torch.set_num_threads(1)
     logs = Path('runs/logs/rewards')
-    sums(logs/'sums.jsonl')
+    if args.doctests: doctests(logs/'doctests.jsonl')
+    else: sums(logs/'sums.jsonl')
 
 if __name__ == '__main__': main()
