@@ -106,7 +106,7 @@ def policy_loss(
     clip_high: float=.28,      # … or has risen by this one
     longest: int|None=None,    # divide each answer's sum by this length, the same for all; None = by its own, as GRPO did at first
 ) -> tuple[torch.Tensor, torch.Tensor]: # loss, share of the tokens whose gradient the clip has cut off
-    "Minus the clipped gain of the drawn tokens (Shao et al. 2024, equation 3; Liu et al. 2025; Yu et al. 2025)"
+    "Minus the clipped gain of the drawn tokens (Shao et al. 2024, equation 3; Liu et al. 2025b; Yu et al. 2025)"
     ratio_BS = (logp_BS - old_BS).exp()
     within_BS = ratio_BS.clamp(1 - clip_low, 1 + clip_high)
     gain_BS = ratio_BS*advantage_B[:, None]

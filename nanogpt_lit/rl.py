@@ -381,3 +381,7 @@ def rl_command(
     print(f'held-out questions answered right: {before}{run.after:.1%}')
     print(f'report: {write_report(run)}\nwrite with it: nanogpt-sample {shlex.quote(str(run.folder))}')
     if code := exit_code(run.trainer.stop_reason): raise SystemExit(code)
+
+# %% ../nbs/94a_rl.ipynb #ebbad5b6
+#| eval: false
+if __name__ == '__main__': raise SystemExit(nanogpt_rl())

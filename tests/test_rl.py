@@ -43,7 +43,7 @@ def exact_gradient(model):
 @pytest.fixture(scope='module')
 def estimates(tiny):
     "Gradients of `policy_loss` from rollouts, each scaled to estimate the exact one; with the mean of the group subtracted, and added"
-    P, G, found = 150, 4, {1: [], -1: []}
+    P, G, found = 300, 2, {1: [], -1: []}
     for batch in range(30):
         tried = rollouts(tiny, FourLetters(), [[0]]*P, G, 2, '\n', seeds=batch)
         rewards = torch.tensor([worth(text) for text in tried.texts]).view(P, G)
