@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['advantages', 'answer_rows', 'token_logprobs', 'Rollouts', 'rollouts', 'policy_loss', 'kl_to', 'Question', 'Task',
-           'Sums', 'Right', 'Found', 'pass_rate', 'chosen', 'imitate', 'learn']
+           'Sums', 'Right', 'Found', 'Digits', 'pass_rate', 'chosen', 'imitate', 'learn']
 
 # %% ../nbs/94_rewards.ipynb #bc61d0cb
 import torch
@@ -182,6 +182,10 @@ class Found(Sums):
     stop, max_new_tokens = '', 9                           # nothing ends an answer but its length
     def reward(self, question: Question, text: str|None) -> float: return float(question.answer in text)
     def solved(self, question: Question, text: str|None) -> bool: return text.partition('\n')[0] == question.answer
+
+class Digits(Found):
+    "The same, with a reward for each digit of the right answer that occurs anywhere"
+    def reward(self, question: Question, text: str|None) -> float: return sum(digit in text for digit in question.answer)/len(question.answer)
 
 # %% ../nbs/94_rewards.ipynb #bb19775e
 def pass_rate(

@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 import torch
 from nanogpt_lit.interop import load_run
-from nanogpt_lit.rewards import Found, Right, Sums, imitate, learn, pass_rate, rollouts
+from nanogpt_lit.rewards import Digits, Found, Right, Sums, imitate, learn, pass_rate, rollouts
 
 SEEDS = 1, 2, 3
 BEGIN = dict(steps=200, rows=64, learning_rate=1e-3)                       # of the supervised tuning before everything else
@@ -21,6 +21,7 @@ ARMS = {                                                                   # tas
     'the same teacher': (Sums, imitate, dict(steps=100, rows=128, learning_rate=3e-4)),
     'a teacher who is right': (Right, imitate, dict(steps=100, rows=128, learning_rate=3e-4)),
     'a loose reward': (Found, learn, dict(steps=80, learning_rate=1e-4)),
+    'paid by the digit': (Digits, learn, dict(steps=80, learning_rate=1e-4)),
     'clip 0.2 and 0.2': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.2)),
     'clip 0.2 and 0.5': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.5)),
     'a high rate': (Sums, learn, dict(steps=30, learning_rate=8e-4, epochs=4, clip_high=.2)),
