@@ -9,10 +9,10 @@ __all__ = ['advantages', 'answer_rows', 'token_logprobs', 'Rollouts', 'rollouts'
 # %% ../nbs/94_rewards.ipynb #bc61d0cb
 import torch
 import numpy as np
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from .attention import AnyLength
-from .core import UserError, mix64
+from .core import mix64
 from .generate import generate, row_seeds
 from .model import GPT
 from .optim import clip_grad_norm

@@ -283,7 +283,7 @@ def learn_by_rewards(
         check_place(folder)
         check_free(folder)
         cfg, earlier = _beginning(cfg, origin)
-        model, tokenizer = _asked_model(cfg, earlier, folder)
+        model, tokenizer = _asked_model(cfg, earlier)
         task = task or open_task(cfg, tokenizer)
         _check_room(task, tokenizer, model.cfg.block_size)
         if not earlier: make_room(folder, cfg.auto_resume)
@@ -314,7 +314,7 @@ def _beginning(cfg, origin):
     now = flat_values(cfg)
     return cfg, Earlier(ckpt, path, {k: (saved[k], now[k]) for k in names if k in saved and saved[k] != now[k]})
 
-def _asked_model(cfg, earlier, folder):
+def _asked_model(cfg, earlier):
     "`(model, tokenizer)` to begin or to go on with; nothing is dropped out, as a policy must be the one that drew"
     run = load_run(earlier.path if earlier else cfg.pretrained_checkpoint, 'cpu')
     run.need_tokenizer(earlier.path if earlier else cfg.pretrained_checkpoint)

@@ -24,6 +24,7 @@ ARMS = {                                                                   # tas
     'paid by the digit': (Digits, learn, dict(steps=80, learning_rate=1e-4)),
     'clip 0.2 and 0.2': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.2)),
     'clip 0.2 and 0.5': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.5)),
+    'ten times the rate': (Sums, learn, dict(steps=60, learning_rate=1e-3)),
     'a high rate': (Sums, learn, dict(steps=30, learning_rate=8e-4, epochs=4, clip_high=.2)),
 }
 EVERY = 20                                                                 # rollouts between two looks at the held-out questions
