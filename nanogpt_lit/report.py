@@ -11,7 +11,7 @@ import html, math, os, re, shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from .config import FinetuneConfig, ReportConfig, RunConfig, build, flat_fields, flat_values
+from .config import FinetuneConfig, ReportConfig, RlConfig, RunConfig, build, flat_fields, flat_values
 from .config import in_words, nanogpt_report, read_config
 from .core import COUNT, FLAG, NUMBER, TEXT, UserError, atomic_write, counted, duration, human, or_none
 from .core import from_above, printable, read_text, warn
@@ -32,10 +32,10 @@ def _changed_values(
 
 # %% ../nbs/48_report.ipynb #dc843cb5
 def command_for(
-    cfg: RunConfig|FinetuneConfig, # of a run
+    cfg: RunConfig|FinetuneConfig|RlConfig, # of a run
 ) -> str:
     "The shell command that repeats a run, from the settings that differ from the defaults"
-    words = ['nanogpt-finetune' if isinstance(cfg, FinetuneConfig) else 'nanogpt-train']
+    words = [{FinetuneConfig: 'nanogpt-finetune', RlConfig: 'nanogpt-rl'}.get(type(cfg), 'nanogpt-train')]
     for k, v in _changed_values(cfg).items():
         if v is not None: words += [f'--{k}', *map(str, v if isinstance(v, list) else [v])]
     return shlex.join(words)
@@ -148,13 +148,17 @@ def _loss_charts(records: list[dict], last: int) -> list[str]:
     return [_svg_chart(chart.curves, f'Loss, {chart.title}', stats(chart)) for chart in views]
 
 # %% ../nbs/48_report.ipynb #7bd350b0
+_REWARDS = dict(held_out='held-out questions answered right, share', reward='reward', solved='answered right, share',
+                length='tokens of an answer', equal='groups with equal rewards, share', entropy='entropy, nats per token',
+                cut='tokens cut off by the clip, share', kl='KL, nats per token')
+
 def charts(
     records: list[dict], # from `read_metrics`
     last: int=1000,      # steps of the second loss chart
 ) -> list[str]:
     "The charts of a run, as SVG"
     out = _loss_charts(records, last)
-    for key, name in PANELS.items():
+    for key, name in (_REWARDS | PANELS).items():
         points = chart_of(records, key).points('raw')
         if len(points) < 2: continue
         title = name.capitalize()
@@ -200,6 +204,7 @@ def _data_rows(
 ) -> list[tuple]:
     "`(what, value)` rows on the data of a run"
     if isinstance(cfg, FinetuneConfig): return _examples(cfg)
+    if isinstance(cfg, RlConfig): return [('base', cfg.pretrained_checkpoint), ('task', cfg.task)]
     d, folder = cfg.data, _data_folder(cfg, run)
     named = {k: getattr(d, k) for k in ('input', 'dataset', 'mix', 'train_data', 'val_data')}
     rows = [(k, ' '.join(map(str, v)) if isinstance(v, list) else v) for k, v in named.items() if v]
@@ -361,7 +366,7 @@ def _samples(run: Path, texts: Sequence) -> str:
 def _commands(cfg: RunConfig|FinetuneConfig, run: Path, note: dict, state: str) -> str:
     "How to repeat, to continue and to use it"
     folder, again, tuned = shlex.quote(str(run)), command_for(cfg), isinstance(cfg, FinetuneConfig)
-    loop = cfg if isinstance(cfg, FinetuneConfig) else cfg.train
+    loop = cfg.train if isinstance(cfg, RunConfig) else cfg
     unit = next((k for k in ('minutes', 'max_epochs', 'max_tokens') if getattr(loop, k, 0)), 'max_steps')
     longer = f' --{unit} {round(2*getattr(loop, unit), 6):.15g}' if getattr(loop, unit) else ''
     onwards = '' if state in ('stopped', 'failed', 'died', 'silent') else longer
@@ -374,13 +379,15 @@ def _commands(cfg: RunConfig|FinetuneConfig, run: Path, note: dict, state: str) 
 # %% ../nbs/48_report.ipynb #d2cf51b7
 def read_run(
     run: str|Path, # run folder
-) -> RunConfig|FinetuneConfig:
-    "The configuration in the folder of a training or a tuning. `UserError` if there is none"
+) -> RunConfig|FinetuneConfig|RlConfig:
+    "The configuration in the folder of a training, a tuning or a learning by rewards. `UserError` if there is none"
     path = Path(run)/'config.toml'
     if not os.path.lexists(path):
         raise UserError(f'{path} does not exist: expected a run folder, made by nanogpt-train or nanogpt-finetune')
-    tuned = re.search(r'(?m)^pretrained_checkpoint *=', read_text(small_file(path, 2**20)))
-    kind = FinetuneConfig if tuned else RunConfig
+    told = read_text(small_file(path, 2**20))
+    kind = RunConfig
+    if re.search(r'(?m)^pretrained_checkpoint *=', told): kind = FinetuneConfig
+    if re.search(r'(?m)^group_size *=', told): kind = RlConfig
     return build(kind, read_config(path, flat_fields(kind)))
 
 # %% ../nbs/48_report.ipynb #dcb6e781
