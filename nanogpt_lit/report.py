@@ -24,7 +24,7 @@ from .watch import STATUS, environment, headline, read_status, sample_files, sam
 _CALLS = ('auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint')
 
 def _changed_values(
-    cfg: RunConfig|FinetuneConfig, # of a run
+    cfg: RunConfig|FinetuneConfig|RlConfig, # of a run
 ) -> dict:
     "The settings that aren't the default"
     default = flat_values(type(cfg)())
@@ -198,7 +198,7 @@ def _size_of(split: dict) -> str:
 
 # %% ../nbs/48_report.ipynb #275e6d1f
 def _data_rows(
-    cfg: RunConfig|FinetuneConfig, # its settings
+    cfg: RunConfig|FinetuneConfig|RlConfig, # its settings
     run: str|Path,                 # its folder
     unread: list|None=None,        # for sentences on what could not be read
 ) -> list[tuple]:
@@ -338,7 +338,7 @@ def _summary(note: dict, records: list, state: str, why: str, evaluation: dict|N
     return f'<p><span class="state {_safe(state)}">{_safe(state)}</span> {_safe(why)}</p><dl>{cells}</dl>'
 
 # %% ../nbs/48_report.ipynb #6a52830b
-def _settings(cfg: RunConfig|FinetuneConfig) -> str:
+def _settings(cfg: RunConfig|FinetuneConfig|RlConfig) -> str:
     "Changed settings first; the rest folded"
     marked, rows = _changed_values(cfg), flat_values(cfg)
     shown = [(k, str(v)) for k, v in marked.items()]
@@ -363,7 +363,7 @@ def _samples(run: Path, texts: Sequence) -> str:
     return final + (f'<p>On the way:</p>{older}' if older else '')
 
 # %% ../nbs/48_report.ipynb #538240e6
-def _commands(cfg: RunConfig|FinetuneConfig, run: Path, note: dict, state: str) -> str:
+def _commands(cfg: RunConfig|FinetuneConfig|RlConfig, run: Path, note: dict, state: str) -> str:
     "How to repeat, to continue and to use it"
     folder, again, tuned = shlex.quote(str(run)), command_for(cfg), isinstance(cfg, FinetuneConfig)
     loop = cfg.train if isinstance(cfg, RunConfig) else cfg
@@ -467,7 +467,7 @@ def write_report(
     atomic_write(path, page)
     return path
 
-def _settings_of(folder: Path, unread: list) -> RunConfig|FinetuneConfig|None:
+def _settings_of(folder: Path, unread: list) -> RunConfig|FinetuneConfig|RlConfig|None:
     "The configuration of a run that may be damaged; None if it can't be read"
     there = [o for o in ('metrics.jsonl', 'status.json', 'config.toml') if os.path.lexists(folder/o)]
     return _tried(lambda: read_run(folder), unread) if there else read_run(folder)

@@ -11,6 +11,7 @@ import torch
 import numpy as np
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from .attention import AnyLength
 from .core import mix64
 from .generate import generate, row_seeds
@@ -66,11 +67,11 @@ class Rollouts:
     ids_BT: torch.Tensor   # question and answer; B = P·G, the answers to a question next to each other
     mask_BS: torch.Tensor  # the answers' tokens among the targets, the one that ends an answer included
     logp_BS: torch.Tensor  # ln π of these, by the model that drew them
-    texts: list[str]       # the answers without their end; None where the end never came
+    texts: list            # the answers without their end; None where the end never came
 
 def rollouts(
     model: GPT,
-    tokenizer: object,         # the model's
+    tokenizer: Any,         # the model's
     prompts: list[list[int]],  # P questions, as ids
     group_size: int,           # G: answers to each
     max_new_tokens: int,       # longest answer
@@ -104,7 +105,8 @@ def policy_loss(
     mask_BS: torch.Tensor,     # which tokens are the answers'
     clip_low: float=.2,        # a token's probability counts until it has fallen by this share …
     clip_high: float=.28,      # … or has risen by this one
-    longest: int|None=None,    # divide each answer's sum by this length, the same for all; None = by its own, as GRPO did at first
+    longest: int|None=None,    # divide each answer's sum by this length, the same for all;
+                               # None = by its own, as GRPO did at first
 ) -> tuple[torch.Tensor, torch.Tensor]: # loss, share of the tokens whose gradient the clip has cut off
     "Minus the clipped gain of the drawn tokens (Shao et al. 2024, equation 3; Liu et al. 2025b; Yu et al. 2025)"
     ratio_BS = (logp_BS - old_BS).exp()
@@ -137,12 +139,12 @@ class Task:
     "Questions of a kind: some to learn from, others to judge by; and what counts as a right answer"
     stop = '\n'          # ends an answer
     max_new_tokens = 6   # longest answer
-    train: list
-    held_out: list
-    def ids(self, question: Question, tokenizer: object) -> list[int]:
+    train: list          # questions to learn from
+    held_out: list       # and others to judge by
+    def ids(self, question: Question, tokenizer: Any) -> list[int]:
         "The question as the model reads it"
         return tokenizer.encode(question.prompt)
-    def taught_ids(self, question: Question, tokenizer: object) -> list[int]:
+    def taught_ids(self, question: Question, tokenizer: Any) -> list[int]:
         "The answer as a teacher would write it, its end included"
         return tokenizer.encode((question.taught or question.answer) + self.stop)
     def reward(self, question: Question, text: str|None) -> float:
@@ -167,10 +169,11 @@ class Sums(Task):
         all_of_them = [Question(f'{a}+{b}=', f'{a + b}', f'{a + b - 10*c}') for (a, b), c in zip(pairs, careless)]
         self.held_out, self.train = all_of_them[:held_out], all_of_them[held_out:]
 
-    def ids(self, question: Question, tokenizer: object) -> list[int]:
+    def ids(self, question: Question, tokenizer: Any) -> list[int]:
         return [id for character in question.prompt for id in tokenizer.encode(character)]
-    def taught_ids(self, question: Question, tokenizer: object) -> list[int]:
-        return [id for character in (question.taught or question.answer) + self.stop for id in tokenizer.encode(character)]
+    def taught_ids(self, question: Question, tokenizer: Any) -> list[int]:
+        said = (question.taught or question.answer) + self.stop
+        return [id for character in said for id in tokenizer.encode(character)]
 
 # %% ../nbs/94_rewards.ipynb #855c8bf5
 class Right(Sums):
@@ -180,17 +183,19 @@ class Right(Sums):
 class Found(Sums):
     "The same, with a reward for every text that the right answer can be found in"
     stop, max_new_tokens = '', 9                           # nothing ends an answer but its length
-    def reward(self, question: Question, text: str|None) -> float: return float(question.answer in text)
-    def solved(self, question: Question, text: str|None) -> bool: return text.partition('\n')[0] == question.answer
+    def reward(self, question: Question, text: str|None) -> float: return float(question.answer in (text or ''))
+    def solved(self, question: Question, text: str|None) -> bool:
+        return (text or '').partition('\n')[0] == question.answer
 
 class Digits(Found):
     "The same, with a reward for each digit of the right answer that occurs anywhere"
-    def reward(self, question: Question, text: str|None) -> float: return sum(digit in text for digit in question.answer)/len(question.answer)
+    def reward(self, question: Question, text: str|None) -> float:
+        return sum(digit in (text or '') for digit in question.answer)/len(question.answer)
 
 # %% ../nbs/94_rewards.ipynb #bb19775e
 def pass_rate(
     model: GPT,
-    tokenizer: object, task: Task, # who is asked what
+    tokenizer: Any, task: Task, # who is asked what
     questions: list|None=None, # None = those that are held out
     temperature: float=0.,     # 0 = the likeliest answer
     seed: int=0,               # of the draws
@@ -203,8 +208,8 @@ def pass_rate(
         some = questions[i:i + at_a_time]
         prompts = [task.ids(question, tokenizer) for question in some]
         seeds = [(seed << 32) + i + k for k in range(len(some))]
-        said = rollouts(model, tokenizer, prompts, 1, task.max_new_tokens, task.stop, temperature or 1., seeds) if temperature else None
-        texts = said.texts if said else _likeliest(model, tokenizer, task, prompts)
+        if not temperature: texts = _likeliest(model, tokenizer, task, prompts)
+        else: texts = rollouts(model, tokenizer, prompts, 1, task.max_new_tokens, task.stop, temperature, seeds).texts
         right += sum(task.solved(question, text) for question, text in zip(some, texts))
     return right/len(questions)
 
@@ -227,7 +232,7 @@ def chosen(
 
 def imitate(
     model: GPT, # changed in place
-    tokenizer: object, task: Task, # who learns what
+    tokenizer: Any, task: Task, # who learns what
     steps: int,
     rows: int=64,              # answers per step
     learning_rate: float=1e-3, # of the first step; it falls to zero in a straight line
@@ -251,7 +256,7 @@ def imitate(
 # %% ../nbs/94_rewards.ipynb #93961a38
 def learn(
     model: GPT, # changed in place
-    tokenizer: object, task: Task, # who learns what
+    tokenizer: Any, task: Task, # who learns what
     steps: int,                # rollouts
     prompts_per_step: int=16, group_size: int=8, # questions of a rollout, and answers to each
     learning_rate: float=1e-4, # of AdamW
@@ -264,13 +269,15 @@ def learn(
     for step in range(steps):
         some = chosen(task.train, step, prompts_per_step, seed)
         prompts = [task.ids(question, tokenizer) for question in some]
-        tried = rollouts(model, tokenizer, prompts, group_size, task.max_new_tokens, task.stop, seeds=int(mix64(step ^ (seed << 32))[0]))
+        own = int(mix64(step ^ (seed << 32))[0])
+        tried = rollouts(model, tokenizer, prompts, group_size, task.max_new_tokens, task.stop, seeds=own)
         asked = [question for question in some for _ in range(group_size)]
         rewards = torch.tensor([task.reward(question, text) for question, text in zip(asked, tried.texts)])
         advantage_PG = advantages(rewards.view(-1, group_size), divide)
         for _ in range(epochs):
             logp_BS, entropy = token_logprobs(model, tried.ids_BT, tried.mask_BS, known=tokenizer.vocab_size)
-            loss, cut = policy_loss(logp_BS, tried.logp_BS, advantage_PG.flatten(), tried.mask_BS, clip_low, clip_high, task.max_new_tokens)
+            loss, cut = policy_loss(logp_BS, tried.logp_BS, advantage_PG.flatten(), tried.mask_BS, clip_low, clip_high,
+                                    task.max_new_tokens)
             loss.backward()
             norm = clip_grad_norm([*model.parameters()], 1.)
             optimizer.step()

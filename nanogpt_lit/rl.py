@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from fastcore.basics import patch
 from pathlib import Path
+from typing import Any
 from .callbacks import LogLines, MetricsFile, ProgressBar
 from .checkpoint import CheckpointCallback, check_place, newest_good, release, restore
 from .config import OptimConfig, RlConfig, RunConfig, TrainConfig, build, flat_values, nanogpt_rl, to_toml
@@ -40,22 +41,23 @@ class Records(Task):
     max_new_tokens = 32
     def __init__(self,
         path: str|Path,       # records with `prompt` and `answer`
-        tokenizer: object,    # of the model that is asked
+        tokenizer: Any,    # of the model that is asked
         held_out: float=.1,   # share to judge by
         seed: int=0,          # of the choice
     ):
         questions = read_questions(path)
-        if len(questions) < 2: raise UserError(f'{path} holds one question: expected two at least, one to learn from and one to judge by')
+        if len(questions) < 2:
+            raise UserError(f'{path} holds one question: expected two at least, one to learn from and one to judge by')
         order = np.argsort(mix64(np.arange(len(questions), dtype=np.uint64) ^ mix64(seed)), kind='stable')
         n = min(len(questions) - 1, max(1, round(held_out*len(questions))))
         self.held_out, self.train = ([questions[i] for i in sorted(part)] for part in (order[:n], order[n:]))
         self.template = template_of(tokenizer)
         if self.template: self.stop = self.template.end(tokenizer)
 
-    def ids(self, question: Question, tokenizer: object) -> list[int]:
+    def ids(self, question: Question, tokenizer: Any) -> list[int]:
         if not self.template: return tokenizer.encode(question.prompt)
         return encode_turns([dict(role='user', content=question.prompt)], tokenizer, self.template, reply=True)[0]
-    def taught_ids(self, question: Question, tokenizer: object) -> list[int]:
+    def taught_ids(self, question: Question, tokenizer: Any) -> list[int]:
         if not self.template: return super().taught_ids(question, tokenizer)
         return [*tokenizer.encode(question.answer), tokenizer.special_tokens[self.stop]]
 
@@ -67,7 +69,8 @@ def read_questions(
     for where, record in records_of(path):
         try: questions.append(Question(*texts_of(record, 'prompt', 'answer')))
         except ValueError as e: bad.drop(str(e), where)
-    if bad.dropped: raise UserError(f'{path} has {"; ".join(bad.report())}: expected prompt and answer, each a text that is not empty')
+    if bad.dropped:
+        raise UserError(f'{path} has {"; ".join(bad.report())}: expected prompt and answer, each a text that is not empty')
     if not questions: raise UserError(f'{path} holds no questions: expected records with prompt and answer')
     return questions
 
@@ -78,7 +81,7 @@ class FoundIn(Records):
 
 def open_task(
     cfg: RlConfig,
-    tokenizer: object, # of the model that is asked
+    tokenizer: Any, # of the model that is asked
 ) -> Task:
     "The task that is meant. `UserError` if there is none"
     loose = cfg.reward == 'found'
@@ -87,7 +90,8 @@ def open_task(
         if loose: raise UserError('--reward found makes no sense of doctests, which pass or fail: leave it out')
         task = Doctests()
     elif Path(cfg.task).is_file(): task = (FoundIn if loose else Records)(cfg.task, tokenizer, cfg.val_fraction)
-    else: raise UserError(f'task={cfg.task!r} is neither arithmetic nor doctests nor a file of records with prompt and answer')
+    else:
+        raise UserError(f'task={cfg.task!r} is neither arithmetic nor doctests nor a file of records with prompt and answer')
     if cfg.max_new_tokens: task.max_new_tokens = cfg.max_new_tokens
     return task
 
@@ -99,19 +103,20 @@ class Doctests(Task):
         from nanogpt_lit.sandbox import Sandbox, doctest_problems
         self.box, self.known = Sandbox(), {}
         self.train, self.held_out = (doctest_problems(held_out, **how) for held_out in (False, True))
-    def ids(self, question: Question, tokenizer: object) -> list[int]: return tokenizer.encode(question.prompt)[-112:]
-    def taught_ids(self, question: Question, tokenizer: object) -> list[int]: return tokenizer.encode(question.reference + self.stop)
-    def verdict(self, question: Question, text: str|None) -> object:
+    def ids(self, question: Any, tokenizer: Any) -> list[int]: return tokenizer.encode(question.prompt)[-112:]
+    def taught_ids(self, question: Any, tokenizer: Any) -> list[int]:
+        return tokenizer.encode(question.reference + self.stop)
+    def verdict(self, question: Any, text: str|None) -> Any:
         "What the sandbox says; None for a text without an end"
         from nanogpt_lit.sandbox import grade
         if text is None: return None
         key = question.module, question.prompt, text
         if key not in self.known: self.known[key] = grade(question, text, self.box)
         return self.known[key]
-    def reward(self, question: Question, text: str|None) -> float:
+    def reward(self, question: Any, text: str|None) -> float:
         said = self.verdict(question, text)
         return 0. if said is None else .1*said.parsed + .9*said.passed/max(1, said.tests)
-    def solved(self, question: Question, text: str|None) -> bool:
+    def solved(self, question: Any, text: str|None) -> bool:
         said = self.verdict(question, text)
         return said is not None and said.said == 'passed'
 
@@ -121,7 +126,7 @@ class RolloutPlan(Plan):
     sampling = 'rollouts'
     def __init__(self,
         model: GPT,        # that is asked, and trained
-        tokenizer: object, task: Task, # whose, and what
+        tokenizer: Any, task: Task, # whose, and what
         cfg: RlConfig,
     ):
         self.model, self.tokenizer, self.task, self.cfg = model, tokenizer, task, cfg
@@ -158,15 +163,18 @@ def roll_out(self: RolloutPlan,
     some = chosen(task.train, step, cfg.prompts_per_step, cfg.seed)
     prompts = [task.ids(question, self.tokenizer) for question in some]
     seed = int(mix64(mix64(step) ^ mix64(cfg.seed))[0])
-    tried = rollouts(self.model, self.tokenizer, prompts, cfg.group_size, task.max_new_tokens, task.stop, cfg.temperature, seed)
+    tried = rollouts(self.model, self.tokenizer, prompts, cfg.group_size, task.max_new_tokens, task.stop, cfg.temperature,
+                     seed)
     asked = [question for question in some for _ in range(cfg.group_size)]
     rewards = [_sensible(task.reward(question, text), task) for question, text in zip(asked, tried.texts)]
     solved = [bool(task.solved(question, text)) for question, text in zip(asked, tried.texts)]
     ref_BS = torch.empty(0)
     if self.reference is not None:
-        with torch.no_grad(): ref_BS, _ = token_logprobs(self.reference, tried.ids_BT, tried.mask_BS, cfg.temperature, self.tokenizer.vocab_size)
-    self.kept = dict(first=step, group_size=cfg.group_size, ids=tried.ids_BT, mask=tried.mask_BS, logp=tried.logp_BS, ref=ref_BS,
-                     rewards=rewards, solved=solved, prompts=[question.prompt for question in some],
+        about = tried.ids_BT, tried.mask_BS, cfg.temperature, self.tokenizer.vocab_size
+        with torch.no_grad(): ref_BS, _ = token_logprobs(self.reference, *about)
+    self.kept = dict(first=step, group_size=cfg.group_size, rewards=rewards, solved=solved,
+                     ids=tried.ids_BT, mask=tried.mask_BS, logp=tried.logp_BS, ref=ref_BS,
+                     prompts=[question.prompt for question in some],
                      texts=['' if text is None else text for text in tried.texts])
 
 def _sensible(reward, task):
@@ -233,14 +241,15 @@ class ByRewards(SingleDevice):
     def inside(self, model: Policy) -> GPT: return model.model
 
 # %% ../nbs/94a_rl.ipynb #3b782a77
+_WORDS = dict(reward='reward {:.3f}', solved='right {:.0%}', held_out='held out {:.1%}', length='length {:.1f}',
+              entropy='entropy {:.2f}', equal='groups all equal {:.0%}', cut='clipped {:.1%}', kl='KL {:.4f}')
+
 class RewardLines(LogLines):
     "Prints a line per logged step"
     def on_log(self, t: Trainer) -> None:
         r = t.record
         said = [f'step {r["step"]}:']
-        for key, words in dict(reward='reward {:.3f}', solved='right {:.0%}', held_out='held out {:.1%}', length='length {:.1f}', entropy='entropy {:.2f}',
-                               equal='groups all equal {:.0%}', cut='clipped {:.1%}', kl='KL {:.4f}').items():
-            if key in r: said.append(words.format(r[key]))
+        said += [words.format(r[key]) for key, words in _WORDS.items() if key in r]
         if 'reward' not in r and 'loss' in r: said.append(f'imitating, loss {r["loss"]:.4f}')
         if r['step'] or len(said) > 1: t.say(said[0] + ' ' + ', '.join(said[1:]))
 
@@ -253,7 +262,8 @@ class TriedAnswers(Callback):
         if not every or t.step % every or not kept: return
         parts, n = [], kept['group_size']
         for p, prompt in enumerate(kept['prompts'][:4]):
-            tried = [f'{reward:.2f}  {text!r}' for reward, text in zip(kept['rewards'][p*n:(p + 1)*n], kept['texts'][p*n:(p + 1)*n])]
+            group = slice(p*n, (p + 1)*n)
+            tried = [f'{reward:.2f}  {text!r}' for reward, text in zip(kept['rewards'][group], kept['texts'][group])]
             parts.append('\n'.join([f'>>> {prompt[-300:]}', *tried]))
         atomic_write(check_writable(self.folder)/f'step_{t.step:05d}.txt', '\n\n'.join(parts) + '\n')
 
@@ -264,7 +274,7 @@ class Rewarded:
     folder: Path        # everything it left behind
     cfg: RlConfig       # settings as resolved
     model: GPT          # the last weights, in evaluation mode
-    tokenizer: object
+    tokenizer: Any
     task: Task
     trainer: Trainer
     before: float|None  # share of the held-out questions answered right at first, if it was measured
@@ -289,7 +299,9 @@ def learn_by_rewards(
         if not earlier: make_room(folder, cfg.auto_resume)
         trainer = _trainer(cfg, model, tokenizer, task, folder, callbacks, quiet)
         tell_settings(cfg, origin, folder, cfg.show_config, quiet, earlier.changed if earlier else ())
-        if not quiet: print(f'task: {cfg.task}, {len(task.train):,} questions, {len(task.held_out):,} held out\n{model_line(model.cfg)}')
+        if not quiet:
+            print(f'task: {cfg.task}, {len(task.train):,} questions, {len(task.held_out):,} held out')
+            print(model_line(model.cfg))
         atomic_write(folder/'config.toml', to_toml(cfg))
         tokenizer.save(folder/'tokenizer')
         if earlier: _continue(trainer, earlier)
@@ -327,8 +339,9 @@ def _check_room(task, tokenizer, block_size):
     for question in [*task.train, *task.held_out]:
         n = len(task.ids(question, tokenizer))
         if n + task.max_new_tokens > block_size:
-            raise UserError(f'a question of {n} tokens and an answer of up to {task.max_new_tokens} do not fit into the {block_size} tokens '
-                            f'that the model sees: leave it out, or give a smaller --max_new_tokens ({question.prompt[:60]!r})')
+            raise UserError(f'a question of {n} tokens and an answer of up to {task.max_new_tokens} do not fit into the '
+                            f'{block_size} tokens that the model sees: leave it out, or give a smaller --max_new_tokens '
+                            f'({question.prompt[:60]!r})')
 
 # %% ../nbs/94a_rl.ipynb #dbef6db8
 def _trainer(cfg, model, tokenizer, task, folder, callbacks, quiet):
@@ -345,10 +358,11 @@ def _trainer(cfg, model, tokenizer, task, folder, callbacks, quiet):
     questions = task.held_out[:cfg.eval_questions]
     def wrong(t): return 1 - pass_rate(t.raw_model, tokenizer, task, questions)
     saved = flat_values(model.cfg) | dict(rewards=flat_values(cfg))
-    kept = [CheckpointCallback(folder, saved, tokenizer.hash), MetricsFile(folder/'metrics.jsonl'), ProgressBar(), NanWatch(), PlotLoss(folder),
-            TriedAnswers(folder, plan), *callbacks, Heartbeat(folder), ReportFailure(folder)]
+    kept = [CheckpointCallback(folder, saved, tokenizer.hash), MetricsFile(folder/'metrics.jsonl'), ProgressBar(),
+            NanWatch(), PlotLoss(folder), TriedAnswers(folder, plan), *callbacks, Heartbeat(folder), ReportFailure(folder)]
     if not quiet: kept += [RewardLines(), RunLines(folder), SaveLines()]
-    trainer = Trainer(model, plan, make_optimizers(model, optim, strategy.device), optim, loop, kept, eval_fn=wrong, strategy=strategy)
+    optimizers = make_optimizers(model, optim, strategy.device)
+    trainer = Trainer(model, plan, optimizers, optim, loop, kept, eval_fn=wrong, strategy=strategy)
     trainer.callbacks = sorted([*trainer.callbacks, RolloutKeeper(plan, trainer.model)], key=lambda o: o.order)
     return trainer
 
