@@ -2308,7 +2308,7 @@ COMMANDS: dict[str, Command|dict[str, Command]] = {
 
 # %% ../nbs/98_commands.ipynb #116e1a06
 COMMANDS |= {
-    'nanogpt-plot': Command('nanogpt-plot', PlotConfig, 'nanogpt_lit.monitor:plot_command',
+    'nanogpt-plot': Command('nanogpt-plot', PlotConfig, 'nanogpt_lit.inside:plot_any',
         'Draw the loss curves of one or several runs.',
         ('nanogpt-plot runs/quickstart', 'nanogpt-plot runs/a runs/b --output compare.png'),
         positional='runs'),

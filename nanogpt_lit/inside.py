@@ -7,7 +7,7 @@ __all__ = ['LOWEST', 'HIGHEST', 'SILENT', 'PROBE', 'SAMPLED', 'MOSTLY_SILENT', '
            'LOWEST_SHARE', 'HIGHEST_SHARE', 'PICTURES', 'magnitudes', 'rms', 'evenness', 'watched', 'look',
            'probe_batch', 'Inside', 'read_inside', 'plot_histograms', 'plot_layers', 'plot_updates', 'plot_attention',
            'symptoms', 'findings', 'Sweep', 'find_rate', 'plot_sweep', 'logit_lens', 'plot_lens', 'draw_inside',
-           'inside_command']
+           'inside_command', 'plot_any']
 
 # %% ../nbs/49_inside.ipynb #1b000004
 import json, math
@@ -22,13 +22,13 @@ import torch
 from fastcore.basics import patch
 from .attention import CausalSelfAttention, attention_weights, causal_mask
 from .callbacks import cut_back
-from .config import TrainConfig
+from .config import PlotConfig, TrainConfig
 from .core import COUNT, UserError, misfit, or_none, warn
 from .loader import eval_batches
 from .model import GPT, mean_nats
-from .monitor import FIGURE, left_out, one_line, plot_label, save_figure, smooth
+from .monitor import FIGURE, left_out, one_line, plot_command, plot_label, save_figure, smooth
 from .optim import update_ratios, weights_of
-from .runs import run_tokenizer, small_file
+from .runs import newest_run, run_tokenizer, small_file
 from .trainer import Callback, Trainer
 
 # %% ../nbs/49_inside.ipynb #1b000010
@@ -602,6 +602,15 @@ def inside_command(
         last = read_inside(folder)[-1]
         for sentence in findings(last): print(f'{one_line(str(run))}, step {last["step"]}: {one_line(sentence)}')
         for path in draw_inside(folder): print(f'wrote {path}')
+
+# %% ../nbs/49_inside.ipynb #1b000053
+def plot_any(
+    cfg: PlotConfig, # run folders, and what of them
+) -> None:
+    "Target of `nanogpt-plot`: the curves of the monitor, or with `--inside` the pictures of this page"
+    if not cfg.inside: return plot_command(cfg)
+    named = [*cfg.runs, *([cfg.checkpoint_dir] if cfg.checkpoint_dir else [])]
+    inside_command(named or [newest_run()])
 
 # %% ../nbs/49_inside.ipynb #1b000090
 #| eval: false

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from fastcore.basics import patch
 from .config import PlotConfig, nanogpt_monitor
-from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, counted, from_above
+from .core import ANY, COUNT, Kind, UserError, atomic_open, atomic_write, check_writable, counted
 from .core import human, in_kernel, misfit, printable, warn
 from .runs import newest_run
 from .trainer import Callback, Trainer
@@ -276,7 +276,6 @@ def plot_command(
     "Target of `nanogpt-plot`: write the picture, print where it is and how the runs compare"
     runs = [*cfg.runs, *([cfg.checkpoint_dir] if cfg.checkpoint_dir else [])]
     if not runs: runs = [_newest()]
-    if cfg.inside: return from_above('inside:inside_command')(runs)
     first = Path(runs[0])
     out = Path(cfg.output or (first if first.is_dir() else first.parent)/'plots'/'loss_curve_latest.png')
     runs = _named(runs)

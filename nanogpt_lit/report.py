@@ -14,7 +14,7 @@ from typing import Any
 from .config import FinetuneConfig, ReportConfig, RlConfig, RunConfig, build, flat_fields, flat_values
 from .config import in_words, nanogpt_report, read_config
 from .core import COUNT, FLAG, NUMBER, TEXT, UserError, atomic_write, counted, duration, human, or_none
-from .core import from_above, printable, read_text, warn
+from .core import printable, read_text, warn
 from .monitor import Curve, FIGURE, PANELS, chart_of, left_out, one_line, scan_metrics, series
 from .runs import run_json, small_file
 from .trainer import Callback, Trainer
@@ -374,6 +374,7 @@ def _commands(cfg: RunConfig|FinetuneConfig|RlConfig, run: Path, note: dict, sta
            'On from where it ended': f'{again.split()[0]} --auto_resume --out_dir {folder}{onwards}'}
     how |= {'To talk to it': f'nanogpt-chat {folder}'} if tuned else {'More text': f'nanogpt-sample {folder}'}
     how |= {'Its curves as a picture': f'nanogpt-plot {folder} --panels'}
+    if os.path.lexists(run/'inside.jsonl'): how['What its layers did'] = f'nanogpt-plot {folder} --inside'
     return ''.join(f'<h3>{_safe(k)}</h3><pre>{_safe(v)}</pre>' for k, v in how.items())
 
 # %% ../nbs/48_report.ipynb #d2cf51b7
@@ -484,7 +485,6 @@ def _parts(folder: Path, cfg, evaluation: dict|None, rows: dict|None, samples: S
     parts: dict = {None: _summary(note, records, state, why, evaluation)}
     if isinstance(cfg, FinetuneConfig): parts |= _tuning(cfg, folder, unread)
     parts |= {'Curves': curves, 'Beside baselines': _baselines(rows), 'What it writes': _samples(folder, samples)}
-    if os.path.lexists(folder/'inside.jsonl'): parts['Inside'] = _inside(folder, unread)
     if cfg:
         parts['Data'] = table(_data_rows(cfg, folder, unread))
         parts['How to go on'] = _commands(cfg, folder, note, state)
@@ -492,15 +492,6 @@ def _parts(folder: Path, cfg, evaluation: dict|None, rows: dict|None, samples: S
     parts['Environment'] = table((note.get('environment') or environment()).items())
     parts['What could not be read'] = ''.join(f'<p>{_safe(one_line(o))}</p>' for o in unread)
     return parts
-
-def _inside(folder: Path, unread: list) -> str:
-    "The last look inside the network: what was found, and a row for each layer"
-    records = _tried(lambda: from_above('inside:read_inside')(folder), unread)
-    if not records: return ''
-    last = records[-1]
-    said = ''.join(f'<p class="failed">{_safe(one_line(o))}</p>' for o in from_above('inside:findings')(last))
-    rows = [(i, *(o.get(k) if o.get(k) is not None else '–' for k in ('stream', 'silent', 'grad'))) for i, o in enumerate(last['layers'])]
-    return said + table(rows, ('layer', 'rms of the stream', 'share of silent units', 'norm of the gradient'))
 
 def _note(folder: Path, unread: list) -> dict:
     "The note of a run; what is wrong with it is noted"
