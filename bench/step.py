@@ -102,6 +102,7 @@ def engine(args, data):
     if args.engine.startswith('ours'):
         if not args.engine.endswith('lean'): keep_memory()
         trainer = Trainer(model, plan, make_optimizers(model, optim, 'cpu'), optim, TrainConfig(batch_size=args.batch, device='cpu', dtype=args.engine.split()[1]))
+        trainer._prepare()
         def step():
             trainer.train_step()
             return trainer.loss.item()

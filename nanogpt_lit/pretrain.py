@@ -32,10 +32,11 @@ from .distributed import as_one, claim_folder, restarted
 from .evaluate import Evaluation
 from .fleet import tokens_at
 from .generate import first_prompt
+from .inside import find_rate, plot_sweep
 from .interop import foreign_model, load_run, read_pickle, way_out
 from .loader import DocumentPlan, NoSplit, Prefetcher, TokenData, make_plan, mix, read_ahead
 from .model import GPT
-from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics
+from .monitor import LiveCurve, NanWatch, OverfitWatch, PlotLoss, read_metrics, save_figure
 from .optim import make_optimizers
 from .report import ReportFailure, write_report
 from .runs import run_folder
@@ -239,7 +240,7 @@ def _newest_to_go_on(folder, say=warn):
 
 # %% ../nbs/80_run.ipynb #50045e72
 _PER_CALL = ('out_dir', 'auto_resume', 'resume', 'checkpoint_path',
-             'load_checkpoint', 'show_config', 'must_resume', 'eval_only')
+             'load_checkpoint', 'show_config', 'must_resume', 'eval_only', 'find_rate')
 
 def _find_resume(cfg):
     "`(checkpoint, its path)` to continue from, or `(None, None)`"
@@ -296,7 +297,7 @@ _HARMLESS = {'log_interval', 'eval_interval', 'eval_at_start', 'eval_iters',
              'eval_tokens', 'eval_train', 'generate_interval', 'plot_loss', 'monitoring',
             'checkpoint_interval', 'keep_last_n_checkpoints', 'strip_checkpoints', 'checkpoint_name',
             'final_name', 'async_save', 'track', 'track_offline', 'track_project', 'dataloader_workers', 'workers',
-            'patience', 'min_delta', 'stop_on_overfit', 'max_cpu', 'max_memory'}
+            'inside', 'patience', 'min_delta', 'stop_on_overfit', 'max_cpu', 'max_memory'}
 
 # %% ../nbs/80_run.ipynb #4da433f0
 def inexact(
@@ -884,6 +885,21 @@ def _run_of(setup, trainer, evaluation=None):
     model = trainer.raw_model.eval()
     return Run(setup.folder, setup.cfg, model, setup.tokenizer, setup.train, setup.val, trainer, evaluation)
 
+# %% ../nbs/80_run.ipynb #5c1d49a1
+def _rate_found(setup):
+    "A learning rate, by a sweep over many; nothing is kept but its picture"
+    cfg, folder = setup.cfg, setup.folder
+    if setup.earlier: raise UserError('--find_rate begins with fresh weights: leave --auto_resume and --resume out')
+    if setup.strategy.world_size > 1: raise UserError('--find_rate works in one process: leave torchrun out')
+    cfg.train = replace(cfg.train, compile=False, inside=0)
+    trainer = make_trainer(cfg, setup.plan, setup.val, setup.tokenizer, folder, quiet=True, strategy=setup.strategy)
+    trainer.callbacks = []
+    if setup.weights: fit_weights(trainer.raw_model, setup.weights, cfg.train.start_from)
+    sweep = find_rate(trainer, cfg.train.find_rate)
+    save_figure(plot_sweep(sweep), folder/'rates.png')
+    trainer.say(f'{sweep.words()}\npicture: {folder/"rates.png"}; no weights were kept')
+    return _run_of(setup, trainer)
+
 # %% ../nbs/80_run.ipynb #6a7010fe
 def _questions(setup):
     "The callbacks that ask HellaSwag's questions; where only a preset wants it, and there are none, a warning"
@@ -914,6 +930,7 @@ def pretrain(
         setup = _Setup(deepcopy(cfg), origin, strategy, folder)
         _look(setup)
         if setup.cfg.train.eval_only: return _only_measured(setup)
+        if setup.cfg.train.find_rate: return _rate_found(setup)
         if strategy.is_main: _move_in(setup, quiet)
         trainer = _fit(setup, callbacks, quiet)
         with explain_memory(setup.cfg, strategy.device, lambda: safe(folder), optimizers=make_optimizers):
@@ -967,7 +984,7 @@ def train_command(
 def _train(cfg, origin):
     "`pretrain`, with its results in words and as a report"
     run = pretrain(cfg, origin)
-    if run.cfg.train.eval_only: return run
+    if run.cfg.train.eval_only or run.cfg.train.find_rate: return run
     if run.evaluation: print(f'loss on the whole validation split: {_in_words(run.evaluation)}')
     samples = []
     if run.tokenizer and run.finished:

@@ -11,7 +11,7 @@ import html, math, os, re, shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from .config import FinetuneConfig, ReportConfig, RunConfig, build, flat_fields, flat_values
+from .config import FinetuneConfig, ReportConfig, RlConfig, RunConfig, build, flat_fields, flat_values
 from .config import in_words, nanogpt_report, read_config
 from .core import COUNT, FLAG, NUMBER, TEXT, UserError, atomic_write, counted, duration, human, or_none
 from .core import printable, read_text, warn
@@ -24,7 +24,7 @@ from .watch import STATUS, environment, headline, read_status, sample_files, sam
 _CALLS = ('auto_resume', 'resume', 'checkpoint_path', 'load_checkpoint')
 
 def _changed_values(
-    cfg: RunConfig|FinetuneConfig, # of a run
+    cfg: RunConfig|FinetuneConfig|RlConfig, # of a run
 ) -> dict:
     "The settings that aren't the default"
     default = flat_values(type(cfg)())
@@ -32,10 +32,10 @@ def _changed_values(
 
 # %% ../nbs/48_report.ipynb #dc843cb5
 def command_for(
-    cfg: RunConfig|FinetuneConfig, # of a run
+    cfg: RunConfig|FinetuneConfig|RlConfig, # of a run
 ) -> str:
     "The shell command that repeats a run, from the settings that differ from the defaults"
-    words = ['nanogpt-finetune' if isinstance(cfg, FinetuneConfig) else 'nanogpt-train']
+    words = [{FinetuneConfig: 'nanogpt-finetune', RlConfig: 'nanogpt-rl'}.get(type(cfg), 'nanogpt-train')]
     for k, v in _changed_values(cfg).items():
         if v is not None: words += [f'--{k}', *map(str, v if isinstance(v, list) else [v])]
     return shlex.join(words)
@@ -148,13 +148,17 @@ def _loss_charts(records: list[dict], last: int) -> list[str]:
     return [_svg_chart(chart.curves, f'Loss, {chart.title}', stats(chart)) for chart in views]
 
 # %% ../nbs/48_report.ipynb #7bd350b0
+_REWARDS = dict(held_out='held-out questions answered right, share', reward='reward', solved='answered right, share',
+                length='tokens of an answer', equal='groups with equal rewards, share', entropy='entropy, nats per token',
+                cut='tokens cut off by the clip, share', kl='KL, nats per token')
+
 def charts(
     records: list[dict], # from `read_metrics`
     last: int=1000,      # steps of the second loss chart
 ) -> list[str]:
     "The charts of a run, as SVG"
     out = _loss_charts(records, last)
-    for key, name in PANELS.items():
+    for key, name in (_REWARDS | PANELS).items():
         points = chart_of(records, key).points('raw')
         if len(points) < 2: continue
         title = name.capitalize()
@@ -194,12 +198,13 @@ def _size_of(split: dict) -> str:
 
 # %% ../nbs/48_report.ipynb #275e6d1f
 def _data_rows(
-    cfg: RunConfig|FinetuneConfig, # its settings
+    cfg: RunConfig|FinetuneConfig|RlConfig, # its settings
     run: str|Path,                 # its folder
     unread: list|None=None,        # for sentences on what could not be read
 ) -> list[tuple]:
     "`(what, value)` rows on the data of a run"
     if isinstance(cfg, FinetuneConfig): return _examples(cfg)
+    if isinstance(cfg, RlConfig): return [('base', cfg.pretrained_checkpoint), ('task', cfg.task)]
     d, folder = cfg.data, _data_folder(cfg, run)
     named = {k: getattr(d, k) for k in ('input', 'dataset', 'mix', 'train_data', 'val_data')}
     rows = [(k, ' '.join(map(str, v)) if isinstance(v, list) else v) for k, v in named.items() if v]
@@ -333,7 +338,7 @@ def _summary(note: dict, records: list, state: str, why: str, evaluation: dict|N
     return f'<p><span class="state {_safe(state)}">{_safe(state)}</span> {_safe(why)}</p><dl>{cells}</dl>'
 
 # %% ../nbs/48_report.ipynb #6a52830b
-def _settings(cfg: RunConfig|FinetuneConfig) -> str:
+def _settings(cfg: RunConfig|FinetuneConfig|RlConfig) -> str:
     "Changed settings first; the rest folded"
     marked, rows = _changed_values(cfg), flat_values(cfg)
     shown = [(k, str(v)) for k, v in marked.items()]
@@ -358,10 +363,10 @@ def _samples(run: Path, texts: Sequence) -> str:
     return final + (f'<p>On the way:</p>{older}' if older else '')
 
 # %% ../nbs/48_report.ipynb #538240e6
-def _commands(cfg: RunConfig|FinetuneConfig, run: Path, note: dict, state: str) -> str:
+def _commands(cfg: RunConfig|FinetuneConfig|RlConfig, run: Path, note: dict, state: str) -> str:
     "How to repeat, to continue and to use it"
     folder, again, tuned = shlex.quote(str(run)), command_for(cfg), isinstance(cfg, FinetuneConfig)
-    loop = cfg if isinstance(cfg, FinetuneConfig) else cfg.train
+    loop = cfg.train if isinstance(cfg, RunConfig) else cfg
     unit = next((k for k in ('minutes', 'max_epochs', 'max_tokens') if getattr(loop, k, 0)), 'max_steps')
     longer = f' --{unit} {round(2*getattr(loop, unit), 6):.15g}' if getattr(loop, unit) else ''
     onwards = '' if state in ('stopped', 'failed', 'died', 'silent') else longer
@@ -369,18 +374,21 @@ def _commands(cfg: RunConfig|FinetuneConfig, run: Path, note: dict, state: str) 
            'On from where it ended': f'{again.split()[0]} --auto_resume --out_dir {folder}{onwards}'}
     how |= {'To talk to it': f'nanogpt-chat {folder}'} if tuned else {'More text': f'nanogpt-sample {folder}'}
     how |= {'Its curves as a picture': f'nanogpt-plot {folder} --panels'}
+    if os.path.lexists(run/'inside.jsonl'): how['What its layers did'] = f'nanogpt-plot {folder} --inside'
     return ''.join(f'<h3>{_safe(k)}</h3><pre>{_safe(v)}</pre>' for k, v in how.items())
 
 # %% ../nbs/48_report.ipynb #d2cf51b7
 def read_run(
     run: str|Path, # run folder
-) -> RunConfig|FinetuneConfig:
-    "The configuration in the folder of a training or a tuning. `UserError` if there is none"
+) -> RunConfig|FinetuneConfig|RlConfig:
+    "The configuration in the folder of a training, a tuning or a learning by rewards. `UserError` if there is none"
     path = Path(run)/'config.toml'
     if not os.path.lexists(path):
         raise UserError(f'{path} does not exist: expected a run folder, made by nanogpt-train or nanogpt-finetune')
-    tuned = re.search(r'(?m)^pretrained_checkpoint *=', read_text(small_file(path, 2**20)))
-    kind = FinetuneConfig if tuned else RunConfig
+    told = read_text(small_file(path, 2**20))
+    kind = RunConfig
+    if re.search(r'(?m)^pretrained_checkpoint *=', told): kind = FinetuneConfig
+    if re.search(r'(?m)^group_size *=', told): kind = RlConfig
     return build(kind, read_config(path, flat_fields(kind)))
 
 # %% ../nbs/48_report.ipynb #dcb6e781
@@ -460,7 +468,7 @@ def write_report(
     atomic_write(path, page)
     return path
 
-def _settings_of(folder: Path, unread: list) -> RunConfig|FinetuneConfig|None:
+def _settings_of(folder: Path, unread: list) -> RunConfig|FinetuneConfig|RlConfig|None:
     "The configuration of a run that may be damaged; None if it can't be read"
     there = [o for o in ('metrics.jsonl', 'status.json', 'config.toml') if os.path.lexists(folder/o)]
     return _tried(lambda: read_run(folder), unread) if there else read_run(folder)

@@ -25,6 +25,7 @@ RUN_FILES = {
     'metrics.jsonl': 'one record per logged step',
     'metrics.old.jsonl': 'the metrics of an earlier run in the same folder',
     'hellaswag.jsonl': 'one record per score on HellaSwag',
+    'inside.jsonl': 'one record per look inside the network',
     'status.json': 'how the run is at this moment, for the monitor',
     'best.pt': 'the weights with the lowest validation loss',
     'latest': 'the name of the newest checkpoint, a line of text',
@@ -39,7 +40,7 @@ RUN_FILES = {
     'tuning.json': 'fine-tuning: what was learned from which examples',
     'adapter': 'fine-tuning: the LoRA adapter alone, a folder'}
 # what a checkpoint needs beside it to be used
-NEEDED = ('config.toml', 'tokenizer', 'metrics.jsonl', 'hellaswag.jsonl')
+NEEDED = ('config.toml', 'tokenizer', 'metrics.jsonl', 'hellaswag.jsonl', 'inside.jsonl')
 
 # %% ../nbs/38_runs.ipynb #73daacda
 def step_of(

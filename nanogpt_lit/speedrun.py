@@ -209,7 +209,7 @@ from .evaluate import evaluate_loss
 from .loader import BatchPlan, TokenData
 from .model import GPT
 from .monitor import save_figure
-from .optim import Muon, make_optimizers
+from .optim import Muon, make_optimizers, muon_dtype, orthogonal_flops
 from .pretrain import pretrain
 from .sizing import flops_per_token
 from .trainer import Callback, Trainer
@@ -645,6 +645,7 @@ def bare_trainer(
 # %% ../nbs/82b_stopwatch.ipynb #b07052d2
 def newton_schulz_flops(
     cfg: RunConfig, # settings
+    dtype: torch.dtype=None, # of the arithmetic; None = what Muon takes on the device
 ) -> int:
     "Operations of Muon's orthogonalisations in a step"
     if cfg.optim.optimizer != 'muon': return 0
@@ -652,7 +653,8 @@ def newton_schulz_flops(
     C, D, H, K, F = model.n_embd, model.head_size, model.n_head, model.kv_heads, model.ff_size
     shapes = [((H + 2*K)*D, C), (C, H*D), (F, C), (C, F)]
     if GATED[model.act]: shapes.append((F, C))
-    return model.n_layer*cfg.optim.muon_steps*sum(4*min(s)**2*max(s) + 2*min(s)**3 for s in shapes)
+    if dtype is None: dtype = muon_dtype(pick_device(cfg.train.device))
+    return model.n_layer*sum(orthogonal_flops(shape, cfg.optim.muon_steps, dtype) for shape in shapes)
 
 def matmul_peak(
     device: str='cpu',    # cpu, cuda, …

@@ -407,7 +407,7 @@ from .config import EXTRAS, GPTConfig
 from .core import counted, duration, human, pick_device, pick_dtype
 from .loader import DocumentPlan, eval_batches
 from .model import GPT, loss_alone
-from .optim import odd_schedule
+from .optim import make_states, odd_schedule
 from .sizing import MUCH, eval_share, eval_size, flops_per_token, is_out_of_memory, peak_flops
 
 # %% ../nbs/41a_care.ipynb #ea865f40
@@ -885,6 +885,7 @@ def _prepare(self: Trainer):
     "What happens once, before the first step"
     s, cfg = self.strategy, getattr(self.raw_model, 'cfg', None)
     self.raw_model.train()
+    if s.device == 'cpu': make_states(self.optimizers)
     if s.device.startswith('cuda'): torch.set_float32_matmul_precision('high' if self.cfg.tf32 else 'highest')
     if self.to_compile and self.model is self.raw_model: self._compile()
     if (not self.cfg.minutes and self.step < self.cfg.max_steps

@@ -60,7 +60,7 @@ class Nursery:
         if not isinstance(reply, int): raise RuntimeError(reply)
         return reply
 
-STARTING = threading.Lock()     # one at a time: whether orphans are adopted holds for the whole process
+STARTING = threading.RLock()    # one at a time: whether orphans are adopted holds for the whole process
 
 def adopt(yes):
     "Orphans among our descendants become our children, for this moment"
@@ -69,14 +69,15 @@ def adopt(yes):
 NURSERIES = {} # (process id, kind) -> its nursery: a fork of the tests has none
 
 def nursery(kind='commands'):
-    "The nursery of this process for commands or pages; it begins when it's needed first, and ends with this process"
+    "The nursery of this process for commands or pages; it begins when it's needed first, and ends with this process. The one for pages is a fork of the other"
     if (os.getpid(), kind) not in NURSERIES:
         ours, theirs = channel()
+        own = Nursery(ours)
         with theirs:
             fd = theirs.fileno()
-            started = subprocess.Popen([sys.executable, __file__, kind, str(fd)], env=START | SURE, pass_fds=[fd], stdin=subprocess.DEVNULL)
-        NURSERIES[os.getpid(), kind] = Nursery(ours)
-        NURSERIES[os.getpid(), kind].process = started
+            if kind == 'commands': own.process = subprocess.Popen([sys.executable, __file__, str(fd)], env=START | SURE, pass_fds=[fd], stdin=subprocess.DEVNULL)
+            else: nursery().fork(dict(become=kind), [fd])
+        NURSERIES[os.getpid(), kind] = own
     return NURSERIES[os.getpid(), kind]
 
 def is_ours(program):
@@ -188,8 +189,10 @@ def rehearse():
     plot_losses([dict(step=i, loss=3. - i, val_loss=3.) for i in (1, 2)]).savefig(io.BytesIO(), format='png')
 
 def draw_plainly():
-    "Pages' pictures are drawn for nobody here: all of each, but with a quarter of the pixels of nbdev's own way"
+    "Pages' pictures are drawn for nobody here: all of each, but with a quarter of the pixels of nbdev's own way, and once: what is cut to its ink is drawn twice"
     import nbdev.test
+    from matplotlib_inline.config import InlineBackend
+    InlineBackend.instance().print_figure_kwargs = dict(bbox_inches=None)
     nbdev.test.CaptureShell = partial(nbdev.test.CaptureShell, mpl_format='png')
 
 def serve(theirs):
@@ -202,9 +205,17 @@ def serve(theirs):
             between = os.getpid()
             if os.fork(): os._exit(0)                            # now the child is an orphan, and the tests take it
             while os.getppid() == between: time.sleep(.0005)
-            return begin(json.loads(message), files, theirs)
+            request = json.loads(message)
+            return become(request['become'], *files, theirs) if 'become' in request else begin(request, files, theirs)
         for fd in files: os.close(fd)
         os.waitpid(middle, 0)
+
+def become(kind, fd, theirs):
+    "Be a nursery of another kind, which imports more"
+    theirs.send(json.dumps(os.getpid()).encode())
+    theirs.close()
+    load(kind)
+    return serve(socket.socket(fileno=fd))
 
 def begin(request, files, theirs):
     "Become the process that was asked for: what it is to run"
@@ -314,7 +325,7 @@ def perform(how, what, arguments):
     source = what if how == '-c' else Path(what).read_bytes()
     exec(compile(source, '<string>' if how == '-c' else what, 'exec'), main.__dict__)
 
-END = dict(code=0)
+END = dict(code=0, process=None)
 
 def told_code(error):
     "The exit code that Python gives for what a program ended with; negative for a signal"
@@ -325,6 +336,7 @@ def told_code(error):
 
 def leave():
     "The last of the functions that run at exit: what is in the program's own variables is closed, what was printed is written"
+    if END['process'] != os.getpid(): return    # a fork of the program ends by itself
     sys.modules['__main__'].__dict__.clear()
     gc.collect()
     try: sys.stdout.flush(); sys.stderr.flush()
@@ -335,8 +347,9 @@ def leave():
 
 if __name__ == '__main__':
     atexit.register(leave)                  # first, so it runs last
-    load(sys.argv[1])
-    request = serve(socket.socket(fileno=int(sys.argv[2])))
+    load('commands')
+    request = serve(socket.socket(fileno=int(sys.argv[1])))
+    END['process'] = os.getpid()
     try: perform(*request)
     except BaseException as error:
         END['code'] = told_code(error)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from nanogpt_lit.attention import POSITIONS, Learned, Positions, Rotary
 from nanogpt_lit import config
 from nanogpt_lit.checkpoint import load_checkpoint
@@ -21,7 +22,7 @@ from nanogpt_lit.generate import darts, draw_ids, generate
 from nanogpt_lit.instructions import instruction_files, read_instructions
 from nanogpt_lit.interop import _with_zero_biases, to_hf
 from nanogpt_lit.model import ACTIVATIONS, GPT, NORMS, Activation
-from nanogpt_lit.optim import OPTIMIZERS, SCHEDULES, OptimizerKind, lr_at, lr_factor, make_optimizers, odd_schedule, set_lr
+from nanogpt_lit.optim import OPTIMIZERS, SCHEDULES, OptimizerKind, lr_at, lr_factor, make_optimizers, newton_schulz, odd_schedule, set_lr
 from nanogpt_lit.pretrain import pretrain
 from nanogpt_lit.reading import FORMATS, text_files
 from nanogpt_lit.sizing import check_weights_fit, flops_table, forecast, inference_memory, param_table, rehearse, too_large
@@ -224,9 +225,12 @@ def test_a_gate_is_seen_by_whoever_lists_the_matrices_of_a_block():
         blocks = {n: p for n, p in GPT(cfg).named_parameters() if n.startswith('blocks.')}
         zeros = _with_zero_biases({n: p for n, p in blocks.items() if p.ndim == 2 or 'norm' in n}, cfg)
         assert {n: p.shape for n, p in zeros.items()} == {n: p.shape for n, p in blocks.items()}
-        run = RunConfig(model=cfg, optim=OptimConfig(optimizer='muon', muon_steps=1))
-        matrices = [p.shape for p in blocks.values() if p.ndim == 2]
-        assert newton_schulz_flops(run) == sum(4*min(s)**2*max(s) + 2*min(s)**3 for s in matrices)
+        run = RunConfig(model=cfg, optim=OptimConfig(optimizer='muon', muon_steps=4))
+        matrices = [p for p in blocks.values() if p.ndim == 2]
+        for dtype in torch.float32, torch.bfloat16:
+            with FlopCounterMode(display=False) as counter:
+                for p in matrices: newton_schulz(p.detach(), 4, dtype)
+            assert newton_schulz_flops(run, dtype) == counter.get_total_flops()
 
 # --- formats, flags, callbacks, presets ---
 

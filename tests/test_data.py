@@ -192,10 +192,10 @@ def written(path):
 
 @pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
 def test_killed_at_random_moments(kinds, quiet, tmp_path):
-    "Fourteen kills; twenty with NANOGPT_LIT_SLOW=1"
+    "Ten kills; twenty with NANOGPT_LIT_SLOW=1"
     rng, kills, rounds, resumed = random.Random(0), 0, 0, 0
     env = os.environ | dict(NANOGPT_LIT_JOURNAL_S='0', PYTHONUNBUFFERED='1')
-    while kills < (20 if 'NANOGPT_LIT_SLOW' in os.environ else 14):
+    while kills < (20 if 'NANOGPT_LIT_SLOW' in os.environ else 10):
         out, tries = tmp_path/f'round{rounds}', 0
         while not out.exists():
             words = [str(BIN/'nanogpt-prepare'), *ALL, *HOW, '--workers', str(1 + tries % 2), '--out_dir', str(out)]

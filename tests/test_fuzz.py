@@ -3,7 +3,7 @@
 Every call runs in a process of its own, forked from one that has the imports done, in a fresh copy of a small prepared folder. A
 finding is: a traceback, "a fault of nanogpt_lit", death by a signal, no end, a long or missing error message, a raw escape
 character, an unfinished file that stays behind, a pickle that was executed, and a file that the call had no business with and
-that is changed or gone. All of it follows from the number of the call. The first 80 run always, 250 with NANOGPT_LIT_SLOW=1; by hand:
+that is changed or gone. All of it follows from the number of the call. The first 60 run always, 250 with NANOGPT_LIT_SLOW=1; by hand:
 
     NANOGPT_LIT_FUZZ=2000 python -m pytest -q -s tests/test_fuzz.py       # so many calls, with counts
     NANOGPT_LIT_FUZZ_ONE=17 python -m pytest -q -s tests/test_fuzz.py     # one of them, with what it printed
@@ -12,8 +12,9 @@ import argparse, atexit, bisect, collections, fnmatch, gc, heapq, json, os, pick
 import sys, textwrap, threading, time, traceback
 from pathlib import Path
 import pytest
+from nursery import Popen
 
-CALLS = int(os.environ.get('NANOGPT_LIT_FUZZ') or (250 if os.environ.get('NANOGPT_LIT_SLOW') else 80))
+CALLS = int(os.environ.get('NANOGPT_LIT_FUZZ') or (250 if os.environ.get('NANOGPT_LIT_SLOW') else 60))
 ONE = os.environ.get('NANOGPT_LIT_FUZZ_ONE')
 BY_HAND = 'NANOGPT_LIT_FUZZ' in os.environ or ONE
 pytestmark = pytest.mark.skipif(not hasattr(os, 'pidfd_open'), reason='needs fork and pidfd_open')
@@ -433,8 +434,8 @@ class World:
         quiet = dict(OMP_NUM_THREADS='1', MPLBACKEND='agg', NANOGPT_LIT_JOURNAL_S='0', TERM='xterm')
         quiet |= dict.fromkeys('http_proxy https_proxy HTTP_PROXY HTTPS_PROXY'.split(), 'http://127.0.0.1:9')
         quiet['PYTHONPATH'] = os.pathsep.join(sys.path)
-        self.p = subprocess.Popen([sys.executable, __file__, folder/'lib'], env=os.environ | quiet, text=True, bufsize=1,
-                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.p = Popen([sys.executable, __file__, folder/'lib'], env=os.environ | quiet, text=True, bufsize=1, # of the other nursery: its imports are done
+                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         call = USUAL | dict(program='SETUP', argv=[], stdin='closed', world=str(folder/'setup'), limit=120)
         ended, code = self.ask(call)
         assert ended and code == 0, (folder/'setup'/'stderr').read_text()[-3000:]

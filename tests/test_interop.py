@@ -97,7 +97,7 @@ house = shapes.map(lambda kw: kw | dict(pos='rotary', norm='rmsnorm', act='relu2
                                         logit_softcap=kw['logit_softcap']*(kw['norm_embed'] and not kw['norm_affine'])))
 classic = shapes.map(lambda kw: {k: v for k, v in kw.items() if k in ('n_layer', 'n_head', 'd_ff', 'norm_affine', 'bias', 'tie_embeddings')} | dict(n_embd=16))
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120 if harness.SLOW else 50, deadline=None)
 @given(st.one_of(shapes, modern, house, classic))
 def test_any_configuration_is_exported_exactly_or_refused_with_reasons(tmp_path_factory, kw):
     try: cfg = GPTConfig(vocab_size=30, block_size=12, **kw)

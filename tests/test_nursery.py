@@ -66,7 +66,8 @@ ENDS = {
     'a thread': 'import threading, time; threading.Thread(target=lambda: (time.sleep(.05), print("late"))).start(); print("soon")',
     'a daemon': 'import threading, time; threading.Thread(target=time.sleep, args=[60], daemon=True).start(); print("over")',
     'an open file': 'f = open("left.txt", "w"); f.write("written")', 'in a circle': 'class O:\n def __del__(self): print("gone")\no = O(); o.o = o',
-    'no reader': 'import sys; print("x"*9); sys.stdout.flush(); print("y")', 'no output': 'import sys; sys.stdout = None'}
+    'no reader': 'import sys; print("x"*9); sys.stdout.flush(); print("y")', 'no output': 'import sys; sys.stdout = None',
+    'a fork': 'import atexit, os\nif not os.fork(): atexit._run_exitfuncs(); os._exit(3)\nprint(os.waitstatus_to_exitcode(os.wait()[1]))'}
 
 @pytest.mark.parametrize('how', ENDS)
 def test_how_a_process_ends(how, tmp_path):

@@ -1,0 +1,119 @@
+"""Learning from rewards: three seeds of every curve that page 94 plots.
+
+    python scripts/rewards.py            # → runs/logs/rewards/sums.jsonl, some minutes of one core; an interrupted one goes on
+    python scripts/rewards.py --doctests # → runs/logs/rewards/doctests.jsonl, likewise
+
+The base is runs/book, the loops are `imitate` and `learn` of page 94. The first line of a log holds the settings, every other line a run: its arm,
+its seed, the shares of held-out questions that are answered right before and after (the likeliest answer, and drawn at temperature 1), and its
+curves, a number per rollout.
+"""
+import argparse, json, os, time
+from copy import deepcopy
+from pathlib import Path
+import torch
+from nanogpt_lit.interop import load_run
+from nanogpt_lit.rewards import Digits, Found, Right, Sums, imitate, learn, pass_rate, rollouts
+
+SEEDS = 1, 2, 3
+BEGIN = dict(steps=200, rows=64, learning_rate=1e-3)                       # of the supervised tuning before everything else
+ARMS = {                                                                   # task, loop, settings
+    'rewards': (Sums, learn, dict(steps=100, learning_rate=1e-4)),
+    'the same teacher': (Sums, imitate, dict(steps=100, rows=128, learning_rate=3e-4)),
+    'a teacher who is right': (Right, imitate, dict(steps=100, rows=128, learning_rate=3e-4)),
+    'a loose reward': (Found, learn, dict(steps=80, learning_rate=1e-4)),
+    'paid by the digit': (Digits, learn, dict(steps=80, learning_rate=1e-4)),
+    'clip 0.2 and 0.2': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.2)),
+    'clip 0.2 and 0.5': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.5)),
+    'ten times the rate': (Sums, learn, dict(steps=60, learning_rate=1e-3)),
+    'a high rate': (Sums, learn, dict(steps=30, learning_rate=8e-4, epochs=4, clip_high=.2)),
+}
+EVERY = 20                                                                 # rollouts between two looks at the held-out questions
+
+def rows_of(log): return [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()] if log.exists() else []
+
+def both_rates(model, tok, task):
+    "The shares that are answered right: likeliest answers, and drawn ones"
+    return dict(likeliest=pass_rate(model, tok, task), drawn=pass_rate(model, tok, task, temperature=1.))
+
+def one_run(start, tok, arm, seed):
+    "A line of the log"
+    kind, loop, how = ARMS[arm]
+    task, judge, model, began = kind(), Sums(), deepcopy(start), time.process_time()
+    curves, seen = {}, [(0, pass_rate(model, tok, judge))]
+    before = both_rates(model, tok, judge)
+    for record in loop(model, tok, task, seed=seed, **how):
+        for name, value in record.items(): curves.setdefault(name, []).append(round(value, 4))
+        done = record.pop('step') + 1
+        if done % EVERY == 0: seen.append((done, pass_rate(model, tok, judge)))
+    del curves['step']
+    tokens = sum(curves.pop('tokens'))
+    return dict(arm=arm, seed=seed, before=before, after=both_rates(model, tok, judge), tokens=tokens, seen=seen, curves=curves,
+                cpu_s=round(time.process_time() - began, 1))
+
+def begun(base, tok, seed):
+    "The base after its short supervised tuning"
+    model = deepcopy(base)
+    for _ in imitate(model, tok, Sums(), seed=seed, **BEGIN): pass
+    return model
+
+def sums(out):
+    "Every arm and seed that the log doesn't have yet"
+    run = load_run('runs/book', 'cpu')
+    task = Sums()
+    first = dict(begin=BEGIN, arms={arm: how for arm, (_, _, how) in ARMS.items()}, train=len(task.train), held_out=len(task.held_out))
+    earlier = rows_of(out)
+    if earlier[:1] != [first]: earlier = [first]                           # other settings: begin again
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(''.join(json.dumps(row) + '\n' for row in earlier), encoding='utf-8')
+    done, starts = {(row['arm'], row['seed']) for row in earlier[1:]}, {}
+    for arm in ARMS:
+        for seed in SEEDS:
+            if (arm, seed) in done: continue
+            if seed not in starts: starts[seed] = begun(run.model, run.tokenizer, seed)
+            row = one_run(starts[seed], run.tokenizer, arm, seed)
+            with open(out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
+            print({k: row[k] for k in ('arm', 'seed', 'before', 'after', 'tokens', 'cpu_s')}, flush=True)
+
+DOCTESTS = dict(steps=25, prompts_per_step=8, group_size=4, learning_rate=5e-5)
+
+def looked_at(model, tok, task, questions):
+    "Shares of one drawn answer to each: passed, and at least a program"
+    prompts = [task.ids(question, tok) for question in questions]
+    texts = rollouts(model, tok, prompts, 1, task.max_new_tokens, task.stop, seeds=99).texts
+    verdicts = [task.verdict(*pair) for pair in zip(questions, texts)]
+    n = len(verdicts)
+    return dict(passed=sum(v is not None and v.said == 'passed' for v in verdicts)/n, parsed=sum(v is not None and v.parsed for v in verdicts)/n)
+
+def doctests(out):
+    "Three seeds on functions that lack the end of a line"
+    from nanogpt_lit.rl import Doctests
+    run, task = load_run('runs/book', 'cpu'), Doctests()
+    asked = dict(train=task.train[::max(1, len(task.train)//100)][:100], held_out=task.held_out[:100])
+    first = dict(settings=DOCTESTS, problems=dict(train=len(task.train), held_out=len(task.held_out)), asked={k: len(v) for k, v in asked.items()},
+                 before={k: looked_at(run.model, run.tokenizer, task, v) for k, v in asked.items()})
+    print(first, flush=True)
+    earlier = rows_of(out)
+    if earlier[:1] != [first]: earlier = [first]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(''.join(json.dumps(row) + '\n' for row in earlier), encoding='utf-8')
+    for seed in SEEDS:
+        if any(row['seed'] == seed for row in earlier[1:]): continue
+        model, curves, began = deepcopy(run.model), {}, time.process_time()
+        for record in learn(model, run.tokenizer, task, seed=seed, **DOCTESTS):
+            for name, value in record.items(): curves.setdefault(name, []).append(round(value, 4))
+        row = dict(seed=seed, after={k: looked_at(model, run.tokenizer, task, v) for k, v in asked.items()}, curves=curves,
+                   cpu_s=round(time.process_time() - began, 1))
+        with open(out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
+        print({k: row[k] for k in ('seed', 'after', 'cpu_s')}, flush=True)
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--doctests', action='store_true')
+    args = parser.parse_args()
+    os.chdir(Path(__file__).resolve().parent.parent)
+    torch.set_num_threads(1)
+    logs = Path('runs/logs/rewards')
+    if args.doctests: doctests(logs/'doctests.jsonl')
+    else: sums(logs/'sums.jsonl')
+
+if __name__ == '__main__': main()
