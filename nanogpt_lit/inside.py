@@ -13,7 +13,7 @@ __all__ = ['LOWEST', 'HIGHEST', 'SILENT', 'PROBE', 'SAMPLED', 'MOSTLY_SILENT', '
 import json, math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import torch
 from fastcore.basics import patch
 from .attention import CausalSelfAttention, attention_weights, causal_mask
 from .callbacks import cut_back
-from .config import PlotConfig, TrainConfig
+from .config import OptimConfig, PlotConfig, TrainConfig
 from .core import COUNT, UserError, misfit, or_none, warn
 from .loader import eval_batches
 from .model import GPT, mean_nats
@@ -468,9 +468,9 @@ def find_rate(
         raise UserError('learning_rate=0: --find_rate needs a rate to begin with, such as 1e-3')
     groups = t.together.param_groups
     peaks = [group['base_lr'] for group in groups]
-    t.optim_cfg = replace(t.optim_cfg, schedule='constant', warmup_steps=0)
     muon = t.optim_cfg.muon_lr if t.optim_cfg.optimizer == 'muon' else None
     sweep = Sweep(t.optim_cfg.learning_rate, muon, [], [], steps/15)
+    t.optim_cfg = OptimConfig(schedule='constant', grad_clip=t.optim_cfg.grad_clip)      # without a warm-up
     for share in np.geomspace(LOWEST_SHARE, HIGHEST_SHARE, steps).tolist():
         for group, peak in zip(groups, peaks): group['base_lr'] = peak*share
         if not _one_step(t): break

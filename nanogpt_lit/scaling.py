@@ -197,3 +197,9 @@ def predict(
     laws = [self.others[i % len(self.others)] for i in range(len(noise))]
     outcomes = [law.loss(N, D)*math.exp(self.scatter*z) for law, z in zip(laws, noise)]
     return Prediction(self.loss(N, D), *np.quantile(outcomes, [(1 - level)/2, (1 + level)/2]).tolist())
+
+# %% ../nbs/83_scaling.ipynb #8d07c462
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.scaling is no command: nanogpt-train --depth 4 turns the dial '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -1,6 +1,6 @@
-"""The runs behind the page of the laptop's minutes (nbs/85_laptop): the preset `laptop` on Tiny Shakespeare, three seeds, and what got it there.
+"""The runs behind the page of the laptop's minutes (nbs/85_laptop): the preset `laptop` on Tiny Shakespeare, three fresh seeds, and what got it there.
 
-    python scripts/laptop.py seeds --input tinyshakespeare.txt              # the recipe with seeds 1, 2, 3; one thread, as the loss doesn't depend on it
+    python scripts/laptop.py seeds --input tinyshakespeare.txt              # the recipe with seeds 5, 6, 7; one thread, as the loss doesn't depend on it
     python scripts/laptop.py ablation --input tinyshakespeare.txt           # one ingredient changed at a time
     python scripts/laptop.py clock --input tinyshakespeare.txt --threads 2  # the recipe again, for the wall time of an idle machine
 
@@ -19,9 +19,9 @@ from nanogpt_lit.model import GPT
 from nanogpt_lit.optim import make_optimizers
 from nanogpt_lit.trainer import Callback, Trainer, mean_loss
 
-SEEDS = 1, 2, 3
+SEEDS = 5, 6, 7                 # others were used to choose the number of steps
 WHOLE = 1/4, 1/2, 3/4, 1        # shares of a run after which the whole validation split is looked at
-SHORT = dict(max_steps=200)     # the ablation's runs, the recipe's own among them, are short, and cool down to zero all the same
+SHORT = dict(max_steps=200, n_embd=192)     # the ablation's runs are short and around the width that the search began with; they cool down to zero all the same
 CHANGES = {                     # what is different from the recipe; other sizes get as many steps as take about the same time
     'recipe': {}, 'no tables': dict(grams=0), 'a table of pairs only': dict(grams=2), 'groups of up to four': dict(grams=4),
     'a width of 128, for as long': dict(n_embd=128, max_steps=380), 'a width of 256, for as long': dict(n_embd=256, max_steps=127),

@@ -83,7 +83,6 @@ def run_all(settings, log, args, max_batches=0):
         print(row, flush=True)
 
 SHORT = 384*8*BLOCK                                            # tokens of the short runs
-FACTORS = 1/4, 1/2, 1, 2, 4
 
 def rates():
     "Widths × rates; then, at the least width, four times the tokens with twice the batch, and half the batch"

@@ -1,5 +1,5 @@
 "A fitted law and a dial: what they promise, and what they must not accept."
-import math, random, re
+import json, math, random, re
 from pathlib import Path
 import numpy as np
 import pytest
@@ -138,3 +138,18 @@ def test_a_short_text_ends_the_run_and_that_is_said(text):
     assert code == 0, said
     limit, asked = (int(o.replace(',', '')) for o in re.search(r'^length: ([\d,]+) steps, 0.02 passes over this text, where ([\d,]+) were set', said, re.M).groups())
     assert limit < 10 and asked == dial(1)['max_steps'] and re.search(rf'^run: {limit} steps', said, re.M)
+
+# --- the logs ----------------------------------------------------------------------------------------------------------
+
+def test_the_logs_are_those_of_the_script_and_what_was_foretold_was_run(monkeypatch):
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(str(root/'scripts'))
+    import scaling as script
+    logs = {name: script.rows_of(root/'runs'/'logs'/'scaling'/f'{name}.jsonl') for name in ('rates', 'sweep', 'test', 'dial')}
+    stages = dict(rates=script.rates(), sweep=script.sweep(), test=[script.test_run()], dial=script.dial_runs())
+    for name, settings in stages.items():
+        assert [[row[k] for k in script.KEYS] for row in logs[name]] == [[s[k] for k in script.KEYS] for s in settings] or name == 'rates', name
+        assert {tuple(row[k] for k in script.KEYS) for row in logs[name]} == {tuple(s[k] for k in script.KEYS) for s in settings}, name
+    foretold = json.loads((root/'runs'/'logs'/'scaling'/'prediction.json').read_text(encoding='utf-8'))
+    row = logs['test'][0]
+    assert {k: row[k] for k in foretold['setting']} == foretold['setting'] and row['operations'] == foretold['operations']
