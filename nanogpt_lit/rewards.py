@@ -188,9 +188,9 @@ class Found(Sums):
         return (text or '').partition('\n')[0] == question.answer
 
 class Chatty(Found):
-    "The same, and a tenth for each digit that is written, so that there is always something to be had"
+    "The same, and half a point for each digit that is written, so that there is always something to be had"
     def reward(self, question: Question, text: str|None) -> float:
-        return super().reward(question, text) + .1*sum(character.isdigit() for character in text or '')
+        return super().reward(question, text) + .5*sum(character.isdigit() for character in text or '')
 
 # %% ../nbs/94_rewards.ipynb #bb19775e
 def pass_rate(

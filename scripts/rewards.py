@@ -21,12 +21,12 @@ ARMS = {                                                                   # tas
     'the same teacher': (Sums, imitate, dict(steps=100, rows=128, learning_rate=3e-4)),
     'a teacher who is right': (Right, imitate, dict(steps=100, rows=128, learning_rate=3e-4)),
     'a loose reward': (Found, learn, dict(steps=80, learning_rate=1e-4)),
-    'a tenth for each digit': (Chatty, learn, dict(steps=30, learning_rate=2e-4)),
+    'half a point for each digit': (Chatty, learn, dict(steps=40, learning_rate=3e-4)),
     'clip 0.2 and 0.2': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.2)),
     'clip 0.2 and 0.5': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.5)),
     'a high rate': (Sums, learn, dict(steps=30, learning_rate=8e-4, epochs=4, clip_high=.2)),
 }
-FROM_ONE = {'a tenth for each digit'}                                         # all seeds begin with the first one's model
+FROM_ONE = {'half a point for each digit'}                                    # all seeds begin with the first one's model
 EVERY = 20                                                                 # rollouts between two looks at the held-out questions
 
 def rows_of(log): return [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()] if log.exists() else []
