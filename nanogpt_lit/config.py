@@ -2220,7 +2220,7 @@ PRESETS['speedrun'] = dict(
 # %% ../nbs/98_commands.ipynb #5461263e
 PRESETS['laptop'] = dict(
     tokenizer='char', out_dir='runs/laptop', dtype='fast', eval_interval=400, checkpoint_interval=400,
-    n_layer=4, n_head=4, n_embd=128, block_size=256, batch_size=8, max_steps=1200,
+    n_layer=4, n_head=4, n_embd=128, block_size=256, batch_size=8, max_steps=1400,
     pos='rotary', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm',
     act='relu2', bias=False, tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2, grams=3,
     optimizer='muon', learning_rate=.01, min_lr=0., beta1=.8, weight_decay=.1, grad_clip=0.,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['advantages', 'answer_rows', 'token_logprobs', 'Rollouts', 'rollouts', 'policy_loss', 'kl_to', 'Question', 'Task',
-           'Sums', 'Right', 'Found', 'Digits', 'pass_rate', 'chosen', 'imitate', 'learn']
+           'Sums', 'Right', 'Found', 'Chatty', 'pass_rate', 'chosen', 'imitate', 'learn']
 
 # %% ../nbs/94_rewards.ipynb #bc61d0cb
 import torch
@@ -187,10 +187,10 @@ class Found(Sums):
     def solved(self, question: Question, text: str|None) -> bool:
         return (text or '').partition('\n')[0] == question.answer
 
-class Digits(Found):
-    "The same, with a reward for each digit of the right answer that occurs anywhere"
+class Chatty(Found):
+    "The same, and half a point for each digit that is written, so that there is always something to be had"
     def reward(self, question: Question, text: str|None) -> float:
-        return sum(digit in (text or '') for digit in question.answer)/len(question.answer)
+        return super().reward(question, text) + .5*sum(character.isdigit() for character in text or '')
 
 # %% ../nbs/94_rewards.ipynb #bb19775e
 def pass_rate(

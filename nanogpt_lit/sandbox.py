@@ -8,7 +8,7 @@ __all__ = ['MACHINES', 'ALLOWED', 'REFUSED', 'ALLOW', 'REFUSE', 'KILL', 'MODULES
 
 # %% ../nbs/93a_sandbox.ipynb #85ffdaf8
 import ast, base64, ctypes, doctest, functools, gc, inspect, io, json, math, os, platform, random, select
-import shutil, signal, struct, subprocess, sys, sysconfig, tempfile, time, tokenize, traceback, weakref
+import signal, struct, subprocess, sys, sysconfig, tempfile, threading, time, tokenize, traceback, weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fastcore.basics import patch
@@ -58,7 +58,11 @@ def _lock_up(setup):
     import resource
     if os.geteuid() == 0: _become_nobody()
     limits = dict(AS=setup['memory'], CPU=setup['seconds'], FSIZE=0, NPROC=0, NOFILE=0, CORE=0)
-    for name, most in limits.items(): resource.setrlimit(getattr(resource, 'RLIMIT_' + name), (most, most))
+    for name, most in limits.items():
+        which = getattr(resource, 'RLIMIT_' + name)
+        before = resource.getrlimit(which)[1]
+        if before != resource.RLIM_INFINITY: most = min(most, before)
+        resource.setrlimit(which, (most, most))
     SET_DEATH_SIGNAL, SET_DUMPABLE, SET_SECCOMP, SET_NO_NEW_PRIVS = 1, 4, 22, 38
     program = ctypes.create_string_buffer(bytes.fromhex(setup['filter']))
     told = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', len(program)//8, ctypes.addressof(program)))
@@ -146,7 +150,7 @@ def _in_child(work, setup):
     return _watch(pid, pipe, setup)
 
 def _serve():
-    "Import what programs may use, try the lock, then run one program after another, each in a child of its own"
+    "Import what programs may use, try the lock, then start a keeper for each program that comes"
     heard, tell = sys.stdin.buffer, os.fdopen(os.dup(1), 'w', buffering=1)
     setup = json.loads(heard.readline())
     for name in setup['modules']:
@@ -158,10 +162,24 @@ def _serve():
     gc.collect()
     gc.freeze()
     print(json.dumps(_in_child(os.pipe, setup)), file=tell)
-    for line in heard: print(json.dumps(_in_child(lambda: _examine(json.loads(line)), setup)), file=tell)
+    while select.select([heard], [], []):
+        pid = os.fork()
+        if pid == 0: _keep(heard, tell, setup)
+        if os.waitpid(pid, 0)[1]: break
+        print(file=tell)                 # the end of the line: the keeper is gone
+
+# %% ../nbs/93a_sandbox.ipynb #c90be417
+def _keep(heard, tell, setup):
+    "In a copy of the server: read a program, have it run in a child, pass on what it said, and end"
+    line = heard.readline()
+    if not line: os._exit(1)             # nobody is left to ask
+    answer = _in_child(lambda: _examine(json.loads(line)), setup)
+    tell.write(json.dumps(answer))
+    tell.flush()
+    os._exit(0)
 
 # %% ../nbs/93a_sandbox.ipynb #00f129a0
-_INSIDE = _lock_up, _become_nobody, _examine, _run, _shown, _cpu_s, _watch, _in_child, _serve
+_INSIDE = _lock_up, _become_nobody, _examine, _run, _shown, _cpu_s, _watch, _in_child, _keep, _serve
 
 def server_source() -> str:
     "The program of the server: the functions above, and a call"
@@ -203,7 +221,7 @@ class Sandbox:
             raise UserError(f'what a model wrote is run only behind a filter of the Linux kernel '
                             f'({" or ".join(MACHINES)}, 64 bits), '
                             f'and this is {platform.system()} on {machine}: use a virtual machine with Linux')
-        self.wall_s = wall_s
+        self.wall_s, self._owner, self._turn = wall_s, os.getpid(), threading.Lock()
         self.setup = dict(filter=filter_program(machine).hex(), modules=MODULES, cpu_s=cpu_s, wall_s=wall_s,
                           seconds=math.ceil(cpu_s) + 1, memory=memory_mb*2**20, output=output_kb*2**10)
         self._start()
@@ -214,27 +232,27 @@ class Sandbox:
 # %% ../nbs/93a_sandbox.ipynb #07f2716b
 @patch
 def _start(self: Sandbox):
-    folder = tempfile.mkdtemp(prefix='nanogpt_lit-')
+    command = [sys.executable, '-P', '-s', '-S', '-B', '-X', 'utf8', '-c', server_source()]
     bare = dict(PYTHONHASHSEED='0', TZ='UTC0')
-    self.server = subprocess.Popen([sys.executable, '-P', '-s', '-S', '-B', '-X', 'utf8', '-c', server_source()],
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                   cwd=folder, env=bare, start_new_session=True)
-    self._end = weakref.finalize(self, _put_away, self.server, folder)
+    with tempfile.TemporaryDirectory(prefix='nanogpt_lit-') as folder:    # gone as soon as the server stands in it
+        self.server = subprocess.Popen(command, cwd=folder, env=bare, start_new_session=True, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    self._end = weakref.finalize(self, _put_away, self.server, self._owner)
     tried = self._ask(self.setup, patience_s=60)
     if tried is None or tried['end'] != 'SIGSYS':
         self.close()
         raise UserError('this kernel or container does not let a process give up its rights (a seccomp filter), '
                         'so what a model wrote is not run here: use a machine or a container that does')
 
-def _put_away(server, folder):
-    "End the server and what it started, and remove its folder"
+def _put_away(server, owner):
+    "End the server and what it started; a forked copy of its owner lets it be"
+    if os.getpid() != owner: return
     try: os.killpg(server.pid, signal.SIGKILL)
     except ProcessLookupError: pass
     server.wait()
     for pipe in (server.stdin, server.stdout):
         try: pipe.close()
         except BrokenPipeError: pass
-    shutil.rmtree(folder, ignore_errors=True)
 
 @patch
 def close(self: Sandbox) -> None:
@@ -246,12 +264,14 @@ def close(self: Sandbox) -> None:
 def _ask(self: Sandbox, question, patience_s):
     "The server's answer; None if it gave none in time"
     answer, end, fd = b'', time.monotonic() + patience_s, self.server.stdout.fileno()
-    try: 
+    heard = select.poll()                # `select` knows no file beyond the 1,024th
+    heard.register(fd, select.POLLIN)
+    try:
         self.server.stdin.write(json.dumps(question).encode() + b'\n')
         self.server.stdin.flush()
     except BrokenPipeError: return None
     while not answer.endswith(b'\n'):
-        if not select.select([fd], [], [], max(0., end - time.monotonic()))[0]: return None
+        if not heard.poll(1e3*max(0., end - time.monotonic())): return None
         piece = os.read(fd, 2**16)
         if not piece: return None
         answer += piece
@@ -265,14 +285,23 @@ def run(self: Sandbox,
     name: str='',        # and this name taken away from it
 ) -> Ran:
     "Run a program and examples of its use. Never fails because of what the program does"
-    if not self._end.alive: raise UserError('this sandbox is closed: make another one')
-    said = self._ask(dict(program=program, examples=examples, module=module, name=name), self.wall_s + 5)
-    if said is None:
-        self.close()
-        self._start()
-        return Ran('late', False, [])
+    if os.getpid() != self._owner: raise UserError('this sandbox belongs to another process: make one in each')
+    with self._turn: said = self._answer(dict(program=program, examples=examples, module=module, name=name))
+    if said is None: return Ran('late', False, [])
     first, _, rest = base64.b64decode(said['said']).partition(b'\n')
     return Ran(said['end'], first == b'parsed', _outputs(rest))
+
+@patch
+def _answer(self: Sandbox, question):
+    "The server's answer to this question; without one, also if somebody interrupts, the next server begins"
+    if not self._end.alive: raise UserError('this sandbox is closed: make another one')
+    said = None
+    try: said = self._ask(question, self.wall_s + 5)
+    finally:
+        if said is None and self._end.alive:
+            self.close()
+            self._start()
+    return said
 
 def _outputs(reply):
     "A child's word: a list of pairs of texts, or it counts for nothing"

@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 import torch
 from nanogpt_lit.interop import load_run
-from nanogpt_lit.rewards import Digits, Found, Right, Sums, imitate, learn, pass_rate, rollouts
+from nanogpt_lit.rewards import Chatty, Found, Right, Sums, imitate, learn, pass_rate, rollouts
 
 SEEDS = 1, 2, 3
 BEGIN = dict(steps=200, rows=64, learning_rate=1e-3)                       # of the supervised tuning before everything else
@@ -21,12 +21,12 @@ ARMS = {                                                                   # tas
     'the same teacher': (Sums, imitate, dict(steps=100, rows=128, learning_rate=3e-4)),
     'a teacher who is right': (Right, imitate, dict(steps=100, rows=128, learning_rate=3e-4)),
     'a loose reward': (Found, learn, dict(steps=80, learning_rate=1e-4)),
-    'paid by the digit': (Digits, learn, dict(steps=80, learning_rate=1e-4)),
+    'half a point for each digit': (Chatty, learn, dict(steps=40, learning_rate=3e-4)),
     'clip 0.2 and 0.2': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.2)),
     'clip 0.2 and 0.5': (Sums, learn, dict(steps=30, learning_rate=2e-4, epochs=4, clip_high=.5)),
-    'ten times the rate': (Sums, learn, dict(steps=60, learning_rate=1e-3)),
     'a high rate': (Sums, learn, dict(steps=30, learning_rate=8e-4, epochs=4, clip_high=.2)),
 }
+FROM_ONE = {'half a point for each digit'}                                    # all seeds begin with the first one's model
 EVERY = 20                                                                 # rollouts between two looks at the held-out questions
 
 def rows_of(log): return [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()] if log.exists() else []
@@ -69,8 +69,9 @@ def sums(out):
     for arm in ARMS:
         for seed in SEEDS:
             if (arm, seed) in done: continue
-            if seed not in starts: starts[seed] = begun(run.model, run.tokenizer, seed)
-            row = one_run(starts[seed], run.tokenizer, arm, seed)
+            first_seed = SEEDS[0] if arm in FROM_ONE else seed
+            if first_seed not in starts: starts[first_seed] = begun(run.model, run.tokenizer, first_seed)
+            row = one_run(starts[first_seed], run.tokenizer, arm, seed)
             with open(out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
             print({k: row[k] for k in ('arm', 'seed', 'before', 'after', 'tokens', 'cpu_s')}, flush=True)
 

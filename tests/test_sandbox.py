@@ -1,6 +1,7 @@
 "Programs that try to get out: what they are told, and what is unchanged afterwards."
-import ast, doctest, json, os, platform, socket, time
+import ast, doctest, json, os, platform, resource, signal, socket, subprocess, sys, time
 import psutil, pytest
+from concurrent.futures import ThreadPoolExecutor
 from nanogpt_lit import sandbox
 from nanogpt_lit.core import UserError
 from nanogpt_lit.sandbox import Problem, Sandbox, doctest_problems, first_line, grade
@@ -110,6 +111,93 @@ def test_a_sandbox_cleans_up():
     with Sandbox() as box: folder = os.readlink(f'/proc/{box.server.pid}/cwd')
     assert not os.path.exists(folder) and {p.pid for p in psutil.Process().children(recursive=True)} == before
     with pytest.raises(UserError, match='closed'): box.run('1', [])
+
+# --- what outlives a program: nothing of the one before, and no answer that belongs to another
+
+REMNANTS = r'''
+import ctypes, gc, re
+libc = ctypes.CDLL(None)
+libc.syscall.restype = ctypes.c_long
+def f(x):
+    "All that this process has in its memory"
+    gc.unfreeze()
+    end, found = libc.syscall(BRK, 0), set()
+    areas = [(end - 2000*4096, end)] + [(o << 18, (o + 1) << 18) for o in {id(o) >> 18 for o in gc.get_objects()}]
+    for first, last in areas:
+        for at in range(first & ~4095, last, 4096):
+            if libc.madvise(ctypes.c_void_p(at), 4096, 22) == 0: found |= {*re.findall(b'TOKEN' + b'-[0-9]+', ctypes.string_at(at, 4096))}
+    return len(found)
+'''.replace('BRK', str(sandbox.ALLOWED['brk'][platform.machine() == 'aarch64']))
+
+@needed
+def test_nothing_of_an_earlier_program_is_left():
+    "Neither its text nor what it said can be found in the memory of the next one, where a right answer could be copied from"
+    with Sandbox(cpu_s=2) as box:
+        seen = box.run('held = "TOKEN" + "-1"\nwatched = "".join(["TOKEN", "-", "2"])\n' + REMNANTS, ['f(1)']).outputs     # it would find something, if there were something
+        assert int(seen[0][0]) > 0, seen
+        for n in range(3): box.run(f'def f(x): return "TOKEN-%d" % (x + {n})', [f'f({x})' for x in range(70, 78)])
+        assert box.run(REMNANTS, ['f(1)']).outputs == [['0\n', '']]
+
+@needed
+def test_an_interrupted_question_gets_no_late_answer(box):
+    "Whoever presses Ctrl-C doesn't get that answer to the next question"
+    def stop(*_): raise KeyboardInterrupt
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, .1)
+        with pytest.raises(KeyboardInterrupt): box.run('while True: pass', ['0'])
+    finally: signal.signal(signal.SIGALRM, before)
+    assert [box.run('x = 1', [f'{n}']).outputs for n in range(3)] == [[[f'{n}\n', '']] for n in range(3)]
+
+@needed
+def test_threads_take_turns(box):
+    def ask(n): return box.run('x = 1', [f'{n}']).outputs == [[f'{n}\n', '']]
+    with ThreadPoolExecutor(4) as pool: assert all(pool.map(ask, range(40)))
+
+@needed
+def test_a_copy_of_the_process_leaves_it_alone(box):
+    "One that is forked neither ends the server when it ends, nor asks it something"
+    server, pid = box.server.pid, os.fork()
+    if not pid:
+        try: box.run('x = 1', ['x'])
+        except UserError as e: told = 'another process' in str(e)
+        else: told = False
+        box.close()
+        os._exit(0 if told else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert box.run('x = 1', ['x']).outputs == [['1\n', '']] and box.server.pid == server
+
+@needed
+def test_more_open_files_than_select_counts():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1200: pytest.skip('so many files cannot be opened here')
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1050)]
+    try:
+        with Sandbox() as box: assert box.run('x = 1', ['x']).outputs == [['1\n', '']]
+    finally:
+        for fd in files: os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+@needed
+def test_a_killed_parent_leaves_nothing(tmp_path):
+    "Neither a process nor a folder"
+    source = 'import sys\nfrom nanogpt_lit.sandbox import Sandbox\nbox = Sandbox(cpu_s=60, wall_s=1)\nprint(box.server.pid, flush=True)\nbox.run("import _thread; a = _thread.allocate_lock(); a.acquire(); a.acquire()", [])'
+    parent = subprocess.Popen([sys.executable, '-c', source], stdout=subprocess.PIPE, text=True, env=os.environ | dict(TMPDIR=str(tmp_path)))
+    server = psutil.Process(int(parent.stdout.readline()))
+    waited = time.monotonic() + 30
+    while not server.children() and time.monotonic() < waited: time.sleep(.02)
+    started = server.children(recursive=True)
+    parent.kill()
+    parent.communicate()
+    assert started and not psutil.wait_procs([server, *started], timeout=30)[1]
+    assert not [*tmp_path.iterdir()]
+
+@needed
+def test_narrower_limits_stay():
+    "Whoever started us under a limit of memory (`ulimit -v`) may be bound by it, but isn't told that the kernel is too old"
+    source = 'import resource\nresource.setrlimit(resource.RLIMIT_AS, (3*2**30,)*2)\nfrom nanogpt_lit.sandbox import Sandbox\nwith Sandbox(memory_mb=9000) as box: print(box.run("x = 1", ["x"]).outputs)'
+    assert subprocess.run([sys.executable, '-c', source], capture_output=True, text=True).stdout == "[['1\\n', '']]\n"
 
 @needed
 def test_an_open_lock_is_noticed(monkeypatch):
