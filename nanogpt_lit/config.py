@@ -1883,6 +1883,10 @@ def _check_rl(cfg):
         raise UserError(f'group_size={cfg.group_size}: expected at least 2, as an answer is compared with the others to its question')
     for k in ('prompts_per_step', 'epochs', 'max_steps', 'log_interval', 'eval_questions'):
         if getattr(cfg, k) < 1: raise UserError(f'{k}={getattr(cfg, k)}: expected at least 1')
+    answers = cfg.prompts_per_step*cfg.group_size
+    if answers > 2**16:
+        raise UserError(f'prompts_per_step={cfg.prompts_per_step} and group_size={cfg.group_size} make {answers:,} answers at a time: '
+                        f'expected at most {2**16:,}, as all of them are kept in memory')
     if cfg.max_new_tokens is not None and cfg.max_new_tokens < 1:
         raise UserError(f'max_new_tokens={cfg.max_new_tokens}: expected at least 1')
     if not 0 < cfg.temperature < math.inf:

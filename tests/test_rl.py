@@ -199,6 +199,7 @@ def test_killed_in_mid_rollout(base, tmp_path):
 @pytest.mark.parametrize('more, said', [
     (dict(task='algebra'), 'neither arithmetic nor doctests nor a file'),
     (dict(group_size=1), 'group_size=1: expected at least 2'),
+    (dict(group_size=10**9), 'make 2,000,000,000 answers at a time: expected at most 65,536'),
     (dict(reward='praise'), 'reward'),
     (dict(task='doctests', reward='found'), 'makes no sense of doctests'),
     (dict(pretrained_checkpoint='nowhere/at/all'), 'nowhere/at/all'),
