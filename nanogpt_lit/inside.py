@@ -311,7 +311,7 @@ _PANELS = dict(stream='rms of the stream', silent='share of silent units', grad=
 def plot_layers(
     records: list[dict], # from `read_inside`
 ) -> Any: # matplotlib figure
-    "Size of the stream, silent units, gradients, spread of the scores; a line for each layer"
+    "Size of the stream, silent units, gradients, logits; a line for each layer"
     from matplotlib import colormaps
     fig = _figure(7, 4.6)
     axes = fig.subplots(2, 2, sharex=True)
@@ -319,13 +319,14 @@ def plot_layers(
     for ax, (key, label) in zip(axes.flat, _PANELS.items()):
         for i in range(n):
             values = [_or_gap(r['layers'][i].get(key)) for r in records]
+            if key != 'silent': values = [value or math.nan for value in values]   # a logarithmic axis has no zero
             name = f'layer {i}' if i in (0, n - 1) or n <= 8 else None
             ax.plot(steps, values, color=colormaps['viridis'](.85*i/max(1, n - 1)), label=name)
         ax.set_ylabel(label)
         if key == 'silent': ax.set_ylim(-.05, 1.05)
         elif any(line.get_ydata()[-1] > 0 for line in ax.lines): ax.set_yscale('log')
     axes[1, 1].plot(steps, [_or_gap(r['logits']['rms']) for r in records], color='C3')
-    axes[1, 1].set_ylabel('spread of the scores')
+    axes[1, 1].set_ylabel('rms of the logits')
     for ax in axes[1]: ax.set_xlabel('step')
     for ax in axes.flat: ax.grid(alpha=.25)
     axes[0, 0].legend(fontsize=8)
