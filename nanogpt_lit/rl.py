@@ -285,7 +285,7 @@ def learn_by_rewards(
         cfg, earlier = _beginning(cfg, origin)
         model, tokenizer = _asked_model(cfg, earlier)
         task = task or open_task(cfg, tokenizer)
-        _check_room(task, tokenizer, model.cfg.block_size)
+        _check_room(cfg, task, tokenizer, model.cfg.block_size)
         if not earlier: make_room(folder, cfg.auto_resume)
         trainer = _trainer(cfg, model, tokenizer, task, folder, callbacks, quiet)
         tell_settings(cfg, origin, folder, cfg.show_config, quiet, earlier.changed if earlier else ())
@@ -322,13 +322,18 @@ def _asked_model(cfg, earlier):
     model.load_state_dict(run.model.state_dict())
     return model, run.tokenizer
 
-def _check_room(task, tokenizer, block_size):
+def _check_room(cfg, task, tokenizer, block_size):
     "`UserError` if a question and its answer don't fit into the model's window"
     for question in [*task.train, *task.held_out]:
         n = len(task.ids(question, tokenizer))
         if n + task.max_new_tokens > block_size:
             raise UserError(f'a question of {n} tokens and an answer of up to {task.max_new_tokens} do not fit into the {block_size} tokens '
                             f'that the model sees: leave it out, or give a smaller --max_new_tokens ({question.prompt[:60]!r})')
+    for question in task.train if cfg.supervised_steps else ():
+        n, taught = len(task.ids(question, tokenizer)), len(task.taught_ids(question, tokenizer))
+        if n + taught - 1 > block_size:
+            raise UserError(f'a question of {n} tokens and its right answer of {taught} do not fit into the {block_size} tokens '
+                            f'that the model sees: leave it out, or give --supervised_steps 0 ({question.prompt[:60]!r})')
 
 # %% ../nbs/94a_rl.ipynb #dbef6db8
 def _trainer(cfg, model, tokenizer, task, folder, callbacks, quiet):
