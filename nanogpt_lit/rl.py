@@ -295,7 +295,7 @@ def learn_by_rewards(
         cfg, earlier = _beginning(cfg, origin)
         model, tokenizer = _asked_model(cfg, earlier)
         task = task or open_task(cfg, tokenizer)
-        _check_room(task, tokenizer, model.cfg.block_size)
+        _check_room(cfg, task, tokenizer, model.cfg.block_size)
         if not earlier: make_room(folder, cfg.auto_resume)
         trainer = _trainer(cfg, model, tokenizer, task, folder, callbacks, quiet)
         tell_settings(cfg, origin, folder, cfg.show_config, quiet, earlier.changed if earlier else ())

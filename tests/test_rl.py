@@ -222,6 +222,12 @@ def test_files_of_questions(base, tmp_path, capsys):
     assert nanogpt_rl(words(base, tmp_path/'out', task=file, max_steps=3, max_new_tokens=4)) == 0
     assert 'held-out questions answered right' in capsys.readouterr().out
 
+def test_an_answer_that_is_too_long_to_be_taught(base, tmp_path, capsys):
+    file = tmp_path/'q.jsonl'
+    file.write_text(json.dumps(dict(prompt='1+1=', answer='2 '*99)) + '\n' + json.dumps(dict(prompt='1+2=', answer='3 '*99)))
+    assert nanogpt_rl(words(base, tmp_path/'out', task=file, max_new_tokens=4)) == 1
+    assert 'do not fit into the 32 tokens' in capsys.readouterr().err and not (tmp_path/'out').exists()
+
 def test_a_reward_that_is_none(base, tmp_path):
     class Broken(Task):
         train = held_out = [Question('a', 'b')]

@@ -21,6 +21,11 @@ WROTE = Problem('string', 'f', 'def f(x):\n    return', ' x', (doctest.Example('
 
 # --- programs: (what, program, how it may end). 'fault' = it gets an exception, and the child ends by itself
 FREE = "import _socket\n"
+LIBC = """import ctypes
+libc = ctypes.CDLL(None)
+libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int]*3 + [ctypes.c_long]
+def pages(n): return libc.mmap(None, n, 3, 0x22, -1, 0)
+"""
 TRIES = [
     ('read', "open('/etc/passwd').read()", 'fault'), ('write', "open(CANARY, 'w').write('x')", 'fault'),
     ('append_by_os', "import os; os.open(CANARY, os.O_WRONLY | os.O_APPEND)", 'fault'), ('unlink', "import os; os.unlink(CANARY)", 'SIGSYS'),
@@ -49,6 +54,9 @@ TRIES = [
     ('catch_all', "while True:\n    try:\n        while True: pass\n    except BaseException: pass", 'late'), ('flood', "import os\nwhile True: os.write(1, bytes(4096))", 'flood'), ('prints', "while True: print('x'*10**4)", 'any'),
     ('exit', "raise SystemExit(0)", 'fault'), ('at_exit', "import atexit; atexit.register(lambda: open(CANARY, 'w')); raise ValueError", 'fault'),
     ('del', "class A:\n    def __del__(self): open(CANARY, 'w')\na = A(); raise ValueError", 'fault'), ('str', "class A(Exception):\n    def __str__(self): return open(CANARY).read()\nraise A", 'any'),
+    ('map_by_libc', LIBC + "if pages(1 << 40) in (None, 2**64 - 1): raise ValueError('refused')", 'fault'),      # `mmap` itself is not importable
+    ('in_pieces', LIBC + "n = 0\nwhile pages(1 << 16) not in (None, 2**64 - 1): n += 1\nif n < 2100: raise ValueError('an end')", 'fault'),
+    ('poison', LIBC + "if libc.madvise(ctypes.c_void_p(pages(4096)), 4096, 100): raise ValueError('refused')", 'fault'),
     ('nul', "x = '\0'", 'any'), ('surrogate', "x = '\ud800'", 'any'), ('nested', '('*10**4 + ')'*10**4, 'any'), ('long', 'x = ' + '-'*10**5 + '1', 'any'), ('empty', 'raise ValueError', 'fault')]
 
 @needed
