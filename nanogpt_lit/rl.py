@@ -334,7 +334,7 @@ def _asked_model(cfg, earlier):
     model.load_state_dict(run.model.state_dict())
     return model, run.tokenizer
 
-def _check_room(task, tokenizer, block_size):
+def _check_room(cfg, task, tokenizer, block_size):
     "`UserError` if a question and its answer don't fit into the model's window"
     for question in [*task.train, *task.held_out]:
         n = len(task.ids(question, tokenizer))
@@ -342,6 +342,11 @@ def _check_room(task, tokenizer, block_size):
             raise UserError(f'a question of {n} tokens and an answer of up to {task.max_new_tokens} do not fit into the '
                             f'{block_size} tokens that the model sees: leave it out, or give a smaller --max_new_tokens '
                             f'({question.prompt[:60]!r})')
+    for question in task.train if cfg.supervised_steps else ():
+        n, taught = len(task.ids(question, tokenizer)), len(task.taught_ids(question, tokenizer))
+        if n + taught - 1 > block_size:
+            raise UserError(f'a question of {n} tokens and its right answer of {taught} do not fit into the {block_size} '
+                            f'tokens that the model sees: leave it out, or give --supervised_steps 0 ({question.prompt[:60]!r})')
 
 # %% ../nbs/94a_rl.ipynb #dbef6db8
 def _trainer(cfg, model, tokenizer, task, folder, callbacks, quiet):
