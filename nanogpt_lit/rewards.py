@@ -286,3 +286,9 @@ def learn(
         yield dict(step=step, reward=rewards.mean().item(), solved=float(np.mean(solved)), entropy=entropy.item(),
                    length=tried.mask_BS.sum(1).float().mean().item(), equal=(advantage_PG == 0).all(1).float().mean().item(),
                    cut=cut.item(), grad_norm=float(norm), tokens=int(tried.mask_BS.sum()))
+
+# %% ../nbs/94_rewards.ipynb #94a00090
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.rewards is no command: nanogpt-rl lets a model learn from rewards '
+                     '(python -m nanogpt_lit lists all commands)')

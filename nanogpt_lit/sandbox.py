@@ -495,3 +495,9 @@ def doctest_problems(
     with Sandbox() as box, Sandbox() as other:
         made = [_make(module, node, lines, words, box, other) for module, node, lines in _functions(held_out)]
     return tuple(problem for problem in made if problem)
+
+# %% ../nbs/93a_sandbox.ipynb #93a00090
+#| eval: false
+if __name__ == '__main__':
+    raise SystemExit('error: nanogpt_lit.sandbox is no command: nanogpt-rl --task doctests uses it '
+                     '(python -m nanogpt_lit lists all commands)')

@@ -56,7 +56,7 @@ def begun(base, tok, seed):
     for _ in imitate(model, tok, Sums(), seed=seed, **BEGIN): pass
     return model
 
-def sums(out):
+def sums(out, seeds):
     "Every arm and seed that the log doesn't have yet"
     run = load_run('runs/book', 'cpu')
     task = Sums()
@@ -67,7 +67,7 @@ def sums(out):
     out.write_text(''.join(json.dumps(row) + '\n' for row in earlier), encoding='utf-8')
     done, starts = {(row['arm'], row['seed']) for row in earlier[1:]}, {}
     for arm in ARMS:
-        for seed in SEEDS:
+        for seed in seeds:
             if (arm, seed) in done: continue
             first_seed = SEEDS[0] if arm in FROM_ONE else seed
             if first_seed not in starts: starts[first_seed] = begun(run.model, run.tokenizer, first_seed)
@@ -75,46 +75,56 @@ def sums(out):
             with open(out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
             print({k: row[k] for k in ('arm', 'seed', 'before', 'after', 'tokens', 'cpu_s')}, flush=True)
 
-DOCTESTS = dict(steps=25, prompts_per_step=8, group_size=4, learning_rate=5e-5)
+DOCTESTS = {                                                               # loop, settings; both see about as many tokens of answers
+    'rewards': (learn, dict(steps=100, prompts_per_step=8, group_size=8, learning_rate=1e-4)),
+    'references': (imitate, dict(steps=60, rows=128, learning_rate=3e-4)),
+}
+DRAWS = 4                                                                  # answers to each problem that is looked at
 
 def looked_at(model, tok, task, questions):
-    "Shares of one drawn answer to each: passed, and at least a program"
+    "Shares of the answers drawn to these: passed, and at least a program"
     prompts = [task.ids(question, tok) for question in questions]
-    texts = rollouts(model, tok, prompts, 1, task.max_new_tokens, task.stop, seeds=99).texts
-    verdicts = [task.verdict(*pair) for pair in zip(questions, texts)]
+    texts = rollouts(model, tok, prompts, DRAWS, task.max_new_tokens, task.stop, seeds=99).texts
+    asked = [question for question in questions for _ in range(DRAWS)]
+    verdicts = [task.verdict(*pair) for pair in zip(asked, texts)]
     n = len(verdicts)
-    return dict(passed=sum(v is not None and v.said == 'passed' for v in verdicts)/n, parsed=sum(v is not None and v.parsed for v in verdicts)/n)
+    return dict(passed=round(sum(v is not None and v.said == 'passed' for v in verdicts)/n, 4), parsed=round(sum(v is not None and v.parsed for v in verdicts)/n, 4))
 
-def doctests(out):
+def doctests(out, seeds):
     "Three seeds on functions that lack the end of a line"
     from nanogpt_lit.rl import Doctests
     run, task = load_run('runs/book', 'cpu'), Doctests()
-    asked = dict(train=task.train[::max(1, len(task.train)//100)][:100], held_out=task.held_out[:100])
-    first = dict(settings=DOCTESTS, problems=dict(train=len(task.train), held_out=len(task.held_out)), asked={k: len(v) for k, v in asked.items()},
+    kept_back = task.train[::5]                                            # the base has read these files, but nothing is learned from these problems here
+    task.train = [problem for problem in task.train if problem not in kept_back]
+    asked = dict(learned=task.train[::2], kept_back=kept_back, held_out=task.held_out)
+    first = dict(arms={arm: how for arm, (_, how) in DOCTESTS.items()}, draws=DRAWS, learned_from=len(task.train), asked={k: len(v) for k, v in asked.items()},
                  before={k: looked_at(run.model, run.tokenizer, task, v) for k, v in asked.items()})
     print(first, flush=True)
     earlier = rows_of(out)
     if earlier[:1] != [first]: earlier = [first]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(''.join(json.dumps(row) + '\n' for row in earlier), encoding='utf-8')
-    for seed in SEEDS:
-        if any(row['seed'] == seed for row in earlier[1:]): continue
-        model, curves, began = deepcopy(run.model), {}, time.process_time()
-        for record in learn(model, run.tokenizer, task, seed=seed, **DOCTESTS):
-            for name, value in record.items(): curves.setdefault(name, []).append(round(value, 4))
-        row = dict(seed=seed, after={k: looked_at(model, run.tokenizer, task, v) for k, v in asked.items()}, curves=curves,
-                   cpu_s=round(time.process_time() - began, 1))
-        with open(out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
-        print({k: row[k] for k in ('seed', 'after', 'cpu_s')}, flush=True)
+    for arm, (loop, how) in DOCTESTS.items():
+        for seed in seeds:
+            if any((row['arm'], row['seed']) == (arm, seed) for row in earlier[1:]): continue
+            model, curves, began = deepcopy(run.model), {}, time.process_time()
+            for record in loop(model, run.tokenizer, task, seed=seed, **how):
+                for name, value in record.items(): curves.setdefault(name, []).append(round(value, 4))
+            del curves['step']
+            row = dict(arm=arm, seed=seed, tokens=sum(curves.pop('tokens')), after={k: looked_at(model, run.tokenizer, task, v) for k, v in asked.items()}, curves=curves,
+                       cpu_s=round(time.process_time() - began, 1))
+            with open(out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
+            print({k: row[k] for k in ('arm', 'seed', 'tokens', 'after', 'cpu_s')}, flush=True)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--doctests', action='store_true')
+    parser.add_argument('--seeds', type=int, nargs='+', default=SEEDS)
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parent.parent)
     torch.set_num_threads(1)
     logs = Path('runs/logs/rewards')
-    if args.doctests: doctests(logs/'doctests.jsonl')
-    else: sums(logs/'sums.jsonl')
+    if args.doctests: doctests(logs/'doctests.jsonl', args.seeds)
+    else: sums(logs/'sums.jsonl', args.seeds)
 
 if __name__ == '__main__': main()

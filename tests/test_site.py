@@ -333,7 +333,8 @@ def test_code_and_prose_fit(looked):
     for width in WIDTHS:
         code, scrolling = (sum(o[what] for (_, w), o in looked.items() if w == width) for what in ('code', 'scrolling'))
         assert scrolling <= code/100, f'{scrolling} of {code} blocks scroll at {width} px'
-    long = {page: o['characters'] for (page, width), o in looked.items() if width == WIDTHS[0] and not 60 <= (o['characters'] or 70) <= 85}
+    long = {page: o['characters'] for (page, width), o in looked.items() if width == WIDTHS[0] and page != 'bibliography.html'   # a list, no prose
+            and not 60 <= (o['characters'] or 70) <= 85}
     assert not long, long
     assert looked['attention.html', 1280]['contents'] and not looked['attention.html', 390]['contents']
 
