@@ -221,10 +221,10 @@ class Policy:
     def __call__(self,
         ids_BT: torch.Tensor, old_BS: torch.Tensor, mask_BS: torch.Tensor, advantage_B: torch.Tensor, ref_BS: torch.Tensor,
     ) -> tuple[None, torch.Tensor]:
-        "`(None, loss)` of a batch of `RolloutPlan`"
+        "`(None, loss)` of a batch of `RolloutPlan`; of answers that are imitated, the cross-entropy in nats per token"
         supervised = not old_BS.numel()
         logp_BS, entropy = token_logprobs(self.model, ids_BT, mask_BS, 1. if supervised else self.cfg.temperature, self.known)
-        if supervised: old_BS = logp_BS.detach()
+        if supervised: return None, -logp_BS.sum()/mask_BS.sum()
         loss, cut = policy_loss(logp_BS, old_BS, advantage_B, mask_BS, self.cfg.clip_low, self.cfg.clip_high, self.longest)
         leashed = ref_BS.numel() > 0
         kl = kl_to(logp_BS, ref_BS if leashed else old_BS, mask_BS)
@@ -250,7 +250,7 @@ class RewardLines(LogLines):
         r = t.record
         said = [f'step {r["step"]}:']
         said += [words.format(r[key]) for key, words in _WORDS.items() if key in r]
-        if 'reward' not in r and 'loss' in r: said.append(f'imitating, loss {r["loss"]:.4f}')
+        if 'reward' not in r and 'loss' in r: said.append(f'imitating, loss {r["loss"]:.4f} nats per token')
         if r['step'] or len(said) > 1: t.say(said[0] + ' ' + ', '.join(said[1:]))
 
 class TriedAnswers(Callback):
