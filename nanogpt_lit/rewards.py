@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['advantages', 'answer_rows', 'token_logprobs', 'Rollouts', 'rollouts', 'policy_loss', 'kl_to', 'Question', 'Task',
-           'Sums', 'Right', 'Found', 'Chatty', 'pass_rate', 'chosen', 'imitate', 'learn']
+           'Sums', 'Right', 'Found', 'Chatty', 'pass_rate', 'chosen', 'taught_rows', 'imitate', 'judged_rollouts',
+           'learn']
 
 # %% ../nbs/94_rewards.ipynb #bc61d0cb
 import torch
@@ -230,6 +231,15 @@ def chosen(
     keys = mix64(places ^ mix64(seed))
     return [questions[i] for i in (keys % np.uint64(len(questions))).astype(int)]
 
+def taught_rows(
+    task: Task, tokenizer: Any, # whose answers
+    questions: list, # to which questions
+) -> tuple[torch.Tensor, torch.Tensor]: # as `answer_rows` gives them
+    "Questions with the answers that their teacher gives"
+    asked = [task.ids(question, tokenizer) for question in questions]
+    said = [task.taught_ids(question, tokenizer) for question in questions]
+    return answer_rows([a + b for a, b in zip(asked, said)], [*map(len, asked)])
+
 def imitate(
     model: GPT, # changed in place
     tokenizer: Any, task: Task, # who learns what
@@ -242,9 +252,7 @@ def imitate(
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(.9, .95), weight_decay=0.)
     for step in range(steps):
         optimizer.param_groups[0]['lr'] = learning_rate*(1 - step/steps)
-        some = chosen(task.train, step, rows, seed)
-        asked, said = ([f(question, tokenizer) for question in some] for f in (task.ids, task.taught_ids))
-        ids_BT, mask_BS = answer_rows([a + b for a, b in zip(asked, said)], [*map(len, asked)])
+        ids_BT, mask_BS = taught_rows(task, tokenizer, chosen(task.train, step, rows, seed))
         logp_BS, _ = token_logprobs(model, ids_BT, mask_BS)
         loss = -logp_BS.sum()/mask_BS.sum()
         loss.backward()
@@ -254,6 +262,21 @@ def imitate(
         yield dict(step=step, loss=loss.item(), tokens=int(mask_BS.sum()))
 
 # %% ../nbs/94_rewards.ipynb #93961a38
+def judged_rollouts(
+    model: GPT,
+    tokenizer: Any, task: Task, # who is asked what
+    questions: list,       # P of them
+    group_size: int,       # G: answers to each
+    seed: int,             # of the draws
+    temperature: float=1., # that answers are drawn at
+) -> tuple[Rollouts, list, list]: # answers, what each is worth, whether it is right
+    "Draw answers to questions, and have them judged"
+    prompts = [task.ids(question, tokenizer) for question in questions]
+    tried = rollouts(model, tokenizer, prompts, group_size, task.max_new_tokens, task.stop, temperature, seed)
+    asked = [question for question in questions for _ in range(group_size)]
+    rewards = [task.reward(question, text) for question, text in zip(asked, tried.texts)]
+    return tried, rewards, [task.solved(question, text) for question, text in zip(asked, tried.texts)]
+
 def learn(
     model: GPT, # changed in place
     tokenizer: Any, task: Task, # who learns what
@@ -268,11 +291,9 @@ def learn(
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(.9, .95), weight_decay=0.)
     for step in range(steps):
         some = chosen(task.train, step, prompts_per_step, seed)
-        prompts = [task.ids(question, tokenizer) for question in some]
         own = int(mix64(step ^ (seed << 32))[0])
-        tried = rollouts(model, tokenizer, prompts, group_size, task.max_new_tokens, task.stop, seeds=own)
-        asked = [question for question in some for _ in range(group_size)]
-        rewards = torch.tensor([task.reward(question, text) for question, text in zip(asked, tried.texts)])
+        tried, worth, solved = judged_rollouts(model, tokenizer, task, some, group_size, own)
+        rewards = torch.tensor(worth)
         advantage_PG = advantages(rewards.view(-1, group_size), divide)
         for _ in range(epochs):
             logp_BS, entropy = token_logprobs(model, tried.ids_BT, tried.mask_BS, known=tokenizer.vocab_size)
@@ -282,7 +303,6 @@ def learn(
             norm = clip_grad_norm([*model.parameters()], 1.)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        solved = [task.solved(question, text) for question, text in zip(asked, tried.texts)]
         yield dict(step=step, reward=rewards.mean().item(), solved=float(np.mean(solved)), entropy=entropy.item(),
                    length=tried.mask_BS.sum(1).float().mean().item(), equal=(advantage_PG == 0).all(1).float().mean().item(),
                    cut=cut.item(), grad_norm=float(norm), tokens=int(tried.mask_BS.sum()))

@@ -7,7 +7,7 @@ __all__ = ['Records', 'read_questions', 'FoundIn', 'open_task', 'Doctests', 'Rol
            'RewardLines', 'TriedAnswers', 'Rewarded', 'learn_by_rewards', 'rl_command']
 
 # %% ../nbs/94a_rl.ipynb #3c5566b2
-import json, math, shlex, torch
+import math, shlex, torch
 import numpy as np
 from collections.abc import Iterable
 from copy import deepcopy
@@ -24,13 +24,13 @@ from .instructions import Conversations, encode_turns, records_of, template_of, 
 from .interop import load_run
 from .loader import Plan
 from .model import GPT
-from .monitor import NanWatch, PlotLoss
+from .monitor import NanWatch, PlotLoss, read_metrics
 from .optim import make_optimizers
 from .pretrain import Earlier, RunLines, SaveLines, auto_threads, changes_line, check_free, exit_code
 from .pretrain import make_room, model_line, tell_settings
 from .report import ReportFailure, write_report
-from .rewards import Found, Question, Sums, Task, advantages, answer_rows, chosen, kl_to
-from .rewards import pass_rate, policy_loss, rollouts, token_logprobs
+from .rewards import Found, Question, Sums, Task, advantages, chosen, kl_to
+from .rewards import judged_rollouts, pass_rate, policy_loss, taught_rows, token_logprobs
 from .runs import run_folder
 from .trainer import Callback, SingleDevice, Trainer
 from .watch import Heartbeat
@@ -149,9 +149,8 @@ def imitation(self: RolloutPlan,
 ) -> tuple[torch.Tensor, ...]:
     "The taught answers of a supervised step, as `batch` gives them"
     some = chosen(self.task.train, step, self.batch_size, self.seed)
-    asked, said = ([f(question, self.tokenizer) for question in some] for f in (self.task.ids, self.task.taught_ids))
-    ids_BT, mask_BS = answer_rows([a + b for a, b in zip(asked, said)], [*map(len, asked)])
-    return ids_BT, torch.empty(0), mask_BS, torch.ones(len(some)), torch.empty(0)
+    ids_BT, mask_BS = taught_rows(self.task, self.tokenizer, some)
+    return ids_BT, torch.empty(0), mask_BS, torch.empty(0), torch.empty(0)
 
 @patch
 def roll_out(self: RolloutPlan,
@@ -161,18 +160,14 @@ def roll_out(self: RolloutPlan,
     cfg, task = self.cfg, self.task
     if cfg.kl and self.reference is None: self.reference = deepcopy(self.model).eval()
     some = chosen(task.train, step, cfg.prompts_per_step, cfg.seed)
-    prompts = [task.ids(question, self.tokenizer) for question in some]
     seed = int(mix64(mix64(step) ^ mix64(cfg.seed))[0])
-    tried = rollouts(self.model, self.tokenizer, prompts, cfg.group_size, task.max_new_tokens, task.stop, cfg.temperature,
-                     seed)
-    asked = [question for question in some for _ in range(cfg.group_size)]
-    rewards = [_sensible(task.reward(question, text), task) for question, text in zip(asked, tried.texts)]
-    solved = [bool(task.solved(question, text)) for question, text in zip(asked, tried.texts)]
+    tried, rewards, solved = judged_rollouts(self.model, self.tokenizer, task, some, cfg.group_size, seed, cfg.temperature)
     ref_BS = torch.empty(0)
     if self.reference is not None:
         about = tried.ids_BT, tried.mask_BS, cfg.temperature, self.tokenizer.vocab_size
         with torch.no_grad(): ref_BS, _ = token_logprobs(self.reference, *about)
-    self.kept = dict(first=step, group_size=cfg.group_size, rewards=rewards, solved=solved,
+    self.kept = dict(first=step, group_size=cfg.group_size,
+                     rewards=[_sensible(reward, task) for reward in rewards], solved=[*map(bool, solved)],
                      ids=tried.ids_BT, mask=tried.mask_BS, logp=tried.logp_BS, ref=ref_BS,
                      prompts=[question.prompt for question in some],
                      texts=['' if text is None else text for text in tried.texts])
@@ -381,13 +376,10 @@ def _continue(trainer, earlier):
 
 def _finished(folder, cfg, tokenizer, task, trainer):
     model = trainer.raw_model.eval()
-    first = next((r for r in _records(folder) if r['step'] == 0), {})
+    try: first = next((r for r in read_metrics(folder) if r['step'] == 0), {})
+    except UserError: first = {}                           # nothing was logged
     after = pass_rate(model, tokenizer, task, task.held_out[:cfg.eval_questions])
     return Rewarded(folder, cfg, model, tokenizer, task, trainer, first.get('held_out'), after)
-
-def _records(folder):
-    path = folder/'metrics.jsonl'
-    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()] if path.exists() else []
 
 # %% ../nbs/94a_rl.ipynb #8b102517
 def rl_command(
