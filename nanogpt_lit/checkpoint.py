@@ -581,14 +581,15 @@ def release(
 def check_averages(optimizer: torch.optim.Optimizer, saved: dict) -> None:
     "`UserError` if the saved averages of an optimizer aren't those of its parameters"
     params = [p for g in optimizer.param_groups for p in g['params']]
+    known_kinds = ({'step', 'exp_avg', 'exp_avg_sq'}, {'momentum_buffer'}, {'momentum_buffer', 'row_square'})
     for state in saved['state'].values():
-        if {*state} not in ({'step', 'exp_avg', 'exp_avg_sq'}, {'momentum_buffer'}):
+        if {*state} not in known_kinds:
             raise UserError('the checkpoint is damaged (optimizer has averages '
                             f'{", ".join(map(str, state))[:80] or "none"}): use an earlier one')
     for i, state in saved['state'].items():
         known = isinstance(i, int) and 0 <= i < len(params)
         shapes = [(k, v.shape if isinstance(v, torch.Tensor) else ()) for k, v in state.items()]
-        if not known or any(tuple(shape) != (() if k == 'step' else tuple(params[i].shape)) for k, shape in shapes):
+        if not known or any(tuple(shape) != _expected_shape(k, params[i]) for k, shape in shapes):
             raise UserError('the checkpoint is damaged (optimizer has averages of other shapes than the '
                             'weights): use an earlier one')
 
@@ -603,6 +604,12 @@ def _restore_optimizers(optimizers, states):
         check_averages(o, state)
         with _or_damaged('optimizer'): o.load_state_dict(state)
         for g, w in zip(o.param_groups, wanted): g.update(w)
+
+def _expected_shape(name, p):
+    "Of what an optimiser remembers of a parameter under this name"
+    if name == 'step': return ()
+    if name == 'row_square': return (len(p), 1)
+    return tuple(p.shape)
 
 # %% ../nbs/43a_checkpoint_files.ipynb #46cf1df9
 def _begin_at_step(t, ckpt):

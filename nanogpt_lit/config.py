@@ -1150,6 +1150,8 @@ class OptimConfig(RateKnobs):
     muon_nesterov: bool = True       # Muon: look one step ahead
     muon_scale: Literal['original', 'match_rms_adamw'] = 'original' # Muon: tall matrices step further,
                                      # or all step as far as AdamW would
+    muon_beta2: float = 0.           # Muon: memory of the mean square of each row's updates, by which rows are
+                                     # evened out (NorMuon: 0.95); 0 = rows as they come
 
     def __post_init__(self):
         typed(self)
@@ -1172,7 +1174,7 @@ def _check_descent(cfg):
     if cfg.warmup_tokens and cfg.warmup_epochs:
         raise UserError('the warm-up was given twice: '
                         'use --warmup_tokens or --warmup_epochs (0 switches one off)')
-    for k in ('beta1', 'beta2', 'muon_momentum'):
+    for k in ('beta1', 'beta2', 'muon_momentum', 'muon_beta2'):
         if not 0 <= getattr(cfg, k) < 1:
             raise UserError(f'{k}={getattr(cfg, k)}: expected 0 or more, and below 1')
 
@@ -2214,12 +2216,12 @@ PRESETS |= {
 
 # %% ../nbs/98_commands.ipynb #c408f3e8
 PRESETS['speedrun'] = dict(
-    tokenizer='char', out_dir='runs/speedrun', dtype='fast', eval_interval=250, eval_at_start=False, checkpoint_interval=250, plot_loss=False,
-    n_layer=2, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=250,
+    tokenizer='char', out_dir='runs/speedrun', dtype='fast', eval_interval=180, eval_at_start=False, checkpoint_interval=180, plot_loss=False,
+    n_layer=2, n_head=4, n_embd=128, block_size=64, batch_size=12, max_steps=180,
     pos='none', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm',
-    act='relu2', bias=False, tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2,
-    optimizer='muon', learning_rate=.02, min_lr=0., beta1=.8, weight_decay=0., grad_clip=0.,
-    muon_lr=.03, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', schedule='linear', warmup_steps=5)
+    act='relu2', bias=False, tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2, grams=3, gram_rows=1500,
+    optimizer='muon', learning_rate=.03, min_lr=0., beta1=.8, weight_decay=0., grad_clip=0.,
+    muon_lr=.03, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', muon_beta2=.95, schedule='linear', warmup_steps=5)
 
 # %% ../nbs/98_commands.ipynb #5461263e
 PRESETS['laptop'] = dict(

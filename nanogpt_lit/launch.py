@@ -105,7 +105,9 @@ def _torchrun(words):
                         'and that all of them were started') from None
 
 def _worst(e):
-    rank, failure = e.get_first_failure()
+    failed = sorted(e.failures.items(), key=lambda o: o[1].timestamp)
+    of_itself = [(rank, failure) for rank, failure in failed if failure.exitcode != -signal.SIGTERM]  # the others are ended so
+    rank, failure = (of_itself or failed)[0]
     if failure.exitcode > 0: return failure.exitcode       # it has said why
     print(f'error: rank {rank} was ended by {signal.Signals(-failure.exitcode).name}', file=sys.stderr)
     return 1

@@ -108,9 +108,10 @@ class Muon(Unmarked, torch.optim.Optimizer):
         polynomial: str='jordan', # jordan or polar
         nesterov: bool=True,      # look one step ahead?
         scale: str='original',    # a rule of `muon_scale`
+        beta2: float=0.,          # memory of each row's mean square, for rows that move alike (`_even_rows`); 0 = rows as they come
     ):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, ns_steps=ns_steps,
-                                      polynomial=polynomial, nesterov=nesterov, scale=scale))
+                                      polynomial=polynomial, nesterov=nesterov, scale=scale, beta2=beta2))
         for p in (p for g in self.param_groups for p in g['params']):
             if p.ndim != 2: raise UserError(f'Muon got a parameter of shape {tuple(p.shape)}: it updates matrices only; '
                                             'give the others to AdamW')
@@ -141,6 +142,7 @@ def _step_bank(self: Muon, group, ps, scale):
     torch._foreach_lerp_(bufs, grads, 1 - group['momentum'])
     ahead = torch._foreach_lerp(grads, bufs, group['momentum']) if group['nesterov'] else bufs
     updates = self.orthogonalise(torch.stack(ahead), coefficients(group['polynomial'], group['ns_steps']))
+    if group['beta2']: updates = self._even_rows(updates, ps, group['beta2'])
     shrink = 1 - group['lr']*group['weight_decay']
     if overflow is not None:                                    # and so do the weights
         updates, shrink = torch.where(overflow > 0, 0., updates), torch.where(overflow > 0, 1., shrink)
@@ -272,7 +274,7 @@ def make_muon(
     "Muon for the hidden matrices, AdamW for everything else"
     if not groups['muon']: return make_adamw(groups, cfg, device)
     muon = Muon(groups['muon'], cfg.muon_lr, cfg.muon_momentum, cfg.weight_decay, cfg.muon_steps,
-                cfg.muon_polynomial, cfg.muon_nesterov, cfg.muon_scale)
+                cfg.muon_polynomial, cfg.muon_nesterov, cfg.muon_scale, cfg.muon_beta2)
     return [*make_adamw(groups, cfg, device), muon]
 
 OPTIMIZERS = Choices(RateKnobs, 'optimizer', dict(adamw=OptimizerKind(make_adamw), muon=OptimizerKind(make_muon, hidden=True, state_bytes=6)),
@@ -366,6 +368,21 @@ def muon_scale(
     rows, columns = shape
     return max(1, rows/columns)**.5 if rule == 'original' else .2*max(rows, columns)**.5
 
+# %% ../nbs/40a_groups.ipynb #7614e579
+@patch
+def _even_rows(self: Muon, updates_NMK, ps, beta2):
+    "Updates whose rows are divided by the root of their running mean square, each matrix as long as before (Li et al. 2025, NorMuon)"
+    for p in ps:
+        if 'row_square' not in self.state[p]: self.state[p]['row_square'] = torch.zeros_like(p[:, :1])
+    remembered = [self.state[p]['row_square'] for p in ps]
+    now_NM1 = updates_NMK.square().mean(-1, keepdim=True)
+    overflow = getattr(self, 'found_inf', None)
+    if overflow is not None: now_NM1 = torch.where(overflow > 0, torch.stack(remembered), now_NM1)  # nothing may change
+    torch._foreach_lerp_(remembered, now_NM1.unbind(), 1 - beta2)
+    even_NMK = updates_NMK/(torch.stack(remembered).sqrt() + 1e-8)
+    length_N11, new_length_N11 = (o.square().sum((-2, -1), keepdim=True).sqrt() for o in (updates_NMK, even_NMK))
+    return even_NMK*(length_N11/(new_length_N11 + 1e-8))
+
 # %% ../nbs/40a_groups.ipynb #90ade0b8
 def orthogonal_flops(
     shape: tuple,       # rows, columns
@@ -387,5 +404,10 @@ def make_states(
     for opt, group in ((opt, group) for opt in kinds for group in opt.param_groups):
         for p in group['params']:
             if p in opt.state: continue
-            if isinstance(opt, Muon): opt.state[p] = dict(momentum_buffer=torch.zeros_like(p))
+            if isinstance(opt, Muon): opt.state[p] = _muon_state(p, group['beta2'])
             elif group['fused']: opt.state[p] = dict(step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+
+def _muon_state(p, beta2):
+    state = dict(momentum_buffer=torch.zeros_like(p))
+    if beta2: state['row_square'] = torch.zeros_like(p[:, :1])
+    return state

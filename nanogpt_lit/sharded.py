@@ -575,6 +575,7 @@ def _slots(t, ckpt):
     def empty(like, p):
         if not isinstance(like, torch.Tensor): return like
         if like.shape == p.shape: return torch.zeros_like(p)
+        if like.shape == (len(p), 1): return torch.zeros_like(p[:, :1])       # of each row, and cut up as the rows are
         return torch.zeros(like.shape, dtype=like.dtype, device=t.strategy.device)
 
     names = {p: n for n, p in t.raw_model.named_parameters()}

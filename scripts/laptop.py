@@ -1,7 +1,8 @@
 """The runs behind the page of the laptop's minutes (nbs/85_laptop): the preset `laptop` on Tiny Shakespeare, three fresh seeds, and what got it there.
 
-    python scripts/laptop.py seeds --input tinyshakespeare.txt              # the recipe with seeds 5, 6, 7; one thread, as the loss doesn't depend on it
-    python scripts/laptop.py ablation --input tinyshakespeare.txt           # one ingredient changed at a time
+    python scripts/laptop.py seeds --input tinyshakespeare.txt              # the recipe with seeds 9, 10, 11; one thread, as the loss doesn't depend on it
+    python scripts/laptop.py ablation --input tinyshakespeare.txt           # one ingredient changed at a time, in short runs
+    python scripts/laptop.py readings --input tinyshakespeare.txt           # likewise, in whole ones: what matters when a text is read more than once
     python scripts/laptop.py clock --input tinyshakespeare.txt --threads 2  # the recipe again, for the wall time of an idle machine
 
 Each run is one line of runs/logs/laptop/NAME.jsonl: what was set, what came out. A run that is in the log already is not made again,
@@ -13,21 +14,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from nanogpt_lit.config import PRESETS, RunConfig, build
-from nanogpt_lit.core import seed_everything
+from nanogpt_lit.core import pick_dtype, seed_everything
 from nanogpt_lit.loader import TokenData, make_plan
 from nanogpt_lit.model import GPT
 from nanogpt_lit.optim import make_optimizers
 from nanogpt_lit.trainer import Callback, Trainer, mean_loss
 
-SEEDS = 5, 6, 7                 # others were used to choose the number of steps
+SEEDS = 9, 10, 11               # others were used to choose the number of steps
 WHOLE = 1/4, 1/2, 3/4, 1        # shares of a run after which the whole validation split is looked at
 SHORT = dict(max_steps=200, n_embd=192)     # the ablation's runs are short and around the width that the search began with; they cool down to zero all the same
 CHANGES = {                     # what is different from the recipe; other sizes get as many steps as take about the same time
     'recipe': {}, 'no tables': dict(grams=0), 'a table of pairs only': dict(grams=2), 'groups of up to four': dict(grams=4),
     'a width of 128, for as long': dict(n_embd=128, max_steps=380), 'a width of 256, for as long': dict(n_embd=256, max_steps=127),
     'a context of 128, in training and validation': dict(block_size=128, batch_size=16),
-    'half the batch, for as long': dict(batch_size=4, max_steps=320), 'no weight decay': dict(weight_decay=0.), 'dropout of 0.1': dict(dropout=.1),
-    'the mean of the last tenth, cooled down to a quarter': dict(min_lr=.0025, average=.1)}
+    'half the batch, for as long': dict(batch_size=4, max_steps=320)}
+WHOLE_CHANGES = {'recipe': {}, 'no weight decay': dict(weight_decay=0.), 'three times the decay': dict(weight_decay=.3), 'dropout of 0.1': dict(dropout=.1),
+    'the mean of the last tenth, cooled down to a quarter': dict(min_lr=.0025, average=.1), "Muon's rows as they come": dict(muon_beta2=0.)}
 
 def halves(path):
     "Characters as ids: the first nine tenths to train on, the rest to be judged by; and how many different ones there are"
@@ -71,11 +73,11 @@ class Watch(Callback):
         "The weights give way to the mean of those that were added up"
         for p, total in zip(params, self.total): p.copy_(total/self.count)
 
-def train(changes, seed, threads, data, val, vocab_size):
+def train(changes, seed, threads, dtype, data, val, vocab_size):
     "One run: what goes into the log"
     changes = dict(changes)
     average = changes.pop('average', 0.)
-    cfg = build(RunConfig, PRESETS['laptop'] | changes | dict(vocab_size=vocab_size, seed=seed, num_threads=threads, device='cpu', dtype='float32',
+    cfg = build(RunConfig, PRESETS['laptop'] | changes | dict(vocab_size=vocab_size, seed=seed, num_threads=threads, device='cpu', dtype=dtype,
                                                               eval_interval=0, log_interval=10**6))
     steps, T = cfg.train.max_steps, cfg.model.block_size
     seed_everything(seed)
@@ -87,22 +89,24 @@ def train(changes, seed, threads, data, val, vocab_size):
     if trainer.stop_reason: raise SystemExit(f'stopped by {trainer.stop_reason}; what is in the log counts')
     tokens = steps*cfg.train.batch_size*T
     tables = net.num_params() - net.num_params(non_embedding=True)
-    return dict(seed=seed, threads=threads, steps=steps, tokens=tokens, epochs=round(tokens/len(data), 3), parameters=net.num_params(), tables=tables,
+    return dict(seed=seed, threads=threads, dtype=pick_dtype('cpu', dtype), steps=steps, tokens=tokens, epochs=round(tokens/len(data), 3), parameters=net.num_params(), tables=tables,
                 cpu_s=round(watch.cpu, 1), wall_s=round(watch.wall, 1), loss=watch.vals[-1][-1], points=watch.vals,
                 curve=[round(statistics.mean(watch.losses[i:i + 25]), 4) for i in range(0, steps, 25)])
 
 def jobs(name):
     "`(what, changes)` of the runs of a log"
+    if name == 'readings': return WHOLE_CHANGES.items()
     return CHANGES.items() if name == 'ablation' else [('recipe', {})]
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('name', choices=('seeds', 'ablation', 'clock'))
+    parser.add_argument('name', choices=('seeds', 'ablation', 'readings', 'clock'))
     parser.add_argument('--input', required=True, help='tinyshakespeare.txt')
     parser.add_argument('--output', default='runs/logs/laptop', help='folder of the logs')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--seeds', type=int, nargs='+', default=SEEDS)
-    parser.add_argument('--only', nargs='+', help='of the ablation, these')
+    parser.add_argument('--only', nargs='+', help='of ablation and readings, these')
+    parser.add_argument('--dtype', default='fast', help='fast is bfloat16 where the processor is quicker with it')
     args = parser.parse_args()
     data, val, vocab_size = halves(args.input)
     log = Path(args.output)/f'{args.name}.jsonl'
@@ -112,7 +116,7 @@ def main():
         for what, changes in jobs(args.name):
             if (what, seed) in done or args.only and what not in args.only: continue
             if args.name == 'ablation': changes = SHORT | changes
-            row = dict(what=what, changes=changes) | train(changes, seed, args.threads, data, val, vocab_size)
+            row = dict(what=what, changes=changes) | train(changes, seed, args.threads, args.dtype, data, val, vocab_size)
             with open(log, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
             print({k: v for k, v in row.items() if k not in ('curve', 'points')}, flush=True)
 

@@ -136,6 +136,18 @@ def test_loss_masks(optimizer, limit, text, tmp_path):
     for n in (1, 2): good(train(n, f'run{n}', *more, '--optimizer', optimizer, cwd=tmp_path, text=path, only=True))
     close(rows(tmp_path/'run1'), rows(tmp_path/'run2'), limit)
 
+def test_evened_rows_are_remembered_in_slices_too(text, tmp_path):
+    "What NorMuon remembers of each row goes from two processes with slices to one, and from one to two"
+    def steps_of(n, name, steps, *more):
+        options = ['--optimizer', 'muon', '--muon_beta2', '.95', '--schedule', 'constant', '--max_steps', str(steps), '--dtype', 'float32', *more]
+        good(train(n, name, *options, cwd=tmp_path, text=text, only=True))
+        return rows(tmp_path/name)
+    whole = steps_of(1, 'one', 20)
+    steps_of(2, 'slices', 10, '--strategy', 'fsdp')
+    steps_of(1, 'file', 10)
+    close(whole, steps_of(1, 'slices', 20, '--auto_resume', '--strategy', 'auto'), 1e-4)
+    close(whole, steps_of(2, 'file', 20, '--auto_resume', '--strategy', 'fsdp'), 1e-4)
+
 def test_console_script_and_a_time_budget(text, tmp_path):
     "Clocks differ, the learning rate must not: rank 0's counts. Everything is started as a shell starts it, without the nursery"
     command = ['--no-python', 'nanogpt-train', '--input', text, '--out_dir', 'run', *FLAGS, '--minutes', '.005', '--max_steps', '100000', '--schedule', 'linear']
@@ -543,6 +555,15 @@ def one_line(result, *parts):
     for part in parts: assert part in lines[0], lines[0]
 
 def launch(*words, cwd, **env): return run(BIN/'nanogpt-launch', *words, cwd=cwd, **env)
+
+def test_who_failed_of_itself_is_named(capsys):
+    "The launcher ends the others by SIGTERM, and sometimes hears of that within the same second"
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+    from nanogpt_lit.launch import _worst
+    def failed(codes): return ChildFailedError('job', {rank: ProcessFailure(rank, 1000 + rank, code, '<N/A>') for rank, code in codes.items()})
+    assert _worst(failed({2: -signal.SIGTERM, 0: 3})) == 3 and not capsys.readouterr().err
+    assert _worst(failed({2: -signal.SIGTERM, 1: -signal.SIGKILL})) == 1 and capsys.readouterr().err == 'error: rank 1 was ended by SIGKILL\n'
+    assert _worst(failed({1: -signal.SIGTERM})) == 1 and 'rank 1 was ended by SIGTERM' in capsys.readouterr().err
 
 def test_a_step_that_cannot_be_divided(text, tmp_path):
     one_line(launch('--nproc', 3, 'train', '--input', text, '--out_dir', 'run', *FLAGS, cwd=tmp_path), 'a step of 8 sequences', '3 processes')

@@ -106,12 +106,12 @@ def test_a_mistake_gets_one_line_and_changes_nothing(words, hint, tmp_path):
 
 def test_what_other_code_cannot_express_is_refused_with_every_reason(model, tmp_path):
     with pytest.raises(UserError) as e: to_hf(model, tmp_path/'hf')
-    for reason in ('taps=2', 'qk_norm_kind=layernorm', 'pos=none', 'norm=layernorm'): assert reason in str(e.value)
+    for reason in ('taps=2', 'grams=3', 'qk_norm_kind=layernorm', 'pos=none', 'norm=layernorm'): assert reason in str(e.value)
     assert not (tmp_path/'hf').exists()
 
 def test_without_those_options_its_weights_give_the_same_logits_elsewhere(tmp_path):
     transformers = pytest.importorskip('transformers', reason='the extra hf is not installed')
-    cfg, _ = config('--vocab_size', '65', '--pos', 'learned', '--no-qk_norm', '--qk_norm_kind', 'rmsnorm', '--no-norm_embed', '--taps', '0', '--logit_softcap', '0')
+    cfg, _ = config('--vocab_size', '65', '--pos', 'learned', '--no-qk_norm', '--no-norm_embed', '--taps', '0', '--grams', '0', '--logit_softcap', '0')
     torch.manual_seed(0)
     model, ids_BT = GPT(cfg.model).eval(), torch.randint(65, (2, 64))
     with torch.no_grad():
