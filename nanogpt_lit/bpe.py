@@ -32,18 +32,18 @@ def named_pattern(
     return PATTERNS.get(pattern, pattern)
 
 # %% ../nbs/12_fast_bpe.ipynb #3a241eab
-import gc, heapq, multiprocessing, signal, sys, warnings
+import heapq, multiprocessing, signal, sys, warnings
 import numpy as np
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fastcore.basics import patch
 from functools import cache, partial, reduce
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
-from .core import UserError, cpu_count, give_back, progress as progress_bar, read_text
+from .core import UserError, cpu_count, give_back, progress as progress_bar, read_text, uncollected
 from .reading import read_blocks
 
 # %% ../nbs/12_fast_bpe.ipynb #1b675c6f
@@ -326,22 +326,13 @@ def merges(self: Words) -> Iterator[tuple]:
     while batch := self.next_batch(): yield from batch
 
 # %% ../nbs/12_fast_bpe.ipynb #ebad88e3
-@contextmanager
-def _no_circles():
-    "Python's search for circles of objects waits until this is over"
-    was_on = gc.isenabled()
-    gc.disable()
-    try: yield
-    finally:
-        if was_on: gc.enable()
-
 def train_bpe(
     pretoken_counts: dict[bytes, int], # how often each pre-token occurs
     n_merges: int,                     # merges to learn
     progress: bool=False,              # show a progress bar
 ) -> list[tuple[bytes, bytes]]:
     "The merges, in order; fewer than asked for if the text has no more. Equal counts: the greater pair of byte strings wins"
-    with _no_circles():
+    with uncollected():
         found = islice(Words(pretoken_counts).merges(), n_merges)
         give_back()
         if progress: found = progress_bar(found, total=n_merges, desc='merges')

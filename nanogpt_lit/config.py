@@ -608,7 +608,7 @@ class Menu:
 import atexit, errno, gc, signal, tempfile, threading, time, traceback
 from contextlib import contextmanager
 from importlib import import_module
-from .core import Screen, spoken_through
+from .core import Screen, spoken_through, uncollected
 
 # %% ../nbs/01_settings.ipynb #befd3c58
 def help_text(
@@ -763,20 +763,19 @@ def _function(where):
     "The function that 'module:name' means"
     module, name = where.split(':')
     try:
-        with _interrupts_wait(), _uncollected(): return getattr(import_module(module), name)
+        with _interrupts_wait(), _kept_for_good(): return getattr(import_module(module), name)
     except ModuleNotFoundError as e:
         if e.name != module: raise
         raise UserError(f'{module} is not in the installed package: clone the repository and install that with pip install -e .') from None
 
 @contextmanager
-def _uncollected():
+def _kept_for_good():
     "A block in which Python doesn't look for garbage. If it loads torch, whatever there is then is here to stay, and never looked at again"
-    collecting, had_torch = gc.isenabled(), 'torch' in sys.modules
-    gc.disable()
-    try: yield
-    finally:
-        if 'torch' in sys.modules and not had_torch: gc.freeze()
-        if collecting: gc.enable()
+    had_torch = 'torch' in sys.modules
+    with uncollected():
+        try: yield
+        finally:
+            if 'torch' in sys.modules and not had_torch: gc.freeze()
 
 @contextmanager
 def _interrupts_wait():
@@ -2230,7 +2229,7 @@ PRESETS['laptop'] = dict(
     pos='rotary', norm='layernorm', norm_affine=False, norm_embed=True, qk_norm=True, qk_norm_kind='layernorm',
     act='relu2', bias=False, tie_embeddings=False, zero_init=True, init_std=0., logit_softcap=15., taps=2, grams=3,
     optimizer='muon', learning_rate=.01, min_lr=0., beta1=.8, weight_decay=.1, grad_clip=0.,
-    muon_lr=.02, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', schedule='linear', warmup_steps=5)
+    muon_lr=.02, muon_momentum=.9, muon_steps=3, muon_polynomial='polar', muon_beta2=.95, schedule='linear', warmup_steps=5)
 
 # %% ../nbs/98_commands.ipynb #973c521f
 PRESETS |= {

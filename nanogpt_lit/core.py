@@ -7,12 +7,12 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSO
            'read_bytes', 'read_text', 'leftovers', 'atomic_open', 'atomic_write', 'check_writable', 'new_folder',
            'sha256_file', 'alone_in', 'Kind', 'plain_name', 'or_none', 'one_of', 'misfit', 'brief', 'shortened',
            'parse_json', 'read_small', 'read_json', 'human', 'human_bytes', 'counted', 'duration', 'seed_everything',
-           'mix64', 'cpu_count', 'container_memory', 'give_back', 'known_value', 'pick_device', 'pick_dtype',
-           'fast_bfloat16', 'measured_flops', 'set_threads', 'keep_memory', 'printable', 'Screen', 'as_it_is',
-           'spoken_through', 'new_ax', 'ink', 'in_kernel', 'progress']
+           'mix64', 'cpu_count', 'container_memory', 'give_back', 'uncollected', 'known_value', 'pick_device',
+           'pick_dtype', 'fast_bfloat16', 'measured_flops', 'set_threads', 'keep_memory', 'printable', 'Screen',
+           'as_it_is', 'spoken_through', 'new_ax', 'ink', 'in_kernel', 'progress']
 
 # %% ../nbs/00_core.ipynb #5acf5514
-import ctypes, errno, hashlib, json, os, random, re, stat, sys, tempfile, time
+import ctypes, errno, gc, hashlib, json, os, random, re, stat, sys, tempfile, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
@@ -422,6 +422,16 @@ def give_back() -> None:
     "Hand memory that is free, but kept for later, back to the system, where the C library can (glibc)"
     try: ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError): pass
+
+# %% ../nbs/00_core.ipynb #8f3b7c67
+@contextmanager
+def uncollected() -> Iterator[None]:
+    "A block in which Python doesn't look for garbage: for work that makes very many objects and keeps them"
+    collecting = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if collecting: gc.enable()
 
 # %% ../nbs/00_core.ipynb #577fe93e
 def known_value(

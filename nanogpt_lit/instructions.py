@@ -6,7 +6,7 @@
 __all__ = ['EMPTY', 'OWN', 'TEMPLATES', 'without_tools', 'check_turns', 'to_turns', 'Conversations', 'function_pairs', 'as_function', 'pystdlib_instruct', 'Template', 'encode_turns', 'mask_html', 'with_template', 'fit_turns', 'Examples', 'encode_examples', 'split_examples', 'ChatPlan', 'ReplayPlan', 'with_replay', 'NAMED', 'texts_of', 'instruction_files', 'read_instructions', 'Unwritten', 'ForeignTemplate', 'template_of', 'bare_tokens', 'token_examples', 'save_examples', 'is_prepared', 'may_replace', 'load_examples']
 
 # %% ../nbs/90_instructions.ipynb #8f4f5c2b
-import ast, gc, html, json, textwrap, tokenize, torch
+import ast, html, json, textwrap, tokenize, torch
 import numpy as np
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fastcore.basics import patch
 from pathlib import Path
 from typing import Literal
-from .core import UserError, mix64
+from .core import UserError, mix64, uncollected
 from .corpus import pystdlib_files
 from .loader import MixedPlan, Plan, PlanAround, TokenData, make_plan, pack_lengths
 from .reading import CHAT_TOKENS, Marker, checked_record, turns_of
@@ -137,11 +137,7 @@ def _statements(tree):
 
 def _parsed(source):
     "The syntax tree. It is made of very many objects, none of them rubbish: looking for some meanwhile takes as long as parsing"
-    collecting = gc.isenabled()
-    gc.disable()
-    try: return ast.parse(source)
-    finally:
-        if collecting: gc.enable()
+    with uncollected(): return ast.parse(source)
 
 def function_pairs(
     source: str,      # Python source

@@ -543,6 +543,7 @@ from fastcore.basics import patch
 from functools import cache
 from itertools import chain
 from .bpe import CharClasses, chunks, fast_starts, mend, pretoken_places
+from .core import uncollected
 
 # %% ../nbs/13a_fast_encode.ipynb #cc95a429
 _FIRST = np.array([(1 << 8*n) - 1 for n in range(9)], np.uint64)  # keeps the first n bytes of a number
@@ -766,7 +767,8 @@ def _text_arrays(self: Tokenizer, texts):
     "The ids of each text, by looking up words where that's possible and pays"
     table = self._word_table(sum(map(len, texts)))
     if table is None or not table.lock.acquire(blocking=False): return [self._text_array(t) for t in texts]
-    try: return self._looked_up(table, texts)
+    try:
+        with uncollected(): return self._looked_up(table, texts)     # what is learned is kept
     finally: table.lock.release()
 
 @patch

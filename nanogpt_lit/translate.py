@@ -181,10 +181,9 @@ class Family:
     since: str = ''        # the version of `transformers` that first had it, if 4.57 hasn't
 
 ACTS = dict(gelu='gelu', gelu_tanh='gelu_new', relu2='relu2', swiglu='silu')   # usual names of the bends
-SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'd_ff', 'norm_eps') # any value will do
+SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'd_ff', 'norm_eps', 'gram_rows') # any value will do
 # all can be expressed, or matter in training only
 _EITHER = ('norm_affine', 'dropout', 'zero_init', 'init_std', 'tie_embeddings')
-_DETAILS = dict(window_pattern='window', qk_norm_kind='qk_norm', gram_rows='grams', taps_at='taps') # of no meaning without the other
 PATHS = dict(attn_impl=['auto', 'sdpa', 'eager'])   # the same result by other ways
 
 # %% ../nbs/70_translate.ipynb #189ce2d4
@@ -262,10 +261,11 @@ def refusals(
     values = flat_values(cfg)
     if cfg.kv_heads == cfg.n_head: values['n_kv_head'] = None
     if cfg.head_size*cfg.n_head == cfg.n_embd: values['head_dim'] = None
+    if not cfg.window: values['window_pattern'] = default.window_pattern
     for k, v in values.items():
         allowed = (can | PATHS).get(k, 'any' if k in SIZES + _EITHER else [getattr(default, k)])
         if allowed != 'any' and v not in allowed: out[k] = v, allowed
-    return {k: o for k, o in out.items() if k not in _DETAILS or values[_DETAILS[k]] and _DETAILS[k] not in out}
+    return out
 
 def cannot(
     cfg: GPTConfig, # the model

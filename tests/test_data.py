@@ -204,7 +204,7 @@ def test_killed_at_random_moments(kinds, quiet, tmp_path):
             p = Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=kinds, env=env)
             if tries < 8:
                 if rng.random() < .8: harness.wait_for(lambda: written(journal) not in (0, before), p, may_end=True) # it has gone on from there
-                time.sleep(rng.uniform(0, .4))
+                time.sleep(rng.uniform(0, .15))
                 p.send_signal(signal.SIGKILL)
             said, err = p.communicate(timeout=300)
             kills += p.returncode == -signal.SIGKILL

@@ -111,7 +111,7 @@ def test_what_other_code_cannot_express_is_refused_with_every_reason(model, tmp_
 
 def test_without_those_options_its_weights_give_the_same_logits_elsewhere(tmp_path):
     transformers = pytest.importorskip('transformers', reason='the extra hf is not installed')
-    cfg, _ = config('--vocab_size', '65', '--pos', 'learned', '--no-qk_norm', '--no-norm_embed', '--taps', '0', '--grams', '0', '--logit_softcap', '0')
+    cfg, _ = config('--vocab_size', '65', '--pos', 'learned', '--no-qk_norm', '--qk_norm_kind', 'rmsnorm', '--no-norm_embed', '--taps', '0', '--grams', '0', '--logit_softcap', '0')
     torch.manual_seed(0)
     model, ids_BT = GPT(cfg.model).eval(), torch.randint(65, (2, 64))
     with torch.no_grad():
