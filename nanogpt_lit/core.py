@@ -12,7 +12,7 @@ __all__ = ['ANY', 'TEXT', 'FLAG', 'COUNT', 'NUMBER', 'NAME', 'DIGEST', 'MOST_JSO
            'as_it_is', 'spoken_through', 'new_ax', 'ink', 'in_kernel', 'progress']
 
 # %% ../nbs/00_core.ipynb #5acf5514
-import ctypes, errno, gc, hashlib, json, os, random, re, stat, sys, tempfile, time
+import ctypes, errno, gc, hashlib, json, os, random, re, stat, sys, tempfile, threading, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
@@ -424,14 +424,22 @@ def give_back() -> None:
     except (AttributeError, OSError, TypeError): pass
 
 # %% ../nbs/00_core.ipynb #8f3b7c67
+class _Waiting:
+    "How many blocks there are in which nobody looks for garbage, and whether somebody did before the first"
+    lock, blocks, collecting = threading.Lock(), 0, False
+
 @contextmanager
 def uncollected() -> Iterator[None]:
-    "A block in which Python doesn't look for garbage: for work that makes very many objects and keeps them"
-    collecting = gc.isenabled()
-    gc.disable()
+    "A block in which Python doesn't look for garbage: for work that makes very many objects and keeps them. In several threads, the last one out turns it on again"
+    with _Waiting.lock:
+        if not _Waiting.blocks: _Waiting.collecting = gc.isenabled()
+        _Waiting.blocks += 1
+        gc.disable()
     try: yield
     finally:
-        if collecting: gc.enable()
+        with _Waiting.lock:
+            _Waiting.blocks -= 1
+            if not _Waiting.blocks and _Waiting.collecting: gc.enable()
 
 # %% ../nbs/00_core.ipynb #577fe93e
 def known_value(

@@ -105,12 +105,15 @@ def _torchrun(words):
                         'and that all of them were started') from None
 
 def _worst(e):
-    failed = sorted(e.failures.items(), key=lambda o: o[1].timestamp)
-    of_itself = [(rank, failure) for rank, failure in failed if failure.exitcode != -signal.SIGTERM]  # the others are ended so
-    rank, failure = (of_itself or failed)[0]
+    rank, failure = min(e.failures.items(), key=lambda o: (o[1].timestamp, _likely_cause(o[1].exitcode)))
     if failure.exitcode > 0: return failure.exitcode       # it has said why
     print(f'error: rank {rank} was ended by {signal.Signals(-failure.exitcode).name}', file=sys.stderr)
     return 1
+
+def _likely_cause(code):
+    "Of those that ended together, the smallest is named: a kill from outside, then what has said why, then what torchrun ended because of that"
+    if code == -signal.SIGTERM: return 2
+    return 1 if code > 0 else 0
 
 # %% ../nbs/62_launch.ipynb #9b700be6
 #| eval: false

@@ -142,7 +142,7 @@ def _step_bank(self: Muon, group, ps, scale):
     torch._foreach_lerp_(bufs, grads, 1 - group['momentum'])
     ahead = torch._foreach_lerp(grads, bufs, group['momentum']) if group['nesterov'] else bufs
     updates = self.orthogonalise(torch.stack(ahead), coefficients(group['polynomial'], group['ns_steps']))
-    if group['beta2']: updates = self._even_rows(updates, ps, group['beta2'])
+    updates = self._even_rows(updates, ps, group['beta2'])
     shrink = 1 - group['lr']*group['weight_decay']
     if overflow is not None:                                    # and so do the weights
         updates, shrink = torch.where(overflow > 0, 0., updates), torch.where(overflow > 0, 1., shrink)
@@ -372,6 +372,9 @@ def muon_scale(
 @patch
 def _even_rows(self: Muon, updates_NMK, ps, beta2):
     "Updates whose rows are divided by the root of their running mean square, each matrix as long as before (Li et al. 2025, NorMuon)"
+    if not beta2:                                           # or no longer: what was remembered would be out of date
+        for p in ps: self.state[p].pop('row_square', None)
+    if not beta2 or updates_NMK.size(-2) == 1: return updates_NMK
     for p in ps:
         if 'row_square' not in self.state[p]: self.state[p]['row_square'] = torch.zeros_like(p[:, :1])
     remembered = [self.state[p]['row_square'] for p in ps]
