@@ -142,7 +142,7 @@ def _step_bank(self: Muon, group, ps, scale):
     torch._foreach_lerp_(bufs, grads, 1 - group['momentum'])
     ahead = torch._foreach_lerp(grads, bufs, group['momentum']) if group['nesterov'] else bufs
     updates = self.orthogonalise(torch.stack(ahead), coefficients(group['polynomial'], group['ns_steps']))
-    updates = self._even_rows(updates, ps, group['beta2'])
+    if group['beta2'] or 'row_square' in self.state[ps[0]]: updates = self._even_rows(updates, ps, group['beta2'])
     shrink = 1 - group['lr']*group['weight_decay']
     if overflow is not None:                                    # and so do the weights
         updates, shrink = torch.where(overflow > 0, 0., updates), torch.where(overflow > 0, 1., shrink)
