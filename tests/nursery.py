@@ -81,9 +81,12 @@ def nursery(kind='commands'):
     return NURSERIES[os.getpid(), kind]
 
 def is_ours(program):
-    "A script that Python's installer wrote beside this Python"
+    "A script that Python's installer wrote beside this Python, by whichever of its names (python, python3, …)"
     path = Path(program)
-    try: return path.parent == BIN and path.open('rb').readline().rstrip() == f'#!{sys.executable}'.encode()
+    if path.parent != BIN: return False
+    try:
+        with path.open('rb') as f: mark, interpreter = f.read(2), os.fsdecode(f.readline().rstrip())
+        return mark == b'#!' and Path(interpreter).parent == BIN and os.path.samefile(interpreter, sys.executable)
     except OSError: return False
 
 def begins_alike(env):

@@ -5,7 +5,7 @@ Each program here runs twice, from the nursery and in a Python that starts afres
 import json, logging, os, signal, subprocess, sys, threading
 import pytest
 from harness import BIN, finish, run, run_argv, start, wait_for
-from nursery import NEVER, Popen, begins_alike, nursery, same_environment
+from nursery import NEVER, Popen, begins_alike, is_ours, nursery, same_environment
 
 pytestmark = pytest.mark.skipif(NEVER, reason='there is no nursery here: all processes start afresh')
 PIPES = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -167,3 +167,16 @@ def test_who_starts_afresh(tmp_path):
     p = start('nanogpt-train', '--help', cwd=tmp_path)
     assert finish(p)[0] == 0 and not p.fresh
     assert BIN.samefile(os.path.dirname(sys.executable)) and wait_for(lambda: True) is None
+
+def test_a_script_is_ours_by_every_name_of_this_python(tmp_path, monkeypatch):
+    "`python3 -m venv` writes python3 into its scripts, and the tests may be run by python"
+    (tmp_path/'python').symlink_to(os.path.realpath(sys.executable))
+    (tmp_path/'python3').symlink_to('python')
+    (tmp_path/'other').touch()
+    monkeypatch.setattr(sys.modules['nursery'], 'BIN', tmp_path)
+    monkeypatch.setattr(sys, 'executable', str(tmp_path/'python'))
+    def ours(first_line):
+        (tmp_path/'script').write_text(first_line + '\n')
+        return is_ours(tmp_path/'script')
+    assert ours(f'#!{tmp_path}/python') and ours(f'#!{tmp_path}/python3')
+    assert not any(map(ours, (f'#!{tmp_path}/other', f'#!{tmp_path}/none', '#!/usr/bin/env python3', 'import sys', '')))
