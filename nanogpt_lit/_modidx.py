@@ -1919,7 +1919,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'nanogpt_lit.optim._cosine': ('optim.html#_cosine', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._factor': ('optim.html#_factor', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._linear': ('optim.html#_linear', 'nanogpt_lit/optim.py'),
-                                   'nanogpt_lit.optim._muon_state': ('groups.html#_muon_state', 'nanogpt_lit/optim.py'),
+                                   'nanogpt_lit.optim._make_state': ('optim.html#_make_state', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._oblong': ('optim.html#_oblong', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._on_the_small_side': ('optim.html#_on_the_small_side', 'nanogpt_lit/optim.py'),
                                    'nanogpt_lit.optim._rows': ('optim.html#_rows', 'nanogpt_lit/optim.py'),

@@ -134,20 +134,25 @@ def step(self: Muon, closure: Callable=None) -> float|None:
 # %% ../nbs/40_optim.ipynb #bc908a80
 @patch
 def _step_bank(self: Muon, group, ps, scale):
-    for p in ps:
-        if not self.state[p]: self.state[p]['momentum_buffer'] = torch.zeros_like(p)
+    for p in ps: _make_state(self.state[p], p, group['beta2'])
     grads, bufs = [p.grad for p in ps], [self.state[p]['momentum_buffer'] for p in ps]
     overflow = getattr(self, 'found_inf', None)
     if overflow is not None: grads = [torch.where(overflow > 0, b, g) for b, g in zip(bufs, grads)] # the momentum stays as it is
     torch._foreach_lerp_(bufs, grads, 1 - group['momentum'])
     ahead = torch._foreach_lerp(grads, bufs, group['momentum']) if group['nesterov'] else bufs
     updates = self.orthogonalise(torch.stack(ahead), coefficients(group['polynomial'], group['ns_steps']))
-    if group['beta2'] or 'row_square' in self.state[ps[0]]: updates = self._even_rows(updates, ps, group['beta2'])
+    if group['beta2']: updates = self._even_rows(updates, ps, group['beta2'])
     shrink = 1 - group['lr']*group['weight_decay']
     if overflow is not None:                                    # and so do the weights
         updates, shrink = torch.where(overflow > 0, 0., updates), torch.where(overflow > 0, 1., shrink)
     if group['weight_decay']: torch._foreach_mul_(ps, shrink)
     torch._foreach_add_(ps, updates.unbind(), alpha=-group['lr']*scale)
+
+def _make_state(state, p, beta2):
+    "What Muon remembers of a matrix, made where it isn't there yet; what is no longer kept up is dropped, as it would be out of date"
+    if 'momentum_buffer' not in state: state['momentum_buffer'] = torch.zeros_like(p)
+    if not beta2: state.pop('row_square', None)
+    elif 'row_square' not in state: state['row_square'] = torch.zeros_like(p[:, :1])
 
 Muon.orthogonalise = staticmethod(newton_schulz)         # several processes share this work: they bring their own
 
@@ -372,11 +377,7 @@ def muon_scale(
 @patch
 def _even_rows(self: Muon, updates_NMK, ps, beta2):
     "Updates whose rows are divided by the root of their running mean square, each matrix as long as before (Li et al. 2025, NorMuon)"
-    if not beta2:                                           # or no longer: what was remembered would be out of date
-        for p in ps: self.state[p].pop('row_square', None)
-    if not beta2 or updates_NMK.size(-2) == 1: return updates_NMK
-    for p in ps:
-        if 'row_square' not in self.state[p]: self.state[p]['row_square'] = torch.zeros_like(p[:, :1])
+    if updates_NMK.size(-2) == 1: return updates_NMK         # one row is as long as before in any case
     remembered = [self.state[p]['row_square'] for p in ps]
     now_NM1 = updates_NMK.square().mean(-1, keepdim=True)
     overflow = getattr(self, 'found_inf', None)
@@ -407,10 +408,5 @@ def make_states(
     for opt, group in ((opt, group) for opt in kinds for group in opt.param_groups):
         for p in group['params']:
             if p in opt.state: continue
-            if isinstance(opt, Muon): opt.state[p] = _muon_state(p, group['beta2'])
+            if isinstance(opt, Muon): _make_state(opt.state[p], p, group['beta2'])
             elif group['fused']: opt.state[p] = dict(step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
-
-def _muon_state(p, beta2):
-    state = dict(momentum_buffer=torch.zeros_like(p))
-    if beta2: state['row_square'] = torch.zeros_like(p[:, :1])
-    return state

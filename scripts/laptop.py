@@ -20,17 +20,19 @@ from nanogpt_lit.model import GPT
 from nanogpt_lit.optim import make_optimizers
 from nanogpt_lit.trainer import Callback, Trainer, mean_loss
 
-SEEDS = 12, 13, 14               # others were used to choose the number of steps
+SEEDS = 12, 13, 14              # others were used to choose the number of steps
 WHOLE = 1/4, 1/2, 3/4, 1        # shares of a run after which the whole validation split is looked at
-SHORT = dict(max_steps=200, n_embd=192)     # the ablation's runs are short and around the width that the search began with; they cool down to zero all the same
+SHORT = dict(max_steps=200, n_embd=192, muon_beta2=0.)   # the ablation's runs are short and around the width that the search began with; they cool down to zero all the same
 CHANGES = {                     # what is different from the recipe; other sizes get as many steps as take about the same time
     'recipe': {}, 'no tables': dict(grams=0), 'a table of pairs only': dict(grams=2), 'groups of up to four': dict(grams=4),
     'a width of 128, for as long': dict(n_embd=128, max_steps=380), 'a width of 256, for as long': dict(n_embd=256, max_steps=127),
     'a context of 128, in training and validation': dict(block_size=128, batch_size=16),
     'half the batch, for as long': dict(batch_size=4, max_steps=320)}
-WHOLE_CHANGES = {               # beside the runs in seeds.jsonl
+READINGS = {                    # in whole runs, beside those in seeds.jsonl
     'no weight decay': dict(weight_decay=0.), 'three times the decay': dict(weight_decay=.3), 'dropout of 0.1': dict(dropout=.1),
     'the mean of the last tenth, cooled down to a quarter': dict(min_lr=.0025, average=.1), "Muon's rows as they come": dict(muon_beta2=0.)}
+RECIPE = {'recipe': {}}
+LOGS = dict(seeds=RECIPE, ablation={what: SHORT | changes for what, changes in CHANGES.items()}, readings=READINGS, clock=RECIPE)   # of each log, its runs
 
 def halves(path):
     "Characters as ids: the first nine tenths to train on, the rest to be judged by; and how many different ones there are"
@@ -94,14 +96,9 @@ def train(changes, seed, threads, dtype, data, val, vocab_size):
                 cpu_s=round(watch.cpu, 1), wall_s=round(watch.wall, 1), loss=watch.vals[-1][-1], points=watch.vals,
                 curve=[round(statistics.mean(watch.losses[i:i + 25]), 4) for i in range(0, steps, 25)])
 
-def jobs(name):
-    "`(what, changes)` of the runs of a log"
-    if name == 'readings': return WHOLE_CHANGES.items()
-    return CHANGES.items() if name == 'ablation' else [('recipe', {})]
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('name', choices=('seeds', 'ablation', 'readings', 'clock'))
+    parser.add_argument('name', choices=LOGS)
     parser.add_argument('--input', required=True, help='tinyshakespeare.txt')
     parser.add_argument('--output', default='runs/logs/laptop', help='folder of the logs')
     parser.add_argument('--threads', type=int, default=1)
@@ -114,9 +111,8 @@ def main():
     log.parent.mkdir(parents=True, exist_ok=True)
     done = {(row['what'], row['seed']) for row in map(json.loads, log.read_text(encoding='utf-8').splitlines())} if log.exists() else set()
     for seed in args.seeds:
-        for what, changes in jobs(args.name):
+        for what, changes in LOGS[args.name].items():
             if (what, seed) in done or args.only and what not in args.only: continue
-            if args.name == 'ablation': changes = SHORT | changes
             row = dict(what=what, changes=changes) | train(changes, seed, args.threads, args.dtype, data, val, vocab_size)
             with open(log, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
             print({k: v for k, v in row.items() if k not in ('curve', 'points')}, flush=True)

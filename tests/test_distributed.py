@@ -560,13 +560,16 @@ def test_who_failed_of_itself_is_named(capsys):
     "The launcher ends the others by SIGTERM, and sometimes hears of that within the same second"
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
     from nanogpt_lit.launch import _worst
-    def failed(codes): return ChildFailedError('job', {rank: ProcessFailure(rank, 1000 + rank, code, '<N/A>') for rank, code in codes.items()})
+    def failed(codes):
+        failures = {rank: ProcessFailure(rank, 1000 + rank, code, '<N/A>') for rank, code in codes.items()}
+        for failure in failures.values(): failure.timestamp = 1000                # whatever the clock says
+        return ChildFailedError('job', failures)
     assert _worst(failed({2: -signal.SIGTERM, 0: 3})) == 3 and not capsys.readouterr().err
     assert _worst(failed({2: -signal.SIGTERM, 1: -signal.SIGKILL})) == 1 and capsys.readouterr().err == 'error: rank 1 was ended by SIGKILL\n'
     assert _worst(failed({0: 1, 1: -signal.SIGKILL})) == 1 and 'rank 1 was ended by SIGKILL' in capsys.readouterr().err    # 0 only lost its peer
     assert _worst(failed({1: -signal.SIGTERM})) == 1 and 'rank 1 was ended by SIGTERM' in capsys.readouterr().err
     late = failed({0: -signal.SIGTERM, 1: -signal.SIGKILL})
-    late.failures[1].timestamp = late.failures[0].timestamp + 120                # torchrun lost its patience with the other
+    late.failures[1].timestamp += 120                # torchrun lost its patience with the other
     assert _worst(late) == 1 and 'rank 0 was ended by SIGTERM' in capsys.readouterr().err
 
 def test_a_step_that_cannot_be_divided(text, tmp_path):
